@@ -1,0 +1,176 @@
+/**
+ * The browser entry of `iteris-web`: merge LoRA adapters on this machine.
+ *
+ * Every function hands its work to a module worker that is started on first use, owns the wasm module and
+ * the GPU, and is replaced after a fault or a cancelled merge. Calls queue: one runs at a time.
+ *
+ * @example
+ * ```ts
+ * import { merge } from "iteris-web";
+ *
+ * const { files, report } = await merge({
+ *   base: await showDirectoryPicker(),
+ *   adapters: [
+ *     { name: "emotion", files: emotionFiles, samples: emotionTexts },
+ *     { name: "topic", files: topicFiles, samples: topicTexts },
+ *   ],
+ *   onProgress: ({ stage, done, total }) => console.log(stage, done, total),
+ * });
+ * ```
+ */
+import { WorkerClient } from "./worker/client.ts";
+import { startWorker } from "./worker/start.ts";
+import type {
+  AdapterFacts,
+  BaseFacts,
+  CompareRequest,
+  CompareResult,
+  DeviceChoice,
+  DeviceRequest,
+  FilesInput,
+  MergeOptions,
+  MergeRequest,
+  MergeResult,
+  SamplesFacts,
+  SamplesInput,
+} from "./types.ts";
+
+export { errorCodes, IterisError } from "./errors.ts";
+export type { ErrorCode } from "./errors.ts";
+export type * from "./types.ts";
+
+const client = new WorkerClient(startWorker);
+
+/**
+ * Merges adapters of one base model into one adapter.
+ *
+ * @param request - the base model, at least one adapter, and how to merge; see {@link MergeRequest}
+ * @returns the output files as Blobs, the report, the device it ran on, and the comparison if held-out
+ * samples were given
+ * @throws IterisError with a code of {@link errorCodes}; `cancelled` after `signal` is aborted
+ *
+ * @example
+ * ```ts
+ * const stop = new AbortController();
+ * const { files } = await merge({
+ *   base,
+ *   adapters: [
+ *     { name: "emotion", files: emotionFiles, samples: new File([text], "emotion.txt") },
+ *     { name: "topic", files: topicFiles, samples: ["A first text.", "A second text."], weight: 0.5 },
+ *   ],
+ *   options: { schedule: "sweep", dtype: "f16" },
+ *   device: "auto",
+ *   signal: stop.signal,
+ * });
+ * for (const { name, blob } of files) save(name, blob);
+ * ```
+ */
+export function merge(request: MergeRequest): Promise<MergeResult> {
+  return client.merge(request);
+}
+
+/**
+ * Runs the base model, each adapter and merged adapters on samples and tells how far they agree.
+ *
+ * @returns agreement with the task's own adapter (no labels needed), accuracy where samples have labels,
+ * and the residual per module and task
+ * @throws IterisError
+ *
+ * @example
+ * ```ts
+ * const merged = await merge({ base, adapters });
+ * const linear = await merge({ base, adapters, options: { method: "linear" } });
+ * const { report } = await compare({
+ *   base,
+ *   adapters: adapters.map((adapter, i) => ({ ...adapter, samples: heldOut[i] })),
+ *   merged: [
+ *     { name: "iteris", files: merged.files },
+ *     { name: "linear", files: linear.files },
+ *   ],
+ * });
+ * ```
+ */
+export function compare(request: CompareRequest): Promise<CompareResult> {
+  return client.compare(request);
+}
+
+/**
+ * Reads a base model's configuration and tensor headers, not its weights.
+ *
+ * @throws IterisError, for example `model_unsupported` or `pickle_refused`
+ *
+ * @example
+ * ```ts
+ * const { architecture, parameters, maxLength } = await inspectBase(input.files);
+ * ```
+ */
+export function inspectBase(files: FilesInput): Promise<BaseFacts> {
+  return client.inspectBase(files);
+}
+
+/**
+ * Reads an adapter's configuration and tensors and tells its rank, scaling and targets.
+ *
+ * @throws IterisError, for example `adapter_unsupported` or `tensors_unaccounted`
+ *
+ * @example
+ * ```ts
+ * const { rank, alpha, targets } = await inspectAdapter(await showDirectoryPicker());
+ * ```
+ */
+export function inspectAdapter(files: FilesInput): Promise<AdapterFacts> {
+  return client.inspectAdapter(files);
+}
+
+/**
+ * Parses samples and tells how many there are, without a model.
+ *
+ * @throws IterisError `samples_invalid`, which names the line that is malformed
+ *
+ * @example
+ * ```ts
+ * const { count, labelled, preview } = await inspectSamples(file);
+ * ```
+ */
+export function inspectSamples(samples: SamplesInput): Promise<SamplesFacts> {
+  return client.inspectSamples(samples);
+}
+
+/**
+ * Tells which device a call with this `device` would run on, and why, without starting it.
+ *
+ * @throws IterisError `webgpu_unavailable` if `webgpu` is asked for and cannot be used; it names what lacks
+ *
+ * @example
+ * ```ts
+ * const { kind, why } = await chooseDevice("auto");
+ * ```
+ */
+export function chooseDevice(request: DeviceRequest = "auto"): Promise<DeviceChoice> {
+  return client.chooseDevice(request);
+}
+
+/**
+ * The options a merge has where the caller leaves them out.
+ *
+ * @example
+ * ```ts
+ * const { alpha1, schedule } = await defaultOptions();
+ * ```
+ */
+export function defaultOptions(): Promise<MergeOptions> {
+  return client.defaultOptions();
+}
+
+/**
+ * Stops the worker and gives back all memory it holds, GPU memory too. A running call rejects with
+ * `cancelled`; the next call starts a new worker.
+ *
+ * @example
+ * ```ts
+ * addEventListener("pagehide", release);
+ * ```
+ */
+export function release(): void {
+  client.release();
+}

@@ -1,0 +1,323 @@
+/**
+ * The public vocabulary of the package: what goes in, what comes out, in which units.
+ *
+ * Names follow PEFT and the IterIS paper. JavaScript objects are camelCase; `MergeReport` is snake_case
+ * because it is, byte for byte, the `merge_report.json` that is written beside a merged adapter.
+ */
+
+/** A device a merge can run on. */
+export type DeviceKind = "cpu" | "webgpu";
+
+/** What the caller asks for: a device, or `auto` to have one chosen. */
+export type DeviceRequest = DeviceKind | "auto";
+
+/** A file in memory or on disk with the name it has inside its folder. */
+export interface NamedBlob {
+  /** Path inside the folder, `/` between the parts, for example `config.json`. */
+  name: string;
+  blob: Blob;
+}
+
+/** A file at an address the caller chose; read by HTTP range requests. */
+export interface NamedUrl {
+  /** Path inside the folder; by default the last part of the address. */
+  name?: string;
+  url: string | URL;
+}
+
+/** One file of a folder. */
+export type FileInput = File | NamedBlob | NamedUrl | FileSystemFileHandle | FileSystemDirectoryHandle;
+
+/**
+ * The files of a base model or of an adapter: a directory handle (walked with everything below it), the
+ * `FileList` of a file picker, or a list. A folder name that all paths share is left out.
+ */
+export type FilesInput = FileSystemDirectoryHandle | FileList | readonly FileInput[];
+
+/** One sample as it stands in a `.jsonl` file. */
+export interface Sample {
+  text: string;
+  /** The second text of a pair (entailment, paraphrase and the like). */
+  text_pair?: string;
+  /** The right answer, by name or index; only a comparison looks at it. */
+  label?: string | number | null;
+}
+
+/**
+ * Samples of one task: a file (`.txt` with one a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the texts
+ * themselves.
+ */
+export type SamplesInput =
+  | File
+  | Blob
+  | NamedBlob
+  | NamedUrl
+  | FileSystemFileHandle
+  | readonly string[]
+  | readonly Sample[];
+
+/** One adapter to be merged. */
+export interface AdapterInput<Files = FilesInput, Samples = SamplesInput> {
+  /** The task's name in the report and in `heads/`; adapters must differ in it. */
+  name: string;
+  /** `adapter_config.json`, `adapter_model.safetensors` and, if there is one, `labels.json`. */
+  files: Files;
+  /** Unlabelled calibration samples of the task, about 50. IterIS needs them, averages do not. */
+  samples?: Samples | undefined;
+  /** The adapter's weight in the merge, above 0; default 1. */
+  weight?: number | undefined;
+  /**
+   * Samples that were not used for calibration. With them on every adapter, `merge` also compares the
+   * merged adapter and a linear average with the task's own adapter.
+   */
+  heldOut?: Samples | undefined;
+}
+
+/** How to merge. Whatever is left out has the value that `defaultOptions()` tells. */
+export interface MergeOptions {
+  /** `iteris` solves every layer from samples; the two others only add deltas up. */
+  method: "iteris" | "linear" | "task-arithmetic";
+  /** `sweep` solves each layer once as the pass reaches it; `iterate` is the paper's loop. */
+  schedule: "sweep" | "iterate";
+  /** Passes of `iterate`, at least 1. */
+  maxIter: number;
+  /** `delta` solves for the adapters' deltas, `full` for the weights with them. */
+  target: "delta" | "full";
+  /** Ridge of the cross terms, relative to their norm. */
+  alpha1: number;
+  /** Ridge of the Gram matrices, relative to their norm. */
+  alpha2: number;
+  /** Whether lambda evens out the tasks' scales (the paper's adaptive weights). */
+  adaptiveWeights: boolean;
+  /** Whether rows of padding tokens count; `include` only compares with the published code. */
+  padding: "exclude" | "include";
+  /** Factor of the summed deltas in `task-arithmetic`. */
+  scale: number;
+  /** Rank of the merged adapter; `null` keeps the exact one, the sum of the adapters' ranks. */
+  rank: number | null;
+  /** A PEFT adapter, or the base model with the adapter merged in. */
+  output: "adapter" | "base";
+  /** Element type of the written tensors. */
+  dtype: "f32" | "f16";
+  /** Tokens a sample is cut to; `null` takes the most that the model can read. */
+  maxLength: number | null;
+}
+
+/** A step of a running merge or comparison. */
+export interface Progress {
+  stage: "load" | "forward" | "gram" | "solve" | "write" | "compare";
+  /** The module at work, empty where a stage has none. */
+  layer: string;
+  /** Steps done, of `total`. */
+  done: number;
+  total: number;
+  /** Since the work began. */
+  seconds: number;
+}
+
+/** What `chooseDevice` found. */
+export interface DeviceChoice {
+  kind: DeviceKind;
+  /** One sentence that a person can read: why this device. */
+  why: string;
+  /** The GPU that was looked at; `null` where there is none. */
+  adapter: GpuAdapterInfo | null;
+}
+
+/** The words a WebGPU adapter describes itself with; browsers leave many of them empty. */
+export interface GpuAdapterInfo {
+  vendor: string;
+  architecture: string;
+  device: string;
+  description: string;
+  /** A program that plays a GPU on the processor. */
+  software: boolean;
+}
+
+/** What a base model's files say about it. */
+export interface BaseFacts {
+  /** The program's family, for example `bert`. */
+  family: string;
+  /** The class of the checkpoint, for example `BertModel`. */
+  architecture: string;
+  parameters: number;
+  hiddenSize: number;
+  layers: number;
+  heads: number;
+  /** Tokens the model can read at once. */
+  maxLength: number;
+  vocabSize: number;
+  dtype: string;
+  bytes: number;
+  /** Whether `tokenizer.json` is among the files. */
+  hasTokenizer: boolean;
+  hasPooler: boolean;
+}
+
+/** What an adapter's files say about it. */
+export interface AdapterFacts {
+  peftType: string;
+  taskType: string | null;
+  /** The largest of `ranks`. */
+  rank: number;
+  /** Every rank that occurs, ascending. */
+  ranks: number[];
+  alpha: number;
+  /** `alpha / rank`, or `alpha / sqrt(rank)` with rank-stabilised LoRA. */
+  scaling: number;
+  /** Targeted modules by the end of their names, for example `query`. */
+  targets: string[];
+  /** How many modules are targeted. */
+  modules: number;
+  parameters: number;
+  /** Whole tensors saved with the adapter (classifier heads). */
+  heads: { name: string; shape: number[] }[];
+  /** The base model it was trained on, as its configuration names it. */
+  baseName: string | null;
+  labels: string[] | null;
+  dtype: string;
+  bytes: number;
+}
+
+/** What a file of samples holds. */
+export interface SamplesFacts {
+  /** The file's name, `null` for texts given directly. */
+  name: string | null;
+  format: SamplesFormat;
+  count: number;
+  /** How many of them have a label. */
+  labelled: number;
+  /** The labels that occur, sorted. */
+  labels: (string | number)[];
+  /** How many of them are pairs. */
+  pairs: number;
+  /** Of the longest sample. */
+  longestCharacters: number;
+  /** The first three texts. */
+  preview: string[];
+}
+
+/** How samples are written down. */
+export type SamplesFormat = "txt" | "jsonl" | "json" | "csv" | "tsv" | "list";
+
+/** A file that was made. */
+export interface OutputFile {
+  /** For example `adapter_model.safetensors` or `heads/emoint.safetensors`. */
+  name: string;
+  blob: Blob;
+}
+
+/** A file as a report names it. */
+export interface ReportFile {
+  name: string;
+  bytes: number;
+  sha256: string;
+}
+
+/** The content of `merge_report.json`: enough to repeat the merge, and what it did per layer. */
+export interface MergeReport {
+  version: number;
+  program: string;
+  created_by: string;
+  method: MergeOptions["method"];
+  options: Record<string, unknown>;
+  device: DeviceKind;
+  base: { name: string; files: ReportFile[] };
+  adapters: {
+    name: string;
+    weight: number;
+    files: ReportFile[];
+    rank: number;
+    samples: {
+      count: number;
+      truncated: number;
+      tokens: number;
+      sha256: string;
+      source: string | null;
+    } | null;
+  }[];
+  layers: {
+    module: string;
+    rank: number;
+    /** Share of the squared Frobenius norm kept by a truncation, 0 to 1. */
+    energy_kept: number | null;
+    /** Estimated condition number of the regularised Gram matrix. */
+    condition: number | null;
+    seconds: number;
+    tasks: { task: string; lambda: number | null; residual: number | null }[];
+  }[];
+  alpha_1: number;
+  alpha_2: number;
+  seconds: { load: number; forward: number; gram: number; solve: number; write: number; total: number };
+  /** Floating-point operations. */
+  flops: { forward: number; gram: number };
+  peak_bytes: number;
+  /** Sentences a person should read, for example how many samples were cut. */
+  notes: string[];
+  output: ReportFile[];
+}
+
+/** How base, adapters and merged adapters do on the same samples. */
+export interface CompareReport {
+  tasks: {
+    task: string;
+    samples: number;
+    variants: {
+      /** `base`, `adapter`, or the name of a merged adapter. */
+      variant: string;
+      /** Share of samples on which it answers as the task's own adapter does, 0 to 1. */
+      agreement: number | null;
+      /** Share of labelled samples that it gets right, 0 to 1. */
+      accuracy: number | null;
+      /** Mean cosine of its pooled features with those of the task's own adapter. */
+      cosine: number;
+    }[];
+  }[];
+  /** `||X_i D_i^T - Xt_i D*^T||² / ||X_i D_i^T||²` per targeted module. */
+  residuals: { module: string; task: string; variant: string; residual: number | null }[];
+  seconds: number;
+  notes: string[];
+}
+
+/** What every long-running call takes. */
+export interface RunControl {
+  /** Default `auto`. */
+  device?: DeviceRequest | undefined;
+  /** Called at most about 20 times a second. */
+  onProgress?: ((progress: Progress) => void) | undefined;
+  /** Cancels within one layer; the call rejects with the code `cancelled`. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What `merge` takes. */
+export interface MergeRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
+  /** `config.json`, the safetensors files and the tokenizer's files. */
+  base: Files;
+  adapters: readonly AdapterInput<Files, Samples>[];
+  options?: Partial<MergeOptions> | undefined;
+}
+
+/** What `merge` resolves to. */
+export interface MergeResult {
+  /** The merged adapter (or model), the tasks' heads, and `merge_report.json`. */
+  files: OutputFile[];
+  report: MergeReport;
+  device: DeviceChoice;
+  /** There if the adapters came with held-out samples. */
+  comparison: CompareReport | null;
+}
+
+/** What `compare` takes. `samples` of an adapter are the ones compared on. */
+export interface CompareRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
+  base: Files;
+  adapters: readonly Omit<AdapterInput<Files, Samples>, "heldOut">[];
+  /** Merged adapters, for example the files of two merges, each with a name for the table. */
+  merged: readonly { name: string; files: Files }[];
+  options?: Pick<Partial<MergeOptions>, "maxLength" | "padding"> | undefined;
+}
+
+/** What `compare` resolves to. */
+export interface CompareResult {
+  report: CompareReport;
+  device: DeviceChoice;
+}

@@ -1,0 +1,104 @@
+/**
+ * What the wasm module (`www/wasm/iteris_web.js`, generated from `src/wasm.rs`) exposes, written by hand.
+ *
+ * The generated typings do not exist in a fresh checkout, and tests run the library against a module of
+ * their own; both need a description that does not depend on a build. What can go wrong: this file and
+ * `src/wasm.rs` are two texts of one interface, so a change of either is a change of both.
+ */
+import type {
+  AdapterFacts,
+  BaseFacts,
+  CompareReport,
+  DeviceKind,
+  MergeOptions,
+  MergeReport,
+  Progress,
+} from "./types.ts";
+
+/** A file the core reads by byte range; one of `blob` and `read` is there. */
+export interface SourceFile {
+  /** Relative to the folder it was dropped with, `/` between the parts. */
+  name: string;
+  /** In bytes. */
+  size: number;
+  /** Read with `Blob.slice`. */
+  blob?: Blob;
+  /** Resolves to exactly the bytes `start..end`. */
+  read?(start: number, end: number): Promise<Uint8Array>;
+}
+
+/** The samples of one task as token ids; ragged, the core pads. */
+export interface TokenizedSamples {
+  /** All samples one after another. */
+  ids: Uint32Array;
+  /** Segment ids, as long as `ids`. */
+  typeIds?: Uint32Array;
+  /** Tokens per sample; they sum to `ids.length`. */
+  lengths: Uint32Array;
+  /** How many samples were cut to the maximum. */
+  truncated: number;
+  /** One per sample, `null` where the sample has none. */
+  labels?: (string | number | null)[];
+  /** The file the samples came from, for the report. */
+  source?: string;
+}
+
+/** One adapter as the core takes it. */
+export interface AdapterSource {
+  name: string;
+  files: SourceFile[];
+  samples?: TokenizedSamples;
+  weight?: number;
+}
+
+/** A merged adapter to be compared. */
+export interface MergedSource {
+  /** Its name in the comparison, for example `iteris` or `linear`. */
+  name: string;
+  files: SourceFile[];
+}
+
+/** How the core speaks while it works. */
+export interface Observer {
+  /** Called often; `false` asks the core to stop with the code `cancelled`. */
+  progress(progress: Progress): Promise<boolean>;
+  /** Appends bytes to an output file; the files come one after another. */
+  write(file: string, bytes: Uint8Array): Promise<void>;
+}
+
+/** A started compute device; owns GPU memory until `free`. */
+export interface WasmDevice {
+  readonly kind: DeviceKind;
+  free(): void;
+}
+
+/** The module itself. */
+export interface IterisWasm {
+  /** Instantiates the module; called once before anything else. */
+  default(input: {
+    module_or_path: URL | Request | Response | BufferSource | WebAssembly.Module;
+  }): Promise<unknown>;
+  version(): string;
+  defaultOptions(): MergeOptions;
+  Device: {
+    cpu(): WasmDevice;
+    webgpu(): Promise<WasmDevice>;
+  };
+  inspectBase(files: SourceFile[]): Promise<BaseFacts>;
+  inspectAdapter(files: SourceFile[]): Promise<AdapterFacts>;
+  merge(
+    request: { base: SourceFile[]; adapters: AdapterSource[]; options: Partial<MergeOptions> },
+    device: WasmDevice,
+    observer: Observer,
+  ): Promise<MergeReport>;
+  compare(
+    request: {
+      base: SourceFile[];
+      adapters: AdapterSource[];
+      merged: MergedSource[];
+      options: Partial<MergeOptions>;
+    },
+    device: WasmDevice,
+    observer: Observer,
+  ): Promise<CompareReport>;
+}
