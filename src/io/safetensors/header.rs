@@ -1,0 +1,250 @@
+//! One file's header, from bytes to checked [`TensorInfo`]s.
+//!
+//! The format allows no byte of the file to be unaccounted for and neither does this: a hole may
+//! hide anything, and other readers would refuse the file later. JSON maps silently keep the last of
+//! two equal names, so the header is not parsed into a map but into a list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
+
+use safetensors::Dtype;
+use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
+
+use super::{TensorInfo, pickle_refused};
+use crate::error::{Code, Error, Result};
+use crate::io::ByteSource;
+
+/// The bytes that hold the header's length.
+const LENGTH_BYTES: u64 = 8;
+
+/// The largest header the safetensors crate accepts.
+const HEADER_LIMIT_BYTES: u64 = 100_000_000;
+
+/// A checked header.
+pub(super) struct Header {
+    pub(super) metadata: BTreeMap<String, String>,
+    /// In the order of their bytes.
+    pub(super) tensors: Vec<TensorInfo>,
+}
+
+/// Reads and checks the header of a file, which the tensors then call `source_index`.
+pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result<Header> {
+    let file = source.name();
+    let invalid = |what: String| Error::new(Code::HeaderInvalid, format!("{what}: {file}"));
+    let file_bytes = source.len();
+    if file_bytes < LENGTH_BYTES {
+        return Err(Error::new(
+            Code::FileTruncated,
+            format!("{file_bytes} bytes is too short for a safetensors file; fetch it again: {file}"),
+        ));
+    }
+    let start = source.read(0..LENGTH_BYTES).await?;
+    let header_bytes = <[u8; 8]>::try_from(start.as_slice())
+        .map(u64::from_le_bytes)
+        .map_err(|_| Error::new(Code::ReadFailed, format!("A read came back short: {file}")))?;
+    if let Some(error) = recognise(&start, file) {
+        return Err(error);
+    }
+    if header_bytes > HEADER_LIMIT_BYTES {
+        return Err(invalid(format!(
+            "The header claims {header_bytes} bytes, beyond the format's {HEADER_LIMIT_BYTES}; this is not a safetensors file"
+        )));
+    }
+    let data_start = LENGTH_BYTES + header_bytes;
+    if data_start > file_bytes {
+        return Err(invalid(format!(
+            "The header claims {header_bytes} bytes but the whole file has {file_bytes}; it is cut short or not a safetensors file, so fetch it again"
+        )));
+    }
+    let json = source.read(LENGTH_BYTES..data_start).await?;
+    if json.first() != Some(&b'{') {
+        return Err(invalid(String::from(
+            "The header is not a JSON object; this is not a safetensors file",
+        )));
+    }
+    let Pairs(entries) = serde_json::from_slice::<Pairs<serde_json::Value>>(&json)
+        .map_err(|error| invalid(format!("The header is not JSON ({error})")))?;
+
+    let mut metadata = BTreeMap::new();
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut seen = BTreeSet::new();
+    let data_bytes = file_bytes - data_start;
+    for (name, value) in entries {
+        if !seen.insert(name.clone()) {
+            return Err(Error::new(
+                Code::Duplicate,
+                format!("{file} names a tensor twice; save the model again: {name}"),
+            ));
+        }
+        if name == "__metadata__" {
+            metadata = serde_json::from_value(value)
+                .map_err(|error| invalid(format!("__metadata__ is not a map of strings ({error})")))?;
+            continue;
+        }
+        tensors.push(check_entry(
+            name,
+            value,
+            file,
+            source_index,
+            data_start,
+            data_bytes,
+        )?);
+    }
+    check_cover(&mut tensors, file, data_start, file_bytes)?;
+    Ok(Header { metadata, tensors })
+}
+
+/// What a file is whose first bytes are known not to be a header's length.
+fn recognise(start: &[u8], file: &str) -> Option<Error> {
+    // A zip archive or a bare pickle of protocol 2 to 5: what torch.save writes.
+    if start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..] if start[7] != 0) {
+        return Some(pickle_refused(file));
+    }
+    start.starts_with(b"version ").then(|| {
+        Error::new(
+            Code::HeaderInvalid,
+            format!(
+                "This is a Git LFS pointer and not the weights; run `git lfs pull` in its folder: {file}"
+            ),
+        )
+    })
+}
+
+/// A tensor as the header's JSON gives it.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+/// Checks one tensor for itself: type, shape, length, and that it ends inside the file.
+fn check_entry(
+    name: String,
+    value: serde_json::Value,
+    file: &str,
+    source: usize,
+    data_start: u64,
+    data_bytes: u64,
+) -> Result<TensorInfo> {
+    let invalid = |what: String| Error::new(Code::HeaderInvalid, format!("{what} ({file}): {name}"));
+    let Entry {
+        dtype: type_name,
+        shape,
+        data_offsets: (begin, end),
+    } = serde_json::from_value(value)
+        .map_err(|error| invalid(format!("A tensor's header entry is malformed: {error}")))?;
+    let dtype: StrDeserializer<'_, serde::de::value::Error> = type_name.as_str().into_deserializer();
+    let dtype = Dtype::deserialize(dtype).map_err(|_| {
+        Error::new(
+            Code::DtypeUnsupported,
+            format!("The element type {type_name} is unknown ({file}): {name}"),
+        )
+    })?;
+    // A zero-sized dimension makes the product zero but must not hide that the others overflow.
+    let elements = shape
+        .iter()
+        .try_fold(1_u64, |elements, &dim| elements.checked_mul(dim));
+    let bits = elements.and_then(|elements| elements.checked_mul(dtype.bitsize() as u64));
+    let shape_fits: Option<Vec<usize>> = shape.iter().map(|&dim| usize::try_from(dim).ok()).collect();
+    let elements_fit = elements.and_then(|elements| usize::try_from(elements).ok());
+    let (Some(bits), Some(shape), Some(_)) = (bits, shape_fits, elements_fit) else {
+        return Err(invalid(format!("The size of shape {shape:?} overflows")));
+    };
+    if begin > end {
+        return Err(invalid(format!(
+            "A tensor ends before it begins, at bytes {begin} and {end}"
+        )));
+    }
+    if bits % 8 != 0 || bits / 8 != end - begin {
+        return Err(invalid(format!(
+            "Shape {shape:?} of {type_name} takes {} bytes, but {} are set aside",
+            bits.div_ceil(8),
+            end - begin
+        )));
+    }
+    if end > data_bytes {
+        return Err(Error::new(
+            Code::FileTruncated,
+            format!(
+                "A tensor ends at data byte {end}, but the file has {data_bytes}; it is cut short, so fetch it again ({file}): {name}"
+            ),
+        ));
+    }
+    Ok(TensorInfo {
+        name,
+        dtype,
+        shape,
+        source,
+        range: data_start + begin..data_start + end,
+    })
+}
+
+/// Checks the tensors together: they follow each other without overlap or hole up to the file's end.
+fn check_cover(tensors: &mut [TensorInfo], file: &str, data_start: u64, file_bytes: u64) -> Result<()> {
+    tensors.sort_by(|left, right| {
+        (left.range.start, left.range.end, &left.name).cmp(&(right.range.start, right.range.end, &right.name))
+    });
+    let mut covered = data_start;
+    let mut previous = "";
+    for info in tensors.iter() {
+        if info.range.start < covered {
+            return Err(Error::new(
+                Code::OffsetsOverlap,
+                format!(
+                    "Two tensors share bytes; the file is damaged ({file}): {previous}, {}",
+                    info.name
+                ),
+            ));
+        }
+        if info.range.start > covered {
+            break;
+        }
+        covered = info.range.end;
+        previous = &info.name;
+    }
+    if covered == file_bytes {
+        return Ok(());
+    }
+    let next = tensors
+        .iter()
+        .map(|info| info.range.start)
+        .find(|&start| start > covered);
+    Err(Error::new(
+        Code::HeaderInvalid,
+        format!(
+            "Bytes {covered} to {} belong to no tensor, which the format forbids; save the model again: {file}",
+            next.unwrap_or(file_bytes)
+        ),
+    ))
+}
+
+/// A JSON object as the list of its pairs, so that equal names stay visible.
+pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct PairsVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
+            type Value = Pairs<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(PairsVisitor(PhantomData))
+    }
+}

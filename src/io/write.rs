@@ -1,0 +1,331 @@
+//! Where results go: safetensors in a fixed order, whole for an adapter, streamed for a model.
+//!
+//! The same tensors must give the same bytes, so that a merge can be repeated and compared by its
+//! hash. The thing that can go wrong is order: the crate keeps file metadata in a hash map, whose
+//! order differs from run to run, so the header is written here from the crate's own checked
+//! [`Metadata`] with the map sorted.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use half::f16;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::error::{Code, Error, Result};
+
+/// The element type of written weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutDtype {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit IEEE floats, up to 65504.
+    F16,
+}
+
+impl From<OutDtype> for Dtype {
+    fn from(dtype: OutDtype) -> Self {
+        match dtype {
+            OutDtype::F32 => Self::F32,
+            OutDtype::F16 => Self::F16,
+        }
+    }
+}
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape; the product is the length of `data`.
+    pub shape: Vec<usize>,
+    /// Its elements, row by row.
+    pub data: Vec<f32>,
+}
+
+/// Where output files go. `write` is called with the pieces of one file in order, and files come
+/// one after another.
+#[async_trait(?Send)]
+pub trait Sink {
+    /// Appends `bytes` to the named file, which the first call for it begins.
+    ///
+    /// # Errors
+    /// `write_failed` if the bytes cannot be kept.
+    async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()>;
+}
+
+/// A sink that keeps files in memory, in the order they were begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemorySink {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl MemorySink {
+    /// The files written so far, in the order they were begun.
+    pub fn files(&self) -> &[(String, Vec<u8>)] {
+        &self.files
+    }
+
+    /// The content of one file.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        self.files
+            .iter()
+            .find(|(file, _)| file == name)
+            .map(|(_, bytes)| bytes.as_slice())
+    }
+}
+
+#[async_trait(?Send)]
+impl Sink for MemorySink {
+    async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        match self.files.iter_mut().find(|(name, _)| name == file) {
+            Some((_, content)) => content.extend_from_slice(bytes),
+            None => self.files.push((file.to_owned(), bytes.to_vec())),
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of `data` in the given element type, little-endian.
+///
+/// # Errors
+/// `not_finite` for NaN or infinity, `option_invalid` for a number that f16 cannot hold; both name
+/// the tensor.
+pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
+    if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+        return Err(Error::new(
+            Code::NotFinite,
+            format!(
+                "A result holds {} at element {at} and is not written: {name}",
+                data[at]
+            ),
+        ));
+    }
+    match dtype {
+        OutDtype::F32 => Ok(data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        OutDtype::F16 => {
+            let mut bytes = Vec::with_capacity(data.len() * 2);
+            for (at, &value) in data.iter().enumerate() {
+                let half = f16::from_f32(value);
+                if half.is_infinite() {
+                    return Err(Error::new(
+                        Code::OptionInvalid,
+                        format!("{value} at element {at} does not fit f16, choose dtype f32: {name}"),
+                    ));
+                }
+                bytes.extend_from_slice(&half.to_le_bytes());
+            }
+            Ok(bytes)
+        }
+    }
+}
+
+/// A whole safetensors file. The same tensors and metadata give the same bytes, whatever the order
+/// they are given in.
+///
+/// # Errors
+/// As [`encode`]; `internal` if a shape does not fit its data or a name occurs twice.
+pub fn serialize(
+    tensors: &[OutTensor],
+    dtype: OutDtype,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let entries = tensors
+        .iter()
+        .map(|tensor| (tensor.name.clone(), dtype.into(), tensor.shape.clone()));
+    let header = StreamHeader::new(entries, metadata)?;
+    let by_name: BTreeMap<&str, &OutTensor> = tensors
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
+        .collect();
+    let mut file = header.bytes().to_vec();
+    for (name, info) in header.tensors() {
+        let data = by_name.get(name).map_or(&[][..], |tensor| tensor.data.as_slice());
+        let bytes = encode(name, data, dtype)?;
+        check_len(name, info, bytes.len())?;
+        file.extend_from_slice(&bytes);
+    }
+    Ok(file)
+}
+
+fn check_len(name: &str, info: &TensorInfo, bytes: usize) -> Result<()> {
+    let expected = info.data_offsets.1 - info.data_offsets.0;
+    if bytes == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Internal,
+        format!(
+            "{bytes} bytes were given for a tensor of {expected} bytes, shape {:?}: {name}",
+            info.shape
+        ),
+    ))
+}
+
+/// The first part of a safetensors file whose tensors are to be streamed after it, and their order.
+#[derive(Debug, Clone)]
+pub struct StreamHeader {
+    bytes: Vec<u8>,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl StreamHeader {
+    /// Lays out tensors of the given names, types and shapes, the widest types first and then by
+    /// name, as the safetensors crate does.
+    ///
+    /// # Errors
+    /// `internal` if a name occurs twice or a size overflows.
+    pub fn new(
+        tensors: impl IntoIterator<Item = (String, Dtype, Vec<usize>)>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let mut tensors: Vec<_> = tensors.into_iter().collect();
+        tensors.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
+        let mut offset = 0_usize;
+        let mut laid_out = Vec::with_capacity(tensors.len());
+        for (name, dtype, shape) in tensors {
+            let end = shape
+                .iter()
+                .try_fold(dtype.bitsize(), |bits, &dim| bits.checked_mul(dim))
+                .and_then(|bits| offset.checked_add(bits / 8))
+                .ok_or_else(|| {
+                    Error::new(
+                        Code::Internal,
+                        format!("Shape {shape:?} overflows the file's size: {name}"),
+                    )
+                })?;
+            laid_out.push((
+                name,
+                TensorInfo {
+                    dtype,
+                    shape,
+                    data_offsets: (offset, end),
+                },
+            ));
+            offset = end;
+        }
+        let checked = Metadata::new(None, laid_out.clone())
+            .map_err(|error| Error::new(Code::Internal, format!("Cannot lay out the output: {error}")))?;
+        if checked.tensors().len() != laid_out.len() {
+            return Err(Error::new(
+                Code::Internal,
+                "Two tensors of the output have the same name",
+            ));
+        }
+        let json = serde_json::to_vec(&Ordered {
+            metadata,
+            tensors: &laid_out,
+        })
+        .map_err(|error| Error::new(Code::Internal, format!("Cannot write a header: {error}")))?;
+        let padded = json.len().next_multiple_of(8);
+        let mut bytes = (padded as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&json);
+        bytes.resize(8 + padded, b' ');
+        Ok(Self {
+            bytes,
+            tensors: laid_out,
+        })
+    }
+
+    /// The header with its length, the first bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The tensors in the order their bytes follow.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, &TensorInfo)> {
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// The length of the whole file in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        let data = self.tensors.last().map_or(0, |(_, info)| info.data_offsets.1);
+        self.bytes.len() as u64 + data as u64
+    }
+}
+
+/// The header's JSON: metadata sorted by key, then tensors by offset.
+struct Ordered<'a> {
+    metadata: &'a BTreeMap<String, String>,
+    tensors: &'a [(String, TensorInfo)],
+}
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if !self.metadata.is_empty() {
+            map.serialize_entry("__metadata__", self.metadata)?;
+        }
+        for (name, info) in self.tensors {
+            map.serialize_entry(name, info)?;
+        }
+        map.end()
+    }
+}
+
+/// Streams the tensors of one safetensors file into a sink, holding it to the header's order.
+pub struct StreamWriter<'a> {
+    sink: &'a mut dyn Sink,
+    file: String,
+    header: StreamHeader,
+    written: usize,
+}
+
+impl<'a> StreamWriter<'a> {
+    /// Begins the file with its header.
+    ///
+    /// # Errors
+    /// Whatever the sink gives.
+    pub async fn begin(sink: &'a mut dyn Sink, file: &str, header: StreamHeader) -> Result<Self> {
+        sink.write(file, header.bytes()).await?;
+        Ok(Self {
+            sink,
+            file: file.to_owned(),
+            header,
+            written: 0,
+        })
+    }
+
+    /// Name, type and shape of the tensor to be written next; none when all are.
+    pub fn next(&self) -> Option<(&str, &TensorInfo)> {
+        self.header
+            .tensors
+            .get(self.written)
+            .map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// Writes the whole of the next tensor.
+    ///
+    /// # Errors
+    /// `internal` if it is not that tensor's turn or its length is wrong; whatever the sink gives.
+    pub async fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        match self.next() {
+            Some((expected, info)) if expected == name => check_len(name, info, bytes.len())?,
+            _ => {
+                return Err(Error::new(
+                    Code::Internal,
+                    format!("A tensor is written out of turn: {name}"),
+                ));
+            }
+        }
+        self.sink.write(&self.file, bytes).await?;
+        self.written += 1;
+        Ok(())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// `internal`, naming the first tensor that was not written.
+    pub fn finish(self) -> Result<()> {
+        match self.next() {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::new(
+                Code::Internal,
+                format!("A tensor was never written to {}: {name}", self.file),
+            )),
+        }
+    }
+}
