@@ -12,6 +12,7 @@ mod write;
 pub use self::safetensors::{Checkpoint, TensorInfo};
 #[cfg(not(target_arch = "wasm32"))]
 pub use self::source::FileSource;
+pub(crate) use self::source::parse_json;
 pub use self::source::{ByteSource, FileDigest, Folder, MemorySource, sha256};
 pub use self::write::{MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize};
 /// A tensor's element type, as the safetensors crate names it.

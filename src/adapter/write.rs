@@ -1,0 +1,155 @@
+//! A merged adapter as PEFT wants it: tensor names, configuration and target names.
+//!
+//! Scaling is folded into the factors and `lora_alpha = r`, so every reader computes the same delta.
+//! The thing that can go wrong is `target_modules`: a short name that also matches a module without
+//! factors makes PEFT build (and warn about) an adapter that is not in the file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{Adapter, Lora, most};
+use crate::io::OutTensor;
+
+/// The tensors of a merged adapter under PEFT's names, each module's scaling folded into its `lora_B`.
+pub fn adapter_tensors(modules: &BTreeMap<String, Lora>) -> Vec<OutTensor> {
+    let mut tensors = Vec::with_capacity(2 * modules.len());
+    for (module, lora) in modules {
+        tensors.push(OutTensor {
+            name: format!("base_model.model.{module}.lora_A.weight"),
+            shape: vec![lora.rank, lora.d_in],
+            data: lora.a.clone(),
+        });
+        tensors.push(OutTensor {
+            name: format!("base_model.model.{module}.lora_B.weight"),
+            shape: vec![lora.d_out, lora.rank],
+            data: scaled(&lora.b, lora.scaling),
+        });
+    }
+    tensors
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the product is rounded once, to the type that is written"
+)]
+fn scaled(values: &[f32], scaling: f64) -> Vec<f32> {
+    values
+        .iter()
+        .map(|&value| (f64::from(value) * scaling) as f32)
+        .collect()
+}
+
+/// The configuration of a merged adapter: a plain LoRA with `lora_alpha = r`.
+///
+/// `ranks` gives each merged module's rank; `r` is the commonest of them and the others go into
+/// `rank_pattern`, with an equal `alpha_pattern`. `targets` are as [`suffix_targets`] gives them.
+/// Heads are not part of the merged adapter, so a task type for which PEFT would look for one is
+/// left out.
+pub fn merged_config(adapters: &[&Adapter], ranks: &BTreeMap<String, usize>, targets: &[String]) -> Value {
+    let r = most(ranks.values().copied()).unwrap_or(1);
+    let pattern: Map<String, Value> = ranks
+        .iter()
+        .filter(|(_, rank)| **rank != r)
+        .map(|(module, &rank)| (module.clone(), json!(rank)))
+        .collect();
+    let task_type = shared(adapters, |adapter| adapter.config.task_type.as_deref())
+        .filter(|task| !matches!(*task, "SEQ_CLS" | "TOKEN_CLS" | "QUESTION_ANS"));
+    let targets: BTreeSet<&String> = targets.iter().collect();
+    json!({
+        "alpha_pattern": pattern.clone(),
+        "auto_mapping": null,
+        "base_model_name_or_path":
+            shared(adapters, |adapter| adapter.config.base_model_name_or_path.as_deref()),
+        "bias": "none",
+        "fan_in_fan_out": adapters.iter().any(|adapter| adapter.config.fan_in_fan_out),
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": r,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": r,
+        "rank_pattern": pattern,
+        "revision": null,
+        "target_modules": targets,
+        "task_type": task_type,
+        "use_dora": false,
+        "use_rslora": false,
+    })
+}
+
+/// What all adapters say, if they agree.
+fn shared<'a>(adapters: &[&'a Adapter], of: impl Fn(&'a Adapter) -> Option<&'a str>) -> Option<&'a str> {
+    let first = of(adapters.first()?);
+    adapters
+        .iter()
+        .all(|adapter| of(adapter) == first)
+        .then_some(first)
+        .flatten()
+}
+
+/// Names for `target_modules` that select the merged modules among all linear layers of the base
+/// model, sorted: for each the shortest end of its name (`query`, `attention.output.dense`) that
+/// selects no layer outside the merge, or its full name where there is none.
+///
+/// PEFT selects a module whose name is a target or ends in `.` and a target.
+pub fn suffix_targets(merged: &[&str], all_linear: &[&str]) -> Vec<String> {
+    let merged_set: BTreeSet<&str> = merged.iter().copied().collect();
+    let others: Vec<&str> = all_linear
+        .iter()
+        .copied()
+        .filter(|module| !merged_set.contains(module))
+        .collect();
+    let mut targets: BTreeSet<&str> = BTreeSet::new();
+    for &module in &merged_set {
+        let target = suffixes(module)
+            .find(|suffix| !others.iter().any(|other| selects(suffix, other)))
+            .unwrap_or(module);
+        targets.insert(target);
+    }
+    targets.into_iter().map(str::to_owned).collect()
+}
+
+/// Whether PEFT takes `target` to name `module`.
+fn selects(target: &str, module: &str) -> bool {
+    module
+        .strip_suffix(target)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// The ends of a name, shortest first, that start at a part and do not start with a layer's number.
+fn suffixes(module: &str) -> impl Iterator<Item = &str> {
+    module
+        .rmatch_indices('.')
+        .map(|(at, _)| &module[at + 1..])
+        .filter(|suffix| !suffix.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// The kinds of modules among these names: what follows the last layer number, each as short as it
+/// can be told from the other kinds, sorted.
+pub(super) fn kinds(modules: &[&str]) -> Vec<String> {
+    let tails: BTreeSet<&str> = modules.iter().map(|module| tail(module)).collect();
+    let tails: Vec<&str> = tails.into_iter().collect();
+    let mut kinds: Vec<String> = tails
+        .iter()
+        .flat_map(|kind| suffix_targets(&[kind], &tails))
+        .collect();
+    kinds.sort();
+    kinds
+}
+
+/// What follows the last part of a name that is a number.
+fn tail(module: &str) -> &str {
+    let mut rest = module;
+    let mut start = 0;
+    for (at, _) in module.match_indices('.') {
+        if !module[start..at].is_empty() && module[start..at].bytes().all(|byte| byte.is_ascii_digit()) {
+            rest = &module[at + 1..];
+        }
+        start = at + 1;
+    }
+    rest
+}
