@@ -18,8 +18,7 @@
  * });
  * ```
  */
-import { WorkerClient } from "./worker/client.ts";
-import { startWorker } from "./worker/start.ts";
+
 import type {
   AdapterFacts,
   BaseFacts,
@@ -34,9 +33,11 @@ import type {
   SamplesFacts,
   SamplesInput,
 } from "./types.ts";
+import { WorkerClient } from "./worker/client.ts";
+import { startWorker } from "./worker/start.ts";
 
-export { errorCodes, IterisError } from "./errors.ts";
 export type { ErrorCode } from "./errors.ts";
+export { errorCodes, IterisError } from "./errors.ts";
 export type * from "./types.ts";
 
 const client = new WorkerClient(startWorker);

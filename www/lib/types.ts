@@ -313,7 +313,7 @@ export interface CompareRequest<Files = FilesInput, Samples = SamplesInput> exte
   adapters: readonly Omit<AdapterInput<Files, Samples>, "heldOut">[];
   /** Merged adapters, for example the files of two merges, each with a name for the table. */
   merged: readonly { name: string; files: Files }[];
-  options?: Pick<Partial<MergeOptions>, "maxLength" | "padding"> | undefined;
+  options?: Pick<Partial<MergeOptions>, "maxLength"> | undefined;
 }
 
 /** What `compare` resolves to. */

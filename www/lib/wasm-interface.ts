@@ -92,12 +92,7 @@ export interface IterisWasm {
     observer: Observer,
   ): Promise<MergeReport>;
   compare(
-    request: {
-      base: SourceFile[];
-      adapters: AdapterSource[];
-      merged: MergedSource[];
-      options: Partial<MergeOptions>;
-    },
+    request: { base: SourceFile[]; adapters: AdapterSource[]; merged: MergedSource[] },
     device: WasmDevice,
     observer: Observer,
   ): Promise<CompareReport>;

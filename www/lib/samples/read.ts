@@ -1,0 +1,112 @@
+/**
+ * Samples from whatever the caller has, parsed and checked.
+ *
+ * What can go wrong: a file in another encoding, read with replacement characters, would calibrate on
+ * garbage without a word; so text that is not UTF-8 is refused, with the line where it stops being so.
+ */
+import { IterisError } from "../errors.ts";
+import { openFile, readAll } from "../sources/open.ts";
+import type { WireSamples } from "../sources/wire.ts";
+import type { Sample, SamplesFacts, SamplesFormat } from "../types.ts";
+import { type FileFormat, formatOf } from "./format.ts";
+import { parseJson } from "./json.ts";
+import { parseJsonLines, parseLines } from "./lines.ts";
+import { malformed } from "./malformed.ts";
+import { sampleOf } from "./record.ts";
+import { parseTable } from "./table.ts";
+
+/** Samples of one task; never empty. */
+export interface SampleSet {
+  /** The file's name, `null` for texts given directly. */
+  name: string | null;
+  format: SamplesFormat;
+  samples: Sample[];
+}
+
+function decode(bytes: Uint8Array, file: string): string {
+  try {
+    // The default drops a byte-order mark.
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw malformed({ file, line: firstLineNotUtf8(bytes) }, "not valid UTF-8; save the file as UTF-8.");
+  }
+}
+
+function firstLineNotUtf8(bytes: Uint8Array): number {
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  let line = 1;
+  let start = 0;
+  for (;;) {
+    // The byte of a line feed never occurs inside another character of UTF-8.
+    const feed = bytes.indexOf(0x0a, start);
+    const end = feed === -1 ? bytes.length : feed;
+    try {
+      decoder.decode(bytes.subarray(start, end));
+    } catch {
+      return line;
+    }
+    if (feed === -1) return line;
+    start = feed + 1;
+    line += 1;
+  }
+}
+
+function parse(text: string, format: FileFormat, file: string): Sample[] {
+  switch (format) {
+    case "txt":
+      return parseLines(text);
+    case "jsonl":
+      return parseJsonLines(text, file);
+    case "json":
+      return parseJson(text, file);
+    case "csv":
+      return parseTable(text, ",", file);
+    case "tsv":
+      return parseTable(text, "\t", file);
+  }
+}
+
+/**
+ * Parses the bytes of a file of samples.
+ *
+ * @param name - decides the format by its ending; `null` leaves that to `mediaType`
+ * @throws IterisError `samples_invalid` that names the line
+ */
+export function parseSamples(bytes: Uint8Array, name: string | null, mediaType?: string): SampleSet {
+  const format = formatOf(name, mediaType);
+  const file = name ?? "samples";
+  const samples = parse(decode(bytes, file), format, file);
+  if (samples.length === 0) throw malformed({ file }, "holds no samples.");
+  return { name, format, samples };
+}
+
+/** Reads and parses samples. */
+export async function readSamples(source: WireSamples): Promise<SampleSet> {
+  if ("list" in source) {
+    const samples = source.list.map((item, i) => sampleOf(item, { file: "samples", item: i + 1 }));
+    if (samples.length === 0) throw new IterisError("samples_invalid", "The list of samples is empty.");
+    return { name: null, format: "list", samples };
+  }
+  if ("url" in source) return parseSamples(await readAll(await openFile(source)), source.name);
+  const { name, blob } = source;
+  const bytes = await readAll({ name: name ?? "samples", size: blob.size, blob });
+  return parseSamples(bytes, name, blob.type);
+}
+
+/** What `inspectSamples` tells. */
+export function factsOf({ name, format, samples }: SampleSet): SamplesFacts {
+  const labels = samples.flatMap(({ label }) => (label === undefined || label === null ? [] : [label]));
+  const lengths = samples.map(({ text, text_pair }) => text.length + (text_pair?.length ?? 0));
+  return {
+    name,
+    format,
+    count: samples.length,
+    labelled: labels.length,
+    labels: [...new Set(labels)].sort((a, b) =>
+      typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1,
+    ),
+    pairs: samples.filter(({ text_pair }) => text_pair !== undefined).length,
+    longestCharacters: lengths.reduce((a, b) => Math.max(a, b), 0),
+    preview: samples.slice(0, 3).map(({ text }) => text),
+  };
+}

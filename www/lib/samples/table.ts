@@ -1,0 +1,95 @@
+/**
+ * `.csv` and `.tsv` with a header line: the column `text`, and `text_pair` and `label` where there are any.
+ *
+ * Papa Parse does the quoting (RFC 4180). A quoted text may hold line breaks, so a row's number is not its
+ * line's number; the line is counted from the parser's position in the file.
+ */
+import Papa from "papaparse";
+import type { Sample } from "../types.ts";
+import { malformed } from "./malformed.ts";
+import { sampleOf } from "./record.ts";
+
+const columns = ["text", "text_pair", "label"] as const;
+type Column = (typeof columns)[number];
+
+interface Row {
+  cells: string[];
+  /** Where the row begins, from 1. */
+  line: number;
+  problem: string | null;
+}
+
+function countLines(text: string): number {
+  return text.match(/\r\n|\n|\r/g)?.length ?? 0;
+}
+
+function rowsOf(text: string, delimiter: string): Row[] {
+  const rows: Row[] = [];
+  let line = 1;
+  let position = 0;
+  Papa.parse<string[]>(text, {
+    delimiter,
+    step({ data, errors, meta }) {
+      rows.push({ cells: data, line, problem: errors[0]?.message ?? null });
+      line += countLines(text.slice(position, meta.cursor));
+      position = meta.cursor;
+    },
+  });
+  return rows.filter(({ cells, problem }) => problem !== null || cells.some((cell) => cell.trim() !== ""));
+}
+
+/** The place of each known column in the header. */
+function readHeader(header: Row | undefined, file: string): Partial<Record<Column, number>> {
+  if (header === undefined) return {};
+  const place = { file, line: header.line };
+  const names = header.cells.map((cell) => cell.trim().toLowerCase());
+  const found: Partial<Record<Column, number>> = {};
+  for (const column of columns) {
+    const at = names.indexOf(column);
+    if (at === -1) continue;
+    if (names.indexOf(column, at + 1) !== -1) throw malformed(place, `the column "${column}" occurs twice.`);
+    found[column] = at;
+  }
+  if (found.text === undefined) {
+    const has = header.cells.map((cell) => `"${cell.trim()}"`).join(", ");
+    throw malformed(place, `the first line must name the columns, one of them "text"; it has ${has}.`);
+  }
+  return found;
+}
+
+/**
+ * An index written in a table is a text like any other cell. Where every label of a file is one, they are
+ * taken for indices; a single word among them makes all of them names.
+ */
+function indicesWhereAllAre(samples: Sample[]): Sample[] {
+  const labels = samples.flatMap(({ label }) => (typeof label === "string" ? [label] : []));
+  if (!labels.every((label) => /^\d+$/.test(label))) return samples;
+  return samples.map((sample) =>
+    typeof sample.label === "string" ? { ...sample, label: Number(sample.label) } : sample,
+  );
+}
+
+/** Every sample of the table. */
+export function parseTable(text: string, delimiter: "," | "\t", file: string): Sample[] {
+  const [header, ...rows] = rowsOf(text, delimiter);
+  if (header?.problem) throw malformed({ file, line: header.line }, `${header.problem}.`);
+  const at = readHeader(header, file);
+  const width = header?.cells.length ?? 0;
+  const samples = rows.map(({ cells, line, problem }) => {
+    const place = { file, line };
+    if (problem !== null) throw malformed(place, `${problem}.`);
+    if (cells.length !== width) {
+      throw malformed(place, `${cells.length} columns where the first line has ${width}.`);
+    }
+    const cell = (column: Column) => {
+      const index = at[column];
+      const value = index === undefined ? undefined : cells[index];
+      return value === undefined || (column !== "text" && value.trim() === "") ? undefined : value;
+    };
+    return sampleOf(
+      { text: cell("text"), text_pair: cell("text_pair"), label: cell("label")?.trim() },
+      place,
+    );
+  });
+  return indicesWhereAllAre(samples);
+}

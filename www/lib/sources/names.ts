@@ -1,0 +1,35 @@
+/** Names of files inside their folder. */
+
+/** `./a\b//c` as `a/b/c`: one spelling, so that a file given twice is seen to be given twice. */
+export function normalName(path: string): string {
+  return path
+    .replaceAll("\\", "/")
+    .split("/")
+    .filter((part) => part !== "" && part !== ".")
+    .join("/");
+}
+
+/**
+ * Leaves out the folder that all names share, as a folder picker puts the folder's own name before every
+ * path. A single file keeps its name.
+ */
+export function withoutSharedFolder<T extends { name: string }>(files: readonly T[]): T[] {
+  const paths = files.map(({ name }) => normalName(name).split("/"));
+  const [first] = paths;
+  let shared = 0;
+  if (first !== undefined) {
+    while (paths.every((path) => path.length > shared + 1 && path[shared] === first[shared])) shared += 1;
+  }
+  return files.map((file, i) => ({ ...file, name: (paths[i] ?? []).slice(shared).join("/") }));
+}
+
+/** The last part of an address' path, decoded. */
+export function nameOfUrl(url: string): string {
+  const last = new URL(url).pathname.split("/").pop() ?? "";
+  try {
+    return decodeURIComponent(last);
+  } catch {
+    // A stray `%` is no reason to refuse a file.
+    return last;
+  }
+}

@@ -1,0 +1,16 @@
+/**
+ * Files and samples in the form that crosses to the worker.
+ *
+ * A `File` loses its folder on the way, a directory handle would be walked late and errors would come from
+ * another thread; so inputs are turned into names with Blobs or addresses before they are posted.
+ */
+import type { Sample } from "../types.ts";
+
+/** A file by its Blob (cheap to post: the bytes stay where they are) or by its address. */
+export type WireFile = { name: string; blob: Blob } | { name: string; url: string };
+
+/** Samples as a file that is still to be parsed, or as they were given. */
+export type WireSamples =
+  | { name: string | null; blob: Blob }
+  | { name: string; url: string }
+  | { list: readonly (string | Sample)[] };

@@ -1,0 +1,109 @@
+/**
+ * The worker's side of the protocol, apart from the worker itself so that a test can drive it.
+ *
+ * One call runs at a time (the page queues). While it runs, a `cancel` message is seen whenever the core
+ * reports progress, because reporting lets waiting messages in.
+ */
+import { type Engine, type JobAdapter, type RunContext, retires } from "../engine/engine.ts";
+import { mergeAndCompare } from "../engine/merge-and-compare.ts";
+import { BlobSink } from "../engine/sink.ts";
+import { toIterisError, toPlainError } from "../errors.ts";
+import { factsOf, readSamples, type SampleSet } from "../samples/read.ts";
+import { openFiles } from "../sources/open.ts";
+import type { WireSamples } from "../sources/wire.ts";
+import type { Call, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
+
+function readIfGiven(samples: WireSamples | null): Promise<SampleSet | null> {
+  return samples === null ? Promise.resolve(null) : readSamples(samples);
+}
+
+async function openAdapter(adapter: WireAdapter): Promise<JobAdapter & { heldOut: SampleSet | null }> {
+  const [files, samples, heldOut] = await Promise.all([
+    openFiles(adapter.files),
+    readIfGiven(adapter.samples),
+    readIfGiven(adapter.heldOut),
+  ]);
+  return { name: adapter.name, weight: adapter.weight, files, samples, heldOut };
+}
+
+async function answer(engine: Engine, call: Call, context: RunContext): Promise<Calls[CallName]["answer"]> {
+  switch (call.name) {
+    case "merge": {
+      const { base, adapters, options, device } = call.ask;
+      const sink = new BlobSink();
+      const job = {
+        base: await openFiles(base),
+        adapters: await Promise.all(adapters.map(openAdapter)),
+        options,
+        device,
+      };
+      const result = await mergeAndCompare(engine, job, context, sink);
+      return { ...result, files: sink.files() };
+    }
+    case "compare": {
+      const { base, adapters, merged, maxLength, device } = call.ask;
+      const job = {
+        base: await openFiles(base),
+        adapters: await Promise.all(adapters.map(openAdapter)),
+        merged: await Promise.all(
+          merged.map(async ({ name, files }) => ({ name, files: await openFiles(files) })),
+        ),
+        maxLength,
+        device,
+      };
+      return engine.compare(job, context);
+    }
+    case "inspectBase":
+      return engine.inspectBase(await openFiles(call.ask));
+    case "inspectAdapter":
+      return engine.inspectAdapter(await openFiles(call.ask));
+    case "inspectSamples":
+      return factsOf(await readSamples(call.ask));
+    case "chooseDevice":
+      return engine.chooseDevice(call.ask);
+    case "defaultOptions":
+      return engine.defaultOptions();
+  }
+}
+
+/** Answers messages with an engine. */
+export class WorkerHost {
+  readonly #engine: Engine;
+  readonly #post: (message: FromWorker) => void;
+  readonly #loseDevice: () => void;
+  readonly #cancelled = new Set<number>();
+
+  constructor(engine: Engine, post: (message: FromWorker) => void, loseDevice: () => void) {
+    this.#engine = engine;
+    this.#post = post;
+    this.#loseDevice = loseDevice;
+  }
+
+  /** Handles one message of the page; resolves when it is answered. */
+  async receive(message: ToWorker): Promise<void> {
+    switch (message.type) {
+      case "call":
+        return this.#run(message.id, message.call);
+      case "cancel":
+        this.#cancelled.add(message.id);
+        return;
+      case "lose-device":
+        this.#loseDevice();
+    }
+  }
+
+  async #run(id: number, call: Call): Promise<void> {
+    const context: RunContext = {
+      onProgress: (progress) => this.#post({ type: "progress", id, progress }),
+      cancelled: () => this.#cancelled.has(id),
+    };
+    try {
+      this.#post({ type: "done", id, answer: await answer(this.#engine, call, context) });
+    } catch (thrown) {
+      const retire = retires(toIterisError(thrown));
+      this.#post({ type: "failed", id, error: toPlainError(thrown), retire });
+    } finally {
+      this.#cancelled.delete(id);
+    }
+  }
+}

@@ -1,0 +1,67 @@
+/** The messages between the page and its worker, and nothing else crosses. */
+import type { PlainError } from "../errors.ts";
+import type { WireFile, WireSamples } from "../sources/wire.ts";
+import type {
+  AdapterFacts,
+  BaseFacts,
+  CompareResult,
+  DeviceChoice,
+  DeviceRequest,
+  MergeOptions,
+  MergeResult,
+  Progress,
+  SamplesFacts,
+} from "../types.ts";
+
+/** An adapter on its way to the worker. */
+export interface WireAdapter {
+  name: string;
+  files: WireFile[];
+  samples: WireSamples | null;
+  heldOut: WireSamples | null;
+  weight: number | undefined;
+}
+
+/** What can be asked of the worker, and what it answers. */
+export interface Calls {
+  merge: {
+    ask: { base: WireFile[]; adapters: WireAdapter[]; options: Partial<MergeOptions>; device: DeviceRequest };
+    answer: MergeResult;
+  };
+  compare: {
+    ask: {
+      base: WireFile[];
+      adapters: WireAdapter[];
+      merged: { name: string; files: WireFile[] }[];
+      maxLength: number | null;
+      device: DeviceRequest;
+    };
+    answer: CompareResult;
+  };
+  inspectBase: { ask: WireFile[]; answer: BaseFacts };
+  inspectAdapter: { ask: WireFile[]; answer: AdapterFacts };
+  inspectSamples: { ask: WireSamples; answer: SamplesFacts };
+  chooseDevice: { ask: DeviceRequest; answer: DeviceChoice };
+  defaultOptions: { ask: null; answer: MergeOptions };
+}
+
+export type CallName = keyof Calls;
+
+/** A call with its name, so that a `switch` knows the type of what is asked. */
+export type Call = { [Name in CallName]: { name: Name; ask: Calls[Name]["ask"] } }[CallName];
+
+/** From the page. */
+export type ToWorker =
+  | { type: "call"; id: number; call: Call }
+  | { type: "cancel"; id: number }
+  /** Destroys the GPU devices, as a driver's reset would; only the package's own tests send it. */
+  | { type: "lose-device" };
+
+/** From the worker. */
+export type FromWorker =
+  | { type: "progress"; id: number; progress: Progress }
+  | { type: "done"; id: number; answer: Calls[CallName]["answer"] }
+  /** `retire`: this worker is not to be used again. */
+  | { type: "failed"; id: number; error: PlainError; retire: boolean }
+  /** The worker broke while no call ran. */
+  | { type: "broken" };

@@ -1,0 +1,72 @@
+/**
+ * The module worker: owns the wasm module and the GPU, so that the page's thread never waits for either.
+ *
+ * What can go wrong: a panic in a task that wasm spawned reaches nobody's `catch`; it arrives here as an
+ * `error` or `unhandledrejection` event and must end the running call, which would wait for ever.
+ */
+import * as glue from "../../wasm/iteris_web.js";
+import { DeviceWatch } from "../device/watch.ts";
+import { Engine } from "../engine/engine.ts";
+import { Faults } from "../engine/faults.ts";
+import { nextTask } from "../engine/next-task.ts";
+import { IterisError } from "../errors.ts";
+import type { IterisWasm } from "../wasm-interface.ts";
+import { WorkerHost } from "./host.ts";
+import { listenForPanics } from "./panics.ts";
+import type { FromWorker, ToWorker } from "./protocol.ts";
+
+const scope = globalThis as unknown as {
+  postMessage(message: FromWorker): void;
+  addEventListener(type: string, listener: (event: never) => void): void;
+  GPUAdapter?: { prototype: GPUAdapter };
+};
+
+const faults = new Faults();
+const lastPanic = listenForPanics(console);
+
+function fail(error: IterisError): void {
+  if (faults.watched) faults.raise(error);
+  else scope.postMessage({ type: "broken" });
+}
+
+function fault(thrown: unknown): void {
+  const what = lastPanic() ?? (thrown instanceof Error ? thrown.message : String(thrown));
+  fail(new IterisError("internal", `Internal fault: ${what}`));
+}
+
+const watch = new DeviceWatch(scope.GPUAdapter?.prototype);
+watch.onLoss((why) => {
+  const message = `The GPU was lost while it was working (${why}). Try again, or use the CPU device.`;
+  fail(new IterisError("device_lost", message));
+});
+
+const engine = new Engine({
+  async loadWasm() {
+    const wasm = glue as unknown as IterisWasm;
+    await wasm.default({ module_or_path: new URL("../../wasm/iteris_web_bg.wasm", import.meta.url) });
+    return wasm;
+  },
+  gpu: async () => navigator.gpu,
+  gpuRemedy: "Use the CPU device, or a browser and a driver with WebGPU.",
+  faults,
+  nextTask,
+  lastPanic,
+});
+
+const host = new WorkerHost(
+  engine,
+  (message) => scope.postMessage(message),
+  () => watch.destroyDevices(),
+);
+
+scope.addEventListener("error", (event: ErrorEvent) => {
+  event.preventDefault();
+  fault(event.error ?? event.message);
+});
+scope.addEventListener("unhandledrejection", (event: PromiseRejectionEvent) => {
+  event.preventDefault();
+  fault(event.reason);
+});
+scope.addEventListener("message", (event: MessageEvent<ToWorker>) => {
+  void host.receive(event.data);
+});
