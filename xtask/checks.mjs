@@ -1,0 +1,114 @@
+// The groups of checks, cheapest first. A group that fails ends the run: what follows would build on it.
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { run, Stop, say, since } from "./console.mjs";
+import { npmBin, root } from "./paths.mjs";
+import { nativeRust, wasmRust } from "./steps/rust.mjs";
+import { wasmSizeGate } from "./steps/wasm.mjs";
+
+export class Checks {
+  /** @type {string[]} */
+  #done = [];
+  #passed = 0;
+
+  async format() {
+    await this.#group("formatting and lints of TypeScript", async () => {
+      const biome = ["ci", "--error-on-warnings", ...(process.stdout.isTTY ? [] : ["--colors=off"])];
+      await run(npmBin("biome"), biome, { cwd: root, shows: "biome ci" });
+    });
+    await this.#group("formatting of Rust", async () => {
+      const { fmt, env } = await nativeRust();
+      if (!fmt) throw new Stop("no rustfmt beside cargo", "rustup component add rustfmt");
+      await run(fmt, ["fmt", "--all", "--check"], { cwd: root, env, shows: "cargo fmt --check" });
+    });
+  }
+
+  async clippy() {
+    await this.#group("clippy", async () => clippy(await nativeRust(), ["--workspace", "--all-targets"]));
+    await this.#group("clippy for wasm", async () => clippy(await wasmRust(), ["--lib"]));
+  }
+
+  /** The core on this machine, without a browser. */
+  async rust() {
+    await this.#group("tests of the core", async () => {
+      const { cargo, env } = await nativeRust();
+      let text = "";
+      await run(cargo, ["test", "--locked"], {
+        cwd: root,
+        env,
+        shows: "cargo test",
+        stdoutTo: (more) => {
+          process.stdout.write(more);
+          text += more;
+        },
+      });
+      const passed = [...text.matchAll(/^test result: ok\. (\d+) passed/gm)].map(([, count]) =>
+        Number(count),
+      );
+      return passed.reduce((sum, count) => sum + count, 0);
+    });
+  }
+
+  async wasm() {
+    await this.#group("size of the wasm module", async () => wasmSizeGate());
+  }
+
+  /** After the wasm module, whose generated types the sources import. */
+  async types() {
+    await this.#group("types", async () => run(npmBin("tsc"), ["--noEmit"], { cwd: root, shows: "tsc" }));
+  }
+
+  /**
+   * @param {"unit" | "browser" | "package"} project of vitest.config.ts
+   * @param {NodeJS.ProcessEnv} env
+   */
+  async javascript(project, env) {
+    await this.#group(`vitest, project ${project}`, async () => {
+      const report = join(root, `build/vitest/${project}.json`);
+      mkdirSync(join(root, "build/vitest"), { recursive: true });
+      const args = [
+        "run",
+        "--project",
+        project,
+        "--reporter=default",
+        "--reporter=json",
+        `--outputFile.json=${report}`,
+      ];
+      await run(npmBin("vitest"), args, {
+        cwd: root,
+        env: { ...process.env, ...env },
+        shows: `vitest ${project}`,
+      });
+      return JSON.parse(readFileSync(report, "utf8")).numPassedTests;
+    });
+  }
+
+  summary() {
+    for (const line of this.#done) say("done", line);
+    // The one line that tells a reader of a log, or a machine, how many tests ran.
+    say("checks", `${this.#passed} passed, 0 failed`);
+  }
+
+  /**
+   * @param {string} name
+   * @param {() => Promise<number | void>} check gives the number of its tests, where it has several
+   */
+  async #group(name, check) {
+    const begin = performance.now();
+    say("check", name);
+    const tests = (await check()) ?? 1;
+    if (tests === 0) throw new Stop(`${name}: no test ran`);
+    this.#passed += tests;
+    this.#done.push(`${name}${tests > 1 ? `: ${tests} tests` : ""} (${since(begin)})`);
+  }
+}
+
+/**
+ * @param {import("./steps/rust.mjs").Rust} rust
+ * @param {string[]} what
+ */
+async function clippy(rust, what) {
+  if (!rust.clippy) throw new Stop("no clippy beside cargo", "rustup component add clippy");
+  const args = ["clippy", "--locked", ...what, ...rust.flags, "--", "-D", "warnings"];
+  await run(rust.clippy, args, { cwd: root, env: rust.env, shows: "cargo clippy" });
+}

@@ -1,0 +1,85 @@
+// What each npm script does, from the set-up to its last line.
+import { join } from "node:path";
+import { Checks } from "./checks.mjs";
+import { run, say } from "./console.mjs";
+import { root } from "./paths.mjs";
+import { chromium } from "./steps/chromium.mjs";
+import { npmPackages } from "./steps/npm.mjs";
+import { buildPackage } from "./steps/package.mjs";
+import { buildPage } from "./steps/page.mjs";
+import { peersPython } from "./steps/peers.mjs";
+import { buildWasm } from "./steps/wasm.mjs";
+
+/** `npm start`: the page, served to this machine alone. */
+export async function start() {
+  await npmPackages();
+  await buildWasm();
+  await buildPage();
+  const { servePage } = await import("./serve.mjs");
+  const { url } = await servePage({ port: Number(process.env.PORT ?? 4280) });
+  say("start", `the page is at ${url} (stop with Ctrl+C)`);
+}
+
+/** `npm run build`: the npm package in dist/. */
+export async function build() {
+  await npmPackages();
+  await buildWasm();
+  await buildPackage();
+}
+
+/** Only the wasm module, for work on the core; `--quick` leaves out wasm-opt. @param {string[]} options */
+export async function wasm(options) {
+  await npmPackages();
+  await buildWasm({ optimise: !options.includes("--quick") });
+}
+
+/** `npm run lint`: what reads the sources only. */
+export async function lint() {
+  await npmPackages();
+  const checks = new Checks();
+  await checks.format();
+  await checks.clippy();
+  await checks.types();
+  checks.summary();
+}
+
+/** `npm test`: everything but the Python libraries. */
+export async function test() {
+  await npmPackages();
+  const browser = await chromium();
+  const checks = new Checks();
+  await checks.format();
+  await checks.clippy();
+  await checks.rust();
+  await buildWasm();
+  await checks.wasm();
+  await checks.types();
+  await buildPage();
+  await buildPackage();
+  await checks.javascript("unit", { CHROME_PATH: browser });
+  await checks.javascript("browser", { CHROME_PATH: browser });
+  await checks.javascript("package", { CHROME_PATH: browser });
+  checks.summary();
+}
+
+/** `npm run test:peers`: against PEFT, transformers and the published algorithm in PyTorch. */
+export async function testPeers() {
+  await npmPackages();
+  const browser = await chromium();
+  await buildWasm();
+  await buildPackage();
+  const python = await peersPython();
+  await run(python, ["-m", "pytest", "-q", "-rs", "tests/peers"], {
+    cwd: root,
+    shows: "tests/peers",
+    env: { ...process.env, CHROME_PATH: browser, PYTHONDONTWRITEBYTECODE: "1" },
+  });
+}
+
+/** `npm run bench`: seconds and memory of real merges. @param {string[]} options */
+export async function bench(options) {
+  await npmPackages();
+  await buildWasm();
+  await buildPackage();
+  await run(process.execPath, [join(root, "tests/bench/main.mjs"), ...options], { shows: "the benchmark" });
+}

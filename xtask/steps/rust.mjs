@@ -1,0 +1,114 @@
+// Finds a Rust toolchain for this machine's own code and one for wasm32-unknown-unknown. They may differ: where
+// rustup cannot add the wasm target, Debian's packages build the wasm standard library together with the crate.
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { find, output, Stop, say } from "../console.mjs";
+import { nativeTarget, root, wasmTarget } from "../paths.mjs";
+import { aptHas, aptInstall } from "./apt.mjs";
+
+/**
+ * @typedef {object} Rust
+ * @property {string} cargo path
+ * @property {string[]} flags for every cargo command that compiles
+ * @property {NodeJS.ProcessEnv} env
+ * @property {string | null} clippy path of a cargo-clippy of the same toolchain
+ * @property {string | null} fmt path of a cargo-fmt
+ */
+
+const TRIPLE = "wasm32-unknown-unknown";
+const DEBIAN = ["rustc-web", "cargo-web", "rust-web-src", "lld-19", "rust-web-clippy", "rustfmt-web"];
+const REMEDY = `install Rust from https://rustup.rs, then: rustup target add ${TRIPLE}`;
+
+const cargoBin = join(process.env.CARGO_HOME || join(homedir(), ".cargo"), "bin");
+const rustup = find("rustup", [cargoBin]);
+
+const WASM_RUSTFLAGS = [
+  // Both versions of getrandom in burn's tree ask by this name how to reach the browser's random numbers.
+  '--cfg getrandom_backend="wasm_js"',
+  "-C target-feature=+simd128",
+  // Panic messages name source files: the published module need not tell the builder's home folder.
+  `--remap-path-prefix=${join(cargoBin, "../registry/src")}=crates`,
+].join(" ");
+
+/** Rust for this machine: tests, lints and the glue maker. @returns {Promise<Rust>} */
+export async function nativeRust() {
+  const env = { ...process.env, CARGO_TARGET_DIR: nativeTarget };
+  const cargo = find("cargo", [cargoBin]);
+  if (cargo && recentEnough(cargo.replace(/cargo$/, "rustc"))) {
+    return { cargo, flags: [], env, clippy: beside(cargo, "cargo-clippy"), fmt: beside(cargo, "cargo-fmt") };
+  }
+  await aptInstall(DEBIAN, REMEDY);
+  return { ...debianRust(), flags: [], env };
+}
+
+/** Rust for the browser. @returns {Promise<Rust>} */
+export async function wasmRust() {
+  const env = { ...process.env, CARGO_TARGET_DIR: wasmTarget, RUSTFLAGS: WASM_RUSTFLAGS };
+  const target = ["--target", TRIPLE];
+  const ofRustup = () => {
+    const cargo = join(rustup ?? "", "../cargo");
+    return {
+      cargo,
+      flags: target,
+      env,
+      clippy: beside(cargo, "cargo-clippy"),
+      fmt: beside(cargo, "cargo-fmt"),
+    };
+  };
+  if (rustup && rustupHasTarget(rustup)) {
+    say("set-up", `Rust for wasm: rustup's, with the target ${TRIPLE}`);
+    return ofRustup();
+  }
+  if (!DEBIAN.every(aptHas)) {
+    if (rustup) {
+      say("set-up", `Rust for wasm: asking rustup for the target ${TRIPLE}`);
+      if (output(rustup, ["target", "add", TRIPLE], { seconds: 300 }) !== null) return ofRustup();
+      say("set-up", "Rust for wasm: rustup cannot add it here, taking Debian's packages");
+    }
+    await aptInstall(DEBIAN, REMEDY);
+  }
+  if (!recentEnough("/usr/bin/rustc")) throw new Stop("Debian's Rust is too old", REMEDY);
+  say("set-up", "Rust for wasm: Debian's packages, with the standard library built from source");
+  return {
+    ...debianRust(),
+    flags: ["-Z", "build-std=std,panic_abort", ...target],
+    env: {
+      ...env,
+      RUSTC_BOOTSTRAP: "1",
+      RUSTC: "/usr/bin/rustc",
+      CARGO: "/usr/bin/cargo",
+      CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER: "wasm-ld-19",
+    },
+  };
+}
+
+function debianRust() {
+  return { cargo: "/usr/bin/cargo", clippy: find("/usr/bin/cargo-clippy"), fmt: find("/usr/bin/cargo-fmt") };
+}
+
+/**
+ * @param {string} program
+ * @param {string} name
+ */
+function beside(program, name) {
+  return find(join(program, "..", name));
+}
+
+/** @param {string} rustup */
+function rustupHasTarget(rustup) {
+  const installed = output(rustup, ["target", "list", "--installed"]);
+  return installed?.split("\n").includes(TRIPLE) && recentEnough(join(rustup, "../rustc"));
+}
+
+/** Whether a compiler is at least Cargo.toml's `rust-version`; an older one of rustup's is said to be so. @param {string} rustc */
+function recentEnough(rustc) {
+  const [, wanted = "0"] =
+    readFileSync(join(root, "Cargo.toml"), "utf8").match(/^rust-version = "1\.(\d+)"/m) ?? [];
+  const version = output(rustc, ["--version"]);
+  if (version === null) return false;
+  const [, minor = "0"] = version.match(/^rustc 1\.(\d+)/) ?? [];
+  if (Number(minor) >= Number(wanted)) return true;
+  say("set-up", `${version} is older than 1.${wanted} (newer with: rustup update stable)`);
+  return false;
+}
