@@ -1,0 +1,247 @@
+/**
+ * The residual of every layer and task: one small chart a task, one column a layer, a dot for each
+ * merged adapter and a stem between the dots, so that the distance between methods is what one sees.
+ *
+ * Methods differ in colour and in shape (filled, hollow), because colour alone reaches not everybody.
+ * `layout` works the geometry out and knows no DOM.
+ */
+import { html, nothing, svg, type TemplateResult } from "lit-html";
+import { number } from "./format.ts";
+import { layerName } from "./progress.ts";
+import type { Comparison } from "./state.ts";
+
+export const WIDTH = 360;
+export const HEIGHT = 220;
+const LEFT = 40;
+const RIGHT = 10;
+const TOP = 12;
+const BOTTOM = 34;
+
+type Residuals = Comparison["residuals"];
+
+export interface Point {
+  variant: string;
+  value: number;
+  y: number;
+}
+
+export interface ColumnMark {
+  module: string;
+  x: number;
+  points: Point[];
+}
+
+export interface Panel {
+  task: string;
+  columns: ColumnMark[];
+  /** Layers, each as wide as its columns. */
+  bands: { label: string; x: number; width: number }[];
+  ticks: { value: number; y: number }[];
+  columnWidth: number;
+}
+
+/** The panels of all tasks, on one scale from 0, so that they can be compared with each other. */
+export function layout(residuals: Residuals, variants: readonly string[]): Panel[] {
+  const shown = residuals.filter(
+    (entry): entry is Residuals[number] & { residual: number } =>
+      entry.residual !== null && Number.isFinite(entry.residual) && variants.includes(entry.variant),
+  );
+  if (shown.length === 0) return [];
+  const modules = [...new Set(shown.map(({ module }) => module))];
+  const ticks = ticksTo(Math.max(...shown.map(({ residual }) => residual)));
+  const top = ticks.at(-1) ?? 1;
+  const y = (value: number): number => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
+  const columnWidth = (WIDTH - LEFT - RIGHT) / modules.length;
+  const x = (index: number): number => LEFT + columnWidth * index;
+
+  const bands: Panel["bands"] = [];
+  modules.forEach((module, index) => {
+    const label = layerNumber(module) ?? "";
+    const last = bands.at(-1);
+    if (last && last.label === label) last.width += columnWidth;
+    else bands.push({ label, x: x(index), width: columnWidth });
+  });
+
+  return [...new Set(shown.map(({ task }) => task))].map((task) => ({
+    task,
+    bands,
+    columnWidth,
+    ticks: ticks.map((value) => ({ value, y: y(value) })),
+    columns: modules.map((module, index) => ({
+      module,
+      x: x(index) + columnWidth / 2,
+      points: variants.flatMap((variant) => {
+        const entry = shown.find((e) => e.task === task && e.module === module && e.variant === variant);
+        return entry ? [{ variant, value: entry.residual, y: y(entry.residual) }] : [];
+      }),
+    })),
+  }));
+}
+
+/** 0 and round steps up to at least `max`: steps of 1, 2 or 5 times a power of ten, four to six of them. */
+export function ticksTo(max: number): number[] {
+  if (!(max > 0)) return [0, 1];
+  const rough = max / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) ?? 10) * power;
+  const steps = Math.ceil(max / step - 1e-9);
+  return Array.from({ length: steps + 1 }, (_, index) => Number((index * step).toPrecision(6)));
+}
+
+/** The number of the layer that a module is in, as its name tells. */
+const layerNumber = (module: string): string | undefined => /\.(\d+)\./.exec(module)?.[1];
+
+/** What the module is inside its layer, for the caption: `query`, `dense`. */
+const lastName = (module: string): string => module.slice(module.lastIndexOf(".") + 1);
+
+export function chartView(comparison: Comparison): TemplateResult | typeof nothing {
+  const panels = layout(comparison.residuals, comparison.variants);
+  if (panels.length === 0) return nothing;
+  const inLayer = [...new Set((panels[0]?.columns ?? []).map(({ module }) => lastName(module)))];
+  return html`
+    <section class="panel" aria-labelledby="chart-heading">
+      <h3 id="chart-heading">What merging loses, layer by layer</h3>
+      <p class="muted">
+        The share of what an adapter does at a layer that the merged one does not do: 0 is nothing lost.
+        In each layer, from left to right: ${inLayer.join(", ")}.
+      </p>
+      <ul class="legend">
+        ${comparison.variants.map(
+          (variant, index) => html`
+            <li>
+              <svg class="key" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">
+                ${svg`<circle class="dot ${series(index)}" cx="7" cy="7" r="4.5"></circle>`}
+              </svg>
+              ${variant}
+            </li>
+          `,
+        )}
+      </ul>
+      <div class="charts">${panels.map((panel, index) => panelView(panel, index, comparison.variants))}</div>
+      ${residualTable(panels, comparison.variants)}
+    </section>
+  `;
+}
+
+/** The first variant is the one that was asked for, the second what it is compared with. */
+const series = (index: number): string => (index === 0 ? "asked" : "other");
+
+function panelView(panel: Panel, index: number, variants: readonly string[]): TemplateResult {
+  const bottom = HEIGHT - BOTTOM;
+  const radius = Math.max(1.6, Math.min(4.5, panel.columnWidth * 0.34));
+  return html`
+    <figure>
+      <figcaption>${panel.task}</figcaption>
+      <svg
+        class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img"
+        aria-labelledby="chart-title-${index} chart-desc-${index}"
+      >
+        ${svg`
+          <title id="chart-title-${index}">Residual per layer, task ${panel.task}</title>
+          <desc id="chart-desc-${index}">${describePanel(panel, variants)}</desc>
+          ${panel.bands.map((band, number) =>
+            number % 2 === 1
+              ? svg`<rect class="band" x=${band.x} y=${TOP} width=${band.width} height=${bottom - TOP}></rect>`
+              : nothing,
+          )}
+          ${panel.ticks.map(
+            ({ value, y }) => svg`
+              <line class="grid" x1=${LEFT} x2=${WIDTH - RIGHT} y1=${y} y2=${y}></line>
+              <text class="tick" x=${LEFT - 6} y=${y + 3.5} text-anchor="end">${value}</text>
+            `,
+          )}
+          ${labelledBands(panel.bands).map(
+            (band) => svg`
+              <text class="tick" x=${band.x + band.width / 2} y=${bottom + 14} text-anchor="middle">${band.label}</text>
+            `,
+          )}
+          <text class="tick" x=${(LEFT + WIDTH - RIGHT) / 2} y=${HEIGHT - 4} text-anchor="middle">layer</text>
+          ${panel.columns.map((column) => columnView(column, panel.columnWidth, radius, variants, bottom))}
+        `}
+      </svg>
+    </figure>
+  `;
+}
+
+/** At most about sixteen labels have room. */
+function labelledBands(bands: Panel["bands"]): Panel["bands"] {
+  const every = Math.ceil(bands.length / 16);
+  return bands.filter((_, index) => index % every === 0);
+}
+
+function columnView(
+  column: ColumnMark,
+  width: number,
+  radius: number,
+  variants: readonly string[],
+  bottom: number,
+): TemplateResult {
+  const ys = column.points.map(({ y }) => y);
+  const tooltip = [
+    layerName(column.module),
+    ...column.points.map(({ variant, value }) => `${variant}: ${number(value)}`),
+  ].join("\n");
+  return svg`
+    <g class="column">
+      <title>${tooltip}</title>
+      <rect class="hit" x=${column.x - width / 2} y=${TOP} width=${width} height=${bottom - TOP}></rect>
+      ${
+        ys.length > 1
+          ? svg`<line class="stem" x1=${column.x} x2=${column.x} y1=${Math.min(...ys)} y2=${Math.max(...ys)}></line>`
+          : nothing
+      }
+      ${[...column.points]
+        .reverse()
+        .map(
+          ({ variant, y }) =>
+            svg`<circle class="dot ${series(variants.indexOf(variant))}" cx=${column.x} cy=${y} r=${radius}></circle>`,
+        )}
+    </g>
+  ` as unknown as TemplateResult;
+}
+
+function describePanel(panel: Panel, variants: readonly string[]): string {
+  const means = variants.flatMap((variant) => {
+    const values = panel.columns.flatMap(({ points }) =>
+      points.filter((point) => point.variant === variant).map(({ value }) => value),
+    );
+    if (values.length === 0) return [];
+    return [`${variant} ${number(values.reduce((sum, value) => sum + value, 0) / values.length)}`];
+  });
+  return `Mean over ${panel.columns.length} modules: ${means.join(", ")}. The table below holds every number.`;
+}
+
+function residualTable(panels: readonly Panel[], variants: readonly string[]): TemplateResult {
+  const modules = panels[0]?.columns.map(({ module }) => module) ?? [];
+  return html`
+    <details>
+      <summary>The same numbers as a table</summary>
+      <div class="scroll" role="region" aria-label="Residual per layer and task" tabindex="0">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col" rowspan="2">Module</th>
+              ${panels.map((panel) => html`<th scope="colgroup" colspan=${variants.length}>${panel.task}</th>`)}
+            </tr>
+            <tr>${panels.map(() => variants.map((variant) => html`<th scope="col">${variant}</th>`))}</tr>
+          </thead>
+          <tbody>
+            ${modules.map(
+              (module, row) => html`
+                <tr>
+                  <th scope="row">${layerName(module)}</th>
+                  ${panels.map((panel) =>
+                    variants.map((variant) => {
+                      const point = panel.columns[row]?.points.find((entry) => entry.variant === variant);
+                      return html`<td>${number(point?.value)}</td>`;
+                    }),
+                  )}
+                </tr>
+              `,
+            )}
+          </tbody>
+        </table>
+      </div>
+    </details>
+  `;
+}

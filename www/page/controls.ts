@@ -1,0 +1,50 @@
+/** Pieces that several views share: file pickers, lists of facts, and things that are still being read. */
+import { html, type TemplateResult } from "lit-html";
+import { filesOfInput } from "./dropzone.ts";
+import * as icons from "./icons.ts";
+import { type Target, take } from "./intake.ts";
+import { problemView } from "./notices.ts";
+import type { Loadable, Store } from "./state.ts";
+
+/** A button for those who do not drag; the input it opens is out of sight and out of the tab order. */
+export function picker(
+  store: Store,
+  target: Target,
+  { folder, label, of }: { folder: boolean; label: string; of: string },
+): TemplateResult {
+  const open = (event: Event): void => {
+    const input = (event.currentTarget as HTMLElement).nextElementSibling;
+    if (input instanceof HTMLInputElement) input.click();
+  };
+  const picked = (event: Event): void => {
+    const input = event.currentTarget as HTMLInputElement;
+    const files = filesOfInput(input);
+    // Emptied, so that choosing the same files again is noticed and told.
+    input.value = "";
+    if (files.length > 0) void take(store, files, target);
+  };
+  return html`
+    <button class="secondary" type="button" @click=${open}>
+      ${folder ? icons.folder : icons.document} ${label}<span class="sr-only"> for ${of}</span>
+    </button>
+    <input
+      type="file" hidden ?multiple=${!folder && target.zone !== "text"} tabindex="-1" aria-hidden="true"
+      ?webkitdirectory=${folder}
+      @change=${picked}
+    />
+  `;
+}
+
+export function loadable<T>(value: Loadable<T>, view: (value: T) => TemplateResult): TemplateResult {
+  if (value.status === "reading") return html`<p class="muted reading">Reading …</p>`;
+  if (value.status === "failed") {
+    return html`<div class="card-problem" role="alert">${icons.alert}${problemView(value.problem)}</div>`;
+  }
+  return view(value.value);
+}
+
+export const factList = (facts: readonly (readonly [string, string])[]): TemplateResult => html`
+  <dl class="facts">
+    ${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
+  </dl>
+`;

@@ -1,0 +1,81 @@
+/**
+ * The built-in example: fetched from beside the page, put into the same drop zones that a person would
+ * use, and merged. Nothing about it is special once its files are there.
+ */
+import { setText, take } from "./intake.ts";
+import { describe } from "./problem.ts";
+import type { Dropped } from "./recognise.ts";
+import { run } from "./run.ts";
+import type { Store } from "./state.ts";
+
+interface Manifest {
+  title: string;
+  description: string;
+  base: string[];
+  adapters: { name: string; files: string[]; samples: string; heldOut?: string }[];
+}
+
+const FOLDER = "example/";
+
+export async function runExample(store: Store): Promise<void> {
+  if (store.state.example === "loading" || store.state.work) return;
+  store.change((state) => {
+    state.example = "loading";
+  });
+  try {
+    const manifest = await readManifest();
+    const load = (paths: readonly string[]) => Promise.all(paths.map(fetchFile));
+    const [base, adapters] = await Promise.all([
+      load(manifest.base),
+      Promise.all(
+        manifest.adapters.map(async (adapter) => ({
+          name: adapter.name,
+          files: await load(adapter.files),
+          samples: await fetchFile(adapter.samples),
+          heldOut: adapter.heldOut ? await fetchFile(adapter.heldOut) : undefined,
+        })),
+      ),
+    ]);
+    store.change((state) => {
+      state.base = undefined;
+      state.adapters = [];
+      state.open = [];
+      state.result = undefined;
+      state.notices = [];
+    });
+    await take(store, base, { zone: "base" });
+    for (const adapter of adapters) {
+      await take(store, adapter.files, { zone: "adapters" });
+      const card = store.state.adapters.at(-1);
+      if (!card) continue;
+      card.name = adapter.name;
+      setText(store, card.id, "samples", adapter.samples);
+      if (adapter.heldOut) setText(store, card.id, "heldOut", adapter.heldOut);
+    }
+    store.change((state) => {
+      state.example = "idle";
+      state.notices = [];
+    });
+  } catch (thrown) {
+    store.change((state) => {
+      state.example = "idle";
+    });
+    store.notify({ tone: "error", text: "The example could not be loaded.", problem: describe(thrown) });
+    return;
+  }
+  await run(store);
+}
+
+async function readManifest(): Promise<Manifest> {
+  const file = await fetchFile("example.json");
+  return JSON.parse(await file.file.text()) as Manifest;
+}
+
+async function fetchFile(path: string): Promise<Dropped> {
+  const response = await fetch(FOLDER + path);
+  if (!response.ok) {
+    throw new Error(`${FOLDER}${path} answered ${response.status}: the page was not built completely.`);
+  }
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  return { path, file: new File([await response.blob()], name) };
+}

@@ -1,0 +1,62 @@
+/**
+ * Numbers, bytes and times as the page shows them. Everything a person reads goes through here, so
+ * that the same quantity looks the same everywhere.
+ */
+
+const whole = new Intl.NumberFormat("en");
+const compactNumber = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+
+export const count = (value: number): string => whole.format(value);
+
+/** 22,713,216 → `22.7M`. */
+export const compact = (value: number): string => compactNumber.format(value);
+
+/** `1 sample`, `50 samples`. */
+export const plural = (value: number, one: string, many = `${one}s`): string =>
+  `${whole.format(value)} ${value === 1 ? one : many}`;
+
+/** Decimal units, as file managers show them. */
+export function bytes(value: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let size = value;
+  let unit = 0;
+  while (size >= 999.5 && unit < units.length - 1) {
+    size /= 1000;
+    unit += 1;
+  }
+  const digits = unit === 0 || size >= 99.5 ? 0 : 1;
+  return `${size.toFixed(digits)} ${units[unit]}`;
+}
+
+/** A share as `97.1 %`; a dash where there is nothing to show. */
+export const percent = (share: number | null | undefined): string =>
+  share === null || share === undefined || !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(1)} %`;
+
+/** `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`. */
+export function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const total = Math.round(seconds);
+  if (total < 60) return `${total} s`;
+  if (total < 3600)
+    return total % 60 === 0 ? `${total / 60} min` : `${Math.floor(total / 60)} min ${total % 60} s`;
+  return `${Math.floor(total / 3600)} h ${Math.floor((total % 3600) / 60)} min`;
+}
+
+/** Three significant digits, in powers of ten when the number is far from one. */
+export function number(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e-3 && size < 1e5) return size >= 100 ? whole.format(Math.round(value)) : value.toPrecision(3);
+  const [mantissa, exponent] = value.toExponential(1).split("e");
+  return `${mantissa} × 10${superscript(Number(exponent))}`;
+}
+
+function superscript(value: number): string {
+  const digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+  return [...String(value)].map((sign) => (sign === "-" ? "⁻" : (digits[Number(sign)] ?? sign))).join("");
+}
+
+/** `a`, `a and b`, `a, b and c`. */
+export const list = (items: readonly string[]): string =>
+  new Intl.ListFormat("en-GB", { style: "long", type: "conjunction" }).format(items);

@@ -1,0 +1,197 @@
+/** The two drop zones and the cards of what was dropped on them. */
+import { html, nothing, type TemplateResult } from "lit-html";
+import { live } from "lit-html/directives/live.js";
+import { repeat } from "lit-html/directives/repeat.js";
+import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
+import { factList, loadable, picker } from "./controls.ts";
+import { bytes, compact, count, list, number, plural } from "./format.ts";
+import * as icons from "./icons.ts";
+import { giveOpen, outdate, removeAdapter, removeBase } from "./intake.ts";
+import type { Dropped } from "./recognise.ts";
+import type { Adapter, Base, Store } from "./state.ts";
+import { textSlot } from "./texts.ts";
+
+export function inputs(store: Store): TemplateResult {
+  const { base, adapters, open } = store.state;
+  return html`
+    <section class="panel" aria-labelledby="base-heading">
+      <h2 id="base-heading"><span class="step" aria-hidden="true">1</span> Base model</h2>
+      ${base ? baseCard(store, base) : nothing}
+      ${zone(store, "base", {
+        compact: base !== undefined,
+        title: base ? "Drop another base model, or files it lacks" : "Drop the base model’s folder here",
+        hint: "config.json, model.safetensors, tokenizer.json",
+        name: "base model",
+      })}
+    </section>
+    <section class="panel" aria-labelledby="adapters-heading">
+      <h2 id="adapters-heading"><span class="step" aria-hidden="true">2</span> Adapters and their samples</h2>
+      ${
+        adapters.length > 0
+          ? html`
+            <ul class="cards">
+              ${repeat(
+                adapters,
+                (adapter) => adapter.id,
+                (adapter) => adapterCard(store, adapter),
+              )}
+            </ul>
+          `
+          : nothing
+      }
+      ${open.length > 0 ? openTexts(store, open) : nothing}
+      ${zone(store, "adapters", {
+        compact: adapters.length > 0,
+        title:
+          adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapter folders here",
+        hint: "Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
+        name: "adapters",
+      })}
+    </section>
+  `;
+}
+
+interface ZoneText {
+  compact: boolean;
+  title: string;
+  hint: string;
+  name: string;
+}
+
+function zone(store: Store, which: "base" | "adapters", text: ZoneText): TemplateResult {
+  return html`
+    <div class="zone ${text.compact ? "compact" : ""}" data-zone=${which}>
+      <div class="zone-text">
+        <p class="zone-title">${text.title}</p>
+        <p class="hint">${text.hint}</p>
+      </div>
+      <div class="zone-buttons">
+        ${picker(store, { zone: which }, { folder: true, label: "Choose folder", of: text.name })}
+        ${picker(store, { zone: which }, { folder: false, label: "Choose files", of: text.name })}
+      </div>
+    </div>
+  `;
+}
+
+function baseCard(store: Store, base: Base): TemplateResult {
+  return html`
+    <div class="card">
+      <div class="card-head">
+        <h3>${base.name}</h3>
+        <span class="muted">${bytes(size(base.files))}</span>
+        <button class="quiet icon-only" type="button" @click=${() => removeBase(store)}>
+          ${icons.cross}<span class="sr-only">Remove the base model ${base.name}</span>
+        </button>
+      </div>
+      ${loadable(base.facts, baseFacts)}
+    </div>
+  `;
+}
+
+function baseFacts(facts: BaseFacts): TemplateResult {
+  return factList([
+    ["Architecture", facts.architecture],
+    ["Parameters", compact(facts.parameters)],
+    ["Layers", `${facts.layers} × ${count(facts.hiddenSize)}`],
+    ["Heads", count(facts.heads)],
+    ["Reads", plural(facts.maxLength, "token")],
+    ["Precision", facts.dtype],
+    ["Tokenizer", facts.hasTokenizer ? "tokenizer.json" : "missing"],
+  ]);
+}
+
+function adapterCard(store: Store, adapter: Adapter): TemplateResult {
+  const rename = (event: Event): void => {
+    const { value } = event.currentTarget as HTMLInputElement;
+    store.change((state) => {
+      adapter.name = value;
+      outdate(state);
+    });
+  };
+  const reweigh = (event: Event): void => {
+    const { valueAsNumber } = event.currentTarget as HTMLInputElement;
+    store.change((state) => {
+      adapter.weight = valueAsNumber;
+      outdate(state);
+    });
+  };
+  return html`
+    <li class="card" data-adapter=${adapter.name}>
+      <h3 class="sr-only">Adapter ${adapter.name}</h3>
+      <div class="card-head">
+        <label class="field name">
+          <span class="sr-only">Name of the adapter</span>
+          <input type="text" .value=${live(adapter.name)} @input=${rename} autocomplete="off" spellcheck="false" />
+        </label>
+        <label class="field weight">
+          <span>Weight</span>
+          <input
+            type="number" min="0" step="any" inputmode="decimal" required
+            .value=${live(Number.isNaN(adapter.weight) ? "" : String(adapter.weight))}
+            @input=${reweigh}
+          />
+        </label>
+        <button class="quiet icon-only" type="button" @click=${() => removeAdapter(store, adapter.id)}>
+          ${icons.cross}<span class="sr-only">Remove the adapter ${adapter.name}</span>
+        </button>
+      </div>
+      ${loadable(adapter.facts, (facts) => adapterFacts(facts, size(adapter.files)))}
+      <div class="slots">
+        ${textSlot(store, adapter, "samples")} ${textSlot(store, adapter, "heldOut")}
+      </div>
+    </li>
+  `;
+}
+
+function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
+  const labels = facts.labels ? ` · ${plural(facts.labels.length, "label")}` : "";
+  return factList([
+    ["Rank", facts.ranks.length > 1 ? facts.ranks.join(", ") : String(facts.rank)],
+    ["Alpha", `${number(facts.alpha)} (scaling ${number(facts.scaling)})`],
+    ["Targets", `${list(facts.targets)} · ${plural(facts.modules, "module")}`],
+    ["Parameters", compact(facts.parameters)],
+    ["Head", facts.heads.length > 0 ? `${facts.heads.map((head) => head.name).join(", ")}${labels}` : "none"],
+    ["Size", `${bytes(fileBytes)} · ${facts.dtype}`],
+    ...(facts.baseName ? [["Trained on", facts.baseName] as [string, string]] : []),
+  ]);
+}
+
+/** Texts that nobody could place: the person says whose they are. */
+function openTexts(store: Store, open: readonly Dropped[]): TemplateResult {
+  const { adapters } = store.state;
+  return html`
+    <div class="open-texts">
+      <h3>Whose texts are these?</h3>
+      <ul>
+        ${open.map(
+          (dropped) => html`
+            <li>
+              <span class="file-name">${dropped.file.name}</span>
+              <label class="field">
+                <span class="sr-only">Adapter that ${dropped.file.name} belongs to</span>
+                <select
+                  ?disabled=${adapters.length === 0}
+                  @change=${(event: Event) => giveOpen(store, dropped, (event.currentTarget as HTMLSelectElement).value)}
+                >
+                  <option value="" selected>${adapters.length === 0 ? "Drop its adapter" : "Choose adapter"}</option>
+                  ${adapters.map((adapter) => html`<option value=${adapter.id}>${adapter.name}</option>`)}
+                </select>
+              </label>
+              <button
+                class="quiet icon-only" type="button"
+                @click=${() =>
+                  store.change((state) => {
+                    state.open = state.open.filter((other) => other !== dropped);
+                  })}
+              >
+                ${icons.cross}<span class="sr-only">Leave ${dropped.file.name} out</span>
+              </button>
+            </li>
+          `,
+        )}
+      </ul>
+    </div>
+  `;
+}
+
+const size = (files: readonly Dropped[]): number => files.reduce((sum, { file }) => sum + file.size, 0);

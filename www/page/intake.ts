@@ -1,0 +1,313 @@
+/**
+ * Takes dropped files into the state: recognises them, turns away what is already there, has the
+ * rest inspected by the worker and says in one sentence what was taken.
+ *
+ * What can go wrong: inspections end in any order, and the person may have removed or replaced a card
+ * in the meantime. So a result is written only while the very object it was asked for is still shown.
+ */
+import { inspectAdapter, inspectBase, inspectSamples, type NamedBlob } from "../lib/index.ts";
+import { list, plural } from "./format.ts";
+import { describe } from "./problem.ts";
+import {
+  assign,
+  type Dropped,
+  freeName,
+  type Group,
+  type Receiver,
+  type Role,
+  recognise,
+  roleOf,
+} from "./recognise.ts";
+import { same, sameContent } from "./same.ts";
+import {
+  type Adapter,
+  adapterById,
+  type Base,
+  type Loadable,
+  type State,
+  type Store,
+  type Text,
+} from "./state.ts";
+
+/** Where something was dropped: on a zone, on an adapter's slot for texts, or just on the page. */
+export type Target = { zone: "base" | "adapters" } | { zone: "text"; adapter: string; role: Role };
+
+/** The files of a card as the library takes them. */
+export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
+  files.map(({ path, file }) => ({ name: path, blob: file }));
+
+let adapterCount = 0;
+
+/** Takes what was dropped or picked. */
+export async function take(store: Store, files: readonly Dropped[], target: Target): Promise<void> {
+  store.change((state) => {
+    state.notices = state.notices.filter((notice) => notice.tone === "error");
+  });
+  if (files.length === 0) {
+    store.notify({ tone: "info", text: "There was no file in what you dropped." });
+    return;
+  }
+  if (target.zone === "text") {
+    await takeText(store, files, target);
+    return;
+  }
+  const found = recognise(files, target.zone);
+  const taken: string[] = [];
+  const [base, ...moreBases] = found.bases;
+  if (base) taken.push(...(await takeBase(store, base)));
+  if (moreBases.length > 0) {
+    store.notify({
+      tone: "info",
+      text: `There was more than one base model in what you dropped; ${base?.label ?? "the first"} was taken.`,
+      details: moreBases.map((group) => group.folder),
+    });
+  }
+  for (const group of found.adapters) taken.push(...(await takeAdapter(store, group)));
+  taken.push(...(await takeTexts(store, found.texts)));
+
+  if (taken.length > 0) {
+    const rest = found.ignored.length;
+    const aside = rest > 0 ? ` ${plural(rest, "other file")} ${rest === 1 ? "is" : "are"} not needed.` : "";
+    store.notify({
+      tone: "info",
+      text: `Added ${list(taken)}.${aside}`,
+      ...(rest > 0 ? { details: found.ignored } : {}),
+    });
+  } else if (found.ignored.length > 0) {
+    store.notify({
+      tone: "error",
+      text: "Nothing here looks like a base model, an adapter or samples.",
+      details: found.ignored,
+      problem: {
+        code: "missing",
+        message:
+          "A base model has config.json and model.safetensors, an adapter adapter_config.json and adapter_model.safetensors; samples are .txt, .jsonl, .json, .csv or .tsv.",
+      },
+    });
+  }
+}
+
+async function takeBase(store: Store, group: Group): Promise<string[]> {
+  const present = store.state.base;
+  const names = (files: readonly Dropped[]): Set<string> =>
+    new Set(files.map((dropped) => dropped.file.name));
+  if (present) {
+    const known = names(present.files);
+    if (
+      group.files.every(({ file }) => present.files.some((other) => same(other.file, file))) &&
+      group.files.length > 0
+    ) {
+      store.notify({
+        tone: "info",
+        text: `The base model ${present.name} is here already; it was not added again.`,
+      });
+      return [];
+    }
+    // A few files that the model lacks complete it; a whole model takes its place.
+    const completes =
+      group.files.every(({ file }) => !known.has(file.name)) && !names(group.files).has("config.json");
+    if (completes) {
+      const files = [...present.files, ...group.files];
+      inspectBaseInto(store, { name: present.name, files, facts: { status: "reading" } });
+      return [`${list(group.files.map(({ file }) => file.name))} to the base model`];
+    }
+  }
+  const name = group.label || "base model";
+  inspectBaseInto(store, { name, files: group.files, facts: { status: "reading" } });
+  return [present ? `the base model ${name} in place of ${present.name}` : `the base model ${name}`];
+}
+
+function inspectBaseInto(store: Store, base: Base): void {
+  store.change((state) => {
+    state.base = base;
+    outdate(state);
+  });
+  void settle(store, inspectBase(namedBlobs(base.files)), (facts) => {
+    base.facts = facts;
+  });
+}
+
+async function takeAdapter(store: Store, group: Group): Promise<string[]> {
+  const weights = group.files.find(({ file }) => file.name.startsWith("adapter_model."));
+  for (const adapter of store.state.adapters) {
+    const other = adapter.files.find(({ file }) => file.name.startsWith("adapter_model."));
+    if (weights && other && (await sameContent(weights.file, other.file))) {
+      store.notify({
+        tone: "info",
+        text: `${group.label || "This adapter"} has the same weights as ${adapter.name}, which is here already; it was not added again.`,
+      });
+      return [];
+    }
+    // The two files of one adapter, dropped one after the other.
+    const complementary =
+      group.folder === adapter.folder &&
+      group.files.every(({ file }) => !adapter.files.some((known) => known.file.name === file.name));
+    if (complementary && (!weights || !other)) {
+      inspectAdapterInto(store, adapter, [...adapter.files, ...group.files]);
+      return [`${list(group.files.map(({ file }) => file.name))} to ${adapter.name}`];
+    }
+  }
+  adapterCount += 1;
+  const adapter: Adapter = {
+    id: `adapter-${adapterCount}`,
+    name: freeName(
+      group.label || "adapter",
+      store.state.adapters.map(({ name }) => name),
+    ),
+    folder: group.folder,
+    files: [],
+    weight: 1,
+    facts: { status: "reading" },
+    texts: {},
+  };
+  store.change((state) => {
+    state.adapters.push(adapter);
+  });
+  inspectAdapterInto(store, adapter, group.files);
+  return [`the adapter ${adapter.name}`];
+}
+
+function inspectAdapterInto(store: Store, adapter: Adapter, files: Dropped[]): void {
+  store.change((state) => {
+    adapter.files = files;
+    adapter.facts = { status: "reading" };
+    outdate(state);
+  });
+  void settle(store, inspectAdapter(namedBlobs(files)), (facts) => {
+    if (adapter.files === files) adapter.facts = facts;
+  });
+}
+
+/** Also tries the texts that were dropped earlier and waited for their adapter. */
+async function takeTexts(store: Store, texts: readonly Dropped[]): Promise<string[]> {
+  const known = [...store.state.open, ...usedTexts(store.state)];
+  const fresh: Dropped[] = [];
+  for (const text of texts) {
+    let twin: Dropped | undefined;
+    for (const other of [...known, ...fresh]) {
+      if (await sameContent(text.file, other.file)) twin = other;
+    }
+    if (twin) {
+      store.notify({
+        tone: "info",
+        text: `${text.file.name} has the same content as ${twin.file.name}, which is here already; it was not added again.`,
+      });
+    } else {
+      fresh.push(text);
+    }
+  }
+  const receivers = store.state.adapters.map(
+    (adapter): Receiver => ({
+      id: adapter.id,
+      name: adapter.name,
+      folder: adapter.folder,
+      hasSamples: adapter.texts.samples !== undefined,
+      hasHeldOut: adapter.texts.heldOut !== undefined,
+    }),
+  );
+  const { assigned, open } = assign([...store.state.open, ...fresh], receivers);
+  store.change((state) => {
+    state.open = open;
+  });
+  for (const { text, adapter, role } of assigned) setText(store, adapter, role, text);
+  const counted = (role: Role, what: string): string[] => {
+    const number = assigned.filter((assignment) => assignment.role === role).length;
+    return number > 0 ? [plural(number, what)] : [];
+  };
+  const waiting = fresh.filter((text) => open.includes(text)).length;
+  return [
+    ...counted("samples", "samples file"),
+    ...counted("heldOut", "held-out file"),
+    ...(waiting > 0 ? [`${plural(waiting, "text file")} whose adapter is not known yet`] : []),
+  ];
+}
+
+async function takeText(
+  store: Store,
+  files: readonly Dropped[],
+  { adapter: id, role }: { adapter: string; role: Role },
+): Promise<void> {
+  const [text, ...more] = recognise(files, "texts").texts;
+  if (!text) return;
+  if (more.length > 0) {
+    store.notify({ tone: "info", text: `One file of texts per adapter: ${text.file.name} was taken.` });
+  }
+  for (const adapter of store.state.adapters) {
+    for (const used of Object.values(adapter.texts)) {
+      if (used === adapterById(store.state, id)?.texts[role]) continue;
+      if (await sameContent(text.file, used.dropped.file)) {
+        store.notify({
+          tone: "info",
+          text: `${text.file.name} has the same content as ${used.dropped.file.name}, which ${adapter.name} uses already.`,
+        });
+        return;
+      }
+    }
+  }
+  setText(store, id, role, text);
+}
+
+/** Gives an adapter its samples or its held-out texts. */
+export function setText(store: Store, id: string, role: Role, dropped: Dropped): void {
+  const text: Text = { dropped, facts: { status: "reading" } };
+  store.change((state) => {
+    const adapter = adapterById(state, id);
+    if (!adapter) return;
+    adapter.texts[role] = text;
+    state.open = state.open.filter((other) => other !== dropped);
+    outdate(state);
+  });
+  void settle(store, inspectSamples(dropped.file), (facts) => {
+    text.facts = facts;
+  });
+}
+
+export function removeText(store: Store, id: string, role: Role): void {
+  store.change((state) => {
+    delete adapterById(state, id)?.texts[role];
+    outdate(state);
+  });
+}
+
+export function removeBase(store: Store): void {
+  store.change((state) => {
+    state.base = undefined;
+    outdate(state);
+  });
+}
+
+export function removeAdapter(store: Store, id: string): void {
+  store.change((state) => {
+    state.adapters = state.adapters.filter((adapter) => adapter.id !== id);
+    outdate(state);
+  });
+}
+
+/** Gives an open file to an adapter, in the role its name suggests unless that place is taken. */
+export function giveOpen(store: Store, dropped: Dropped, id: string): void {
+  const adapter = adapterById(store.state, id);
+  if (!adapter) return;
+  const wanted = roleOf(dropped.path);
+  const role = adapter.texts[wanted] ? (wanted === "samples" ? "heldOut" : "samples") : wanted;
+  setText(store, id, role, dropped);
+}
+
+/** A shown result belongs to what was there when it was made. */
+export function outdate(state: State): void {
+  if (state.result) state.result.stale = true;
+}
+
+const usedTexts = (state: State): Dropped[] =>
+  state.adapters.flatMap((adapter) => Object.values(adapter.texts).map((text) => text.dropped));
+
+async function settle<T>(store: Store, work: Promise<T>, write: (facts: Loadable<T>) => void): Promise<void> {
+  let facts: Loadable<T>;
+  try {
+    facts = { status: "ready", value: await work };
+  } catch (thrown) {
+    facts = { status: "failed", problem: describe(thrown) };
+  }
+  store.change(() => {
+    write(facts);
+  });
+}

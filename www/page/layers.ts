@@ -1,0 +1,114 @@
+/** The merge report for reading: where the time went, and what each layer's solve looked like. */
+import { html, nothing, svg, type TemplateResult } from "lit-html";
+import type { MergeReport } from "../lib/index.ts";
+import { bytes, duration, number, percent } from "./format.ts";
+import { layerName } from "./progress.ts";
+
+const PARTS = [
+  ["load", "Reading"],
+  ["forward", "Running"],
+  ["gram", "Gram matrices"],
+  ["solve", "Solving"],
+  ["write", "Writing"],
+] as const;
+
+export function timingView(report: MergeReport): TemplateResult {
+  const { seconds } = report;
+  const total = PARTS.reduce((sum, [key]) => sum + seconds[key], 0);
+  let x = 0;
+  return html`
+    <section class="panel" aria-labelledby="timing-heading">
+      <h3 id="timing-heading">Where the time went</h3>
+      <svg class="timing" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">
+        ${PARTS.map(([key], index) => {
+          const width = total > 0 ? (100 * seconds[key]) / total : 0;
+          const bar = svg`<rect class="part-${index}" x=${x} y="0" width=${width} height="6"></rect>`;
+          x += width;
+          return bar;
+        })}
+      </svg>
+      <dl class="facts timing-facts">
+        ${PARTS.map(
+          ([key, label], index) => html`
+            <div>
+              <dt>
+                <svg class="key" viewBox="0 0 10 10" width="10" height="10" aria-hidden="true">
+                  ${svg`<rect class="part-${index}" width="10" height="10" rx="2"></rect>`}
+                </svg>
+                ${label}
+              </dt>
+              <dd class="tabular">${duration(seconds[key])}</dd>
+            </div>
+          `,
+        )}
+        <div><dt>In all</dt><dd class="tabular">${duration(seconds.total)}</dd></div>
+        ${
+          report.peak_bytes > 0
+            ? html`<div><dt>Most memory</dt><dd class="tabular">${bytes(report.peak_bytes)}</dd></div>`
+            : nothing
+        }
+      </dl>
+    </section>
+  `;
+}
+
+export function layersView(report: MergeReport): TemplateResult {
+  const tasks = report.adapters.map(({ name }) => name);
+  const solved = report.layers.some(({ tasks: entries }) => entries.some(({ lambda }) => lambda !== null));
+  const truncated = report.layers.some((layer) => layer.energy_kept !== null);
+  return html`
+    <section class="panel" aria-labelledby="layers-heading">
+      <h3 id="layers-heading">Every layer</h3>
+      <details>
+        <summary>
+          ${report.layers.length} modules: rank${solved ? ", condition, lambda and residual" : ""} of each
+        </summary>
+        <p class="hint">
+          ${
+            solved
+              ? "Condition: of the regularised Gram matrix; above 10⁶ more samples would help. Lambda: the weight a task has in the layer. Residual: the share of its own adapter’s effect that is lost, on the calibration samples."
+              : "Averages solve nothing: there is no condition number, lambda or residual of their own."
+          }
+        </p>
+        <div class="scroll" role="region" aria-labelledby="layers-heading" tabindex="0">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col" rowspan="2">Module</th>
+                <th scope="col" rowspan="2">Rank</th>
+                ${truncated ? html`<th scope="col" rowspan="2">Energy kept</th>` : nothing}
+                ${solved ? html`<th scope="col" rowspan="2">Condition</th>` : nothing}
+                <th scope="col" rowspan="2">Time</th>
+                ${solved ? tasks.map((task) => html`<th scope="colgroup" colspan="2">${task}</th>`) : nothing}
+              </tr>
+              <tr>
+                ${solved ? tasks.map(() => html`<th scope="col">λ</th><th scope="col">Residual</th>`) : nothing}
+              </tr>
+            </thead>
+            <tbody>
+              ${report.layers.map(
+                (layer) => html`
+                  <tr>
+                    <th scope="row">${layerName(layer.module)}</th>
+                    <td>${layer.rank}</td>
+                    ${truncated ? html`<td>${percent(layer.energy_kept)}</td>` : nothing}
+                    ${solved ? html`<td>${number(layer.condition)}</td>` : nothing}
+                    <td>${duration(layer.seconds)}</td>
+                    ${
+                      solved
+                        ? tasks.map((task) => {
+                            const entry = layer.tasks.find((other) => other.task === task);
+                            return html`<td>${number(entry?.lambda)}</td><td>${number(entry?.residual)}</td>`;
+                          })
+                        : nothing
+                    }
+                  </tr>
+                `,
+              )}
+            </tbody>
+          </table>
+        </div>
+      </details>
+    </section>
+  `;
+}

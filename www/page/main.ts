@@ -1,0 +1,150 @@
+/**
+ * The page: draws the state, and moves the focus where a person who cannot see the change would look.
+ *
+ * It is built on the package's public interface alone (`www/lib/index.ts`), so it is also the example of
+ * how to put a merge into a page of one's own.
+ */
+import { html, nothing, render, type TemplateResult } from "lit-html";
+import { chooseDevice, release } from "../lib/index.ts";
+import { acceptDrops } from "./dropzone.ts";
+import { runExample } from "./example.ts";
+import * as icons from "./icons.ts";
+import { inputs } from "./inputs.ts";
+import { type Target, take } from "./intake.ts";
+import { mergePanel } from "./merge-panel.ts";
+import { notices } from "./notices.ts";
+import { options } from "./options.ts";
+import { describe } from "./problem.ts";
+import { spoken } from "./progress.ts";
+import { resultView } from "./result.ts";
+import { Store } from "./state.ts";
+
+const TITLE = document.title;
+const TICK_MILLISECONDS = 500;
+
+function start(): void {
+  const store = new Store();
+  const place = (id: string): HTMLElement => {
+    const found = document.getElementById(id);
+    if (!found) throw new Error(`index.html has no element #${id}`);
+    return found;
+  };
+  const main = place("main");
+  const device = place("device");
+  const example = place("example");
+  const spokenProgress = place("spoken");
+  main.replaceChildren();
+
+  const draw = (): void => {
+    render(deviceBadge(store), device);
+    render(exampleButton(store), example);
+    render(page(store), main);
+    const { work } = store.state;
+    const said = work ? spoken(work) : "";
+    if (spokenProgress.textContent !== said) spokenProgress.textContent = said;
+    document.title = work ? `${work.label} · ${TITLE}` : TITLE;
+    moveFocus(store);
+  };
+  store.onChange(draw);
+  draw();
+
+  acceptDrops((files, zone) => {
+    void files.then(
+      (dropped) => take(store, dropped, targetOf(zone)),
+      (thrown: unknown) =>
+        store.notify({ tone: "error", text: "The drop could not be read.", problem: describe(thrown) }),
+    );
+  });
+  // The elapsed time goes on between two reports of the worker.
+  setInterval(() => {
+    if (store.state.work) store.change(() => undefined);
+  }, TICK_MILLISECONDS);
+  addEventListener("pagehide", release);
+  void findDevice(store);
+}
+
+/** A drop beside the zones is sorted as one on the adapters' zone is: whole folders speak for themselves. */
+function targetOf(zone: HTMLElement | undefined): Target {
+  const { zone: name, adapterId, role } = zone?.dataset ?? {};
+  if (name === "base") return { zone: "base" };
+  if (name === "text" && adapterId && (role === "samples" || role === "heldOut")) {
+    return { zone: "text", adapter: adapterId, role };
+  }
+  return { zone: "adapters" };
+}
+
+async function findDevice(store: Store): Promise<void> {
+  try {
+    const value = await chooseDevice("auto");
+    store.change((state) => {
+      state.device = { status: "ready", value };
+    });
+  } catch (thrown) {
+    const problem = describe(thrown);
+    store.change((state) => {
+      state.device = { status: "failed", problem };
+    });
+    store.notify({ tone: "error", text: "The program could not be started.", problem });
+  }
+}
+
+function page(store: Store): TemplateResult {
+  const { result } = store.state;
+  return html`
+    ${notices(store)}
+    <div class="workspace">
+      <div class="inputs">${inputs(store)}</div>
+      <section class="panel rail" aria-labelledby="merge-heading">
+        <h2 id="merge-heading"><span class="step" aria-hidden="true">3</span> Merge</h2>
+        ${options(store)} ${mergePanel(store)}
+      </section>
+    </div>
+    ${result ? resultView(store, result) : nothing}
+  `;
+}
+
+function deviceBadge(store: Store): TemplateResult {
+  const { device } = store.state;
+  if (device.status === "reading") return html`${icons.chip}<span>Looking for a device …</span>`;
+  if (device.status === "failed")
+    return html`${icons.alert}<span>No device: ${device.problem.message}</span>`;
+  const { kind, why } = device.value;
+  return html`${icons.chip}<span><strong>${kind === "webgpu" ? "GPU (WebGPU)" : "CPU"}</strong> ${why}</span>`;
+}
+
+function exampleButton(store: Store): TemplateResult {
+  const busy = store.state.example === "loading" || store.state.work !== undefined;
+  return html`
+    <button
+      class="primary" type="button" aria-disabled=${busy ? "true" : "false"}
+      @click=${() => runExample(store)}
+    >
+      ${icons.play} ${store.state.example === "loading" ? "Loading the example …" : "Try the example"}
+    </button>
+  `;
+}
+
+let shown: { working: boolean; result: unknown; errors: number } = {
+  working: false,
+  result: undefined,
+  errors: 0,
+};
+
+/** Follows the work: to Cancel when it starts, to the result when there is one, to the message when it fails. */
+function moveFocus(store: Store): void {
+  const { work, result, notices: all } = store.state;
+  const before = shown;
+  shown = {
+    working: work !== undefined,
+    result: result?.report,
+    errors: all.filter(({ tone }) => tone === "error").length,
+  };
+  const focus = (selector: string): void => document.querySelector<HTMLElement>(selector)?.focus();
+  if (shown.result && shown.result !== before.result) focus("#result-heading");
+  else if (shown.working && !before.working) focus("#cancel");
+  else if (!shown.working && before.working && !shown.result) {
+    focus(shown.errors > before.errors ? ".notice.error button" : "#merge");
+  }
+}
+
+start();

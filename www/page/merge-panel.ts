@@ -1,0 +1,49 @@
+/** The Merge button with the list of what it still needs, or the progress of a running merge. */
+import { html, nothing, type TemplateResult } from "lit-html";
+import { checklist, type Item, isReady } from "./checklist.ts";
+import * as icons from "./icons.ts";
+import { progressView } from "./progress.ts";
+import { run } from "./run.ts";
+import type { Store } from "./state.ts";
+
+const MARKS: Record<Item["status"], TemplateResult> = {
+  done: icons.check,
+  wait: icons.clock,
+  missing: icons.circle,
+  wrong: icons.alert,
+};
+const SPOKEN: Record<Item["status"], string> = {
+  done: "Ready: ",
+  wait: "",
+  missing: "Missing: ",
+  wrong: "To correct: ",
+};
+
+export function mergePanel(store: Store): TemplateResult {
+  const { work, result } = store.state;
+  if (work && !result) return progressView(store, work);
+  const items = checklist(store.state);
+  const ready = isReady(items) && !work;
+  const press = (): void => {
+    if (ready) void run(store);
+  };
+  return html`
+    <ul class="checklist" id="checklist">
+      ${items.map(
+        (item) => html`
+          <li class=${item.status}>
+            ${MARKS[item.status]}<span><span class="sr-only">${SPOKEN[item.status]}</span>${item.text}</span>
+          </li>
+        `,
+      )}
+      ${work ? html`<li class="wait">${icons.clock}<span>The comparison is still running.</span></li>` : nothing}
+    </ul>
+    <button
+      class="primary" type="button" id="merge"
+      aria-disabled=${ready ? "false" : "true"} aria-describedby="checklist"
+      @click=${press}
+    >
+      Merge
+    </button>
+  `;
+}

@@ -1,0 +1,236 @@
+/**
+ * Says what dropped files are: a base model, adapters, samples, or nothing of use.
+ *
+ * Only names and folders are looked at, never contents, so that a whole tree of many gigabytes is
+ * sorted at once. What can go wrong is a wrong guess, and a wrong guess here would be merged
+ * silently: so a text file goes to an adapter only when its place or its name says so, or when no
+ * other adapter could be meant. Everything else is left for the person to decide.
+ */
+
+/** A file with the path it had under whatever was dropped, such as `models/emoint/labels.json`. */
+export interface Dropped {
+  path: string;
+  file: File;
+}
+
+/** The files of one folder that belong together. `folder` is its path, "" for loose files. */
+export interface Group {
+  folder: string;
+  label: string;
+  files: Dropped[];
+}
+
+export interface Recognised {
+  bases: Group[];
+  adapters: Group[];
+  texts: Dropped[];
+  /** Files that were left aside, by path: told as a count, with the names on request. */
+  ignored: string[];
+}
+
+/** What an adapter's text file is used for. */
+export type Role = "samples" | "heldOut";
+
+const MODEL_WEIGHTS =
+  /^(model|pytorch_model|diffusion_pytorch_model)([.-].*)?\.(safetensors|bin|pt)$|^model\.safetensors\.index\.json$/i;
+const ADAPTER_MARK = /^adapter_(config\.json|model\.(safetensors|bin|pt))$/i;
+const TEXT = /\.(txt|jsonl|ndjson|json|csv|tsv)$/i;
+const PICKLE_OF_ADAPTER = /^adapter_model\.(bin|pt)$/i;
+
+/** Files that a Hugging Face model or adapter folder holds and that are never samples. */
+const MODEL_FILES = new Set([
+  "config.json",
+  "adapter_config.json",
+  "labels.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "vocab.txt",
+  "merges.txt",
+  "generation_config.json",
+  "preprocessor_config.json",
+  "modules.json",
+  "sentence_bert_config.json",
+  "config_sentence_transformers.json",
+]);
+
+/** Leftovers of training that would otherwise look like samples. */
+const TRAINING_FILES =
+  /^(trainer_state|all_results|(train|eval|test)_results|requirements|readme|license|notice|merge_report)\.|\.index\.json$/i;
+
+const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+const folderOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+
+/** Whether the file belongs to a model's or an adapter's folder by its name. */
+function isModelFile(name: string): boolean {
+  return MODEL_FILES.has(name.toLowerCase()) || MODEL_WEIGHTS.test(name) || ADAPTER_MARK.test(name);
+}
+
+function isText(name: string): boolean {
+  return TEXT.test(name) && !MODEL_FILES.has(name.toLowerCase()) && !TRAINING_FILES.test(name);
+}
+
+/**
+ * Sorts dropped files.
+ *
+ * @param files what was dropped, in any order
+ * @param zone  where: "base" takes loose model files even when the weights are not among them, so
+ *              that a forgotten `tokenizer.json` can be added afterwards; "texts" takes every file as text
+ */
+export function recognise(files: readonly Dropped[], zone: "base" | "adapters" | "texts"): Recognised {
+  const result: Recognised = { bases: [], adapters: [], texts: [], ignored: [] };
+  const visible: Dropped[] = [];
+  for (const dropped of files) {
+    if (dropped.path.split("/").some((part) => part.startsWith(".") || part === "__MACOSX")) {
+      result.ignored.push(dropped.path);
+    } else {
+      visible.push(dropped);
+    }
+  }
+  if (zone === "texts") {
+    result.texts = visible;
+    return result;
+  }
+
+  for (const [folder, members] of byFolder(visible)) {
+    const names = members.map((member) => baseName(member.path));
+    const isAdapter = names.some((name) => ADAPTER_MARK.test(name));
+    // A folder with a configuration and no weights is a part of something else (sentence-transformers
+    // keeps `1_Pooling/config.json` under the model), unless somebody puts it on the base's zone by hand.
+    const isBase =
+      !isAdapter &&
+      (names.some((name) => MODEL_WEIGHTS.test(name)) ||
+        (zone === "base" && folder === "" && names.some(isModelFile)));
+    const group: Group = { folder, label: baseName(folder), files: [] };
+    for (const member of members) {
+      const name = baseName(member.path);
+      if ((isAdapter || isBase) && belongs(name, isAdapter)) group.files.push(member);
+      else if (isText(name)) result.texts.push(member);
+      else result.ignored.push(member.path);
+    }
+    if (isAdapter) result.adapters.push(group);
+    else if (isBase) result.bases.push(group);
+  }
+  return result;
+}
+
+/** Which of a model folder's files the program wants: pickles only where nothing else would be seen. */
+function belongs(name: string, adapter: boolean): boolean {
+  if (adapter)
+    return ADAPTER_MARK.test(name) || PICKLE_OF_ADAPTER.test(name) || /^(config|labels)\.json$/i.test(name);
+  return isModelFile(name) && !/^labels\.json$/i.test(name);
+}
+
+function byFolder(files: readonly Dropped[]): Map<string, Dropped[]> {
+  const folders = new Map<string, Dropped[]>();
+  for (const dropped of files) {
+    const folder = folderOf(dropped.path);
+    const members = folders.get(folder);
+    if (members) members.push(dropped);
+    else folders.set(folder, [dropped]);
+  }
+  return new Map([...folders].sort(([a], [b]) => a.localeCompare(b)));
+}
+
+/** What the assignment needs to know of an adapter. */
+export interface Receiver {
+  id: string;
+  name: string;
+  /** The folder it was dropped from, "" when its files were loose or picked by hand. */
+  folder: string;
+  hasSamples: boolean;
+  hasHeldOut: boolean;
+}
+
+export interface Assignment {
+  text: Dropped;
+  adapter: string;
+  role: Role;
+}
+
+const HELD_OUT = /(^|[^a-z])(held[^a-z]*out|test|eval|evaluation|valid|validation|dev)([^a-z]|$)/i;
+const plain = (text: string): string =>
+  text
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, " ")
+    .trim();
+
+/** A file's role by its name: `emoint.test.jsonl` is held out, `emoint.txt` is for calibration. */
+export function roleOf(path: string): Role {
+  return HELD_OUT.test(baseName(path)) ? "heldOut" : "samples";
+}
+
+/**
+ * Gives each text file to the adapter it is meant for; what stays open is returned in `open`.
+ * A file in an adapter's own folder is that adapter's; otherwise the longest adapter name that the
+ * file's name holds decides; a single file left goes to the single adapter left without one.
+ */
+export function assign(
+  texts: readonly Dropped[],
+  receivers: readonly Receiver[],
+): { assigned: Assignment[]; open: Dropped[] } {
+  const assigned: Assignment[] = [];
+  const taken = new Set<string>();
+  for (const receiver of receivers) {
+    if (receiver.hasSamples) taken.add(`samples ${receiver.id}`);
+    if (receiver.hasHeldOut) taken.add(`heldOut ${receiver.id}`);
+  }
+  const give = (text: Dropped, adapter: string): boolean => {
+    const role = roleOf(text.path);
+    if (taken.has(`${role} ${adapter}`)) return false;
+    taken.add(`${role} ${adapter}`);
+    assigned.push({ text, adapter, role });
+    return true;
+  };
+
+  let open = texts.filter((text) => {
+    const receiver = meant(text, receivers);
+    return !(receiver && give(text, receiver.id));
+  });
+  for (const role of ["samples", "heldOut"] as const) {
+    const left = open.filter((text) => roleOf(text.path) === role);
+    const lacking = receivers.filter((receiver) => !taken.has(`${role} ${receiver.id}`));
+    const [text] = left;
+    const [receiver] = lacking;
+    // A name that points at one adapter is not handed to another one for want of a better.
+    if (left.length === 1 && lacking.length === 1 && text && receiver && !meant(text, receivers)) {
+      give(text, receiver.id);
+      open = open.filter((other) => other !== text);
+    }
+  }
+  return { assigned, open };
+}
+
+/** The adapter that a text file's place or name points at, if there is one. */
+function meant(text: Dropped, receivers: readonly Receiver[]): Receiver | undefined {
+  const folder = folderOf(text.path);
+  if (folder !== "") {
+    const inside = receivers.find((receiver) => receiver.folder === folder);
+    if (inside) return inside;
+    // `emoint/samples.txt` beside `emoint/adapter/adapter_config.json`.
+    const below = receivers.filter((receiver) => receiver.folder.startsWith(`${folder}/`));
+    if (below.length === 1) return below[0];
+  }
+  return named(baseName(text.path).replace(/\.[^.]*$/, ""), receivers) ?? named(baseName(folder), receivers);
+}
+
+/** The longest adapter name that `text` holds as whole words: `emotion cause` before `emotion`. */
+function named(text: string, receivers: readonly Receiver[]): Receiver | undefined {
+  const words = ` ${plain(text)} `;
+  return receivers
+    .filter((receiver) => plain(receiver.name) !== "" && words.includes(` ${plain(receiver.name)} `))
+    .sort((a, b) => plain(b.name).length - plain(a.name).length)[0];
+}
+
+/** `wanted`, or `wanted 2`, `wanted 3`, … when the name is taken: adapters are told apart by name. */
+export function freeName(wanted: string, taken: readonly string[]): string {
+  const base = wanted.trim() || "adapter";
+  const lower = new Set(taken.map((name) => name.toLowerCase()));
+  if (!lower.has(base.toLowerCase())) return base;
+  for (let number = 2; ; number += 1) {
+    const name = `${base} ${number}`;
+    if (!lower.has(name.toLowerCase())) return name;
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * The options of a merge as the form holds them. The defaults are the core's; they are repeated here
+ * because the form must show them before the core is loaded, and a test holds the two together.
+ */
+import type { DeviceRequest, MergeOptions } from "../lib/index.ts";
+
+/** All options of a merge, and where it runs. */
+export interface Settings extends MergeOptions {
+  device: DeviceRequest;
+}
+
+export const DEFAULTS: Readonly<Settings> = {
+  method: "iteris",
+  schedule: "sweep",
+  maxIter: 10,
+  target: "delta",
+  alpha1: 1e-5,
+  alpha2: 1e-5,
+  adaptiveWeights: true,
+  padding: "exclude",
+  scale: 1,
+  rank: null,
+  output: "adapter",
+  dtype: "f32",
+  maxLength: null,
+  device: "auto",
+};
+
+/** What `merge()` is given. */
+export function mergeOptions({ device: _, ...options }: Settings): MergeOptions {
+  return options;
+}
+
+/** Averages only add deltas up; IterIS looks at what the layers see. */
+export const needsSamples = (settings: Settings): boolean => settings.method === "iteris";
+
+export const METHOD_NAMES: Readonly<Record<MergeOptions["method"], string>> = {
+  iteris: "IterIS",
+  linear: "Linear average",
+  "task-arithmetic": "Task arithmetic",
+};
