@@ -69,6 +69,8 @@ export async function testPeers() {
   await buildWasm();
   await buildPackage();
   const python = await peersPython();
+  say("set-up", "the model of the emotion fixtures (90 MB the first time)");
+  await run(process.execPath, [join(root, "tests/minilm.mjs")], { shows: "the download of the model" });
   await run(python, ["-m", "pytest", "-q", "-rs", "tests/peers"], {
     cwd: root,
     shows: "tests/peers",

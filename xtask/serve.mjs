@@ -1,5 +1,5 @@
-// Serves the built page to this machine alone, under the Content-Security-Policy that the page itself states: the
-// header also covers workers and what a `meta` element cannot say.
+// Serves a built page to this machine alone, under the Content-Security-Policy that the page itself states: the header
+// also covers workers and what a `meta` element cannot say.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { preview } from "vite";
@@ -7,11 +7,12 @@ import { Stop } from "./console.mjs";
 import { pageFolder, root } from "./paths.mjs";
 
 /**
- * @param {{ port?: number }} [options] the first port to try; the next free one is taken
+ * @param {{ folder?: string, port?: number }} [options] `folder`: of a built page, by default that of `npm start`;
+ *   `port`: the first to try, the next free one is taken
  * @returns {Promise<{ url: string, close: () => Promise<void> }>}
  */
-export async function servePage({ port = 4280 } = {}) {
-  const html = readFileSync(join(pageFolder, "index.html"), "utf8");
+export async function servePage({ folder = pageFolder, port = 4280 } = {}) {
+  const html = readFileSync(join(folder, "index.html"), "utf8");
   const policy = html.match(/http-equiv="Content-Security-Policy"\s+content="([^"]+)"/)?.[1];
   if (!policy) throw new Stop("index.html states no Content-Security-Policy");
   const server = await preview({
@@ -19,7 +20,7 @@ export async function servePage({ port = 4280 } = {}) {
     configFile: false,
     appType: "mpa",
     logLevel: "warn",
-    build: { outDir: pageFolder },
+    build: { outDir: folder },
     preview: {
       host: "127.0.0.1",
       port,

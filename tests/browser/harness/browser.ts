@@ -1,0 +1,43 @@
+/**
+ * A headless Chromium for the tests, with WebGPU on its software adapter.
+ *
+ * The flags keep it from calling home, so that every request a test sees is the page's own.
+ */
+import { type Browser, chromium, type Page } from "playwright-core";
+import { chromium as findChromium } from "../../../xtask/steps/chromium.mjs";
+
+export async function launchBrowser(): Promise<Browser> {
+  return await chromium.launch({
+    executablePath: await findChromium(),
+    args: [
+      "--no-sandbox",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--enable-unsafe-webgpu",
+      "--use-webgpu-adapter=swiftshader",
+    ],
+  });
+}
+
+/** What a page did that a test may want to hold against it. Filled while the page lives. */
+export interface PageLog {
+  /** `METHOD URL` of every request, the workers' too. */
+  requests: string[];
+  /** Console errors and warnings, uncaught errors, and what the Content-Security-Policy refused. */
+  complaints: string[];
+}
+
+/** Starts to write down what `page` does. Call it before the first `goto`. */
+export function watch(page: Page): PageLog {
+  const log: PageLog = { requests: [], complaints: [] };
+  // The context, not the page: requests of a dedicated worker belong to it too.
+  page.context().on("request", (request) => log.requests.push(`${request.method()} ${request.url()}`));
+  page.on("console", (message) => {
+    if (message.type() === "error" || message.type() === "warning") log.complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => log.complaints.push(String(error)));
+  return log;
+}

@@ -1,0 +1,40 @@
+/** The page of `npm start`, or a bare page that holds nothing but the library, served for a test. */
+import { renameSync } from "node:fs";
+import { join } from "node:path";
+import { build } from "vite";
+import { root } from "../../../xtask/paths.mjs";
+import { servePage } from "../../../xtask/serve.mjs";
+
+export interface Served {
+  /** Ends with a slash. */
+  url: string;
+  close(): Promise<void>;
+}
+
+/** What `npm start` serves, on a port of its own. Needs build/page. */
+export async function serveApp(): Promise<Served> {
+  return await servePage({ port: 4380 });
+}
+
+/** An empty page with `globalThis.iteris`, the browser entry of the package, for `page.evaluate`. */
+export async function serveLibrary(): Promise<Served> {
+  const folder = join(root, "build/library");
+  await build({
+    configFile: false,
+    root: import.meta.dirname,
+    base: "./",
+    publicDir: false,
+    logLevel: "warn",
+    worker: { format: "es" },
+    build: {
+      outDir: folder,
+      emptyOutDir: true,
+      assetsInlineLimit: 0,
+      modulePreload: { polyfill: false },
+      chunkSizeWarningLimit: 16_000,
+      rolldownOptions: { input: join(import.meta.dirname, "library.html") },
+    },
+  });
+  renameSync(join(folder, "library.html"), join(folder, "index.html"));
+  return await servePage({ folder, port: 4480 });
+}
