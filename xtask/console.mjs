@@ -63,6 +63,7 @@ export function output(program, args, { seconds = 30, env = process.env } = {}) 
     encoding: "utf8",
     stdio: ["ignore", "pipe", "ignore"],
     timeout: seconds * 1000,
+    maxBuffer: 2 ** 28,
     env,
   });
   return result.status === 0 ? result.stdout.trim() : null;

@@ -7,6 +7,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { dirname, join, relative, resolve } from "node:path";
 import { run, Stop, say, since } from "../console.mjs";
 import { distFolder, glueFolder, npmBin, root } from "../paths.mjs";
+import { notices } from "./notices.mjs";
 
 const WASM = "iteris_web_bg.wasm";
 /** Each entry's source, and its name in dist/. The bundles share no code, so that each can be loaded alone. */
@@ -25,13 +26,18 @@ export async function buildPackage() {
   const begin = performance.now();
   rmSync(distFolder, { recursive: true, force: true });
   mkdirSync(distFolder, { recursive: true });
-  for (const entry of ENTRIES) await bundle(entry);
+  const modules = new Set();
+  for (const entry of ENTRIES) for (const module of await bundle(entry)) modules.add(module);
   copyFileSync(join(glueFolder, WASM), join(distFolder, WASM));
+  writeFileSync(join(distFolder, "THIRD-PARTY.md"), await notices(modules));
   await types();
   say("set-up", `package: built in dist/ (${since(begin)})`);
 }
 
-/** @param {{ source: string, name: string, platform: string }} entry */
+/**
+ * @param {{ source: string, name: string, platform: string }} entry
+ * @returns {Promise<string[]>} the files that went into it
+ */
 async function bundle({ source, name, platform }) {
   const { rolldown } = await import("rolldown");
   const build = await rolldown({
@@ -46,8 +52,14 @@ async function bundle({ source, name, platform }) {
       report(level, log);
     },
   });
-  await build.write({ dir: distFolder, format: "esm", entryFileNames: "[name].js", codeSplitting: false });
+  const { output } = await build.write({
+    dir: distFolder,
+    format: "esm",
+    entryFileNames: "[name].js",
+    codeSplitting: false,
+  });
   await build.close();
+  return output.flatMap((chunk) => (chunk.type === "chunk" ? chunk.moduleIds : []));
 }
 
 /**

@@ -20,7 +20,10 @@ const TRIPLE = "wasm32-unknown-unknown";
 const DEBIAN = ["rustc-web", "cargo-web", "rust-web-src", "lld-19", "rust-web-clippy", "rustfmt-web"];
 const REMEDY = `install Rust from https://rustup.rs, then: rustup target add ${TRIPLE}`;
 
-const cargoBin = join(process.env.CARGO_HOME || join(homedir(), ".cargo"), "bin");
+const cargoHome = process.env.CARGO_HOME || join(homedir(), ".cargo");
+const cargoBin = join(cargoHome, "bin");
+/** Where cargo unpacks the sources of crates. */
+export const registrySources = join(cargoHome, "registry/src");
 const rustup = find("rustup", [cargoBin]);
 
 const WASM_RUSTFLAGS = [
@@ -28,7 +31,7 @@ const WASM_RUSTFLAGS = [
   '--cfg getrandom_backend="wasm_js"',
   "-C target-feature=+simd128",
   // Panic messages name source files: the published module need not tell the builder's home folder.
-  `--remap-path-prefix=${join(cargoBin, "../registry/src")}=crates`,
+  `--remap-path-prefix=${registrySources}=crates`,
 ].join(" ");
 
 /** Rust for this machine: tests, lints and the glue maker. @returns {Promise<Rust>} */
