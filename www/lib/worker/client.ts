@@ -2,7 +2,7 @@
  * The page's side: starts the worker when it is needed, queues calls, cancels, and replaces the worker after
  * a fault.
  *
- * What can go wrong: a worker that no longer answers. A call never depends on its good will: after
+ * What can go wrong: a worker that no longer answers. No call depends on its good will: after
  * {@link patienceMilliseconds} without a reaction to `cancel` it is terminated, which frees its memory too.
  */
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
@@ -19,7 +19,6 @@ import type {
   MergeOptions,
   MergeRequest,
   MergeResult,
-  Progress,
   RunControl,
   SamplesFacts,
   SamplesInput,
@@ -38,9 +37,14 @@ export interface WorkerLike {
   onmessageerror: ((event: MessageEvent) => void) | null;
 }
 
+/** A call that waits or runs. */
 interface Pending {
   id: number;
-  onProgress: ((progress: Progress) => void) | undefined;
+  call: Call;
+  control: Pick<RunControl, "onProgress" | "signal">;
+  onAbort: () => void;
+  /** Runs from the abort of a running call to its end. */
+  patience: ReturnType<typeof setTimeout> | undefined;
   resolve(answer: Calls[CallName]["answer"]): void;
   reject(error: IterisError): void;
 }
@@ -61,10 +65,9 @@ async function wireAdapter(adapter: AdapterInput): Promise<WireAdapter> {
 /** Calls the engine in a worker. */
 export class WorkerClient {
   readonly #start: () => WorkerLike;
+  readonly #queue: Pending[] = [];
   #worker: WorkerLike | null = null;
   #running: Pending | null = null;
-  /** Settles when the last queued call has. */
-  #last: Promise<unknown> = Promise.resolve();
   #ids = 0;
 
   constructor(start: () => WorkerLike) {
@@ -113,8 +116,9 @@ export class WorkerClient {
     return this.#call("defaultOptions", null);
   }
 
-  /** Terminates the worker; a running call rejects with `cancelled`. */
+  /** Terminates the worker; the running call and those behind it reject with `cancelled`. */
   release(): void {
+    for (const pending of this.#queue.splice(0)) this.#settle(pending, cancelled());
     this.#retire(cancelled());
   }
 
@@ -126,46 +130,59 @@ export class WorkerClient {
   #call<Name extends CallName>(
     name: Name,
     ask: Calls[Name]["ask"],
-    { onProgress, signal }: Pick<RunControl, "onProgress" | "signal"> = {},
+    control: Pick<RunControl, "onProgress" | "signal"> = {},
   ): Promise<Calls[Name]["answer"]> {
-    const queued = this.#last.then(() => this.#runNow({ name, ask } as Call, onProgress, signal));
-    this.#last = queued.catch(() => {});
-    return queued as Promise<Calls[Name]["answer"]>;
+    return new Promise((resolve, reject) => {
+      if (control.signal?.aborted) {
+        reject(cancelled());
+        return;
+      }
+      this.#ids += 1;
+      const pending: Pending = {
+        id: this.#ids,
+        call: { name, ask } as Call,
+        control,
+        onAbort: () => this.#abort(pending),
+        patience: undefined,
+        resolve: resolve as Pending["resolve"],
+        reject,
+      };
+      control.signal?.addEventListener("abort", pending.onAbort, { once: true });
+      this.#queue.push(pending);
+      this.#next();
+    });
   }
 
-  #runNow(
-    call: Call,
-    onProgress: Pending["onProgress"],
-    signal: AbortSignal | undefined,
-  ): Promise<Calls[CallName]["answer"]> {
-    if (signal?.aborted) return Promise.reject(cancelled());
-    this.#ids += 1;
-    const id = this.#ids;
-    const answered = new Promise<Calls[CallName]["answer"]>((resolve, reject) => {
-      this.#running = { id, onProgress, resolve, reject };
-    });
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const abort = () => {
-      this.#worker?.postMessage({ type: "cancel", id });
-      timer = setTimeout(() => this.#retire(cancelled()), patienceMilliseconds);
-    };
-    signal?.addEventListener("abort", abort, { once: true });
+  /** Starts the first waiting call, unless one runs. */
+  #next(): void {
+    if (this.#running !== null) return;
+    const pending = this.#queue.shift();
+    if (pending === undefined) return;
+    this.#running = pending;
     try {
       this.#worker ??= this.#started();
-      this.#worker.postMessage({ type: "call", id, call });
+      this.#worker.postMessage({ type: "call", id: pending.id, call: pending.call });
     } catch (thrown) {
+      // No worker could be made, or the call holds something that cannot be posted.
       this.#retire(toIterisError(thrown));
     }
-    return answered.finally(() => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-    });
+  }
+
+  #abort(pending: Pending): void {
+    if (pending === this.#running) {
+      this.#worker?.postMessage({ type: "cancel", id: pending.id });
+      pending.patience = setTimeout(() => this.#retire(cancelled()), patienceMilliseconds);
+      return;
+    }
+    const at = this.#queue.indexOf(pending);
+    if (at !== -1) this.#queue.splice(at, 1);
+    this.#settle(pending, cancelled());
   }
 
   #started(): WorkerLike {
     const worker = this.#start();
     worker.onmessage = ({ data }) => {
-      // A message that was on its way while the worker was terminated.
+      // A message that was on its way while the worker was terminated is not heard any more.
       if (worker === this.#worker) this.#receive(data);
     };
     worker.onerror = (event) => {
@@ -187,28 +204,35 @@ export class WorkerClient {
     if (running === null || message.id !== running.id) return;
     switch (message.type) {
       case "progress":
-        running.onProgress?.(message.progress);
+        running.control.onProgress?.(message.progress);
         return;
       case "done":
-        this.#running = null;
-        running.resolve(message.answer);
+        this.#settle(running, message.answer);
+        this.#next();
         return;
       case "failed":
         if (message.retire) {
           this.#retire(toIterisError(message.error));
         } else {
-          this.#running = null;
-          running.reject(toIterisError(message.error));
+          this.#settle(running, toIterisError(message.error));
+          this.#next();
         }
     }
   }
 
-  /** Terminates the worker, and the running call with it. */
+  #settle(pending: Pending, outcome: IterisError | Calls[CallName]["answer"]): void {
+    clearTimeout(pending.patience);
+    pending.control.signal?.removeEventListener("abort", pending.onAbort);
+    if (pending === this.#running) this.#running = null;
+    if (outcome instanceof IterisError) pending.reject(outcome);
+    else pending.resolve(outcome);
+  }
+
+  /** Terminates the worker, and the running call with it; the calls behind it get a new one. */
   #retire(error: IterisError): void {
     this.#worker?.terminate();
     this.#worker = null;
-    const running = this.#running;
-    this.#running = null;
-    running?.reject(error);
+    if (this.#running !== null) this.#settle(this.#running, error);
+    this.#next();
   }
 }

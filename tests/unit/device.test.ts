@@ -1,0 +1,154 @@
+import { describe, expect, it } from "vitest";
+import { choose } from "../../www/lib/device/choose.ts";
+import { DeviceWatch } from "../../www/lib/device/watch.ts";
+
+const goodLimits = {
+  maxStorageBufferBindingSize: 1 << 30,
+  maxComputeInvocationsPerWorkgroup: 256,
+  maxComputeWorkgroupStorageSize: 32 << 10,
+  maxStorageBuffersPerShaderStage: 8,
+};
+
+interface FakeAdapter {
+  info?: Partial<GPUAdapterInfo>;
+  features?: string[];
+  limits?: Partial<typeof goodLimits>;
+}
+
+/** A `navigator.gpu` that offers one adapter, or none, or fails. */
+function fakeGpu(adapter: FakeAdapter | null | Error): GPU {
+  return {
+    async requestAdapter() {
+      if (adapter instanceof Error) throw adapter;
+      if (adapter === null) return null;
+      return {
+        info: { vendor: "", architecture: "", device: "", description: "", ...adapter.info },
+        features: new Set(adapter.features ?? ["timestamp-query"]),
+        limits: { ...goodLimits, ...adapter.limits },
+      };
+    },
+  } as unknown as GPU;
+}
+
+const real = { info: { vendor: "nvidia", architecture: "ampere" } };
+const swiftShader = { info: { vendor: "google", architecture: "swiftshader" } };
+
+describe("auto", () => {
+  it("takes WebGPU on a real adapter", async () => {
+    const choice = await choose("auto", fakeGpu(real), "");
+    expect(choice).toMatchObject({ kind: "webgpu", why: "WebGPU on nvidia ampere." });
+    expect(choice.adapter?.software).toBe(false);
+  });
+
+  it.each([
+    ["swiftshader", swiftShader],
+    ["isFallbackAdapter", { info: { vendor: "x", architecture: "", isFallbackAdapter: true } }],
+    ["llvmpipe", { info: { vendor: "mesa", description: "llvmpipe (LLVM 15.0.6, 256 bits)" } }],
+    ["WARP", { info: { vendor: "microsoft", description: "Microsoft Basic Render Driver" } }],
+  ])("takes the CPU on a software adapter: %s", async (_, adapter) => {
+    const choice = await choose("auto", fakeGpu(adapter), "");
+    expect(choice.kind).toBe("cpu");
+    expect(choice.why).toContain("software adapter");
+    expect(choice.adapter?.software).toBe(true);
+  });
+
+  it.each([
+    ["no WebGPU", undefined, "navigator.gpu"],
+    ["no adapter", fakeGpu(null), "finds no adapter"],
+    ["a failing request", fakeGpu(new Error("driver gone")), "driver gone"],
+    ["no timestamp-query", fakeGpu({ ...real, features: [] }), "timestamp-query"],
+  ])("takes the CPU with %s, and says why", async (_, gpu, why) => {
+    expect(await choose("auto", gpu, "")).toMatchObject({
+      kind: "cpu",
+      why: expect.stringContaining(why),
+    });
+  });
+});
+
+describe("webgpu", () => {
+  it.each([
+    ["no WebGPU", undefined, "navigator.gpu"],
+    ["no adapter", fakeGpu(null), "finds no adapter"],
+    [
+      "no timestamp-query",
+      fakeGpu({ ...real, features: ["shader-f16"] }),
+      "nvidia ampere lacks the feature timestamp-query",
+    ],
+    [
+      "small buffers",
+      fakeGpu({ ...real, limits: { maxStorageBufferBindingSize: 1 << 20 } }),
+      "maxStorageBufferBindingSize 1048576",
+    ],
+    [
+      "small workgroups",
+      fakeGpu({ ...real, limits: { maxComputeInvocationsPerWorkgroup: 128 } }),
+      "maxComputeInvocationsPerWorkgroup 128",
+    ],
+    [
+      "little workgroup memory",
+      fakeGpu({ ...real, limits: { maxComputeWorkgroupStorageSize: 8192 } }),
+      "maxComputeWorkgroupStorageSize 8192",
+    ],
+  ])("is refused with %s, naming what lacks and the remedy", async (_, gpu, lacks) => {
+    const refused = choose("webgpu", gpu, "Use another.");
+    await expect(refused).rejects.toMatchObject({
+      code: "webgpu_unavailable",
+      message: expect.stringContaining(lacks),
+    });
+    await expect(refused).rejects.toThrow("Use another.");
+  });
+
+  it("is granted on a software adapter when it is asked for", async () => {
+    const choice = await choose("webgpu", fakeGpu(swiftShader), "");
+    expect(choice.kind).toBe("webgpu");
+    expect(choice.why).toContain("software adapter");
+  });
+});
+
+it("cpu is granted without looking at WebGPU", async () => {
+  expect(await choose("cpu", fakeGpu(new Error("not to be asked")), "")).toMatchObject({
+    kind: "cpu",
+    adapter: null,
+  });
+});
+
+it("another word is no device", async () => {
+  await expect(choose("gpu" as "auto", undefined, "")).rejects.toMatchObject({ code: "option_invalid" });
+});
+
+describe("a watch", () => {
+  function fakeAdapter() {
+    let lose: (info: { reason: string; message: string }) => void = () => {};
+    const lost = new Promise((resolve) => {
+      lose = resolve;
+    });
+    const device = { lost, destroy: () => lose({ reason: "destroyed", message: "" }) };
+    const prototype = { requestDevice: async () => device as unknown as GPUDevice };
+    return { prototype, lose, device };
+  }
+
+  it("gives the device through and tells its loss", async () => {
+    const { prototype, lose, device } = fakeAdapter();
+    const watch = new DeviceWatch(prototype);
+    const losses: string[] = [];
+    watch.onLoss((why) => losses.push(why));
+    expect(await prototype.requestDevice()).toBe(device);
+    lose({ reason: "unknown", message: "driver reset" });
+    await device.lost;
+    await Promise.resolve();
+    expect(losses).toEqual(["driver reset"]);
+  });
+
+  it("can destroy the devices it has seen, and a listener can leave", async () => {
+    const { prototype, device } = fakeAdapter();
+    const watch = new DeviceWatch(prototype);
+    const losses: string[] = [];
+    watch.onLoss((why) => losses.push(why));
+    watch.onLoss(() => losses.push("not to be heard"))();
+    await prototype.requestDevice();
+    watch.destroyDevices();
+    await device.lost;
+    await Promise.resolve();
+    expect(losses).toEqual(["destroyed"]);
+  });
+});

@@ -1,0 +1,338 @@
+/**
+ * The page's side and the worker's side of the protocol against each other, in one thread: messages are
+ * cloned as `postMessage` clones them, and the module is a fake.
+ */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Engine } from "../../www/lib/engine/engine.ts";
+import { Faults } from "../../www/lib/engine/faults.ts";
+import { nextTask } from "../../www/lib/engine/next-task.ts";
+import { IterisError } from "../../www/lib/errors.ts";
+import type { MergeRequest, Progress } from "../../www/lib/types.ts";
+import { WorkerClient, type WorkerLike } from "../../www/lib/worker/client.ts";
+import { WorkerHost } from "../../www/lib/worker/host.ts";
+import { listenForPanics } from "../../www/lib/worker/panics.ts";
+import type { FromWorker, ToWorker } from "../../www/lib/worker/protocol.ts";
+import { coreError, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
+
+/** A worker in this thread. */
+class LocalWorker implements WorkerLike {
+  onmessage: WorkerLike["onmessage"] = null;
+  onerror: WorkerLike["onerror"] = null;
+  onmessageerror: WorkerLike["onmessageerror"] = null;
+  terminated = false;
+  readonly faults = new Faults();
+  readonly #host: WorkerHost;
+
+  constructor(behaviour: FakeBehaviour, lastPanic: () => string | null) {
+    const engine = new Engine({
+      loadWasm: async () => fakeWasm(behaviour),
+      gpu: async () => undefined,
+      gpuRemedy: "",
+      faults: this.faults,
+      nextTask,
+      lastPanic,
+    });
+    const answer = (message: FromWorker) => {
+      const data = structuredClone(message);
+      setTimeout(() => !this.terminated && this.onmessage?.({ data } as MessageEvent<FromWorker>));
+    };
+    const lose = () => this.faults.raise(new IterisError("device_lost", "The GPU was lost."));
+    this.#host = new WorkerHost(engine, answer, lose);
+  }
+
+  postMessage(message: ToWorker): void {
+    const data = structuredClone(message);
+    setTimeout(() => !this.terminated && this.#host.receive(data));
+  }
+
+  terminate(): void {
+    this.terminated = true;
+  }
+}
+
+let workers: LocalWorker[];
+let behaviour: FakeBehaviour;
+let seen: Seen[];
+let panic: string | null;
+let client: WorkerClient;
+
+beforeEach(() => {
+  workers = [];
+  seen = [];
+  behaviour = { seen };
+  panic = null;
+  client = new WorkerClient(() => {
+    const worker = new LocalWorker(behaviour, () => panic);
+    workers.push(worker);
+    return worker;
+  });
+});
+afterEach(() => vi.useRealTimers());
+
+function request(more: Partial<MergeRequest> = {}): MergeRequest {
+  return {
+    base: tinyBase(),
+    adapters: [{ name: "one", files: [], samples: ["a b", "b"] }],
+    device: "cpu",
+    ...more,
+  };
+}
+
+describe("a merge", () => {
+  it("resolves to the files in one piece each, the report and the device", async () => {
+    const { files, report, device, comparison } = await client.merge(request());
+    expect(files.map(({ name }) => name)).toEqual(["adapter_model.safetensors", "merge_report.json"]);
+    expect(new Uint8Array(await (files[0]?.blob ?? new Blob()).arrayBuffer())).toEqual(
+      Uint8Array.of(1, 2, 3),
+    );
+    expect(report.version).toBe(1);
+    expect(device).toEqual({ kind: "cpu", why: "The CPU was asked for.", adapter: null });
+    expect(comparison).toBeNull();
+  });
+
+  it("hands the core token ids, and the length they were cut to", async () => {
+    await client.merge(request({ options: { method: "iteris" } }));
+    expect(seen[0]?.adapters[0]?.samples).toMatchObject({
+      ids: Uint32Array.of(1, 2, 2),
+      lengths: Uint32Array.of(2, 1),
+      truncated: 0,
+    });
+    expect(seen[0]?.options).toEqual({ method: "iteris", maxLength: 16 });
+  });
+
+  it("needs no samples and no tokenizer for an average", async () => {
+    const { report } = await client.merge(
+      request({ base: [], adapters: [{ name: "one", files: [], weight: 2 }], options: { method: "linear" } }),
+    );
+    expect(report.method).toBe("linear");
+    expect(seen[0]?.adapters[0]).toEqual({ name: "one", files: [], weight: 2 });
+  });
+
+  it("reports progress to its end", async () => {
+    const reports: Progress[] = [];
+    await client.merge(request({ onProgress: (progress) => reports.push(progress) }));
+    expect(reports[0]?.done).toBe(0);
+    expect(reports.at(-1)?.done).toBe(2);
+  });
+
+  it("reports progress at most 20 times a second", async () => {
+    const reports: Progress[] = [];
+    const started = performance.now();
+    behaviour.steps = 400;
+    await client.merge(request({ onProgress: (progress) => reports.push(progress) }));
+    const intervals = Math.ceil((performance.now() - started) / 50);
+    expect(reports.length).toBeLessThanOrEqual(intervals + 2);
+  });
+
+  it("with held-out samples is compared with a linear average", async () => {
+    const adapters = [{ name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] }];
+    const { comparison } = await client.merge(request({ adapters }));
+    const files = "adapter_model.safetensors merge_report.json";
+    expect(comparison?.notes).toEqual([`iteris: ${files}`, `linear: ${files}`]);
+  });
+
+  it("with held-out samples for some adapters only is refused", async () => {
+    const adapters = [
+      { name: "one", files: [], samples: ["a"], heldOut: ["b"] },
+      { name: "two", files: [], samples: ["a"] },
+    ];
+    await expect(client.merge(request({ adapters }))).rejects.toMatchObject({
+      code: "option_invalid",
+      message: expect.stringContaining("two"),
+    });
+  });
+});
+
+describe("bad input", () => {
+  it("keeps its code across the thread, and the worker", async () => {
+    await expect(client.merge(request({ adapters: [] }))).rejects.toMatchObject({ code: "no_adapters" });
+    await expect(client.inspectAdapter([])).rejects.toSatisfy(
+      (error) => error instanceof IterisError && error.code === "adapter_unsupported",
+    );
+    await client.merge(request());
+    expect(workers).toHaveLength(1);
+  });
+
+  it.each([
+    ["an empty list of samples", { samples: [] }, "samples_invalid"],
+    ["no samples", {}, "samples_invalid"],
+    ["an empty file of samples", { samples: new File(["\n"], "a.txt") }, "samples_invalid"],
+  ])("%s is refused", async (_, adapter, code) => {
+    const adapters = [{ name: "one", files: [], ...adapter }];
+    await expect(client.merge(request({ adapters }))).rejects.toMatchObject({ code });
+  });
+
+  it("a base without a tokenizer is refused", async () => {
+    await expect(client.merge(request({ base: [] }))).rejects.toMatchObject({ code: "missing" });
+  });
+
+  it("something that is no file is refused before it is posted", async () => {
+    const files = [new Blob(["x"])] as unknown as File[];
+    await expect(client.inspectBase(files)).rejects.toMatchObject({ code: "read_failed" });
+    expect(workers).toHaveLength(0);
+  });
+});
+
+describe("cancelling", () => {
+  it("a running merge stops it, replaces the worker, and a second merge works", async () => {
+    behaviour.steps = Number.POSITIVE_INFINITY;
+    const stop = new AbortController();
+    const running = client.merge(request({ signal: stop.signal, onProgress: () => stop.abort() }));
+    await expect(running).rejects.toMatchObject({ code: "cancelled" });
+    expect(workers[0]?.terminated).toBe(true);
+    behaviour.steps = 2;
+    expect((await client.merge(request())).report.version).toBe(1);
+    expect(workers).toHaveLength(2);
+  });
+
+  it("a merge that does not react terminates the worker", async () => {
+    behaviour.merge = async (observer) => {
+      await observer.progress({ stage: "solve", layer: "", done: 0, total: 1, seconds: 0 });
+      await new Promise(() => {});
+    };
+    const stop = new AbortController();
+    const running = client.merge(
+      request({
+        signal: stop.signal,
+        onProgress: () => {
+          vi.useFakeTimers();
+          stop.abort();
+          vi.advanceTimersByTime(10_000);
+        },
+      }),
+    );
+    await expect(running).rejects.toMatchObject({ code: "cancelled" });
+    expect(workers[0]?.terminated).toBe(true);
+  });
+
+  it("a waiting merge leaves the running one alone", async () => {
+    const stop = new AbortController();
+    const first = client.merge(request());
+    const second = client.merge(request({ signal: stop.signal }));
+    stop.abort();
+    await expect(second).rejects.toMatchObject({ code: "cancelled" });
+    await expect(first).resolves.toBeDefined();
+    expect(seen).toHaveLength(1);
+  });
+
+  it("before the start starts nothing", async () => {
+    await expect(client.merge(request({ signal: AbortSignal.abort() }))).rejects.toMatchObject({
+      code: "cancelled",
+    });
+    expect(workers).toHaveLength(0);
+  });
+
+  it("all by release", async () => {
+    behaviour.steps = Number.POSITIVE_INFINITY;
+    const calls = [client.merge(request({ onProgress: () => client.release() })), client.merge(request())];
+    const outcomes = await Promise.allSettled(calls);
+    expect(outcomes.map((outcome) => outcome.status === "rejected" && outcome.reason.code)).toEqual([
+      "cancelled",
+      "cancelled",
+    ]);
+  });
+});
+
+describe("a fault", () => {
+  it("in the module is told with the panic's text, and the worker is replaced", async () => {
+    behaviour.merge = async () => {
+      panic = "panicked at src/solve.rs:7:1: no pivot";
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    await expect(client.merge(request())).rejects.toMatchObject({
+      code: "internal",
+      message: "Internal fault: panicked at src/solve.rs:7:1: no pivot",
+    });
+    behaviour = {};
+    panic = null;
+    await client.merge(request());
+    expect(workers.map(({ terminated }) => terminated)).toEqual([true, false]);
+  });
+
+  it("that nobody awaits still ends the call", async () => {
+    behaviour.merge = (observer) => {
+      void observer.progress({ stage: "solve", layer: "", done: 0, total: 1, seconds: 0 });
+      return new Promise(() => {});
+    };
+    const running = client.merge(
+      request({
+        onProgress: () => workers[0]?.faults.raise(new IterisError("internal", "Internal fault: trap")),
+      }),
+    );
+    await expect(running).rejects.toMatchObject({ code: "internal", message: "Internal fault: trap" });
+    expect(workers[0]?.terminated).toBe(true);
+  });
+
+  it("of the GPU ends the call with device_lost, and the next call gets a new worker", async () => {
+    behaviour.merge = (observer) => {
+      void observer.progress({ stage: "solve", layer: "", done: 0, total: 1, seconds: 0 });
+      return new Promise(() => {});
+    };
+    const running = client.merge(request({ onProgress: () => client.loseDevice() }));
+    await expect(running).rejects.toMatchObject({ code: "device_lost" });
+    behaviour = {};
+    await client.merge(request());
+    expect(workers).toHaveLength(2);
+  });
+
+  it("of the worker's script ends the call", async () => {
+    const broken = new WorkerClient(() => {
+      const worker = new LocalWorker({}, () => null);
+      worker.postMessage = () => setTimeout(() => worker.onerror?.({ message: "" } as ErrorEvent));
+      return worker;
+    });
+    await expect(broken.merge(request())).rejects.toMatchObject({
+      code: "internal",
+      message: expect.stringContaining("cannot be loaded"),
+    });
+  });
+
+  it("at starting a worker ends the call", async () => {
+    const none = new WorkerClient(() => {
+      throw new Error("workers are blocked by the page's policy");
+    });
+    await expect(none.defaultOptions()).rejects.toMatchObject({ code: "internal" });
+  });
+});
+
+describe("calls", () => {
+  it("queue: the second starts when the first has ended", async () => {
+    const order: string[] = [];
+    behaviour.merge = async () => {
+      order.push("start");
+      await nextTask();
+      await nextTask();
+      order.push("end");
+    };
+    await Promise.all([client.merge(request()), client.merge(request())]);
+    expect(order).toEqual(["start", "end", "start", "end"]);
+  });
+
+  it("after a failed one run", async () => {
+    const failed = client.merge(request({ adapters: [] }));
+    const options = client.defaultOptions();
+    await expect(failed).rejects.toMatchObject({ code: "no_adapters" });
+    expect(await options).toMatchObject({ method: "iteris" });
+  });
+});
+
+describe("a panic's text", () => {
+  it("is kept without its stack, once", () => {
+    const printed: unknown[] = [];
+    const target = { error: (...args: unknown[]) => printed.push(...args) };
+    const last = listenForPanics(target);
+    target.error("something else");
+    expect(last()).toBeNull();
+    target.error("panicked at src/a.rs:1:1:\nno\n\nStack:\n\nError\n  at f");
+    expect(last()).toBe("panicked at src/a.rs:1:1:\nno");
+    expect(last()).toBeNull();
+    expect(printed).toHaveLength(2);
+  });
+});
+
+it("a code that is not known is an internal fault", async () => {
+  behaviour.merge = async () => {
+    throw coreError("brand_new", "something");
+  };
+  await expect(client.merge(request())).rejects.toMatchObject({ code: "internal" });
+});
