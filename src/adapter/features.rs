@@ -43,8 +43,6 @@ const KNOWN: &[&str] = &[
     "lora_ga_config",
     // Counts only with `use_qalora`.
     "qalora_group_size",
-    // Ties the adapters of embeddings, which are refused by their tensors.
-    "ensure_weight_tying",
 ];
 
 /// Fields that change the mathematics when they are set, and how.
@@ -78,7 +76,7 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// Initialisations that leave the base weights alone.
-const PLAIN_INITS: &[&str] = &["true", "false", "gaussian", "eva", "orthogonal", "mica"];
+const PLAIN_INITS: &[&str] = &["gaussian", "eva", "orthogonal", "mica"];
 
 /// Initialisations that take a part out of the base weights, so that the factors fit no original model.
 const MUTATING_INITS: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];

@@ -29,8 +29,7 @@ impl<T> Default for Patterns<T> {
 
 impl<T: PartialEq> PartialEq for Patterns<T> {
     fn eq(&self, other: &Self) -> bool {
-        let pairs = |patterns: &Self| patterns.entries.len();
-        pairs(self) == pairs(other)
+        self.entries.len() == other.entries.len()
             && self
                 .entries
                 .iter()
@@ -49,7 +48,7 @@ impl<T: Copy> Patterns<T> {
         let entries = entries
             .into_iter()
             .map(|(key, value)| {
-                let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$")).map_err(|error| {
+                let regex = Regex::new(&format!(r"^(?:(?:.*\.)?(?:{key})$)")).map_err(|error| {
                     Error::new(
                         Code::AdapterUnsupported,
                         format!("A key of {field} is not a pattern that is read here ({error}); write the module's name instead: {key}"),

@@ -51,7 +51,7 @@ pub fn merged_config(adapters: &[&Adapter], ranks: &BTreeMap<String, usize>, tar
     let pattern: Map<String, Value> = ranks
         .iter()
         .filter(|(_, rank)| **rank != r)
-        .map(|(module, &rank)| (module.clone(), json!(rank)))
+        .map(|(module, &rank)| (format!("^{module}"), json!(rank)))
         .collect();
     let task_type = shared(adapters, |adapter| adapter.config.task_type.as_deref())
         .filter(|task| !matches!(*task, "SEQ_CLS" | "TOKEN_CLS" | "QUESTION_ANS"));

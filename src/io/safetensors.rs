@@ -40,7 +40,12 @@ pub struct TensorInfo {
 impl TensorInfo {
     /// The number of elements.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        // With a zero among them, the product of the others was not checked and may overflow.
+        if self.shape.contains(&0) {
+            0
+        } else {
+            self.shape.iter().product()
+        }
     }
 }
 

@@ -6,12 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::marker::PhantomData;
 
 use safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
-use serde::de::{Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
 
 use super::{TensorInfo, pickle_refused};
 use crate::error::{Code, Error, Result};
@@ -45,48 +44,40 @@ pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result
     let header_bytes = <[u8; 8]>::try_from(start.as_slice())
         .map(u64::from_le_bytes)
         .map_err(|_| Error::new(Code::ReadFailed, format!("A read came back short: {file}")))?;
-    if let Some(error) = recognise(&start, file) {
-        return Err(error);
-    }
+    let not_a_header = |what: String| recognise(&start, file).unwrap_or_else(|| invalid(what));
     if header_bytes > HEADER_LIMIT_BYTES {
-        return Err(invalid(format!(
+        return Err(not_a_header(format!(
             "The header claims {header_bytes} bytes, beyond the format's {HEADER_LIMIT_BYTES}; this is not a safetensors file"
         )));
     }
     let data_start = LENGTH_BYTES + header_bytes;
     if data_start > file_bytes {
-        return Err(invalid(format!(
+        return Err(not_a_header(format!(
             "The header claims {header_bytes} bytes but the whole file has {file_bytes}; it is cut short or not a safetensors file, so fetch it again"
         )));
     }
     let json = source.read(LENGTH_BYTES..data_start).await?;
     if json.first() != Some(&b'{') {
-        return Err(invalid(String::from(
+        return Err(not_a_header(String::from(
             "The header is not a JSON object; this is not a safetensors file",
         )));
     }
-    let Pairs(entries) = serde_json::from_slice::<Pairs<serde_json::Value>>(&json)
-        .map_err(|error| invalid(format!("The header is not JSON ({error})")))?;
+    let Json { metadata, entries } = serde_json::from_slice(&json)
+        .map_err(|error| invalid(format!("The header is malformed ({error})")))?;
 
-    let mut metadata = BTreeMap::new();
     let mut tensors = Vec::with_capacity(entries.len());
     let mut seen = BTreeSet::new();
     let data_bytes = file_bytes - data_start;
-    for (name, value) in entries {
+    for (name, entry) in entries {
         if !seen.insert(name.clone()) {
             return Err(Error::new(
                 Code::Duplicate,
                 format!("{file} names a tensor twice; save the model again: {name}"),
             ));
         }
-        if name == "__metadata__" {
-            metadata = serde_json::from_value(value)
-                .map_err(|error| invalid(format!("__metadata__ is not a map of strings ({error})")))?;
-            continue;
-        }
         tensors.push(check_entry(
             name,
-            value,
+            entry,
             file,
             source_index,
             data_start,
@@ -97,10 +88,10 @@ pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result
     Ok(Header { metadata, tensors })
 }
 
-/// What a file is whose first bytes are known not to be a header's length.
+/// What a file is, if its first bytes, which are no header's length, tell.
 fn recognise(start: &[u8], file: &str) -> Option<Error> {
     // A zip archive or a bare pickle of protocol 2 to 5: what torch.save writes.
-    if start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..] if start[7] != 0) {
+    if start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..]) {
         return Some(pickle_refused(file));
     }
     start.starts_with(b"version ").then(|| {
@@ -124,7 +115,7 @@ struct Entry {
 /// Checks one tensor for itself: type, shape, length, and that it ends inside the file.
 fn check_entry(
     name: String,
-    value: serde_json::Value,
+    entry: Entry,
     file: &str,
     source: usize,
     data_start: u64,
@@ -135,8 +126,7 @@ fn check_entry(
         dtype: type_name,
         shape,
         data_offsets: (begin, end),
-    } = serde_json::from_value(value)
-        .map_err(|error| invalid(format!("A tensor's header entry is malformed: {error}")))?;
+    } = entry;
     let dtype: StrDeserializer<'_, serde::de::value::Error> = type_name.as_str().into_deserializer();
     let dtype = Dtype::deserialize(dtype).map_err(|_| {
         Error::new(
@@ -144,7 +134,6 @@ fn check_entry(
             format!("The element type {type_name} is unknown ({file}): {name}"),
         )
     })?;
-    // A zero-sized dimension makes the product zero but must not hide that the others overflow.
     let elements = shape
         .iter()
         .try_fold(1_u64, |elements, &dim| elements.checked_mul(dim));
@@ -222,29 +211,45 @@ fn check_cover(tensors: &mut [TensorInfo], file: &str, data_start: u64, file_byt
     ))
 }
 
-/// A JSON object as the list of its pairs, so that equal names stay visible.
-pub(super) struct Pairs<T>(pub(super) Vec<(String, T)>);
+/// The header's JSON, with equal names of tensors still visible.
+struct Json {
+    metadata: BTreeMap<String, String>,
+    entries: Vec<(String, Entry)>,
+}
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct PairsVisitor<T>(PhantomData<T>);
+        struct JsonVisitor;
 
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
-            type Value = Pairs<T>;
+        impl<'de> Visitor<'de> for JsonVisitor {
+            type Value = Json;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Json, A::Error> {
+                let mut metadata = None;
+                let mut entries = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name != "__metadata__" {
+                        let entry = map.next_value().map_err(|error| {
+                            A::Error::custom(format_args!("{error}, in the entry of {name}"))
+                        })?;
+                        entries.push((name, entry));
+                    } else if metadata.is_some() {
+                        return Err(A::Error::duplicate_field("__metadata__"));
+                    } else {
+                        metadata = Some(map.next_value::<Option<BTreeMap<_, _>>>()?.unwrap_or_default());
+                    }
                 }
-                Ok(Pairs(pairs))
+                Ok(Json {
+                    metadata: metadata.unwrap_or_default(),
+                    entries,
+                })
             }
         }
 
-        deserializer.deserialize_map(PairsVisitor(PhantomData))
+        deserializer.deserialize_map(JsonVisitor)
     }
 }

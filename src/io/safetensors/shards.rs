@@ -4,23 +4,52 @@
 //! against the header of the shard it names.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::header::{self, Pairs};
+use super::header;
 use super::{Checkpoint, TensorInfo};
 use crate::error::{Code, Error, Result};
 use crate::io::source::{ByteSource, Folder, parse_json};
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: Pairs<String>,
+    weight_map: WeightMap,
+}
+
+/// Which file holds which tensor, with equal names of tensors still visible.
+struct WeightMap(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct MapVisitor;
+
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensor names and file names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<WeightMap, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(WeightMap(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(MapVisitor)
+    }
 }
 
 /// Opens every shard that the index names, and checks each of its entries.
 pub(super) async fn open(folder: &Folder, index: &dyn ByteSource) -> Result<Checkpoint> {
     let Index {
-        weight_map: Pairs(entries),
+        weight_map: WeightMap(entries),
     } = parse_json(index).await.map_err(|error| match error.code() {
         Code::ConfigInvalid => Error::new(Code::HeaderInvalid, error.to_string()),
         _ => error,
