@@ -54,6 +54,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("arrow_config", "Arrow routes every token to other factors"),
     ("enable_lora", "a merged linear layer is adapted in parts"),
     (
+        "ensure_weight_tying",
+        "a layer's update also acts on the layer it is tied to",
+    ),
+    (
         "kasa_config",
         "KaSA truncates the base weights and adds singular values",
     ),

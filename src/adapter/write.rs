@@ -120,12 +120,13 @@ fn selects(target: &str, module: &str) -> bool {
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// The ends of a name, shortest first, that start at a part and do not start with a layer's number.
+/// The ends of a name, shortest first, that start at a part and hold no layer's number: with a number
+/// an end names one layer, for which the full name is plainer.
 fn suffixes(module: &str) -> impl Iterator<Item = &str> {
     module
         .rmatch_indices('.')
         .map(|(at, _)| &module[at + 1..])
-        .filter(|suffix| !suffix.starts_with(|first: char| first.is_ascii_digit()))
+        .take_while(|suffix| !suffix.split('.').any(is_number))
 }
 
 /// The kinds of modules among these names: what follows the last layer number, each as short as it
@@ -143,13 +144,14 @@ pub(super) fn kinds(modules: &[&str]) -> Vec<String> {
 
 /// What follows the last part of a name that is a number.
 fn tail(module: &str) -> &str {
-    let mut rest = module;
-    let mut start = 0;
-    for (at, _) in module.match_indices('.') {
-        if !module[start..at].is_empty() && module[start..at].bytes().all(|byte| byte.is_ascii_digit()) {
-            rest = &module[at + 1..];
-        }
-        start = at + 1;
+    let ends = suffixes(module).last().unwrap_or(module);
+    if module.split('.').any(is_number) {
+        ends
+    } else {
+        module
     }
-    rest
+}
+
+fn is_number(part: &str) -> bool {
+    !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
