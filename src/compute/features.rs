@@ -1,0 +1,224 @@
+//! The inputs and outputs of linear layers, as lanes and merge methods work on them.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::{
+    gemm::{self, Packed, Part, View},
+    read,
+};
+use crate::error::Result;
+
+/// A linear layer's weight, laid out for its device.
+pub enum Weight {
+    /// For the CPU kernels: W^T in panels.
+    Host(Packed<f32>),
+    /// For burn's operators: W^T (d_in x d_out).
+    Device(Tensor<2>),
+}
+
+impl Weight {
+    pub(super) fn packed(data: &[f32], d_out: usize, d_in: usize) -> Self {
+        Self::Host(Packed::new(View::new(data, d_out, d_in).transposed()))
+    }
+
+    /// Columns of the product: the layer's outputs.
+    pub fn d_out(&self) -> usize {
+        match self {
+            Self::Host(packed) => packed.columns(),
+            Self::Device(tensor) => tensor.dims()[1],
+        }
+    }
+
+    /// The layer's inputs.
+    pub fn d_in(&self) -> usize {
+        match self {
+            Self::Host(packed) => packed.depth(),
+            Self::Device(tensor) => tensor.dims()[0],
+        }
+    }
+}
+
+/// Rows of features (rows x columns): one row a token of a lane.
+pub enum Features {
+    /// In memory, row-major.
+    Host {
+        /// rows x columns numbers.
+        data: Vec<f32>,
+        /// Numbers a row.
+        columns: usize,
+    },
+    /// On the device.
+    Device(Tensor<2>),
+}
+
+/// Rows multiplied into a Gram matrix on the GPU before the partial sum is read back and added in f64:
+/// bounds both the f32 rounding of a sum and the number of read-backs.
+const DEVICE_SUM_ROWS: usize = 1024;
+
+impl Features {
+    pub(super) fn host((data, columns): (Vec<f32>, usize)) -> Self {
+        Self::Host { data, columns }
+    }
+
+    pub(super) const fn device(tensor: Tensor<2>) -> Self {
+        Self::Device(tensor)
+    }
+
+    /// Numbers a row.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Host { columns, .. } => *columns,
+            Self::Device(tensor) => tensor.dims()[1],
+        }
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Host { data, columns } => data.len() / columns,
+            Self::Device(tensor) => tensor.dims()[0],
+        }
+    }
+
+    /// All rows.
+    pub fn all(&self) -> Range<usize> {
+        0..self.rows()
+    }
+
+    /// `self[rows] W^T` (rows x d_out).
+    pub fn project(&self, rows: Range<usize>, weight: &Weight) -> Self {
+        match (self, weight) {
+            (Self::Host { data, columns }, Weight::Host(packed)) => {
+                let left = View::new(&data[rows.start * columns..rows.end * columns], rows.len(), *columns);
+                let mut out = vec![0.0; rows.len() * packed.columns()];
+                gemm::multiply_packed(left, packed, 1.0, &mut out);
+                Self::Host { data: out, columns: packed.columns() }
+            }
+            (Self::Device(tensor), Weight::Device(weight)) => {
+                Self::Device(slice(tensor, rows).matmul(weight.clone()))
+            }
+            _ => unreachable!("features and weights of one Compute are of one kind"),
+        }
+    }
+
+    /// `self[rows] += other`.
+    pub fn add_to_rows(&mut self, rows: Range<usize>, other: Self) {
+        match (self, other) {
+            (Self::Host { data, columns }, Self::Host { data: other, .. }) => {
+                let target = &mut data[rows.start * *columns..rows.end * *columns];
+                target.iter_mut().zip(other).for_each(|(to, value)| *to += value);
+            }
+            (Self::Device(tensor), Self::Device(other)) => {
+                let [count, columns] = tensor.dims();
+                tensor.inplace(|tensor| {
+                    if rows.len() == count {
+                        return tensor + other;
+                    }
+                    let sum = slice(&tensor, rows.clone()) + other;
+                    tensor.slice_assign([rows, 0..columns], sum)
+                });
+            }
+            _ => unreachable!("features of one Compute are of one kind"),
+        }
+    }
+
+    /// Adds the same vector to every row.
+    pub fn add_bias(&mut self, bias: &Bias) {
+        match (self, bias) {
+            (Self::Host { data, columns }, Bias::Host(bias)) => {
+                for row in data.chunks_exact_mut(*columns) {
+                    row.iter_mut().zip(bias).for_each(|(to, value)| *to += value);
+                }
+            }
+            (Self::Device(tensor), Bias::Device(bias)) => tensor.inplace(|tensor| tensor + bias.clone()),
+            _ => unreachable!("features and biases of one Compute are of one kind"),
+        }
+    }
+
+    /// The sum of squares of `self[rows]`.
+    ///
+    /// # Errors
+    /// If the device cannot be read.
+    pub async fn sum_of_squares(&self, rows: Range<usize>) -> Result<f64> {
+        match self {
+            Self::Host { data, columns } => Ok(squares(&data[rows.start * columns..rows.end * columns])),
+            Self::Device(tensor) => {
+                // A sum a row, so that f32 adds few terms; the rows are added in f64.
+                let sums = read(slice(tensor, rows).square().sum_dim(1)).await?;
+                Ok(sums.into_iter().map(f64::from).sum())
+            }
+        }
+    }
+
+    /// The sum of squares of `self - other`, for features of one shape.
+    ///
+    /// # Errors
+    /// If the device cannot be read.
+    pub async fn squared_distance(self, other: Self) -> Result<f64> {
+        match (self, other) {
+            (Self::Host { data, .. }, Self::Host { data: other, .. }) => {
+                Ok(data.iter().zip(other).map(|(a, b)| (f64::from(*a) - f64::from(b)).powi(2)).sum())
+            }
+            (Self::Device(a), Self::Device(b)) => {
+                let rows = a.dims()[0];
+                Box::pin(Self::Device(a - b).sum_of_squares(0..rows)).await
+            }
+            _ => unreachable!("features of one Compute are of one kind"),
+        }
+    }
+}
+
+/// A layer's bias, where its features are.
+pub enum Bias {
+    /// In memory.
+    Host(Vec<f32>),
+    /// On the device, (1 x d_out).
+    Device(Tensor<2>),
+}
+
+/// `out += left[left_rows]^T right[right_rows]` (left columns x right columns, row-major), summed in f64.
+///
+/// # Errors
+/// If the device cannot be read.
+pub async fn accumulate_product(
+    left: (&Features, Range<usize>),
+    right: (&Features, Range<usize>),
+    part: Part,
+    out: &mut [f64],
+) -> Result<()> {
+    let ((left, left_rows), (right, right_rows)) = (left, right);
+    match (left, right) {
+        (Features::Host { data: a, columns: m }, Features::Host { data: b, columns: n }) => {
+            let a = View::new(&a[left_rows.start * m..left_rows.end * m], left_rows.len(), *m);
+            let b = View::new(&b[right_rows.start * n..right_rows.end * n], right_rows.len(), *n);
+            gemm::multiply(a.transposed(), b, 1.0, part, out, *n);
+        }
+        (Features::Device(a), Features::Device(b)) => {
+            for start in (0..left_rows.len()).step_by(DEVICE_SUM_ROWS) {
+                let count = DEVICE_SUM_ROWS.min(left_rows.len() - start);
+                let rows = |range: &Range<usize>| range.start + start..range.start + start + count;
+                let product = slice(a, rows(&left_rows)).transpose().matmul(slice(b, rows(&right_rows)));
+                for (sum, value) in out.iter_mut().zip(read(product).await?) {
+                    *sum += f64::from(value);
+                }
+            }
+        }
+        _ => unreachable!("features of one Compute are of one kind"),
+    }
+    Ok(())
+}
+
+/// The sum of squares, in f64.
+pub fn squares(values: &[f32]) -> f64 {
+    values.chunks(4096).map(|chunk| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()).sum()
+}
+
+fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+    let [count, columns] = tensor.dims();
+    if rows.len() == count {
+        return tensor.clone();
+    }
+    tensor.clone().slice([rows, 0..columns])
+}

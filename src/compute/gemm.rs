@@ -1,0 +1,381 @@
+//! Packed matrix multiplication on the CPU, for wasm SIMD and for native SIMD from the same source.
+//!
+//! burn's CPU device multiplies at about a quarter of what one core can do in wasm; this kernel is
+//! the reason the CPU path is usable. The register tile is 4 rows by two SIMD vectors: eight
+//! accumulators are what a wasm engine keeps in registers, a larger tile spills and halves the speed.
+
+use std::ops::{Add, AddAssign, Mul};
+
+use wide::{f32x4, f64x2};
+
+/// Rows of a register tile.
+const TILE_ROWS: usize = 4;
+/// Depth of a packed block: two f32 panels of it stay in the first-level cache.
+const BLOCK_DEPTH: usize = 256;
+/// Rows of a packed block of the left factor, which stays in the second-level cache.
+const BLOCK_ROWS: usize = 128;
+
+/// An element type the kernel computes in: `f32` for forward passes, `f64` for Gram matrices and solves.
+pub trait Scalar: Copy + Default + AddAssign + Mul<Output = Self> + 'static {
+    /// The SIMD vector of this element.
+    type Vector: Copy + Add<Output = Self::Vector> + Mul<Output = Self::Vector>;
+    /// Elements of a vector.
+    const LANES: usize;
+    /// A vector with every lane equal to `self`.
+    fn splat(self) -> Self::Vector;
+    /// The first [`LANES`](Self::LANES) elements of `from`.
+    fn load(from: &[Self]) -> Self::Vector;
+    /// Writes the lanes of `vector` over the first elements of `to`.
+    fn store(vector: Self::Vector, to: &mut [Self]);
+}
+
+impl Scalar for f32 {
+    type Vector = f32x4;
+    const LANES: usize = 4;
+    #[inline(always)]
+    fn splat(self) -> f32x4 {
+        f32x4::splat(self)
+    }
+    #[inline(always)]
+    fn load(from: &[Self]) -> f32x4 {
+        f32x4::new([from[0], from[1], from[2], from[3]])
+    }
+    #[inline(always)]
+    fn store(vector: f32x4, to: &mut [Self]) {
+        to[..4].copy_from_slice(&vector.to_array());
+    }
+}
+
+impl Scalar for f64 {
+    type Vector = f64x2;
+    const LANES: usize = 2;
+    #[inline(always)]
+    fn splat(self) -> f64x2 {
+        f64x2::splat(self)
+    }
+    #[inline(always)]
+    fn load(from: &[Self]) -> f64x2 {
+        f64x2::new([from[0], from[1]])
+    }
+    #[inline(always)]
+    fn store(vector: f64x2, to: &mut [Self]) {
+        to[..2].copy_from_slice(&vector.to_array());
+    }
+}
+
+/// A strided, read-only matrix.
+#[derive(Clone, Copy)]
+pub struct View<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a, T: Copy> View<'a, T> {
+    /// A contiguous row-major matrix of `rows` x `columns`.
+    ///
+    /// # Panics
+    /// If `data` holds fewer elements.
+    pub fn new(data: &'a [T], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// A row-major matrix whose rows begin `row_stride` elements apart.
+    ///
+    /// # Panics
+    /// If the last row ends outside `data`.
+    pub fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(), "view outside its data");
+        Self { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The same elements with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// (rows, columns)
+    pub const fn dimensions(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    /// The elements, row by row.
+    pub fn elements(self) -> impl Iterator<Item = T> + 'a
+    where
+        T: 'a,
+    {
+        (0..self.rows).flat_map(move |row| (0..self.columns).map(move |column| self.at(row, column)))
+    }
+
+    fn at(&self, row: usize, column: usize) -> T {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
+}
+
+/// The part of a square result that is computed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Every element.
+    Full,
+    /// Only tiles that touch the diagonal or lie below it (elements above it in such a tile too).
+    Lower,
+}
+
+/// A right factor (depth x columns) laid out for the kernel, so that a weight is packed once and used often.
+pub struct Packed<E> {
+    depth: usize,
+    columns: usize,
+    blocks: Vec<Vec<E>>,
+}
+
+impl<E: Scalar> Packed<E> {
+    /// Packs `right` (depth x columns).
+    pub fn new<T: Copy + Into<E>>(right: View<'_, T>) -> Self {
+        let blocks = (0..right.rows)
+            .step_by(BLOCK_DEPTH)
+            .map(|start| {
+                let mut block = Vec::new();
+                pack_columns(&right, start, depth_of(right.rows, start), &mut block);
+                block
+            })
+            .collect();
+        Self { depth: right.rows, columns: right.columns, blocks }
+    }
+
+    /// Elements summed over: the rows of the right factor.
+    pub const fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Columns of the product.
+    pub const fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+/// `out += scale * left * right`, with `left` (m x k), `right` (k x n) and `out` row-major with rows
+/// `stride` apart.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
+    left: View<'_, L>,
+    right: View<'_, R>,
+    scale: E,
+    part: Part,
+    out: &mut [E],
+    stride: usize,
+) {
+    assert_eq!(left.columns, right.rows, "inner dimensions differ");
+    let mut block = Vec::new();
+    let mut rows = Vec::new();
+    for start in (0..right.rows).step_by(BLOCK_DEPTH) {
+        let depth = depth_of(right.rows, start);
+        pack_columns(&right, start, depth, &mut block);
+        multiply_block(&left, start, depth, &block, right.columns, scale, part, out, stride, &mut rows);
+    }
+}
+
+/// `out += left * right` with a right factor packed beforehand; `out` is contiguous (m x n).
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn multiply_packed<E: Scalar, L: Copy + Into<E>>(left: View<'_, L>, right: &Packed<E>, scale: E, out: &mut [E]) {
+    assert_eq!(left.columns, right.depth, "inner dimensions differ");
+    let mut rows = Vec::new();
+    for (index, block) in right.blocks.iter().enumerate() {
+        let start = index * BLOCK_DEPTH;
+        let depth = depth_of(right.depth, start);
+        multiply_block(&left, start, depth, block, right.columns, scale, Part::Full, out, right.columns, &mut rows);
+    }
+}
+
+fn depth_of(total: usize, start: usize) -> usize {
+    BLOCK_DEPTH.min(total - start)
+}
+
+/// Lays columns out in panels of two vectors' width, zero-padded, depth by depth.
+fn pack_columns<E: Scalar, T: Copy + Into<E>>(right: &View<'_, T>, start: usize, depth: usize, block: &mut Vec<E>) {
+    let width = 2 * E::LANES;
+    block.clear();
+    block.resize(right.columns.div_ceil(width) * width * depth, E::default());
+    for (panel, target) in block.chunks_exact_mut(width * depth).enumerate() {
+        let first = panel * width;
+        let columns = width.min(right.columns - first);
+        if right.column_stride == 1 {
+            for (d, target) in target.chunks_exact_mut(width).enumerate() {
+                let from = (start + d) * right.row_stride + first;
+                for (to, &value) in target.iter_mut().zip(&right.data[from..from + columns]) {
+                    *to = value.into();
+                }
+            }
+        } else {
+            for column in 0..columns {
+                for d in 0..depth {
+                    target[d * width + column] = right.at(start + d, first + column).into();
+                }
+            }
+        }
+    }
+}
+
+/// Lays rows out in panels of [`TILE_ROWS`], zero-padded, depth by depth.
+fn pack_rows<E: Scalar, T: Copy + Into<E>>(
+    left: &View<'_, T>,
+    (first, count): (usize, usize),
+    start: usize,
+    depth: usize,
+    packed: &mut Vec<E>,
+) {
+    packed.clear();
+    packed.resize(count.div_ceil(TILE_ROWS) * TILE_ROWS * depth, E::default());
+    for (panel, target) in packed.chunks_exact_mut(TILE_ROWS * depth).enumerate() {
+        let row = first + panel * TILE_ROWS;
+        let rows = TILE_ROWS.min(first + count - row);
+        if left.row_stride == 1 {
+            for (d, target) in target.chunks_exact_mut(TILE_ROWS).enumerate() {
+                let from = (start + d) * left.column_stride + row;
+                for (to, &value) in target.iter_mut().zip(&left.data[from..from + rows]) {
+                    *to = value.into();
+                }
+            }
+        } else {
+            for r in 0..rows {
+                for d in 0..depth {
+                    target[d * TILE_ROWS + r] = left.at(row + r, start + d).into();
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one inner step of two drivers; a struct would only rename these")]
+fn multiply_block<E: Scalar, L: Copy + Into<E>>(
+    left: &View<'_, L>,
+    start: usize,
+    depth: usize,
+    block: &[E],
+    columns: usize,
+    scale: E,
+    part: Part,
+    out: &mut [E],
+    stride: usize,
+    packed: &mut Vec<E>,
+) {
+    let width = 2 * E::LANES;
+    for first in (0..left.rows).step_by(BLOCK_ROWS) {
+        let count = BLOCK_ROWS.min(left.rows - first);
+        pack_rows(left, (first, count), start, depth, packed);
+        for (panel, right) in block.chunks_exact(width * depth).enumerate() {
+            let column = panel * width;
+            let valid = width.min(columns - column);
+            for (tile, left) in packed.chunks_exact(TILE_ROWS * depth).enumerate() {
+                let row = first + tile * TILE_ROWS;
+                if part == Part::Lower && column > row + TILE_ROWS - 1 {
+                    continue;
+                }
+                let sums = tile_product::<E>(left, right);
+                let rows = TILE_ROWS.min(first + count - row);
+                let mut line = [E::default(); 8];
+                for (r, pair) in sums.into_iter().enumerate().take(rows) {
+                    E::store(pair[0], &mut line);
+                    E::store(pair[1], &mut line[E::LANES..]);
+                    let at = (row + r) * stride + column;
+                    for (to, &value) in out[at..at + valid].iter_mut().zip(&line) {
+                        *to += scale * value;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The register tile: 4 rows by two vectors, summed over the depth of the panels.
+#[inline(always)]
+fn tile_product<E: Scalar>(left: &[E], right: &[E]) -> [[E::Vector; 2]; TILE_ROWS] {
+    let zero = E::default().splat();
+    let mut sums = [[zero; 2]; TILE_ROWS];
+    for (l, r) in left.chunks_exact(TILE_ROWS).zip(right.chunks_exact(2 * E::LANES)) {
+        let low = E::load(r);
+        let high = E::load(&r[E::LANES..]);
+        for (sum, &value) in sums.iter_mut().zip(l) {
+            let value = value.splat();
+            sum[0] = sum[0] + value * low;
+            sum[1] = sum[1] + value * high;
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn naive(a: View<'_, f32>, b: View<'_, f32>) -> Vec<f64> {
+        let mut out = vec![0.0; a.rows * b.columns];
+        for i in 0..a.rows {
+            for j in 0..b.columns {
+                out[i * b.columns + j] = (0..a.columns).map(|k| f64::from(a.at(i, k)) * f64::from(b.at(k, j))).sum();
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn products_of_every_layout_equal_the_definition() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (4, 8, 8), (17, 300, 9), (130, 257, 33), (5, 600, 64)] {
+            let a = sample(m * k, 1);
+            let b = sample(k * n, 2);
+            let plain = (View::new(&a, m, k), View::new(&b, k, n));
+            let transposed = (View::new(&a, k, m).transposed(), View::new(&b, n, k).transposed());
+            for (left, right) in [plain, transposed, (plain.0, transposed.1), (transposed.0, plain.1)] {
+                let expected = naive(left, right);
+                let mut single = vec![0.0f32; m * n];
+                multiply(left, right, 1.0, Part::Full, &mut single, n);
+                let mut double = vec![0.0f64; m * n];
+                multiply(left, right, 1.0, Part::Full, &mut double, n);
+                let mut packed = vec![0.0f32; m * n];
+                multiply_packed(left, &Packed::new(right), 1.0, &mut packed);
+                assert_eq!(single, packed);
+                for ((s, d), e) in single.iter().zip(&double).zip(&expected) {
+                    // f32 sums of k products of magnitude below one: k/2 roundings of relative size 6e-8.
+                    assert!((f64::from(*s) - e).abs() < 1e-7 * k as f64 + 1e-6, "{s} {e}");
+                    assert!((d - e).abs() < 1e-12 * k as f64, "{d} {e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_lower_part_of_a_gram_matrix_is_complete() {
+        let (rows, d) = (300, 37);
+        let x = sample(rows * d, 3);
+        let x = View::new(&x, rows, d);
+        let mut lower = vec![0.0f64; d * d];
+        multiply(x.transposed(), x, 1.0, Part::Lower, &mut lower, d);
+        let expected = naive(x.transposed(), x);
+        for i in 0..d {
+            for j in 0..=i {
+                assert!((lower[i * d + j] - expected[i * d + j]).abs() < 1e-10);
+            }
+        }
+    }
+}

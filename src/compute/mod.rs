@@ -1,0 +1,223 @@
+//! Numbers on a device: what families and merge methods may ask of the CPU or the GPU.
+//!
+//! Hidden states are burn tensors on one device chosen at run time. Heavy CPU work goes through this
+//! crate's own kernels over the tensor's memory ([`Path::Kernels`]); everything else, and all of the
+//! GPU, through burn's operators ([`Path::Tensors`]). Both paths compute the same thing and are tested
+//! against each other. The one hazard: in a browser a GPU tensor can only be read back asynchronously,
+//! so whatever returns numbers is `async`.
+
+mod attention;
+mod features;
+pub mod gemm;
+mod meter;
+mod pointwise;
+pub mod solve;
+pub mod svd;
+
+use burn::tensor::{Device, Tensor, TensorData, activation};
+
+pub use self::{
+    attention::Sequence,
+    features::{Bias, Features, Weight, accumulate_product, squares},
+    meter::{Meter, Stage},
+    pointwise::Activation,
+};
+use crate::error::{Code, Error, Result};
+
+/// How operators are carried out. See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// This crate's CPU kernels over the memory of burn's CPU tensors.
+    Kernels,
+    /// burn's operators, on any device.
+    Tensors,
+}
+
+/// A device and the way it is used.
+pub struct Compute {
+    device: Device,
+    path: Path,
+    name: &'static str,
+    /// Seconds and floating-point operations so far, by stage.
+    pub meter: Meter,
+}
+
+impl Compute {
+    /// The CPU, through this crate's kernels.
+    pub fn cpu() -> Self {
+        Self { device: Device::flex(), path: Path::Kernels, name: "cpu", meter: Meter::default() }
+    }
+
+    /// burn's operators on `device`; `name` is how reports call it.
+    pub fn tensors(device: Device, name: &'static str) -> Self {
+        Self { device, path: Path::Tensors, name, meter: Meter::default() }
+    }
+
+    /// What reports call this device: `cpu` or `webgpu`.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A (rows x columns) tensor on the device.
+    pub fn tensor(&self, data: Vec<f32>, rows: usize, columns: usize) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(data, [rows, columns]), &self.device)
+    }
+
+    /// A vector on the device.
+    pub fn vector(&self, data: Vec<f32>) -> Tensor<1> {
+        let length = data.len();
+        Tensor::from_data(TensorData::new(data, [length]), &self.device)
+    }
+
+    /// Rows of a tensor as features of a linear group.
+    pub(crate) fn features(&self, tensor: Tensor<2>) -> Features {
+        match self.path {
+            Path::Kernels => Features::host(host_now(tensor)),
+            Path::Tensors => Features::device(tensor),
+        }
+    }
+
+    /// The tensor that features are.
+    pub(crate) fn tensor_of(&self, features: Features) -> Tensor<2> {
+        match features {
+            Features::Host { data, columns } => {
+                let rows = data.len() / columns;
+                self.tensor(data, rows, columns)
+            }
+            Features::Device(tensor) => tensor,
+        }
+    }
+
+    /// A weight (d_out x d_in, row-major as PyTorch stores it) in the layout this device multiplies by.
+    pub fn weight(&self, data: &[f32], d_out: usize, d_in: usize) -> Weight {
+        match self.path {
+            Path::Kernels => Weight::packed(data, d_out, d_in),
+            Path::Tensors => Weight::Device(self.tensor(data.to_vec(), d_out, d_in).transpose()),
+        }
+    }
+
+    /// A layer's bias on the device.
+    pub fn bias(&self, data: Vec<f32>) -> Bias {
+        match self.path {
+            Path::Kernels => Bias::Host(data),
+            Path::Tensors => {
+                let columns = data.len();
+                Bias::Device(self.tensor(data, 1, columns))
+            }
+        }
+    }
+
+    /// The activation, element by element.
+    pub fn activation(&self, kind: Activation, x: Tensor<2>) -> Tensor<2> {
+        if self.path == Path::Kernels {
+            return self.on_host(x, |values, _| kind.apply(values));
+        }
+        match kind {
+            Activation::Gelu => activation::gelu(x),
+            Activation::GeluTanh => {
+                let (slope, cubic) = pointwise::GELU_TANH;
+                let inner = (x.clone() + x.clone().powi_scalar(3) * cubic) * slope;
+                x * 0.5 * (inner.tanh() + 1.0)
+            }
+            Activation::QuickGelu => activation::sigmoid(x.clone() * pointwise::QUICK_GELU) * x,
+            Activation::Relu => activation::relu(x),
+            Activation::Silu => activation::silu(x),
+            Activation::Tanh => x.tanh(),
+        }
+    }
+
+    /// Layer normalisation over the columns.
+    pub fn layer_norm(&self, x: Tensor<2>, norm: &LayerNorm) -> Tensor<2> {
+        if self.path == Path::Kernels {
+            return self.on_host(x, |values, _| {
+                pointwise::layer_norm(values, &norm.gamma, &norm.beta, norm.epsilon);
+            });
+        }
+        let centred = x.clone() - x.mean_dim(1);
+        let variance = centred.clone().square().mean_dim(1);
+        let scaled = centred / (variance + norm.epsilon).sqrt();
+        let columns = norm.gamma.len();
+        scaled * self.vector(norm.gamma.clone()).reshape([1, columns])
+            + self.vector(norm.beta.clone()).reshape([1, columns])
+    }
+
+    /// Multi-head self-attention over packed rows; see [`attention`].
+    ///
+    /// `query`, `key` and `value` are (rows x hidden); `sequences` says which rows belong together.
+    pub fn attention(
+        &self,
+        query: Tensor<2>,
+        key: Tensor<2>,
+        value: Tensor<2>,
+        sequences: &[Sequence],
+        heads: usize,
+    ) -> Tensor<2> {
+        match self.path {
+            Path::Kernels => {
+                let [_, columns] = query.dims();
+                let (query, key, value) = (host_now(query), host_now(key), host_now(value));
+                let out = attention::on_host(&query.0, &key.0, &value.0, columns, sequences, heads);
+                self.tensor(out, query.0.len() / columns, columns)
+            }
+            Path::Tensors => attention::on_device(query, key, value, sequences, heads, &self.device),
+        }
+    }
+
+    /// Row indices as a tensor of the device, for selecting rows.
+    pub fn indices(&self, indices: &[usize]) -> Tensor<1, burn::tensor::Int> {
+        attention::indices(indices, &self.device)
+    }
+
+    /// The numbers of a tensor, row-major.
+    ///
+    /// # Errors
+    /// [`Code::DeviceLost`] if the device cannot be read.
+    pub async fn read(&self, tensor: Tensor<2>) -> Result<Vec<f32>> {
+        read(tensor).await
+    }
+
+    /// Lets the device free what is no longer used; called between blocks.
+    pub fn cleanup(&self) {
+        if self.path == Path::Tensors {
+            self.device.memory_cleanup();
+        }
+    }
+
+    fn on_host(&self, x: Tensor<2>, f: impl FnOnce(&mut [f32], usize)) -> Tensor<2> {
+        let (mut data, columns) = host_now(x);
+        f(&mut data, columns);
+        let rows = data.len() / columns;
+        self.tensor(data, rows, columns)
+    }
+}
+
+/// The parameters of a layer normalisation.
+pub struct LayerNorm {
+    /// Scale, one a column.
+    pub gamma: Vec<f32>,
+    /// Shift, one a column.
+    pub beta: Vec<f32>,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// The memory of a CPU tensor and its columns; without a copy when nobody else holds the tensor.
+fn host_now(tensor: Tensor<2>) -> (Vec<f32>, usize) {
+    let [rows, columns] = tensor.dims();
+    let data = tensor.into_data().try_into_vec::<f32>();
+    // The CPU device holds nothing but f32 tensors made by `Compute::tensor`: anything else is a fault here.
+    let data = data.unwrap_or_else(|error| unreachable!("a CPU tensor that is not f32: {error:?}"));
+    debug_assert_eq!(data.len(), rows * columns);
+    (data, columns)
+}
+
+pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let data = tensor.into_data_async().await.map_err(|error| {
+        Error::new(
+            Code::DeviceLost,
+            format!("the device stopped answering while results were read back; choose the CPU or try again ({error})"),
+        )
+    })?;
+    data.try_into_vec::<f32>()
+        .map_err(|error| Error::new(Code::Internal, format!("the device returned something else than f32: {error:?}")))
+}

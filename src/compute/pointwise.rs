@@ -1,0 +1,191 @@
+//! The parts of a forward pass between matrix products, on CPU slices, four lanes at a time.
+
+use wide::f32x4;
+
+/// An activation function, by the name that transformers' `ACT2FN` gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `gelu`: x Φ(x) with the exact error function.
+    Gelu,
+    /// `gelu_new`, `gelu_fast`, `gelu_pytorch_tanh`: the tanh approximation of gelu.
+    GeluTanh,
+    /// `quick_gelu`: x sigmoid(1.702 x).
+    QuickGelu,
+    /// `relu`.
+    Relu,
+    /// `silu`, also called `swish`.
+    Silu,
+    /// `tanh`.
+    Tanh,
+}
+
+/// sqrt(2 / pi), and the cubic coefficient of the tanh approximation (Hendrycks and Gimpel, 2016).
+pub(super) const GELU_TANH: (f32, f32) = (0.797_884_6, 0.044_715);
+/// The slope of `quick_gelu`.
+pub(super) const QUICK_GELU: f32 = 1.702;
+
+impl Activation {
+    /// The activation that a transformers configuration names, or `None` if it is not one of these.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "gelu" | "gelu_python" => Self::Gelu,
+            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" => Self::GeluTanh,
+            "quick_gelu" => Self::QuickGelu,
+            "relu" => Self::Relu,
+            "silu" | "swish" => Self::Silu,
+            "tanh" => Self::Tanh,
+            _ => return None,
+        })
+    }
+
+    /// Applies the activation to every element.
+    pub fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::Gelu => map(values, |x| {
+                x * f32x4::splat(0.5) * (f32x4::ONE + erf(x * f32x4::splat(std::f32::consts::FRAC_1_SQRT_2)))
+            }),
+            Self::GeluTanh => map(values, |x| {
+                let cubic = x + f32x4::splat(GELU_TANH.1) * x * x * x;
+                // 0.5 (1 + tanh u) = sigmoid(2 u).
+                x * sigmoid(f32x4::splat(2.0 * GELU_TANH.0) * cubic)
+            }),
+            Self::QuickGelu => map(values, |x| x * sigmoid(f32x4::splat(QUICK_GELU) * x)),
+            Self::Relu => map(values, |x| x.max(f32x4::ZERO)),
+            Self::Silu => map(values, |x| x * sigmoid(x)),
+            Self::Tanh => values.iter_mut().for_each(|x| *x = x.tanh()),
+        }
+    }
+}
+
+fn map(values: &mut [f32], f: impl Fn(f32x4) -> f32x4) {
+    let (chunks, rest) = values.as_chunks_mut::<4>();
+    for chunk in chunks {
+        *chunk = f(f32x4::new(*chunk)).to_array();
+    }
+    for value in rest {
+        *value = f(f32x4::splat(*value)).to_array()[0];
+    }
+}
+
+fn sigmoid(x: f32x4) -> f32x4 {
+    // Clamped where exp overflows; the result there is 0 or 1 to the last bit.
+    f32x4::ONE / (f32x4::ONE + (-x).min(f32x4::splat(80.0)).exp())
+}
+
+/// The error function within 3e-7: Abramowitz and Stegun, formula 7.1.26.
+fn erf(x: f32x4) -> f32x4 {
+    const P: f32 = 0.327_591_1;
+    const A: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
+    let magnitude = x.abs();
+    let t = f32x4::ONE / (f32x4::ONE + f32x4::splat(P) * magnitude);
+    let polynomial = A.iter().fold(f32x4::ZERO, |sum, &a| sum * t + f32x4::splat(a)) * t;
+    let tail = polynomial * (-(magnitude * magnitude)).max(f32x4::splat(-80.0)).exp();
+    let value = f32x4::ONE - tail;
+    x.simd_lt(f32x4::ZERO).select(-value, value)
+}
+
+/// Layer normalisation of each row of `values` (rows x gamma.len()) in place.
+pub(super) fn layer_norm(values: &mut [f32], gamma: &[f32], beta: &[f32], epsilon: f32) {
+    let n = gamma.len();
+    for row in values.chunks_exact_mut(n) {
+        let mean = sum(row) / n as f32;
+        row.iter_mut().for_each(|x| *x -= mean);
+        let variance = sum_of_squares(row) / n as f32;
+        let scale = 1.0 / (variance + epsilon).sqrt();
+        for ((x, g), b) in row.iter_mut().zip(gamma).zip(beta) {
+            *x = *x * scale * g + b;
+        }
+    }
+}
+
+/// Softmax of one row in place; `f32::NEG_INFINITY` entries become zero.
+pub(super) fn softmax(row: &mut [f32]) {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = f32x4::splat(largest);
+    map(row, |x| (x - largest).max(f32x4::splat(-87.0)).exp());
+    let scale = 1.0 / sum(row);
+    row.iter_mut().for_each(|x| *x *= scale);
+}
+
+fn sum(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<4>();
+    let lanes = chunks.iter().fold(f32x4::ZERO, |sum, &chunk| sum + f32x4::new(chunk));
+    lanes.reduce_add() + rest.iter().sum::<f32>()
+}
+
+fn sum_of_squares(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<4>();
+    let lanes = chunks.iter().fold(f32x4::ZERO, |sum, &chunk| {
+        let x = f32x4::new(chunk);
+        sum + x * x
+    });
+    lanes.reduce_add() + rest.iter().map(|x| x * x).sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Vec<f32> {
+        (-1205..1206).map(|i| i as f32 / 100.0).collect()
+    }
+
+    /// erf by its Taylor series in f64, converged for |x| < 6; +-1 beyond.
+    fn erf_reference(x: f64) -> f64 {
+        if x.abs() > 5.9 {
+            return x.signum();
+        }
+        let (mut term, mut sum) = (x, x);
+        for n in 1..300 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[test]
+    fn activations_equal_their_definitions() {
+        type Reference = fn(f64) -> f64;
+        let cases: [(&str, Reference); 6] = [
+            ("gelu", |x| 0.5 * x * (1.0 + erf_reference(x / 2f64.sqrt()))),
+            ("gelu_new", |x| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())),
+            ("quick_gelu", |x| x / (1.0 + (-1.702 * x).exp())),
+            ("relu", |x| x.max(0.0)),
+            ("silu", |x| x / (1.0 + (-x).exp())),
+            ("tanh", f64::tanh),
+        ];
+        for (name, reference) in cases {
+            let mut values = grid();
+            Activation::from_name(name).unwrap().apply(&mut values);
+            for (x, y) in grid().into_iter().zip(values) {
+                let expected = reference(f64::from(x));
+                // The erf formula is within 3e-7 and multiplies |x| / 2; exp rounds to a few ulp.
+                assert!((f64::from(y) - expected).abs() < 1e-6 + 4e-7 * f64::from(x.abs()), "{name}({x}) = {y}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_sums_to_one_and_ignores_masked_entries() {
+        let mut row: Vec<f32> = (0..11).map(|i| i as f32 * 3.0 - 20.0).collect();
+        row[4] = f32::NEG_INFINITY;
+        let exact: Vec<f64> = row.iter().map(|&x| f64::from(x).exp()).collect();
+        let total: f64 = exact.iter().sum();
+        softmax(&mut row);
+        for (got, expected) in row.iter().zip(exact) {
+            assert!((f64::from(*got) - expected / total).abs() < 1e-6);
+        }
+        assert!(row[4] < 1e-30);
+    }
+
+    #[test]
+    fn layer_norm_has_the_mean_and_variance_it_promises() {
+        let mut rows: Vec<f32> = (0..30).map(|i| ((i * 37) % 23) as f32).collect();
+        layer_norm(&mut rows, &[2.0; 10], &[1.0; 10], 0.0);
+        for row in rows.chunks_exact(10) {
+            let mean = row.iter().sum::<f32>() / 10.0;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 10.0;
+            assert!((mean - 1.0).abs() < 1e-5 && (variance - 4.0).abs() < 1e-4);
+        }
+    }
+}

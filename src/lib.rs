@@ -1,0 +1,18 @@
+//! Merging LoRA adapters with IterIS, in the browser.
+//!
+//! Reading order: [`linear`] is the one interface between models and merging; [`model`] are the families
+//! that call it; [`merge`] are the methods behind it. [`batch`] lays samples out as rows, [`compute`] does
+//! the arithmetic on a device, [`io`] and [`adapter`] read and write files, [`compare`] holds merged
+//! models against each other, [`report`] is what a merge says of itself. The only file that knows of
+//! JavaScript is `wasm.rs`.
+
+pub mod adapter;
+pub mod batch;
+pub mod compute;
+pub mod error;
+pub mod io;
+pub mod linear;
+pub mod model;
+pub mod progress;
+pub mod merge;
+pub mod report;

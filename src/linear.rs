@@ -1,0 +1,266 @@
+//! The one interface between model families and merging: the linear layers that an adapter may target.
+//!
+//! A family writes its forward pass once, over a stack of lanes, and calls its targetable layers through
+//! [`Lanes::group`] (several layers that share an input) or [`Lanes::linear`]. It knows nothing of
+//! adapters. What a lane computes, which Gram matrices are summed and how a layer is solved is decided
+//! behind [`Hook`], by a merge method or a comparison. A lane is one task's samples under one variant of
+//! the model: variant 0 is the base with the task's own adapter, the others are what it is held against
+//! (the merged model so far, the linear average, …).
+//!
+//! The hazard here is order: a layer may be solved only when every micro-batch has delivered its
+//! features, and no micro-batch may go on before. [`Lanes::group`] is that meeting point.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    future::poll_fn,
+    ops::Range,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+use async_trait::async_trait;
+use burn::tensor::Tensor;
+
+use crate::{
+    batch::{Rows, Stack},
+    compute::{Bias, Compute, Features, Stage, Weight, squares},
+    error::Result,
+};
+
+/// A linear layer of the base model, y = x W^T + bias.
+pub struct Linear {
+    /// Its module path in the family's own naming, e.g. `encoder.layer.0.attention.self.query`.
+    pub name: String,
+    /// W0 on the device.
+    pub weight: Weight,
+    /// The bias, if the layer has one.
+    pub bias: Option<Bias>,
+    /// W0 (d_out x d_in, row-major) in memory, kept where a merge needs its norm.
+    pub host: Option<Rc<Vec<f32>>>,
+}
+
+/// What an adapter adds to a layer's weight, on the device.
+pub enum Delta {
+    /// B A with the scaling inside B.
+    Factors {
+        /// A (r x d_in)
+        a: Weight,
+        /// B (d_out x r)
+        b: Weight,
+    },
+    /// A dense (d_out x d_in) matrix.
+    Dense(Weight),
+}
+
+impl Delta {
+    /// `x[rows] D^T`.
+    pub fn apply(&self, x: &Features, rows: Range<usize>) -> Features {
+        match self {
+            Self::Factors { a, b } => {
+                let low = x.project(rows, a);
+                low.project(low.all(), b)
+            }
+            Self::Dense(weight) => x.project(rows, weight),
+        }
+    }
+
+    /// Multiplications and additions for one row.
+    fn operations(&self) -> usize {
+        let product = |w: &Weight| 2 * w.d_in() * w.d_out();
+        match self {
+            Self::Factors { a, b } => product(a) + product(b),
+            Self::Dense(weight) => product(weight),
+        }
+    }
+}
+
+/// One micro-batch's features at a linear group.
+pub struct Group<'a> {
+    /// The layers that share the input.
+    pub layers: &'a [&'a Linear],
+    /// Their common input, all lanes.
+    pub input: &'a Features,
+    /// W0 x (+ D_i x for variant 0), all lanes, without bias; one a layer.
+    pub outputs: &'a [Features],
+    stack: &'a Stack<'a>,
+    rows: Rows,
+}
+
+impl Group<'_> {
+    /// The rows of a lane; empty if this micro-batch has no samples of the task.
+    pub fn lane(&self, task: usize, variant: usize) -> Range<usize> {
+        self.stack.lane(self.rows, task, variant)
+    }
+}
+
+/// What decides at a linear group: a merge method while it solves, or a comparison.
+#[async_trait(?Send)]
+pub trait Hook {
+    /// How many variants of the model run side by side.
+    fn variants(&self) -> usize;
+    /// How many tasks there are.
+    fn tasks(&self) -> usize;
+    /// What a lane adds to a layer; asked for variant 0 before, for the others after [`solve`](Self::solve).
+    fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>>;
+    /// Takes what is needed from one micro-batch's features, before any other lane's output is known.
+    async fn collect(&self, _group: &Group<'_>) -> Result<()> {
+        Ok(())
+    }
+    /// Called once a group when every micro-batch has been collected.
+    async fn solve(&self, _layers: &[&Linear]) -> Result<()> {
+        Ok(())
+    }
+    /// Looks at one micro-batch again when its group is solved.
+    async fn measure(&self, _group: &Group<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The lanes of one forward pass.
+pub struct Lanes<'a> {
+    compute: &'a Compute,
+    hook: &'a dyn Hook,
+    targeted: &'a BTreeSet<String>,
+    meeting: Meeting,
+}
+
+impl<'a> Lanes<'a> {
+    /// Lanes for a pass of `micro_batches` that run concurrently; `targeted` names the layers (in the
+    /// family's naming) at which lanes differ.
+    pub fn new(compute: &'a Compute, hook: &'a dyn Hook, targeted: &'a BTreeSet<String>, micro_batches: usize) -> Self {
+        Self { compute, hook, targeted, meeting: Meeting::new(micro_batches) }
+    }
+
+    /// The device of this pass.
+    pub const fn compute(&self) -> &'a Compute {
+        self.compute
+    }
+
+    /// One layer with an input of its own. See [`group`](Self::group).
+    ///
+    /// # Errors
+    /// As [`group`](Self::group).
+    pub async fn linear(&self, stack: &Stack<'_>, rows: Rows, layer: &Linear, x: Tensor<2>) -> Result<Tensor<2>> {
+        let [y] = self.group(stack, rows, [layer], x).await?;
+        Ok(y)
+    }
+
+    /// The outputs of `layers` for their common input `x` (rows of all lanes x d_in), each
+    /// (rows x d_out), every lane under its own delta.
+    ///
+    /// # Errors
+    /// Whatever the merge method reports, and a device that cannot be read.
+    pub async fn group<const N: usize>(
+        &self,
+        stack: &Stack<'_>,
+        rows: Rows,
+        layers: [&Linear; N],
+        x: Tensor<2>,
+    ) -> Result<[Tensor<2>; N]> {
+        let input = self.compute.features(x);
+        let mut outputs = layers.map(|layer| self.project(&input, &layer.weight));
+        let differs = layers.iter().any(|layer| self.targeted.contains(&layer.name));
+        if differs {
+            self.add_deltas(stack, rows, &layers, &input, &mut outputs, 0..1);
+            let group = Group { layers: &layers, input: &input, outputs: &outputs, stack, rows };
+            self.hook.collect(&group).await?;
+            self.meeting.arrive(async || self.hook.solve(&layers).await).await?;
+            self.add_deltas(stack, rows, &layers, &input, &mut outputs, 1..stack.variants());
+            self.hook.measure(&Group { layers: &layers, input: &input, outputs: &outputs, stack, rows }).await?;
+        }
+        let mut outputs = outputs.into_iter();
+        Ok(layers.map(|layer| {
+            let Some(mut output) = outputs.next() else { unreachable!("one output a layer") };
+            if let Some(bias) = &layer.bias {
+                output.add_bias(bias);
+            }
+            self.compute.tensor_of(output)
+        }))
+    }
+
+    fn project(&self, input: &Features, weight: &Weight) -> Features {
+        let operations = 2 * input.rows() * weight.d_in() * weight.d_out();
+        self.compute.meter.add_operations(Stage::Forward, operations as f64);
+        input.project(input.all(), weight)
+    }
+
+    fn add_deltas(
+        &self,
+        stack: &Stack<'_>,
+        rows: Rows,
+        layers: &[&Linear],
+        input: &Features,
+        outputs: &mut [Features],
+        variants: Range<usize>,
+    ) {
+        for (layer, output) in layers.iter().zip(outputs) {
+            for (task, variant) in variants.clone().flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v))) {
+                let lane = stack.lane(rows, task, variant);
+                if lane.is_empty() {
+                    continue;
+                }
+                if let Some(delta) = self.hook.delta(&layer.name, task, variant) {
+                    let operations = delta.operations() * lane.len();
+                    self.compute.meter.add_operations(Stage::Forward, operations as f64);
+                    output.add_to_rows(lane.clone(), delta.apply(input, lane));
+                }
+            }
+        }
+    }
+}
+
+/// `||W0 + s B A||_F^2` from r x r products and one pass over W0; factors are (d_out x r) and (r x d_in),
+/// the scaling inside B. No adapter (`None`) gives `||W0||_F^2`.
+pub fn adapted_weight_norm(w0: &[f32], factors: Option<(&[f32], &[f32], usize)>) -> f64 {
+    use crate::compute::gemm::{Part, View, multiply};
+    let base = squares(w0);
+    let Some((a, b, rank)) = factors.filter(|f| f.2 > 0) else { return base };
+    let (d_in, d_out) = (a.len() / rank, b.len() / rank);
+    let (a, b) = (View::new(a, rank, d_in), View::new(b, d_out, rank));
+    // <W0, BA> = <B^T W0, A>;  ||BA||^2 = <B^T B, A A^T>.
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let mut image = vec![0.0; rank * d_in];
+    multiply(b.transposed(), View::new(w0, d_out, d_in), 1.0, Part::Full, &mut image, d_in);
+    let wide: Vec<f64> = a.elements().map(f64::from).collect();
+    let (mut bb, mut aa) = (vec![0.0; rank * rank], vec![0.0; rank * rank]);
+    multiply(b.transposed(), b, 1.0, Part::Full, &mut bb, rank);
+    multiply(a, a.transposed(), 1.0, Part::Full, &mut aa, rank);
+    base + 2.0 * dot(&image, &wide) + dot(&bb, &aa)
+}
+
+/// Where concurrent micro-batches wait for each other.
+struct Meeting {
+    parties: usize,
+    arrived: Cell<usize>,
+    held: Cell<usize>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Meeting {
+    const fn new(parties: usize) -> Self {
+        Self { parties, arrived: Cell::new(0), held: Cell::new(0), waiting: RefCell::new(Vec::new()) }
+    }
+
+    /// Waits until every party has arrived; the last one does `work` before all go on.
+    async fn arrive(&self, work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+        let meeting = self.held.get();
+        self.arrived.set(self.arrived.get() + 1);
+        if self.arrived.get() == self.parties {
+            work().await?;
+            self.arrived.set(0);
+            self.held.set(meeting + 1);
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        } else {
+            poll_fn(|context| {
+                if self.held.get() != meeting {
+                    return Poll::Ready(());
+                }
+                self.waiting.borrow_mut().push(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Sums over calibration samples at one linear group: all that solving needs to know of the features.
+//!
+//! They are values that add up, so that samples may be cut into micro-batches in any way (or collected
+//! by several workers) and the sums of all be solved at once. All sums are in f64.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use crate::{
+    compute::{Stage, accumulate_product, gemm::Part},
+    error::Result,
+    linear::{Delta, Group, Linear},
+    merge::{Target, Work},
+};
+
+/// The sums of one group.
+pub struct GroupStatistics {
+    /// Columns of the common input.
+    pub d_in: usize,
+    /// One a task.
+    pub tasks: Vec<TaskStatistics>,
+}
+
+/// The sums of one task.
+pub struct TaskStatistics {
+    /// Xt^T Xt (d_in x d_in), lower triangle.
+    pub gram: Vec<f64>,
+    /// Xt^T X (d_in x d_in); empty where no member needs it, or where X = Xt and it is the Gram matrix.
+    pub cross: Vec<f64>,
+    /// One a member of the group.
+    pub members: Vec<MemberStatistics>,
+}
+
+/// The sums of one task at one layer of the group.
+pub struct MemberStatistics {
+    /// A (X^T Xt) (rank x d_in); empty without a delta, or where `cross` is used whole.
+    pub projected: Vec<f64>,
+    /// ||X (W0 + D)^T||_F^2
+    pub output_norm: f64,
+}
+
+impl GroupStatistics {
+    /// Zero sums for the layers of a group; `same_features` says that X = Xt (one variant runs).
+    pub fn new(work: &Work<'_>, layers: &[&Linear], d_in: usize, same_features: bool) -> Self {
+        let full = work.options.target == Target::Full;
+        let tasks = work.tasks.iter().map(|task| {
+            let rank = |layer: &&Linear| task.deltas.get(&layer.name).map_or(0, |factors| factors.rank);
+            let cross = !same_features && (full || layers.iter().any(|layer| rank(layer) > 0));
+            TaskStatistics {
+                gram: vec![0.0; d_in * d_in],
+                cross: if cross { vec![0.0; d_in * d_in] } else { Vec::new() },
+                members: layers
+                    .iter()
+                    .map(|layer| MemberStatistics {
+                        projected: if full { Vec::new() } else { vec![0.0; rank(layer) * d_in] },
+                        output_norm: 0.0,
+                    })
+                    .collect(),
+            }
+        });
+        Self { d_in, tasks: tasks.collect() }
+    }
+
+    /// Adds one micro-batch's features; `merged_variant` is the variant whose features are Xt.
+    ///
+    /// # Errors
+    /// If the device cannot be read.
+    pub async fn collect(
+        &mut self,
+        work: &Work<'_>,
+        deltas: &[BTreeMap<String, Rc<Delta>>],
+        group: &Group<'_>,
+        merged_variant: usize,
+    ) -> Result<()> {
+        let d_in = self.d_in;
+        for (task, sums) in self.tasks.iter_mut().enumerate() {
+            let (own, merged) = (group.lane(task, 0), group.lane(task, merged_variant));
+            if own.is_empty() {
+                continue;
+            }
+            let (x, xt) = ((group.input, own.clone()), (group.input, merged));
+            let rows = own.len();
+            let count = |operations: usize| work.compute.meter.add_operations(Stage::Gram, operations as f64);
+            accumulate_product(xt.clone(), xt.clone(), Part::Lower, &mut sums.gram).await?;
+            count(rows * d_in * d_in);
+            if !sums.cross.is_empty() {
+                accumulate_product(xt.clone(), x, Part::Full, &mut sums.cross).await?;
+                count(2 * rows * d_in * d_in);
+            }
+            for ((layer, output), member) in group.layers.iter().zip(group.outputs).zip(&mut sums.members) {
+                member.output_norm += output.sum_of_squares(own.clone()).await?;
+                if let Some(Delta::Factors { a, .. }) = deltas[task].get(&layer.name).map(Rc::as_ref)
+                    && !member.projected.is_empty()
+                {
+                    let low = group.input.project(own.clone(), a);
+                    accumulate_product((&low, low.all()), xt.clone(), Part::Full, &mut member.projected).await?;
+                    count(4 * rows * d_in * a.d_out());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the sums of other samples.
+    pub fn add(&mut self, other: &Self) {
+        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
+            add(&mut task.gram, &other.gram);
+            add(&mut task.cross, &other.cross);
+            for (member, other) in task.members.iter_mut().zip(&other.members) {
+                add(&mut member.projected, &other.projected);
+                member.output_norm += other.output_norm;
+            }
+        }
+    }
+}
+
+impl TaskStatistics {
+    /// ||Xt^T Xt||_F from the lower triangle.
+    pub fn gram_norm(&self, d_in: usize) -> f64 {
+        let mut sum = 0.0;
+        for (i, row) in self.gram.chunks_exact(d_in).enumerate() {
+            sum += 2.0 * row[..i].iter().map(|x| x * x).sum::<f64>() + row[i] * row[i];
+        }
+        sum.sqrt()
+    }
+
+    /// ||Xt^T X||_F
+    pub fn cross_norm(&self, d_in: usize) -> f64 {
+        if self.cross.is_empty() {
+            return self.gram_norm(d_in);
+        }
+        self.cross.iter().map(|x| x * x).sum::<f64>().sqrt()
+    }
+}

@@ -1,0 +1,275 @@
+//! Writing what a merge found: a PEFT adapter or a merged base model, heads, and the report.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::{Factors, Merged, OutputKind, Solution, Work, work::ReadAdapter};
+use crate::{
+    adapter::{Adapter, CONFIG_FILE, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets},
+    compute::Stage,
+    error::{Code, Error, Result},
+    io::{FileDigest, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize},
+    progress::Progress,
+    report::{AdapterReport, InputReport, LayerReport, MergeReport, Operations, SamplesReport, peak_bytes},
+};
+
+/// The name of the report.
+const REPORT_FILE: &str = "merge_report.json";
+
+/// Writes everything; see [`super::merge`].
+pub(super) async fn write(
+    work: &Work<'_>,
+    merged: Merged,
+    adapters: &[ReadAdapter],
+    sink: &mut dyn Sink,
+) -> Result<MergeReport> {
+    let start = work.compute.meter.elapsed();
+    let event = |layer: &str, done| Progress {
+        stage: "write",
+        layer: layer.to_owned(),
+        done,
+        total: 3,
+        seconds: work.compute.meter.elapsed(),
+    };
+    work.observer.progress(event("hashing the inputs", 0)).await?;
+    let base = InputReport { name: work.model.folder.label().to_owned(), files: work.model.folder.sha256().await? };
+    work.observer.progress(event("the result", 1)).await?;
+    let Merged { solutions, mut layers } = merged;
+    let mut notes = Vec::new();
+    let mut sink = Digesting { sink, files: Vec::new() };
+    match work.options.output {
+        OutputKind::Adapter => write_adapter(work, solutions, &mut layers, adapters, &mut notes, &mut sink).await?,
+        OutputKind::Base => write_base(work, solutions, &mut sink).await?,
+    }
+    for read in adapters {
+        write_heads(&read.adapter, work.options.dtype, &mut sink).await?;
+    }
+    for read in adapters {
+        if let Some(samples) = read.samples.as_ref().filter(|samples| samples.truncated > 0) {
+            notes.push(format!(
+                "{}: {} of {} samples were longer than {} tokens and were cut",
+                read.adapter.name,
+                samples.truncated,
+                samples.samples.len(),
+                work.options.max_length.unwrap_or_else(|| work.model.family.facts().max_length),
+            ));
+        }
+    }
+    work.observer.progress(event("the report", 2)).await?;
+    work.compute.meter.add_since(Stage::Write, start);
+    let report = MergeReport {
+        version: 1,
+        created_by: format!("iteris-web {}", env!("CARGO_PKG_VERSION")),
+        options: work.options.clone(),
+        device: work.compute.name().to_owned(),
+        base,
+        adapters: adapters.iter().map(adapter_report).collect(),
+        layers,
+        seconds: (&work.compute.meter).into(),
+        operations: Operations {
+            forward: work.compute.meter.operations(Stage::Forward),
+            gram: work.compute.meter.operations(Stage::Gram),
+        },
+        peak_bytes: peak_bytes(),
+        notes,
+        output: sink.digests(),
+    };
+    let text = json(&report)?;
+    sink.write(REPORT_FILE, &text).await?;
+    Ok(report)
+}
+
+async fn write_adapter(
+    work: &Work<'_>,
+    solutions: BTreeMap<String, Solution>,
+    layers: &mut [LayerReport],
+    adapters: &[ReadAdapter],
+    notes: &mut Vec<String>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    // The exact rank of a sum of the adapters, which is what a dense solution is cut to by default.
+    let exact = work.modules.iter().map(|module| {
+        work.tasks.iter().filter_map(|task| task.deltas.get(&module.name)).map(|factors| factors.rank).sum()
+    });
+    let exact: usize = exact.max().unwrap_or(1);
+    let mut found: BTreeMap<String, Factors> = BTreeMap::new();
+    for (name, solution) in solutions {
+        let (factors, kept) = solution.factors(work.options.rank, exact);
+        if let Some(layer) = layers.iter_mut().find(|layer| layer.module == name) {
+            layer.rank = factors.rank;
+            layer.energy_kept = Some(kept);
+        }
+        found.insert(name, factors);
+    }
+    // One rank for all modules, so that programs which know no `rank_pattern` load the adapter too.
+    let rank = found.values().map(|factors| factors.rank).max().unwrap_or(1);
+    if found.values().any(|factors| factors.rank < rank) {
+        notes.push(format!("modules of a smaller rank are filled with zeros up to rank {rank}, so that all have one rank"));
+    }
+    let prefix = name_prefix(work, adapters);
+    let modules: BTreeMap<String, Lora> = found
+        .into_iter()
+        .map(|(name, factors)| {
+            let Factors { a, b, rank, d_out, d_in } = factors.padded(rank);
+            (format!("{prefix}{name}"), Lora { a, b, rank, d_in, d_out, scaling: 1.0 })
+        })
+        .collect();
+
+    let all: Vec<String> = work.model.family.modules().iter().map(|module| format!("{prefix}{}", module.name)).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let names: Vec<&str> = modules.keys().map(String::as_str).collect();
+    let ranks = modules.keys().map(|name| (name.clone(), rank)).collect();
+    let read: Vec<&Adapter> = adapters.iter().map(|read| &read.adapter).collect();
+    let config = merged_config(&read, &ranks, &suffix_targets(&names, &all));
+    let weights = serialize(&adapter_tensors(&modules), work.options.dtype, &metadata())?;
+    sink.write(CONFIG_FILE, &json(&config)?).await?;
+    sink.write(WEIGHTS_FILE, &weights).await
+}
+
+/// The prefix that the first adapter's module names have before the model's own.
+fn name_prefix(work: &Work<'_>, adapters: &[ReadAdapter]) -> String {
+    let first = adapters.first().and_then(|read| read.adapter.modules.keys().next());
+    first.map_or_else(String::new, |path| {
+        let name = work.model.family.canonical(path);
+        path[..path.len() - name.len()].to_owned()
+    })
+}
+
+async fn write_base(work: &Work<'_>, solutions: BTreeMap<String, Solution>, sink: &mut dyn Sink) -> Result<()> {
+    let checkpoint = &work.model.checkpoint;
+    let mut config = work.model.config.clone();
+    if let Some(fields) = config.as_object_mut() {
+        let dtype = if work.options.dtype == OutDtype::F16 { "float16" } else { "float32" };
+        for name in ["torch_dtype", "dtype"] {
+            if fields.contains_key(name) {
+                fields.insert(name.to_owned(), dtype.into());
+            }
+        }
+    }
+    sink.write("config.json", &json(&config)?).await?;
+    let floats = |info: &crate::io::TensorInfo| matches!(format!("{:?}", info.dtype).as_bytes(), [b'F', ..] | [b'B', b'F', ..]);
+    let entries = checkpoint.infos().map(|info| {
+        let dtype = if floats(info) { work.options.dtype.into() } else { info.dtype };
+        (info.name.clone(), dtype, info.shape.clone())
+    });
+    let header = StreamHeader::new(entries, &metadata())?;
+    let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
+    let deltas: BTreeMap<&str, &Solution> = work
+        .modules
+        .iter()
+        .filter_map(|module| Some((module.key.as_str(), solutions.get(&module.name)?)))
+        .collect();
+    let mut writer = StreamWriter::begin(sink, "model.safetensors", header).await?;
+    for name in order {
+        let info = checkpoint.require(&name)?;
+        if !floats(info) {
+            writer.write(&name, &checkpoint.bytes(&name).await?).await?;
+            continue;
+        }
+        let mut data = checkpoint.f32(&name).await?;
+        if let Some(solution) = deltas.get(name.as_str()) {
+            let delta = match solution {
+                Solution::Factors(factors) => factors.dense(),
+                Solution::Dense { data, .. } => data.clone(),
+            };
+            data.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
+        }
+        writer.write(&name, &encode(&name, &data, work.options.dtype)?).await?;
+    }
+    writer.finish()
+}
+
+/// `heads/<adapter>.safetensors` with the tensors under their names in the base model, and the labels.
+async fn write_heads(adapter: &Adapter, dtype: OutDtype, sink: &mut dyn Sink) -> Result<()> {
+    let stem = format!("heads/{}", file_name(&adapter.name));
+    if !adapter.heads.is_empty() {
+        let tensors: Vec<OutTensor> = adapter
+            .heads
+            .iter()
+            .map(|(name, head)| OutTensor { name: name.clone(), shape: head.shape.clone(), data: head.data.clone() })
+            .collect();
+        sink.write(&format!("{stem}.safetensors"), &serialize(&tensors, dtype, &metadata())?).await?;
+    }
+    if let Some(labels) = &adapter.labels {
+        sink.write(&format!("{stem}.labels.json"), &json(labels)?).await?;
+    }
+    Ok(())
+}
+
+/// A name that is a file name everywhere.
+fn file_name(name: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ') { c } else { '-' };
+    let name: String = name.chars().map(safe).collect();
+    let trimmed = name.trim_matches(['.', ' ']);
+    if trimmed.is_empty() { "adapter".into() } else { trimmed.to_owned() }
+}
+
+fn adapter_report(read: &ReadAdapter) -> AdapterReport {
+    AdapterReport {
+        name: read.adapter.name.clone(),
+        weight: read.weight,
+        rank: read.adapter.modules.values().map(|lora| lora.rank).max().unwrap_or(0),
+        files: read.files.clone(),
+        samples: read.samples.as_ref().map(|samples| {
+            let mut hash = Sha256::new();
+            for sample in &samples.samples {
+                hash.update((sample.ids.len() as u32).to_le_bytes());
+                sample.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            }
+            SamplesReport {
+                source: samples.source.clone(),
+                count: samples.samples.len(),
+                truncated: samples.truncated,
+                tokens: samples.samples.iter().map(|sample| sample.ids.len()).sum(),
+                sha256: hex(&hash.finalize()),
+            }
+        }),
+    }
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::new(Code::Internal, format!("a result cannot be written as JSON: {error}")))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A sink that hashes what passes through it.
+struct Digesting<'a> {
+    sink: &'a mut dyn Sink,
+    files: Vec<(String, u64, Sha256)>,
+}
+
+impl Digesting<'_> {
+    fn digests(&self) -> Vec<FileDigest> {
+        let digest = |(name, bytes, hash): &(String, u64, Sha256)| FileDigest {
+            name: name.clone(),
+            bytes: *bytes,
+            sha256: hex(&hash.clone().finalize()),
+        };
+        self.files.iter().map(digest).collect()
+    }
+}
+
+#[async_trait::async_trait(?Send)]
+impl Sink for Digesting<'_> {
+    async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        if self.files.last().is_none_or(|(name, ..)| name != file) {
+            self.files.push((file.to_owned(), 0, Sha256::new()));
+        }
+        if let Some((_, count, hash)) = self.files.last_mut() {
+            *count += bytes.len() as u64;
+            hash.update(bytes);
+        }
+        self.sink.write(file, bytes).await
+    }
+}

@@ -1,0 +1,288 @@
+//! Base models: opening one, and running blocks of a family over stacks of lanes.
+//!
+//! A family is one file beside this one and one line in [`open`]. It reads its checkpoint block by
+//! block, so that a pass holds one block's weights and the lanes' hidden states and nothing else, and it
+//! calls every layer that an adapter may target through [`crate::linear`].
+
+mod bert;
+mod load;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use async_trait::async_trait;
+use burn::tensor::Tensor;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use self::load::Loader;
+use crate::{
+    adapter::HeadTensor,
+    batch::{Batch, Stack},
+    compute::{Compute, Stage},
+    error::{Code, Error, Result},
+    io::{Checkpoint, Folder},
+    linear::{Hook, Lanes, Linear},
+    progress::{Observer, Progress},
+};
+
+/// Heads of one task (`modules_to_save`), by tensor name in the base model.
+pub type Heads = BTreeMap<String, HeadTensor>;
+
+/// A layer that adapters may target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Its name in the family's naming, e.g. `encoder.layer.0.attention.self.query`.
+    pub name: String,
+    /// The checkpoint's key of its weight.
+    pub key: String,
+    /// Outputs.
+    pub d_out: usize,
+    /// Inputs.
+    pub d_in: usize,
+    /// The block it is in.
+    pub block: usize,
+}
+
+/// What a person wants to know of a base model before merging.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelFacts {
+    /// The family, e.g. `bert`.
+    pub family: String,
+    /// The architecture that the configuration names.
+    pub architecture: String,
+    /// Numbers in the checkpoint.
+    pub parameters: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// The longest sample in tokens.
+    pub max_length: usize,
+    /// Token ids below this one.
+    pub vocab_size: usize,
+    /// Element type of most weights.
+    pub dtype: String,
+    /// Bytes of the weight files.
+    pub bytes: u64,
+    /// Whether there is a `tokenizer.json`.
+    pub has_tokenizer: bool,
+    /// Whether the checkpoint has what a classifier needs before its head.
+    pub has_pooler: bool,
+}
+
+/// A model family over one checkpoint.
+#[async_trait(?Send)]
+pub trait Family {
+    /// Its facts, but for those that the files alone tell.
+    fn facts(&self) -> ModelFacts;
+    /// Every layer that an adapter may target, in the order of the forward pass.
+    fn modules(&self) -> &[Module];
+    /// How many blocks a forward pass has.
+    fn blocks(&self) -> usize;
+    /// The token id of padding.
+    fn pad_id(&self) -> u32;
+    /// The family's name for a module path of an adapter, which may carry a prefix of the class it was
+    /// trained with.
+    fn canonical<'a>(&self, module: &'a str) -> &'a str;
+    /// Whether a head is one that only follows the model's features (a classifier), so that merging may
+    /// ignore it.
+    fn is_readout(&self, head: &str) -> bool;
+    /// The state that enters block 0, (rows x hidden), before lanes differ.
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<Tensor<2>>;
+    /// Reads one block. `heads` are the task's own tensors, where one task alone is run.
+    async fn load(&self, loader: &Loader<'_>, block: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>>;
+    /// Names of the head's weight and bias in a checkpoint or an adapter, in the order they are looked for.
+    fn readouts(&self) -> &'static [&'static str];
+}
+
+/// One block's weights and the computation on them.
+#[async_trait(?Send)]
+pub trait Block {
+    /// The state after the block.
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: Tensor<2>) -> Result<Tensor<2>>;
+    /// The layers that adapters may target.
+    fn linears(&self) -> Vec<&Linear>;
+}
+
+/// An opened base model.
+pub struct Model {
+    /// The family's view of it.
+    pub family: Box<dyn Family>,
+    /// Its tensors.
+    pub checkpoint: Checkpoint,
+    /// Its files.
+    pub folder: Folder,
+    /// `config.json`.
+    pub config: Value,
+    /// Blocks kept between passes, for models that fit the memory several times over.
+    kept: RefCell<BTreeMap<usize, Rc<dyn Block>>>,
+}
+
+/// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.
+const KEEP_BYTES: usize = 768 << 20;
+
+/// Opens the base model in a folder: `config.json` and its safetensors.
+///
+/// # Errors
+/// [`Code::Missing`] without a configuration or weights, [`Code::ModelUnsupported`] for a family that is
+/// not here, and whatever is wrong with the files.
+pub async fn open(folder: Folder) -> Result<Model> {
+    let config: Value = folder.read_json("config.json").await?.ok_or_else(|| {
+        Error::new(
+            Code::Missing,
+            format!("{}: no config.json; drop the whole folder of the base model as it was downloaded", folder.label()),
+        )
+    })?;
+    let checkpoint = Checkpoint::open(&folder, "model").await?;
+    let kind = config.get("model_type").and_then(Value::as_str).unwrap_or("");
+    let family: Box<dyn Family> = match kind {
+        "bert" => Box::new(bert::Bert::new(&config, &checkpoint)?),
+        other => {
+            return Err(Error::new(
+                Code::ModelUnsupported,
+                format!(
+                    "{}: config.json says model_type \"{other}\"; supported: bert",
+                    folder.label()
+                ),
+            ));
+        }
+    };
+    Ok(Model { family, checkpoint, folder, config, kept: RefCell::default() })
+}
+
+impl Model {
+    /// What a person wants to know of it.
+    pub fn facts(&self) -> ModelFacts {
+        let mut by_type: BTreeMap<String, usize> = BTreeMap::new();
+        let mut parameters = 0;
+        for info in self.checkpoint.infos() {
+            parameters += info.elements();
+            *by_type.entry(format!("{:?}", info.dtype)).or_default() += info.elements();
+        }
+        let dtype = by_type.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name);
+        ModelFacts {
+            parameters,
+            dtype: dtype.unwrap_or_default(),
+            bytes: self.checkpoint.file_bytes(),
+            has_tokenizer: self.folder.find("tokenizer.json").is_some(),
+            ..self.family.facts()
+        }
+    }
+
+    /// The module of that name in the family's naming.
+    pub fn module(&self, canonical: &str) -> Option<&Module> {
+        self.family.modules().iter().find(|m| m.name == canonical)
+    }
+
+    /// Runs the micro-batches through blocks `0..until` under `hook`; the state that results of each.
+    ///
+    /// Lanes split at the first block with a layer in `targeted`; before it there is one copy.
+    ///
+    /// # Errors
+    /// Whatever reading weights, the hook or the device reports, and cancellation.
+    pub async fn run(&self, pass: &Pass<'_>, batches: &[Batch], hook: &dyn Hook) -> Result<Vec<(Tensor<2>, usize)>> {
+        let compute = pass.compute;
+        let keep_host = pass.keep_host.then_some(pass.targeted);
+        let loader = Loader { checkpoint: &self.checkpoint, compute, keep_host };
+        let lanes = Lanes::new(compute, hook, pass.targeted, batches.len());
+        let mut states = Vec::with_capacity(batches.len());
+        for batch in batches {
+            states.push(self.family.embed(&loader, batch).await?);
+        }
+        let mut variants = 1;
+        for index in 0..pass.until {
+            pass.observer
+                .progress(Progress {
+                    stage: pass.steps.stage,
+                    layer: format!("block {} of {}", index + 1, pass.until),
+                    done: pass.steps.done(),
+                    total: pass.steps.total(),
+                    seconds: compute.meter.elapsed(),
+                })
+                .await?;
+            let block = self.block(&loader, index, pass.heads).await?;
+            let differs = block.linears().iter().any(|linear| pass.targeted.contains(&linear.name));
+            if variants < hook.variants() && differs {
+                variants = hook.variants();
+                states = states.into_iter().map(|state: Tensor<2>| state.repeat_dim(0, variants)).collect();
+            }
+            let work = batches.iter().zip(states).map(|(batch, state)| {
+                let (lanes, block) = (&lanes, &block);
+                async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
+            });
+            states = try_join_all(work).await?;
+            compute.cleanup();
+            pass.steps.advance();
+        }
+        Ok(states.into_iter().map(|state| (state, variants)).collect())
+    }
+
+    async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {
+        let own_heads = heads.is_some_and(|h| h.keys().any(|name| !self.family.is_readout(name)));
+        if !own_heads && let Some(block) = self.kept.borrow().get(&index) {
+            return Ok(Rc::clone(block));
+        }
+        let start = loader.compute.meter.elapsed();
+        let block = self.family.load(loader, index, heads).await?;
+        loader.compute.meter.add_since(Stage::Load, start);
+        let bytes: usize = self.family.modules().iter().map(|m| 4 * m.d_in * m.d_out).sum();
+        if !own_heads && bytes <= KEEP_BYTES {
+            self.kept.borrow_mut().insert(index, Rc::clone(&block));
+        }
+        Ok(block)
+    }
+}
+
+/// How a forward pass is to be run.
+pub struct Pass<'a> {
+    /// The device.
+    pub compute: &'a Compute,
+    /// Layers at which lanes differ, in the family's naming.
+    pub targeted: &'a BTreeSet<String>,
+    /// Whether W0 of targeted layers stays in memory beside its device form.
+    pub keep_host: bool,
+    /// Blocks to run.
+    pub until: usize,
+    /// The task's own heads, where one task alone is run.
+    pub heads: Option<&'a Heads>,
+    /// Told of every block.
+    pub observer: &'a dyn Observer,
+    /// Counted a block at a time.
+    pub steps: &'a Steps,
+}
+
+/// How far work of several passes is, in blocks.
+pub struct Steps {
+    stage: &'static str,
+    done: Cell<usize>,
+    total: usize,
+}
+
+impl Steps {
+    /// `total` steps to do; `stage` is what progress events call them.
+    pub const fn new(stage: &'static str, total: usize) -> Self {
+        Self { stage, done: Cell::new(0), total }
+    }
+
+    /// Steps done.
+    pub const fn done(&self) -> usize {
+        self.done.get()
+    }
+
+    /// Steps in all.
+    pub const fn total(&self) -> usize {
+        self.total
+    }
+
+    fn advance(&self) {
+        self.done.set(self.done.get() + 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! What a merge says of itself: `merge_report.json`, enough to repeat it and to judge it.
+
+use serde::Serialize;
+
+use crate::{
+    compute::{Meter, Stage},
+    io::FileDigest,
+    merge::MergeOptions,
+};
+
+/// The report of one merge.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MergeReport {
+    /// The report's own format.
+    pub version: u32,
+    /// The program and its version.
+    pub created_by: String,
+    /// The options, with defaults filled in.
+    pub options: MergeOptions,
+    /// The device: `cpu` or `webgpu`.
+    pub device: String,
+    /// The base model.
+    pub base: InputReport,
+    /// The adapters, in the order given.
+    pub adapters: Vec<AdapterReport>,
+    /// The merged layers, in the order of the forward pass.
+    pub layers: Vec<LayerReport>,
+    /// Where the time went.
+    pub seconds: Seconds,
+    /// Floating-point operations of the forward passes and of the sums over samples.
+    pub operations: Operations,
+    /// The most memory held at once, where it is known.
+    pub peak_bytes: Option<u64>,
+    /// Things the reader should know.
+    pub notes: Vec<String>,
+    /// What was written, but for this report.
+    pub output: Vec<FileDigest>,
+}
+
+/// Files of one input.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InputReport {
+    /// The folder's name.
+    pub name: String,
+    /// Its files with size and SHA-256.
+    pub files: Vec<FileDigest>,
+}
+
+/// One adapter of a merge.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdapterReport {
+    /// Its name.
+    pub name: String,
+    /// The user's weight.
+    pub weight: f64,
+    /// Its largest rank.
+    pub rank: usize,
+    /// Its files with size and SHA-256.
+    pub files: Vec<FileDigest>,
+    /// Its calibration samples, if any were given.
+    pub samples: Option<SamplesReport>,
+}
+
+/// The calibration samples of one adapter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SamplesReport {
+    /// The file they came from.
+    pub source: Option<String>,
+    /// How many.
+    pub count: usize,
+    /// How many were cut to the maximum length.
+    pub truncated: usize,
+    /// Tokens in all.
+    pub tokens: usize,
+    /// SHA-256 of the token ids (little-endian u32, each sample preceded by its length).
+    pub sha256: String,
+}
+
+/// One merged layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerReport {
+    /// The module in the model's naming.
+    pub module: String,
+    /// The rank that was written (or found, for a merged base model).
+    pub rank: usize,
+    /// Share of the squared Frobenius norm of the delta that the written rank keeps.
+    pub energy_kept: Option<f64>,
+    /// Estimated condition number of the matrix that was solved.
+    pub condition: Option<f64>,
+    /// Seconds of the solve.
+    pub seconds: f64,
+    /// One a task.
+    pub tasks: Vec<TaskReport>,
+}
+
+impl LayerReport {
+    /// A layer that was not solved for.
+    pub fn plain(module: &str, rank: usize) -> Self {
+        Self { module: module.to_owned(), rank, energy_kept: None, condition: None, seconds: 0.0, tasks: Vec::new() }
+    }
+}
+
+/// One task at one layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskReport {
+    /// The adapter's name.
+    pub task: String,
+    /// Its weight in the least-squares problem.
+    pub lambda: Option<f64>,
+    /// ||X_i D_i^T - Xt_i D*^T||^2 / ||X_i D_i^T||^2; none where the adapter does not target the layer.
+    pub residual: Option<f64>,
+}
+
+/// Seconds by stage.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Seconds {
+    /// Reading and laying out weights.
+    pub load: f64,
+    /// Forward passes.
+    pub forward: f64,
+    /// Sums over samples.
+    pub gram: f64,
+    /// Solving.
+    pub solve: f64,
+    /// Truncating, encoding, hashing and writing.
+    pub write: f64,
+    /// Everything.
+    pub total: f64,
+}
+
+impl From<&Meter> for Seconds {
+    fn from(meter: &Meter) -> Self {
+        Self {
+            load: meter.seconds(Stage::Load),
+            forward: meter.seconds(Stage::Forward),
+            gram: meter.seconds(Stage::Gram),
+            solve: meter.seconds(Stage::Solve),
+            write: meter.seconds(Stage::Write),
+            total: meter.elapsed(),
+        }
+    }
+}
+
+/// Floating-point operations by stage.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Operations {
+    /// Linear layers of the forward passes.
+    pub forward: f64,
+    /// Sums over samples.
+    pub gram: f64,
+}
+
+/// The most memory this process or module has held, in bytes. WebAssembly's memory never shrinks, so
+/// its size is its peak.
+pub fn peak_bytes() -> Option<u64> {
+    #[cfg(target_arch = "wasm32")]
+    {
+        Some(core::arch::wasm32::memory_size(0) as u64 * 65536)
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+}
