@@ -5,7 +5,7 @@
  * where there is more than one to choose from, and a tie marks all that share it.
  */
 import { html, nothing, type TemplateResult } from "lit-html";
-import { percent, plural } from "./format.ts";
+import { hundredths, plural } from "./format.ts";
 import { problemView } from "./notices.ts";
 import { progressView } from "./progress.ts";
 import type { Comparison, Store } from "./state.ts";
@@ -19,7 +19,6 @@ export interface Cell {
 
 export interface Row {
   task: string;
-  samples: number | undefined;
   cells: Cell[];
 }
 
@@ -59,7 +58,6 @@ export function tableOf(comparison: Pick<Comparison, "variants" | "tasks">): Met
     const rows = comparison.tasks.map(
       (task, index): Row => ({
         task: task.task,
-        samples: task.samples,
         cells: cells(values[index] ?? [], columns),
       }),
     );
@@ -67,7 +65,7 @@ export function tableOf(comparison: Pick<Comparison, "variants" | "tasks">): Met
     tables.push({
       metric,
       rows,
-      mean: rows.length > 1 ? { task: "Mean", samples: undefined, cells: cells(means, columns) } : undefined,
+      mean: rows.length > 1 ? { task: "Mean", cells: cells(means, columns) } : undefined,
     });
   }
   return tables;
@@ -90,22 +88,23 @@ function cells(values: readonly (number | null)[], columns: readonly Column[]): 
 }
 
 const TITLES: Record<Metric, string> = {
-  accuracy: "Right answers",
-  agreement: "Same answer as its own adapter",
+  accuracy: "Right answers, %",
+  agreement: "Same answer as the task’s own adapter, %",
 };
 const TEXTS: Record<Comparison["texts"], string> = {
   "held-out": "on the held-out texts",
-  calibration: "on the calibration samples, for want of held-out texts",
+  calibration: "on its calibration samples, for want of held-out texts",
   mixed: "on held-out texts where there are some, on the calibration samples otherwise",
 };
 
 export function comparisonView(store: Store, comparison: Comparison): TemplateResult {
   const columns = columnsOf(comparison);
   const tables = tableOf(comparison);
+  const total = comparison.tasks.reduce((sum, { samples }) => sum + samples, 0);
   return html`
     <section class="panel" aria-labelledby="comparison-heading">
       <h3 id="comparison-heading">How well it does each task</h3>
-      <p class="muted">Each task ${TEXTS[comparison.texts]}.</p>
+      <p class="muted">Each task ${TEXTS[comparison.texts]}${total > 0 ? `, ${plural(total, "text")} in all` : ""}.</p>
       ${
         tables.length > 0
           ? html`
@@ -147,7 +146,7 @@ function metricBody(
 ): TemplateResult {
   const cellView = ({ value, best }: Cell, column: number): TemplateResult => html`
     <td class="${columns[column]?.merged ? "merged" : ""} ${best ? "best" : ""}">
-      ${best ? html`<strong>${percent(value)}</strong><span class="sr-only"> (best merged)</span>` : percent(value)}
+      ${best ? html`<strong>${hundredths(value)}</strong><span class="sr-only"> (best merged)</span>` : hundredths(value)}
     </td>
   `;
   return html`
@@ -156,7 +155,7 @@ function metricBody(
       ${table.rows.map(
         (row) => html`
           <tr>
-            <th scope="row">${row.task}<span class="count muted">${plural(row.samples ?? 0, "text")}</span></th>
+            <th scope="row">${row.task}</th>
             ${row.cells.map(cellView)}
           </tr>
         `,

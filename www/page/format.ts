@@ -11,6 +11,11 @@ export const count = (value: number): string => whole.format(value);
 /** 22,713,216 → `22.7M`. */
 export const compact = (value: number): string => compactNumber.format(value);
 
+const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: false });
+
+/** A configured number as people write it: `32`, `0.125`, without zeros that say nothing. */
+export const setting = (value: number): string => short.format(value);
+
 /** `1 sample`, `50 samples`. */
 export const plural = (value: number, one: string, many = `${one}s`): string =>
   `${whole.format(value)} ${value === 1 ? one : many}`;
@@ -31,6 +36,9 @@ export function bytes(value: number): string {
 /** A share as `97.1 %`; a dash where there is nothing to show. */
 export const percent = (share: number | null | undefined): string =>
   share === null || share === undefined || !Number.isFinite(share) ? "–" : `${(share * 100).toFixed(1)} %`;
+
+/** The same without the sign, for tables whose heading has it. */
+export const hundredths = (share: number | null | undefined): string => percent(share).replace(" %", "");
 
 /** `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`. */
 export function duration(seconds: number): string {

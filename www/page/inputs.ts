@@ -4,7 +4,7 @@ import { live } from "lit-html/directives/live.js";
 import { repeat } from "lit-html/directives/repeat.js";
 import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
 import { factList, loadable, picker } from "./controls.ts";
-import { bytes, compact, count, list, number, plural } from "./format.ts";
+import { bytes, compact, count, list, plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
 import { giveOpen, outdate, removeAdapter, removeBase } from "./intake.ts";
 import type { Dropped } from "./recognise.ts";
@@ -19,7 +19,7 @@ export function inputs(store: Store): TemplateResult {
       ${base ? baseCard(store, base) : nothing}
       ${zone(store, "base", {
         compact: base !== undefined,
-        title: base ? "Drop another base model, or files it lacks" : "Drop the base model’s folder here",
+        title: base ? "Drop another one, or files it lacks" : "Drop the base model’s folder here",
         hint: "config.json, model.safetensors, tokenizer.json",
         name: "base model",
       })}
@@ -96,7 +96,7 @@ function baseFacts(facts: BaseFacts): TemplateResult {
     ["Heads", count(facts.heads)],
     ["Reads", plural(facts.maxLength, "token")],
     ["Precision", facts.dtype],
-    ["Tokenizer", facts.hasTokenizer ? "tokenizer.json" : "missing"],
+    ["Tokenizer", facts.hasTokenizer ? "yes" : "missing"],
   ]);
 }
 
@@ -144,15 +144,17 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
 }
 
 function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
-  const labels = facts.labels ? ` · ${plural(facts.labels.length, "label")}` : "";
+  const heads = [...new Set(facts.heads.map(({ name }) => name.replace(/\.[^.]*$/, "")))];
+  const labels = facts.labels ? ` with ${plural(facts.labels.length, "label")}` : "";
   return factList([
     ["Rank", facts.ranks.length > 1 ? facts.ranks.join(", ") : String(facts.rank)],
-    ["Alpha", `${number(facts.alpha)} (scaling ${number(facts.scaling)})`],
-    ["Targets", `${list(facts.targets)} · ${plural(facts.modules, "module")}`],
+    ["Alpha", setting(facts.alpha)],
+    ["Scaling", setting(facts.scaling)],
+    ["Targets", `${list(facts.targets)} in ${plural(facts.modules, "module")}`],
     ["Parameters", compact(facts.parameters)],
-    ["Head", facts.heads.length > 0 ? `${facts.heads.map((head) => head.name).join(", ")}${labels}` : "none"],
-    ["Size", `${bytes(fileBytes)} · ${facts.dtype}`],
-    ...(facts.baseName ? [["Trained on", facts.baseName] as [string, string]] : []),
+    ["Head", heads.length > 0 ? `${list(heads)}${labels}` : "none"],
+    ["Size", `${bytes(fileBytes)}, ${facts.dtype}`],
+    ...(facts.baseName ? [["Trained on", facts.baseName] as const] : []),
   ]);
 }
 

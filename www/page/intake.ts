@@ -63,7 +63,7 @@ export async function take(store: Store, files: readonly Dropped[], target: Targ
     });
   }
   for (const group of found.adapters) taken.push(...(await takeAdapter(store, group)));
-  taken.push(...(await takeTexts(store, found.texts)));
+  taken.push(...(await takeTexts(store, found.texts, found.ignored)));
 
   if (taken.length > 0) {
     const rest = found.ignored.length;
@@ -99,7 +99,7 @@ async function takeBase(store: Store, group: Group): Promise<string[]> {
     ) {
       store.notify({
         tone: "info",
-        text: `The base model ${present.name} is here already; it was not added again.`,
+        text: `The base model “${present.name}” is here already; it was not added again.`,
       });
       return [];
     }
@@ -114,7 +114,7 @@ async function takeBase(store: Store, group: Group): Promise<string[]> {
   }
   const name = group.label || "base model";
   inspectBaseInto(store, { name, files: group.files, facts: { status: "reading" } });
-  return [present ? `the base model ${name} in place of ${present.name}` : `the base model ${name}`];
+  return [present ? `the base model “${name}” in place of “${present.name}”` : `the base model “${name}”`];
 }
 
 function inspectBaseInto(store: Store, base: Base): void {
@@ -134,7 +134,7 @@ async function takeAdapter(store: Store, group: Group): Promise<string[]> {
     if (weights && other && (await sameContent(weights.file, other.file))) {
       store.notify({
         tone: "info",
-        text: `${group.label || "This adapter"} has the same weights as ${adapter.name}, which is here already; it was not added again.`,
+        text: `“${group.label || "This adapter"}” has the same weights as “${adapter.name}”, which is here already; it was not added again.`,
       });
       return [];
     }
@@ -164,7 +164,7 @@ async function takeAdapter(store: Store, group: Group): Promise<string[]> {
     state.adapters.push(adapter);
   });
   inspectAdapterInto(store, adapter, group.files);
-  return [`the adapter ${adapter.name}`];
+  return [`the adapter “${adapter.name}”`];
 }
 
 function inspectAdapterInto(store: Store, adapter: Adapter, files: Dropped[]): void {
@@ -178,8 +178,8 @@ function inspectAdapterInto(store: Store, adapter: Adapter, files: Dropped[]): v
   });
 }
 
-/** Also tries the texts that were dropped earlier and waited for their adapter. */
-async function takeTexts(store: Store, texts: readonly Dropped[]): Promise<string[]> {
+/** Also tries the texts that were dropped earlier and waited for their adapter. Adds to `ignored`. */
+async function takeTexts(store: Store, texts: readonly Dropped[], ignored: string[]): Promise<string[]> {
   const known = [...store.state.open, ...usedTexts(store.state)];
   const fresh: Dropped[] = [];
   for (const text of texts) {
@@ -205,7 +205,10 @@ async function takeTexts(store: Store, texts: readonly Dropped[]): Promise<strin
       hasHeldOut: adapter.texts.heldOut !== undefined,
     }),
   );
-  const { assigned, open } = assign([...store.state.open, ...fresh], receivers);
+  const { assigned, open: unplaced } = assign([...store.state.open, ...fresh], receivers);
+  // A JSON file in a dropped folder that no name ties to an adapter is somebody's settings, not samples.
+  const open = unplaced.filter(({ path }) => !(path.includes("/") && path.toLowerCase().endsWith(".json")));
+  ignored.push(...unplaced.filter((text) => !open.includes(text)).map(({ path }) => path));
   store.change((state) => {
     state.open = open;
   });
@@ -238,7 +241,7 @@ async function takeText(
       if (await sameContent(text.file, used.dropped.file)) {
         store.notify({
           tone: "info",
-          text: `${text.file.name} has the same content as ${used.dropped.file.name}, which ${adapter.name} uses already.`,
+          text: `${text.file.name} has the same content as ${used.dropped.file.name}, which “${adapter.name}” uses already.`,
         });
         return;
       }

@@ -94,10 +94,13 @@ function page(store: Store): TemplateResult {
     ${notices(store)}
     <div class="workspace">
       <div class="inputs">${inputs(store)}</div>
-      <section class="panel rail" aria-labelledby="merge-heading">
-        <h2 id="merge-heading"><span class="step" aria-hidden="true">3</span> Merge</h2>
-        ${options(store)} ${mergePanel(store)}
-      </section>
+      <div class="rail">
+        <section class="panel" aria-labelledby="options-heading">
+          <h2 id="options-heading"><span class="step" aria-hidden="true">3</span> How to merge</h2>
+          ${options(store)}
+        </section>
+        <section class="panel ready" aria-label="Merge">${mergePanel(store)}</section>
+      </div>
     </div>
     ${result ? resultView(store, result) : nothing}
   `;

@@ -9,13 +9,13 @@ const METHODS: readonly { value: Settings["method"]; label: string; hint: string
   {
     value: "iteris",
     label: "IterIS",
-    hint: "Solves every layer so that each task sees what its own adapter gave it. Best results.",
+    hint: "Solves every layer so that each task keeps what its own adapter does there.",
   },
-  { value: "linear", label: "Linear average", hint: "The mean of the adapters. Needs no samples." },
+  { value: "linear", label: "Linear average", hint: "The mean of the adapters; needs no samples." },
   {
     value: "task-arithmetic",
     label: "Task arithmetic",
-    hint: "The sum of the adapters, scaled. Needs no samples.",
+    hint: "The scaled sum of the adapters; needs no samples.",
   },
 ];
 

@@ -107,7 +107,7 @@ export function recognise(files: readonly Dropped[], zone: "base" | "adapters" |
     for (const member of members) {
       const name = baseName(member.path);
       if ((isAdapter || isBase) && belongs(name, isAdapter)) group.files.push(member);
-      else if (isText(name)) result.texts.push(member);
+      else if (isText(name) && !(isBase && folder !== "")) result.texts.push(member);
       else result.ignored.push(member.path);
     }
     if (isAdapter) result.adapters.push(group);

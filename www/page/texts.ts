@@ -60,7 +60,6 @@ function sampleFacts(facts: SamplesFacts): TemplateResult {
   const parts = [plural(facts.count, "text")];
   if (facts.pairs > 0) parts.push(`${plural(facts.pairs, "pair")}`);
   if (facts.labelled > 0) parts.push(`${facts.labelled === facts.count ? "all" : facts.labelled} labelled`);
-  parts.push(`longest ${plural(facts.longestCharacters, "character")}`);
   return html`
     <p class="slot-facts">${parts.join(" · ")}</p>
     ${
