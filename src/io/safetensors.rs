@@ -320,9 +320,9 @@ fn pickle_refused(file: &str) -> Error {
     )
 }
 
-/// Whether a file's name is that of pickled weights, as opposed to what a trainer leaves beside them.
+/// Whether a file directly in a folder is of pickled weights by its name, as opposed to what a trainer
+/// leaves beside them.
 fn is_pickle_of_weights(name: &str) -> bool {
-    let base = name.rsplit('/').next().unwrap_or(name);
     let of_the_trainer = [
         "training_args.",
         "optimizer.",
@@ -332,6 +332,7 @@ fn is_pickle_of_weights(name: &str) -> bool {
     ];
     [".bin", ".pt", ".pth", ".ckpt", ".pkl"]
         .iter()
-        .any(|end| base.ends_with(end))
-        && !of_the_trainer.iter().any(|start| base.starts_with(start))
+        .any(|end| name.ends_with(end))
+        && !name.contains('/')
+        && !of_the_trainer.iter().any(|start| name.starts_with(start))
 }

@@ -299,3 +299,53 @@ fn every_field_of_peft_is_decided() {
         }
     }
 }
+
+#[test]
+fn a_damaged_configuration_never_panics() {
+    let whole = config(&[
+        (
+            "rank_pattern",
+            json!({ "^bert.*layer\\.[0-3].(query|value)": 4, "key": 3 }),
+        ),
+        ("alpha_pattern", json!({ "layer.0.*": 1.5 })),
+    ])
+    .to_string()
+    .into_bytes();
+    let pieces = b"{}[]()\",:0123456789-.*+?|^$\\ ent";
+    // xorshift64: a fixed sequence, so that a failure can be repeated.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % limit as u64).unwrap()
+    };
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..4000 {
+        let mut text = whole.clone();
+        for _ in 0..=below(3) {
+            let at = below(text.len());
+            text[at] = pieces[below(pieces.len())];
+        }
+        let Ok(json) = serde_json::from_slice::<Value>(&text) else {
+            continue;
+        };
+        match AdapterConfig::parse(&json, "adapter_config.json") {
+            Ok(config) => {
+                accepted += 1;
+                assert!(config.rank_of(QUERY) > 0 && config.scaling_of(QUERY).is_finite());
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(
+                    matches!(error.code(), Code::ConfigInvalid | Code::AdapterUnsupported),
+                    "{error}"
+                );
+            }
+        }
+    }
+    assert!(
+        accepted > 100 && refused > 100,
+        "{accepted} accepted, {refused} refused"
+    );
+}

@@ -1,7 +1,11 @@
 //! Claims about files: what is read is what was written, and whatever is wrong with a file is an
 //! error that says so.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helpers fail the test by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's helpers fail the test by panicking"
+)]
 
 mod damaged;
 mod folder;

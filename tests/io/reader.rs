@@ -404,6 +404,12 @@ fn pickles_are_refused_with_the_way_to_convert_them() {
         Code::PickleRefused,
         &[remedy],
     );
+    let below = folder(&[("config.json", vec![1]), ("dense/pytorch_model.bin", vec![1])]);
+    refused(
+        block_on(Checkpoint::open(&below, "model")),
+        Code::Missing,
+        &["model.safetensors"],
+    );
     // What a trainer leaves beside the weights is no reason to speak of pickles.
     let trainer = folder(&[("training_args.bin", vec![1]), ("optimizer.pt", vec![1])]);
     refused(
