@@ -57,7 +57,7 @@ export function fakeWasm({ steps = 3, merge, seen }: FakeBehaviour = {}): Iteris
       await observer.write("adapter_model.safetensors", Uint8Array.of(1, 2));
       await observer.write("adapter_model.safetensors", Uint8Array.of(3));
       await observer.write("merge_report.json", new TextEncoder().encode("{}"));
-      return { version: 1, method: options.method ?? "iteris" } as MergeReport;
+      return { version: 1, options: { method: options.method ?? "iteris" } } as MergeReport;
     },
     async compare({ merged }) {
       const notes = merged.map(({ name, files }) => `${name}: ${files.map((file) => file.name).join(" ")}`);

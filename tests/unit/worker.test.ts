@@ -104,7 +104,7 @@ describe("a merge", () => {
     const { report } = await client.merge(
       request({ base: [], adapters: [{ name: "one", files: [], weight: 2 }], options: { method: "linear" } }),
     );
-    expect(report.method).toBe("linear");
+    expect(report.options.method).toBe("linear");
     expect(seen[0]?.adapters[0]).toEqual({ name: "one", files: [], weight: 2 });
   });
 

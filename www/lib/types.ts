@@ -214,46 +214,67 @@ export interface ReportFile {
   sha256: string;
 }
 
+/** {@link MergeOptions} as a report names them, with the defaults filled in. */
+export interface ReportOptions {
+  method: MergeOptions["method"];
+  schedule: MergeOptions["schedule"];
+  max_iter: number;
+  target: MergeOptions["target"];
+  alpha1: number;
+  alpha2: number;
+  adaptive_weights: boolean;
+  padding: MergeOptions["padding"];
+  scale: number;
+  rank: number | null;
+  output: MergeOptions["output"];
+  dtype: MergeOptions["dtype"];
+  max_length: number | null;
+}
+
 /** The content of `merge_report.json`: enough to repeat the merge, and what it did per layer. */
 export interface MergeReport {
+  /** Of the report's own format. */
   version: number;
-  program: string;
+  /** The program and its version. */
   created_by: string;
-  method: MergeOptions["method"];
-  options: Record<string, unknown>;
+  options: ReportOptions;
   device: DeviceKind;
   base: { name: string; files: ReportFile[] };
   adapters: {
     name: string;
     weight: number;
-    files: ReportFile[];
     rank: number;
+    files: ReportFile[];
     samples: {
+      source: string | null;
       count: number;
+      /** How many were cut to the maximum length. */
       truncated: number;
       tokens: number;
       sha256: string;
-      source: string | null;
     } | null;
   }[];
+  /** The merged modules, in the order of the forward pass. */
   layers: {
     module: string;
+    /** The rank that was written. */
     rank: number;
     /** Share of the squared Frobenius norm kept by a truncation, 0 to 1. */
     energy_kept: number | null;
     /** Estimated condition number of the regularised Gram matrix. */
     condition: number | null;
     seconds: number;
+    /** `residual` is `||X_i D_i^T - Xt_i D*^T||² / ||X_i D_i^T||²`. */
     tasks: { task: string; lambda: number | null; residual: number | null }[];
   }[];
-  alpha_1: number;
-  alpha_2: number;
   seconds: { load: number; forward: number; gram: number; solve: number; write: number; total: number };
   /** Floating-point operations. */
-  flops: { forward: number; gram: number };
-  peak_bytes: number;
+  operations: { forward: number; gram: number };
+  /** The most memory the wasm module has held. */
+  peak_bytes: number | null;
   /** Sentences a person should read, for example how many samples were cut. */
   notes: string[];
+  /** What was written, but for the report itself. */
   output: ReportFile[];
 }
 
@@ -262,6 +283,8 @@ export interface CompareReport {
   tasks: {
     task: string;
     samples: number;
+    /** How many of them have a label that the adapter knows. */
+    labelled: number;
     variants: {
       /** `base`, `adapter`, or the name of a merged adapter. */
       variant: string;
@@ -274,7 +297,7 @@ export interface CompareReport {
     }[];
   }[];
   /** `||X_i D_i^T - Xt_i D*^T||² / ||X_i D_i^T||²` per targeted module. */
-  residuals: { module: string; task: string; variant: string; residual: number | null }[];
+  residuals: { module: string; task: string; variant: string; residual: number }[];
   seconds: number;
   notes: string[];
 }

@@ -94,6 +94,10 @@ export class Engine {
     this.#host = host;
   }
 
+  async version(): Promise<string> {
+    return this.#run((wasm) => Promise.resolve(wasm.version()));
+  }
+
   async defaultOptions(): Promise<MergeOptions> {
     return this.#run((wasm) => Promise.resolve(wasm.defaultOptions()));
   }

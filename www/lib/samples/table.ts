@@ -57,25 +57,13 @@ function readHeader(header: Row | undefined, file: string): Partial<Record<Colum
   return found;
 }
 
-/**
- * An index written in a table is a text like any other cell. Where every label of a file is one, they are
- * taken for indices; a single word among them makes all of them names.
- */
-function indicesWhereAllAre(samples: Sample[]): Sample[] {
-  const labels = samples.flatMap(({ label }) => (typeof label === "string" ? [label] : []));
-  if (!labels.every((label) => /^\d+$/.test(label))) return samples;
-  return samples.map((sample) =>
-    typeof sample.label === "string" ? { ...sample, label: Number(sample.label) } : sample,
-  );
-}
-
 /** Every sample of the table. */
 export function parseTable(text: string, delimiter: "," | "\t", file: string): Sample[] {
   const [header, ...rows] = rowsOf(text, delimiter);
   if (header?.problem) throw malformed({ file, line: header.line }, `${header.problem}.`);
   const at = readHeader(header, file);
   const width = header?.cells.length ?? 0;
-  const samples = rows.map(({ cells, line, problem }) => {
+  return rows.map(({ cells, line, problem }) => {
     const place = { file, line };
     if (problem !== null) throw malformed(place, `${problem}.`);
     if (cells.length !== width) {
@@ -91,5 +79,4 @@ export function parseTable(text: string, delimiter: "," | "\t", file: string): S
       place,
     );
   });
-  return indicesWhereAllAre(samples);
 }

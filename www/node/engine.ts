@@ -1,0 +1,78 @@
+/**
+ * The engine in this process. Node has no page to keep responsive, so there is no worker; calls queue here.
+ *
+ * What can go wrong: the wasm module exists once in a process. After a panic or a lost GPU it is not to be
+ * trusted again, and unlike a browser's worker it cannot be replaced: later calls are refused.
+ */
+import { readFile } from "node:fs/promises";
+import { setImmediate } from "node:timers/promises";
+import { DeviceWatch } from "../lib/device/watch.ts";
+import { Engine, retires } from "../lib/engine/engine.ts";
+import { Faults } from "../lib/engine/faults.ts";
+import { IterisError, toIterisError } from "../lib/errors.ts";
+import type { IterisWasm } from "../lib/wasm-interface.ts";
+import { listenForPanics } from "../lib/worker/panics.ts";
+import * as glue from "../wasm/iteris_web.js";
+import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
+import { listenForTraps } from "./traps.ts";
+
+const faults = new Faults();
+const lastPanic = listenForPanics(console);
+let watch: DeviceWatch | null = null;
+
+async function gpu(): Promise<GPU | undefined> {
+  const found = await nodeGpu();
+  if (found !== undefined && watch === null) {
+    const { GPUAdapter } = globalThis as { GPUAdapter?: { prototype: GPUAdapter } };
+    watch = new DeviceWatch(GPUAdapter?.prototype);
+    watch.onLoss((why) => {
+      const message = `The GPU was lost while it was working (${why}). Try again, or use the CPU device.`;
+      faults.raise(new IterisError("device_lost", message));
+    });
+  }
+  return found;
+}
+
+const engine = new Engine({
+  async loadWasm() {
+    const wasm = glue as unknown as IterisWasm;
+    const bytes = await readFile(new URL("../wasm/iteris_web_bg.wasm", import.meta.url));
+    await wasm.default({ module_or_path: bytes });
+    return wasm;
+  },
+  gpu,
+  gpuRemedy: nodeGpuRemedy,
+  faults,
+  // Unlike a promise, this lets the process see signals and timers.
+  nextTask: () => setImmediate(),
+  lastPanic,
+});
+
+let broken: IterisError | null = null;
+let last: Promise<unknown> = Promise.resolve();
+
+async function runAlone<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+  if (broken !== null) {
+    throw new IterisError(broken.code, `${broken.message} This process cannot go on; start a new one.`);
+  }
+  const stopListening = listenForTraps((trap) => {
+    faults.raise(new IterisError("internal", `Internal fault: ${lastPanic() ?? trap.message}`));
+  });
+  try {
+    return await work(engine);
+  } catch (thrown) {
+    const error = toIterisError(thrown);
+    // A cancelled call has left the module in order.
+    if (retires(error) && error.code !== "cancelled") broken = error;
+    throw error;
+  } finally {
+    stopListening();
+  }
+}
+
+/** Runs `work` when the calls before it have ended. */
+export function withEngine<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+  const queued = last.then(() => runAlone(work));
+  last = queued.catch(() => {});
+  return queued;
+}

@@ -1,0 +1,102 @@
+/**
+ * Files of this machine, read by range: a model of many gigabytes is never in memory whole.
+ *
+ * What can go wrong: file handles left open. They belong to an {@link OpenFiles}, which closes all of them
+ * when the call that needed them has ended.
+ */
+import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { IterisError } from "../lib/errors.ts";
+import { parseSamples, readSamples, type SampleSet } from "../lib/samples/read.ts";
+import { collectFiles, collectSamples } from "../lib/sources/collect.ts";
+import { openFiles, readAll } from "../lib/sources/open.ts";
+import type { FilesInput, SamplesInput } from "../lib/types.ts";
+import type { SourceFile } from "../lib/wasm-interface.ts";
+
+/** A folder or file of this machine by its path or `file:` URL, or what browsers take too. */
+export type NodeFilesInput = string | URL | FilesInput;
+
+/** A file of samples by its path or `file:` URL, or what browsers take too. */
+export type NodeSamplesInput = string | URL | SamplesInput;
+
+function isPath(input: unknown): input is string | URL {
+  return typeof input === "string" || (input instanceof URL && input.protocol === "file:");
+}
+
+function pathOf(input: string | URL): string {
+  return typeof input === "string" ? input : fileURLToPath(input);
+}
+
+function unreadable(path: string, cause: unknown): IterisError {
+  const why = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : String(cause);
+  return new IterisError("read_failed", `Cannot be read (${why}): ${path}`, { cause });
+}
+
+/** Opens files for one call and closes them after it. */
+export class OpenFiles {
+  readonly #handles = new Map<string, Promise<FileHandle>>();
+
+  /** The files of a folder (symbolic links are followed, as the hub's cache is made of them). */
+  async folder(input: NodeFilesInput): Promise<SourceFile[]> {
+    if (!isPath(input)) return openFiles(await collectFiles(input));
+    const path = pathOf(input);
+    const files = await this.#walk(path, "");
+    return files.sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** Samples from a path or from what browsers take. */
+  async samples(input: NodeSamplesInput): Promise<SampleSet> {
+    if (!isPath(input)) return readSamples(await collectSamples(input));
+    const path = pathOf(input);
+    const file = await this.#file(path, basename(path));
+    return parseSamples(await readAll(file), file.name);
+  }
+
+  async close(): Promise<void> {
+    const handles = await Promise.allSettled(this.#handles.values());
+    this.#handles.clear();
+    await Promise.all(handles.map((opened) => opened.status === "fulfilled" && opened.value.close()));
+  }
+
+  async #walk(path: string, name: string): Promise<SourceFile[]> {
+    const about = await stat(path).catch((cause) => {
+      throw unreadable(path, cause);
+    });
+    if (!about.isDirectory()) return [await this.#file(path, name || basename(path))];
+    const children = await readdir(path);
+    const nested = await Promise.all(
+      children
+        // Version control is no part of a model and can hold thousands of files.
+        .filter((child) => child !== ".git")
+        .map((child) => this.#walk(join(path, child), name === "" ? child : `${name}/${child}`)),
+    );
+    return nested.flat();
+  }
+
+  async #file(path: string, name: string): Promise<SourceFile> {
+    try {
+      const { size } = await stat(path);
+      return { name, size, read: (start, end) => this.#read(path, start, end) };
+    } catch (cause) {
+      throw unreadable(path, cause);
+    }
+  }
+
+  async #read(path: string, start: number, end: number): Promise<Uint8Array> {
+    const bytes = new Uint8Array(end - start);
+    try {
+      const opened = this.#handles.get(path) ?? open(path);
+      this.#handles.set(path, opened);
+      const handle = await opened;
+      for (let done = 0; done < bytes.length; ) {
+        const { bytesRead } = await handle.read(bytes, done, bytes.length - done, start + done);
+        if (bytesRead === 0) throw new Error(`it ends after ${start + done} bytes`);
+        done += bytesRead;
+      }
+    } catch (cause) {
+      throw unreadable(path, cause);
+    }
+    return bytes;
+  }
+}

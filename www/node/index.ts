@@ -1,0 +1,161 @@
+/**
+ * The Node entry of `iteris-web`: the same functions as in a browser, with paths where browsers have files.
+ *
+ * @example
+ * ```ts
+ * import { writeFile } from "node:fs/promises";
+ * import { merge } from "iteris-web";
+ *
+ * const { files } = await merge({
+ *   base: "models/minilm",
+ *   adapters: [
+ *     { name: "emotion", files: "adapters/emotion", samples: "emotion.txt" },
+ *     { name: "topic", files: "adapters/topic", samples: "topic.jsonl" },
+ *   ],
+ * });
+ * for (const { name, blob } of files) await writeFile(name, blob.stream());
+ * ```
+ */
+import { BlobSink } from "../lib/engine/sink.ts";
+import { factsOf } from "../lib/samples/read.ts";
+import type {
+  AdapterFacts,
+  BaseFacts,
+  CompareResult,
+  DeviceChoice,
+  DeviceRequest,
+  MergeOptions,
+  MergeResult,
+  SamplesFacts,
+} from "../lib/types.ts";
+import { withEngine } from "./engine.ts";
+import type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
+import { compareNow, mergeInto, type NodeCompareRequest, type NodeMergeRequest, withFiles } from "./run.ts";
+
+export type { ErrorCode } from "../lib/errors.ts";
+export { errorCodes, IterisError } from "../lib/errors.ts";
+export type * from "../lib/types.ts";
+export type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
+
+export type { NodeCompareRequest, NodeMergeRequest } from "./run.ts";
+
+/**
+ * Merges adapters of one base model into one adapter.
+ *
+ * @param request - folders and samples by path, or as in a browser; see {@link MergeRequest}
+ * @returns the output files as Blobs, the report, the device it ran on, and the comparison if held-out
+ * samples were given
+ * @throws IterisError with a code of {@link errorCodes}; `cancelled` after `signal` is aborted
+ *
+ * @example
+ * ```ts
+ * const { files, report } = await merge({
+ *   base: "models/minilm",
+ *   adapters: [
+ *     { name: "emotion", files: "adapters/emotion", samples: "emotion.txt", weight: 2 },
+ *     { name: "topic", files: "adapters/topic", samples: ["A first text.", "A second text."] },
+ *   ],
+ *   options: { dtype: "f16" },
+ *   signal: AbortSignal.timeout(600_000),
+ * });
+ * ```
+ */
+export async function merge(request: NodeMergeRequest): Promise<MergeResult> {
+  const sink = new BlobSink();
+  const result = await mergeInto(request, sink);
+  return { ...result, files: sink.files() };
+}
+
+/**
+ * Runs the base model, each adapter and merged adapters on samples and tells how far they agree.
+ *
+ * @returns agreement with the task's own adapter (no labels needed), accuracy where samples have labels,
+ * and the residual per module and task
+ * @throws IterisError
+ *
+ * @example
+ * ```ts
+ * const { report } = await compare({
+ *   base: "models/minilm",
+ *   adapters: [{ name: "emotion", files: "adapters/emotion", samples: "emotion.test.jsonl" }],
+ *   merged: [{ name: "merged", files: "adapters/merged" }],
+ * });
+ * ```
+ */
+export function compare(request: NodeCompareRequest): Promise<CompareResult> {
+  return compareNow(request);
+}
+
+/**
+ * Reads a base model's configuration and tensor headers, not its weights.
+ *
+ * @throws IterisError, for example `model_unsupported` or `pickle_refused`
+ *
+ * @example
+ * ```ts
+ * const { architecture, parameters, maxLength } = await inspectBase("models/minilm");
+ * ```
+ */
+export function inspectBase(input: NodeFilesInput): Promise<BaseFacts> {
+  return withFiles(async (files) => {
+    const opened = await files.folder(input);
+    return withEngine((engine) => engine.inspectBase(opened));
+  });
+}
+
+/**
+ * Reads an adapter's configuration and tensors and tells its rank, scaling and targets.
+ *
+ * @throws IterisError, for example `adapter_unsupported` or `tensors_unaccounted`
+ *
+ * @example
+ * ```ts
+ * const { rank, alpha, targets } = await inspectAdapter("adapters/emotion");
+ * ```
+ */
+export function inspectAdapter(input: NodeFilesInput): Promise<AdapterFacts> {
+  return withFiles(async (files) => {
+    const opened = await files.folder(input);
+    return withEngine((engine) => engine.inspectAdapter(opened));
+  });
+}
+
+/**
+ * Parses samples and tells how many there are, without a model.
+ *
+ * @throws IterisError `samples_invalid`, which names the line that is malformed
+ *
+ * @example
+ * ```ts
+ * const { count, labelled, preview } = await inspectSamples("emotion.csv");
+ * ```
+ */
+export function inspectSamples(input: NodeSamplesInput): Promise<SamplesFacts> {
+  return withFiles(async (files) => factsOf(await files.samples(input)));
+}
+
+/**
+ * Tells which device a call with this `device` would run on, and why, without starting it.
+ *
+ * @throws IterisError `webgpu_unavailable` if `webgpu` is asked for and cannot be used; it names what lacks
+ *
+ * @example
+ * ```ts
+ * const { kind, why } = await chooseDevice("auto");
+ * ```
+ */
+export function chooseDevice(request: DeviceRequest = "auto"): Promise<DeviceChoice> {
+  return withEngine((engine) => engine.chooseDevice(request));
+}
+
+/**
+ * The options a merge has where the caller leaves them out.
+ *
+ * @example
+ * ```ts
+ * const { alpha1, schedule } = await defaultOptions();
+ * ```
+ */
+export function defaultOptions(): Promise<MergeOptions> {
+  return withEngine((engine) => engine.defaultOptions());
+}

@@ -1,0 +1,79 @@
+/** Merges and comparisons from paths: opens files, runs the engine, closes the files whatever happens. */
+import type { RunContext } from "../lib/engine/engine.ts";
+import { type MergeAndCompareJob, mergeAndCompare } from "../lib/engine/merge-and-compare.ts";
+import type { Sink } from "../lib/engine/sink.ts";
+import type {
+  AdapterInput,
+  CompareRequest,
+  CompareResult,
+  MergeRequest,
+  MergeResult,
+  RunControl,
+} from "../lib/types.ts";
+import { withEngine } from "./engine.ts";
+import { type NodeFilesInput, type NodeSamplesInput, OpenFiles } from "./files.ts";
+
+/** {@link MergeRequest} with paths. */
+export type NodeMergeRequest = MergeRequest<NodeFilesInput, NodeSamplesInput>;
+/** {@link CompareRequest} with paths. */
+export type NodeCompareRequest = CompareRequest<NodeFilesInput, NodeSamplesInput>;
+
+function contextOf({ onProgress, signal }: RunControl): RunContext {
+  return {
+    onProgress: (progress) => onProgress?.(progress),
+    cancelled: () => signal?.aborted === true,
+  };
+}
+
+/** Runs `work` with the engine and with files that are closed after it. */
+export async function withFiles<T>(work: (files: OpenFiles) => Promise<T>): Promise<T> {
+  const files = new OpenFiles();
+  try {
+    return await work(files);
+  } finally {
+    await files.close();
+  }
+}
+
+async function openAdapter(files: OpenFiles, adapter: AdapterInput<NodeFilesInput, NodeSamplesInput>) {
+  const { name, weight, samples, heldOut } = adapter;
+  return {
+    name,
+    weight,
+    files: await files.folder(adapter.files),
+    samples: samples === undefined ? null : await files.samples(samples),
+    heldOut: heldOut === undefined ? null : await files.samples(heldOut),
+  };
+}
+
+/** A merge whose output goes to `sink`; the command line writes to disk with it. */
+export function mergeInto(request: NodeMergeRequest, sink: Sink): Promise<Omit<MergeResult, "files">> {
+  return withFiles(async (files) => {
+    const job: MergeAndCompareJob = {
+      base: await files.folder(request.base),
+      adapters: await Promise.all(request.adapters.map((adapter) => openAdapter(files, adapter))),
+      options: request.options ?? {},
+      device: request.device ?? "auto",
+    };
+    return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink));
+  });
+}
+
+/** A comparison. */
+export function compareNow(request: NodeCompareRequest): Promise<CompareResult> {
+  return withFiles(async (files) => {
+    const job = {
+      base: await files.folder(request.base),
+      adapters: await Promise.all(request.adapters.map((adapter) => openAdapter(files, adapter))),
+      merged: await Promise.all(
+        request.merged.map(async (merged) => ({
+          name: merged.name,
+          files: await files.folder(merged.files),
+        })),
+      ),
+      maxLength: request.options?.maxLength ?? null,
+      device: request.device ?? ("auto" as const),
+    };
+    return withEngine((engine) => engine.compare(job, contextOf(request)));
+  });
+}
