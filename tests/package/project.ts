@@ -2,7 +2,7 @@
  * The package as its users get it: packed once, then installed into projects that know nothing of this checkout.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { root } from "../../xtask/paths.mjs";
@@ -42,13 +42,9 @@ export class Project {
     return join(this.folder, name);
   }
 
-  /** Makes `name` in the project show `target`. */
-  link(name: string, target: string): void {
-    symlinkSync(target, this.path(name));
-  }
-
-  write(name: string, text: string): void {
-    writeFileSync(this.path(name), text);
+  /** Puts a copy of `source` at `name` in the project. */
+  copy(name: string, source: string): void {
+    cpSync(source, this.path(name), { recursive: true });
   }
 
   /** Standard output of a program that must succeed. */

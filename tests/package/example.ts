@@ -1,0 +1,42 @@
+/** The merge of the built-in example that every installed package must repeat, made with this checkout's sources. */
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { merge } from "../../www/node/index.ts";
+import { root } from "../../xtask/paths.mjs";
+
+export const exampleFolder = join(root, "www/example");
+
+interface Manifest {
+  base: string[];
+  adapters: { name: string; files: string[]; samples: string }[];
+}
+
+/** The example's inputs as folders and files. */
+export function exampleInputs() {
+  const manifest: Manifest = JSON.parse(readFileSync(join(exampleFolder, "example.json"), "utf8"));
+  const folderOf = (files: string[]) => dirname(join(exampleFolder, files[0] ?? ""));
+  return {
+    base: folderOf(manifest.base),
+    adapters: manifest.adapters.map(({ name, files, samples }) => ({
+      name,
+      files: folderOf(files),
+      samples: join(exampleFolder, samples),
+    })),
+  };
+}
+
+/** Name and base64 of every file of the merge, but for the report: that one tells seconds. */
+export type Made = Record<string, string>;
+
+/** Merges with the sources of this checkout, on the CPU device. */
+export async function mergeInTree(): Promise<Made> {
+  const { files } = await merge({ ...exampleInputs(), device: "cpu", options: { schedule: "sweep" } });
+  const made: Made = {};
+  for (const { name, blob } of files) made[name] = Buffer.from(await blob.arrayBuffer()).toString("base64");
+  return withoutReport(made);
+}
+
+export function withoutReport({ "merge_report.json": report, ...rest }: Made): Made {
+  if (report === undefined) throw new Error(`no merge_report.json among ${Object.keys(rest).join(", ")}`);
+  return rest;
+}
