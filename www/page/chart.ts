@@ -1,95 +1,23 @@
 /**
- * The residual of every layer and task: one small chart a task, one column a layer, a dot for each
+ * The residual of every layer and task: one small chart a task, one column a module, a dot for each
  * merged adapter and a stem between the dots, so that the distance between methods is what one sees.
  *
  * Methods differ in colour and in shape (filled, hollow), because colour alone reaches not everybody.
- * `layout` works the geometry out and knows no DOM.
  */
 import { html, nothing, svg, type TemplateResult } from "lit-html";
-import { number } from "./format.ts";
-import { layerName } from "./progress.ts";
+import {
+  BOTTOM,
+  type ColumnMark,
+  HEIGHT,
+  LEFT,
+  layout,
+  type Panel,
+  RIGHT,
+  TOP,
+  WIDTH,
+} from "./chart-layout.ts";
+import { layerName, number } from "./format.ts";
 import type { Comparison } from "./state.ts";
-
-export const WIDTH = 360;
-export const HEIGHT = 220;
-const LEFT = 40;
-const RIGHT = 10;
-const TOP = 12;
-const BOTTOM = 34;
-
-type Residuals = Comparison["residuals"];
-
-export interface Point {
-  variant: string;
-  value: number;
-  y: number;
-}
-
-export interface ColumnMark {
-  module: string;
-  x: number;
-  points: Point[];
-}
-
-export interface Panel {
-  task: string;
-  columns: ColumnMark[];
-  /** Layers, each as wide as its columns. */
-  bands: { label: string; x: number; width: number }[];
-  ticks: { value: number; y: number }[];
-  columnWidth: number;
-}
-
-/** The panels of all tasks, on one scale from 0, so that they can be compared with each other. */
-export function layout(residuals: Residuals, variants: readonly string[]): Panel[] {
-  const shown = residuals.filter(
-    (entry): entry is Residuals[number] & { residual: number } =>
-      entry.residual !== null && Number.isFinite(entry.residual) && variants.includes(entry.variant),
-  );
-  if (shown.length === 0) return [];
-  const modules = [...new Set(shown.map(({ module }) => module))];
-  const ticks = ticksTo(Math.max(...shown.map(({ residual }) => residual)));
-  const top = ticks.at(-1) ?? 1;
-  const y = (value: number): number => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
-  const columnWidth = (WIDTH - LEFT - RIGHT) / modules.length;
-  const x = (index: number): number => LEFT + columnWidth * index;
-
-  const bands: Panel["bands"] = [];
-  modules.forEach((module, index) => {
-    const label = layerNumber(module) ?? "";
-    const last = bands.at(-1);
-    if (last && last.label === label) last.width += columnWidth;
-    else bands.push({ label, x: x(index), width: columnWidth });
-  });
-
-  return [...new Set(shown.map(({ task }) => task))].map((task) => ({
-    task,
-    bands,
-    columnWidth,
-    ticks: ticks.map((value) => ({ value, y: y(value) })),
-    columns: modules.map((module, index) => ({
-      module,
-      x: x(index) + columnWidth / 2,
-      points: variants.flatMap((variant) => {
-        const entry = shown.find((e) => e.task === task && e.module === module && e.variant === variant);
-        return entry ? [{ variant, value: entry.residual, y: y(entry.residual) }] : [];
-      }),
-    })),
-  }));
-}
-
-/** 0 and round steps up to at least `max`: steps of 1, 2 or 5 times a power of ten, four to six of them. */
-export function ticksTo(max: number): number[] {
-  if (!(max > 0)) return [0, 1];
-  const rough = max / 4;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) ?? 10) * power;
-  const steps = Math.ceil(max / step - 1e-9);
-  return Array.from({ length: steps + 1 }, (_, index) => Number((index * step).toPrecision(6)));
-}
-
-/** The number of the layer that a module is in, as its name tells. */
-const layerNumber = (module: string): string | undefined => /\.(\d+)\./.exec(module)?.[1];
 
 /** What the module is inside its layer, for the caption: `query`, `dense`. */
 const lastName = (module: string): string => module.slice(module.lastIndexOf(".") + 1);

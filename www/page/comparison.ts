@@ -1,95 +1,22 @@
-/**
- * The comparison table: how base, own adapter and merged adapters answer on each task.
- *
- * `tableOf` works the numbers out and knows no HTML; the best merged adapter of a row is marked only
- * where there is more than one to choose from, and a tie marks all that share it.
- */
+/** The comparison as a person sees it: the table, its progress while it runs, and why it stopped if it did. */
 import { html, nothing, type TemplateResult } from "lit-html";
+import {
+  type Cell,
+  type Column,
+  columnsOf,
+  type Metric,
+  type MetricRows,
+  tableOf,
+} from "./comparison-table.ts";
 import { hundredths, plural } from "./format.ts";
 import { problemView } from "./notices.ts";
 import { progressView } from "./progress.ts";
 import type { Comparison, Store } from "./state.ts";
 
-export type Metric = "accuracy" | "agreement";
-
-export interface Cell {
-  value: number | null;
-  best: boolean;
-}
-
-export interface Row {
-  task: string;
-  cells: Cell[];
-}
-
-export interface MetricRows {
-  metric: Metric;
-  rows: Row[];
-  /** Over tasks, each counting the same; absent with a single task. */
-  mean: Row | undefined;
-}
-
-/** A column: the name the comparison has for it, and the one a person reads. */
-export interface Column {
-  variant: string;
-  label: string;
-  merged: boolean;
-}
-
-export function columnsOf(comparison: Pick<Comparison, "variants">): Column[] {
-  return [
-    { variant: "base", label: "Base", merged: false },
-    { variant: "adapter", label: "Own adapter", merged: false },
-    // The method that was asked for stands last, where the eye ends.
-    ...[...comparison.variants].reverse().map((variant) => ({ variant, label: variant, merged: true })),
-  ];
-}
-
-export function tableOf(comparison: Pick<Comparison, "variants" | "tasks">): MetricRows[] {
-  const columns = columnsOf(comparison);
-  const tables: MetricRows[] = [];
-  for (const metric of ["accuracy", "agreement"] as const) {
-    const values = comparison.tasks.map((task) =>
-      columns.map(
-        ({ variant }) => task.variants.find((entry) => entry.variant === variant)?.[metric] ?? null,
-      ),
-    );
-    if (values.every((row) => row.every((value) => value === null))) continue;
-    const rows = comparison.tasks.map(
-      (task, index): Row => ({
-        task: task.task,
-        cells: cells(values[index] ?? [], columns),
-      }),
-    );
-    const means = columns.map((_, column) => mean(values.map((row) => row[column] ?? null)));
-    tables.push({
-      metric,
-      rows,
-      mean: rows.length > 1 ? { task: "Mean", cells: cells(means, columns) } : undefined,
-    });
-  }
-  return tables;
-}
-
-/** Mean of the values there are; `null` where one is missing, since another mean would mislead. */
-function mean(values: readonly (number | null)[]): number | null {
-  let sum = 0;
-  for (const value of values) {
-    if (value === null) return null;
-    sum += value;
-  }
-  return values.length > 0 ? sum / values.length : null;
-}
-
-function cells(values: readonly (number | null)[], columns: readonly Column[]): Cell[] {
-  const merged = values.filter((value, index): value is number => value !== null && !!columns[index]?.merged);
-  const best = merged.length > 1 ? Math.max(...merged) : undefined;
-  return values.map((value, index) => ({ value, best: !!columns[index]?.merged && value === best }));
-}
-
 const TITLES: Record<Metric, string> = {
   accuracy: "Right answers, %",
   agreement: "Same answer as the task’s own adapter, %",
+  cosine: "Likeness of its features to the task’s own adapter’s (cosine), %",
 };
 const TEXTS: Record<Comparison["texts"], string> = {
   "held-out": "on the held-out texts",

@@ -68,3 +68,10 @@ function superscript(value: number): string {
 /** `a`, `a and b`, `a, b and c`. */
 export const list = (items: readonly string[]): string =>
   new Intl.ListFormat("en-GB", { style: "long", type: "conjunction" }).format(items);
+
+/** `bert.encoder.layer.3.attention.self.query` → `layer 3, attention.self.query`. */
+export function layerName(module: string): string {
+  const match = /(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.(.+))?$/.exec(module);
+  if (!match) return module;
+  return match[2] ? `layer ${match[1]}, ${match[2]}` : `layer ${match[1]}`;
+}

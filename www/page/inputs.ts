@@ -63,7 +63,7 @@ function zone(store: Store, which: "base" | "adapters", text: ZoneText): Templat
     <div class="zone ${text.compact ? "compact" : ""}" data-zone=${which}>
       <div class="zone-text">
         <p class="zone-title">${text.title}</p>
-        <p class="hint">${text.hint}</p>
+        ${text.compact ? nothing : html`<p class="hint">${text.hint}</p>`}
       </div>
       <div class="zone-buttons">
         ${picker(store, { zone: which }, { folder: true, label: "Choose folder", of: text.name })}

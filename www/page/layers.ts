@@ -1,8 +1,7 @@
 /** The merge report for reading: where the time went, and what each layer's solve looked like. */
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import type { MergeReport } from "../lib/index.ts";
-import { bytes, duration, number, percent } from "./format.ts";
-import { layerName } from "./progress.ts";
+import { bytes, duration, layerName, number, percent } from "./format.ts";
 
 const PARTS = [
   ["load", "Reading"],

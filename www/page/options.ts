@@ -115,7 +115,7 @@ function iterisFields(store: Store): TemplateResult {
         @change=${(event: Event) =>
           set(store, { adaptiveWeights: (event.currentTarget as HTMLInputElement).checked })}
       />
-      <span>Adaptive weights<span class="hint">Evens out tasks whose layers work at different scales.</span></span>
+      <span><span>Adaptive weights</span><span class="hint">Evens out tasks whose layers work at different scales.</span></span>
     </label>
   `;
 }

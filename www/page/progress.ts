@@ -1,7 +1,8 @@
 /** How far the work is: stage, layer, a bar, the time that has gone and the time that is left. */
 import { html, type TemplateResult } from "lit-html";
 import type { Progress } from "../lib/index.ts";
-import { duration } from "./format.ts";
+import { duration, layerName } from "./format.ts";
+import { secondsLeft } from "./pace.ts";
 import { cancel } from "./run.ts";
 import type { Store, Work } from "./state.ts";
 
@@ -13,24 +14,6 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
   write: "Writing",
   compare: "Comparing",
 };
-
-/** Seconds before and share from which an estimate is worth showing. */
-const EARLIEST_SECONDS = 1;
-const EARLIEST_SHARE = 0.03;
-
-/** Seconds left at the pace so far, or `undefined` while that would be a guess. */
-export function secondsLeft(progress: Pick<Progress, "done" | "total">, elapsed: number): number | undefined {
-  const share = progress.total > 0 ? progress.done / progress.total : 0;
-  if (elapsed < EARLIEST_SECONDS || share < EARLIEST_SHARE || share > 1) return undefined;
-  return (elapsed * (1 - share)) / share;
-}
-
-/** `bert.encoder.layer.3.attention.self.query` → `layer 3, attention.self.query`. */
-export function layerName(module: string): string {
-  const match = /(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.(.+))?$/.exec(module);
-  if (!match) return module;
-  return match[2] ? `layer ${match[1]}, ${match[2]}` : `layer ${match[1]}`;
-}
 
 export function progressView(store: Store, work: Work): TemplateResult {
   const { progress } = work;

@@ -2,7 +2,8 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import type { OutputFile } from "../lib/index.ts";
 import { chartView } from "./chart.ts";
-import { columnsOf, comparisonView, tableOf } from "./comparison.ts";
+import { comparisonView } from "./comparison.ts";
+import { columnsOf, tableOf } from "./comparison-table.ts";
 import { canPickFolder, saveBlob, saveToFolder, totalBytes, ZIP_LIMIT_BYTES, zip } from "./download.ts";
 import { bytes, count, duration, list, percent } from "./format.ts";
 import * as icons from "./icons.ts";

@@ -12,7 +12,7 @@ export interface Settings extends MergeOptions {
 export const DEFAULTS: Readonly<Settings> = {
   method: "iteris",
   schedule: "sweep",
-  maxIter: 10,
+  maxIter: 3,
   target: "delta",
   alpha1: 1e-5,
   alpha2: 1e-5,

@@ -1,0 +1,187 @@
+import { describe, expect, it } from "vitest";
+import {
+  assign,
+  type Dropped,
+  freeName,
+  type Receiver,
+  recognise,
+  roleOf,
+} from "../../www/page/recognise.ts";
+
+const dropped = (...paths: string[]): Dropped[] =>
+  paths.map((path) => ({ path, file: new File(["x"], path.slice(path.lastIndexOf("/") + 1)) }));
+const paths = (files: Dropped[]): string[] => files.map(({ path }) => path);
+
+const receiver = (name: string, more: Partial<Receiver> = {}): Receiver => ({
+  id: name,
+  name,
+  folder: "",
+  hasSamples: false,
+  hasHeldOut: false,
+  ...more,
+});
+
+/** Which adapter got which text in which role. */
+function given(texts: Dropped[], receivers: Receiver[]): string[] {
+  return assign(texts, receivers).assigned.map(
+    ({ text, adapter, role }) => `${text.path} > ${adapter} ${role}`,
+  );
+}
+
+describe("recognise", () => {
+  it("sorts a folder that holds a base model, adapters and samples", () => {
+    const found = recognise(
+      dropped(
+        "all/bert/config.json",
+        "all/bert/model.safetensors",
+        "all/bert/tokenizer.json",
+        "all/bert/vocab.txt",
+        "all/mood/adapter_config.json",
+        "all/mood/adapter_model.safetensors",
+        "all/mood/labels.json",
+        "all/topic/adapter_config.json",
+        "all/topic/adapter_model.safetensors",
+        "all/mood.samples.txt",
+        "all/topic.csv",
+      ),
+      "adapters",
+    );
+    expect(found.bases.map(({ label, files }) => [label, files.length])).toEqual([["bert", 4]]);
+    expect(found.adapters.map(({ label }) => label)).toEqual(["mood", "topic"]);
+    expect(found.adapters[0]?.files.map(({ file }) => file.name)).toEqual([
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "labels.json",
+    ]);
+    expect(paths(found.texts)).toEqual(["all/mood.samples.txt", "all/topic.csv"]);
+    expect(found.ignored).toEqual([]);
+  });
+
+  it("does not take a configuration without weights for a second base model", () => {
+    const found = recognise(
+      dropped("m/config.json", "m/model.safetensors", "m/1_Pooling/config.json"),
+      "base",
+    );
+    expect(found.bases.map(({ folder }) => folder)).toEqual(["m"]);
+    expect(found.ignored).toEqual(["m/1_Pooling/config.json"]);
+  });
+
+  it("knows shards and their index", () => {
+    const [base] = recognise(
+      dropped(
+        "m/config.json",
+        "m/model-00001-of-00002.safetensors",
+        "m/model-00002-of-00002.safetensors",
+        "m/model.safetensors.index.json",
+      ),
+      "base",
+    ).bases;
+    expect(base?.files).toHaveLength(4);
+  });
+
+  it("takes a loose tokenizer.json on the base's zone, and nowhere else", () => {
+    expect(recognise(dropped("tokenizer.json"), "base").bases).toHaveLength(1);
+    const elsewhere = recognise(dropped("tokenizer.json"), "adapters");
+    expect(elsewhere.bases).toEqual([]);
+    expect(elsewhere.ignored).toEqual(["tokenizer.json"]);
+  });
+
+  it("hands pickles on, so that the refusal is told and not guessed", () => {
+    const [adapter] = recognise(dropped("a/adapter_config.json", "a/adapter_model.bin"), "adapters").adapters;
+    expect(adapter?.files.map(({ file }) => file.name)).toContain("adapter_model.bin");
+    expect(recognise(dropped("m/config.json", "m/pytorch_model.bin"), "base").bases).toHaveLength(1);
+  });
+
+  it("leaves out what training and file managers leave behind", () => {
+    const found = recognise(
+      dropped(
+        "a/adapter_config.json",
+        "a/adapter_model.safetensors",
+        "a/optimizer.pt",
+        "a/trainer_state.json",
+        "a/README.md",
+        "a/.DS_Store",
+        "__MACOSX/a/samples.txt",
+        "a/requirements.txt",
+      ),
+      "adapters",
+    );
+    expect(found.texts).toEqual([]);
+    expect(found.ignored.sort()).toEqual([
+      "__MACOSX/a/samples.txt",
+      "a/.DS_Store",
+      "a/README.md",
+      "a/optimizer.pt",
+      "a/requirements.txt",
+      "a/trainer_state.json",
+    ]);
+  });
+});
+
+describe("assign", () => {
+  it("goes by the adapter's name in the file's name", () => {
+    const texts = dropped("emoint.samples.txt", "emoint.test.jsonl", "isear.samples.txt");
+    expect(given(texts, [receiver("emoint"), receiver("isear")])).toEqual([
+      "emoint.samples.txt > emoint samples",
+      "emoint.test.jsonl > emoint heldOut",
+      "isear.samples.txt > isear samples",
+    ]);
+  });
+
+  it("takes the longest name that fits", () => {
+    expect(given(dropped("emotion-cause.txt"), [receiver("emotion"), receiver("emotion cause")])).toEqual([
+      "emotion-cause.txt > emotion cause samples",
+    ]);
+  });
+
+  it("does not find a name inside another word", () => {
+    const { open } = assign(dropped("emotional.txt"), [receiver("emotion"), receiver("topic")]);
+    expect(open).toHaveLength(1);
+  });
+
+  it("gives a file in an adapter's folder to that adapter, whatever its name", () => {
+    const receivers = [receiver("a", { folder: "x/a" }), receiver("b", { folder: "x/b" })];
+    expect(given(dropped("x/b/samples.txt"), receivers)).toEqual(["x/b/samples.txt > b samples"]);
+  });
+
+  it("gives a file beside an adapter's only folder to that adapter", () => {
+    const receivers = [
+      receiver("one", { folder: "x/mood/adapter" }),
+      receiver("two", { folder: "x/topic/adapter" }),
+    ];
+    expect(given(dropped("x/mood/texts.txt"), receivers)).toEqual(["x/mood/texts.txt > one samples"]);
+  });
+
+  it("gives the last file to the last adapter without one", () => {
+    const receivers = [receiver("a", { hasSamples: true }), receiver("b")];
+    expect(given(dropped("texts.txt"), receivers)).toEqual(["texts.txt > b samples"]);
+  });
+
+  it("leaves open what could be for either of two adapters", () => {
+    const { assigned, open } = assign(dropped("texts.txt"), [receiver("a"), receiver("b")]);
+    expect(assigned).toEqual([]);
+    expect(paths(open)).toEqual(["texts.txt"]);
+  });
+
+  it("does not hand a named file to another adapter when its own is served", () => {
+    const { assigned, open } = assign(dropped("a.txt"), [receiver("a", { hasSamples: true }), receiver("b")]);
+    expect(assigned).toEqual([]);
+    expect(open).toHaveLength(1);
+  });
+});
+
+it("tells held-out files from calibration files by whole words", () => {
+  expect(["a.test.jsonl", "held-out.txt", "heldout_a.csv", "dev.tsv", "a-eval.json"].map(roleOf)).toEqual(
+    Array(5).fill("heldOut"),
+  );
+  expect(["contest.txt", "device.txt", "a.samples.txt", "test/a.txt"].map(roleOf)).toEqual(
+    Array(4).fill("samples"),
+  );
+});
+
+it("finds a free name without regard to case", () => {
+  expect(freeName("mood", [])).toBe("mood");
+  expect(freeName("Mood", ["mood"])).toBe("Mood 2");
+  expect(freeName("mood", ["mood", "mood 2"])).toBe("mood 3");
+  expect(freeName("  ", [])).toBe("adapter");
+});
