@@ -271,7 +271,7 @@ export interface MergeReport {
   /** Floating-point operations. */
   operations: { forward: number; gram: number };
   /** The most memory the wasm module has held. */
-  peak_bytes: number | null;
+  peak_bytes: number;
   /** Sentences a person should read, for example how many samples were cut. */
   notes: string[];
   /** What was written, but for the report itself. */

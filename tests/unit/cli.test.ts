@@ -1,0 +1,333 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { errorCodes, IterisError } from "../../www/lib/errors.ts";
+import type { CompareReport, Progress } from "../../www/lib/types.ts";
+import { type MergeCommand, parseCommand, wantsJson } from "../../www/node/cli/args.ts";
+import { exitCode, tell } from "../../www/node/cli/failure.ts";
+import { FolderSink } from "../../www/node/cli/folder-sink.ts";
+import { helpMerge } from "../../www/node/cli/help.ts";
+import { clock, progressView, secondsLeft } from "../../www/node/cli/progress.ts";
+import { comparisonTable } from "../../www/node/cli/table.ts";
+
+const words = (line: string) => line.split(" ").filter((word) => word !== "");
+const merge = (line: string) => parseCommand(words(`merge --base m --out o ${line}`)) as MergeCommand;
+const refused = (message: string) =>
+  expect.objectContaining({ code: "option_invalid", message: expect.stringContaining(message) });
+
+describe("the command line of a merge", () => {
+  it("pairs what stands beside each adapter", () => {
+    const line =
+      "--adapter x/a --samples a.txt --weight 2 --compare a.csv --adapter x/b/ --samples b.txt --weight .5 --compare b.csv";
+    expect(merge(line).adapters).toEqual([
+      { name: "a", folder: "x/a", samples: "a.txt", weight: 2, compare: "a.csv" },
+      { name: "b", folder: "x/b/", samples: "b.txt", weight: 0.5, compare: "b.csv" },
+    ]);
+  });
+
+  it("pairs what stands in a row, in order", () => {
+    const { adapters } = merge(
+      "--samples a.txt --samples b.txt --adapter a --adapter b --name one --name two",
+    );
+    expect(adapters.map(({ name, samples }) => [name, samples])).toEqual([
+      ["one", "a.txt"],
+      ["two", "b.txt"],
+    ]);
+  });
+
+  it("gives what fewer than all adapters have to the adapter before it", () => {
+    const { adapters } = merge("--adapter a --adapter b --weight 3 --adapter c");
+    expect(adapters.map(({ weight }) => weight)).toEqual([undefined, 3, undefined]);
+  });
+
+  it.each([
+    ["--adapter a --weight 1 --weight 2", "--weight is given 2 times for 1 adapters"],
+    ["--weight 1 --adapter a --adapter b", "stands before the first --adapter"],
+    ["--adapter a --samples x --samples y --adapter b --adapter c", "second --samples"],
+    ["--adapter a --compare x --adapter b", "--compare needs a file for each of the 2 adapters"],
+    ["--samples x", "--samples is given 1 times for 0 adapters"],
+  ])("refuses to guess: %s", (line, message) => {
+    expect(() => merge(line)).toThrowError(refused(message));
+  });
+
+  it("leaves out what was not given, so that the core's defaults hold", () => {
+    expect(merge("--adapter a")).toEqual({
+      command: "merge",
+      base: "m",
+      out: "o",
+      adapters: [{ name: "a", folder: "a", samples: undefined, weight: undefined, compare: undefined }],
+      force: false,
+      options: {},
+      device: "auto",
+      json: false,
+    });
+  });
+
+  it("reads every option", () => {
+    const line =
+      "--method iteris --schedule iterate --max-iter 3 --target full --alpha 1e-3 --no-adaptive-weights " +
+      "--padding include --scale .5 --rank 8 --output base --dtype f16 --max-length 64 --device cpu --force --json";
+    expect(merge(line)).toMatchObject({
+      force: true,
+      json: true,
+      device: "cpu",
+      options: {
+        method: "iteris",
+        schedule: "iterate",
+        maxIter: 3,
+        target: "full",
+        alpha1: 1e-3,
+        alpha2: 1e-3,
+        adaptiveWeights: false,
+        padding: "include",
+        scale: 0.5,
+        rank: 8,
+        output: "base",
+        dtype: "f16",
+        maxLength: 64,
+      },
+    });
+  });
+
+  it.each([
+    ["--method ties", "--method must be iteris or linear or task-arithmetic, not ties."],
+    ["--rank 0", "--rank must be a whole number above 0"],
+    ["--max-iter 1.5", "--max-iter must be a whole number"],
+    ["--alpha much", "--alpha must be a number"],
+    ["--adapter a --weight heavy", "--weight must be a number"],
+    ["--dtype f32 --dtype f16", "--dtype is given twice"],
+    ["--colour red", "Unknown option '--colour'"],
+    ["stray", "Unexpected argument 'stray'"],
+    ["--adapter", "'--adapter <value>' argument missing"],
+  ])("refuses %s with the reason and where the help is", (line, message) => {
+    expect(() => merge(line)).toThrowError(refused(message));
+    expect(() => merge(line)).toThrowError(refused("See: iteris-web merge --help"));
+  });
+
+  it("needs a base and an output folder", () => {
+    expect(() => parseCommand(["merge", "--out", "o"])).toThrowError(refused("--base is missing"));
+    expect(() => parseCommand(["merge", "--base", "m"])).toThrowError(refused("--out is missing"));
+  });
+
+  it("has every option in its help", () => {
+    const options = [
+      ..."base adapter samples weight name compare out force output rank dtype json method schedule".split(
+        " ",
+      ),
+      ..."max-iter target alpha no-adaptive-weights padding scale max-length device".split(" "),
+    ];
+    for (const option of options) expect(helpMerge).toContain(`--${option}`);
+  });
+});
+
+describe("other command lines", () => {
+  it.each([
+    ["", { command: "help", of: "all" }],
+    ["--help", { command: "help", of: "all" }],
+    ["help merge", { command: "help", of: "merge" }],
+    ["merge --help", { command: "help", of: "merge" }],
+    ["merge -h", { command: "help", of: "merge" }],
+    ["inspect --help", { command: "help", of: "inspect" }],
+    ["--version", { command: "version" }],
+    ["inspect a b --json", { command: "inspect", paths: ["a", "b"], json: true }],
+  ])("%s", (line, command) => {
+    expect(parseCommand(words(line))).toEqual(command);
+  });
+
+  it("that are no command are refused", () => {
+    expect(() => parseCommand(["mrege"])).toThrowError(refused("There is no command mrege."));
+    expect(() => parseCommand(["inspect"])).toThrowError(refused("Give folders or files"));
+  });
+});
+
+describe("a failure", () => {
+  const run = (error: IterisError, json: boolean) => {
+    const said = { stdout: "", stderr: "" };
+    const into = (name: "stdout" | "stderr") => ({
+      write: (text: string) => {
+        said[name] += text;
+      },
+    });
+    tell(error, json, { stdout: into("stdout"), stderr: into("stderr") });
+    return said;
+  };
+
+  it("exits 1 for faults of program, device and disk, and 2 for bad input", () => {
+    const ones = Object.keys(errorCodes).filter(
+      (code) => exitCode(new IterisError(code as keyof typeof errorCodes, "")) === 1,
+    );
+    expect(ones).toEqual(["cancelled", "write_failed", "webgpu_unavailable", "device_lost", "internal"]);
+    expect(exitCode(new IterisError("samples_invalid", ""))).toBe(2);
+  });
+
+  it("is one JSON object on standard output, or a sentence on standard error", () => {
+    const error = new IterisError("missing", "No config.json.");
+    expect(run(error, false)).toEqual({ stdout: "", stderr: "iteris-web: No config.json. (missing)\n" });
+    const { stdout, stderr } = run(error, true);
+    expect(stderr).toBe("");
+    expect(stdout.endsWith("}\n")).toBe(true);
+    expect(JSON.parse(stdout)).toEqual({ error: { code: "missing", message: "No config.json." } });
+  });
+
+  it("of a command line that cannot be parsed is JSON too, if that was asked for", () => {
+    expect(wantsJson(["merge", "--nonsense", "--json"])).toBe(true);
+    expect(wantsJson(["merge", "--", "--json"])).toBe(false);
+  });
+});
+
+describe("progress", () => {
+  const at = (done: number, more: Partial<Progress> = {}): Progress => ({
+    stage: "forward",
+    layer: "block 1 of 6",
+    done,
+    total: 20,
+    seconds: done * 3,
+    ...more,
+  });
+
+  it("tells the time left from the pace so far, where steps are alike", () => {
+    expect(secondsLeft(at(5))).toBe(45);
+    expect(secondsLeft(at(0))).toBeNull();
+    expect(secondsLeft(at(5, { stage: "write" }))).toBeNull();
+    expect(clock(75)).toBe("1:15");
+    expect(clock(3600)).toBe("60:00");
+  });
+
+  it("is a bar on a terminal, drawn over, never wider than it", () => {
+    const written: string[] = [];
+    const view = progressView({ write: (text) => written.push(text), isTTY: true, columns: 40 });
+    view.show(at(10));
+    view.end();
+    const clear = "\r\x1b[2K";
+    expect(written[0]?.startsWith(`${clear}${"█".repeat(12)}${"░".repeat(12)}  50 %  0:30`)).toBe(true);
+    expect(written[0]?.replace(clear, "").length).toBeLessThan(40);
+    expect(written[1]).toBe(clear);
+  });
+
+  it("is a plain line for each tenth elsewhere", () => {
+    const written: string[] = [];
+    const view = progressView({ write: (text) => written.push(text) });
+    for (let done = 0; done < 20; done += 1) {
+      view.show(at(done));
+      view.show(at(done, { stage: "solve" }));
+    }
+    view.end();
+    expect(written).toHaveLength(10);
+    expect(written[5]).toBe("running the model: 50 %, 0:30 left\n");
+    expect(written.every((line) => !line.includes("\r") && !line.includes("\x1b"))).toBe(true);
+  });
+});
+
+describe("the output folder", () => {
+  let parent: string;
+  beforeEach(async () => {
+    parent = await mkdtemp(join(tmpdir(), "iteris-cli-"));
+  });
+  afterEach(() => rm(parent, { recursive: true }));
+  const bytes = (text: string) => new TextEncoder().encode(text);
+
+  it("appears whole, in one moment", async () => {
+    const out = join(parent, "new/merged");
+    const sink = await FolderSink.create(out, false);
+    await sink.write("adapter_model.safetensors", bytes("one "));
+    await sink.write("adapter_model.safetensors", bytes("two"));
+    await sink.write("heads/a.safetensors", bytes("head"));
+    expect(await readdir(join(parent, "new"))).toEqual([expect.stringMatching(/^\.merged-unfinished-/)]);
+    expect(await sink.finish()).toEqual([
+      { name: "adapter_model.safetensors", bytes: 7 },
+      { name: "heads/a.safetensors", bytes: 4 },
+    ]);
+    expect(await readdir(join(parent, "new"))).toEqual(["merged"]);
+    expect(await readFile(join(out, "adapter_model.safetensors"), "utf8")).toBe("one two");
+    expect(await readFile(join(out, "heads/a.safetensors"), "utf8")).toBe("head");
+  });
+
+  it("that was discarded leaves nothing", async () => {
+    const sink = await FolderSink.create(join(parent, "merged"), false);
+    await sink.write("a", bytes("x"));
+    await sink.discard();
+    expect(await readdir(parent)).toEqual([]);
+  });
+
+  it("can be read again before it is finished", async () => {
+    const sink = await FolderSink.create(join(parent, "merged"), false);
+    await sink.write("heads/a", bytes("abc"));
+    const [file] = await sink.sources();
+    expect(file).toMatchObject({ name: "heads/a", size: 3 });
+    expect(await file?.read?.(1, 3)).toEqual(bytes("bc"));
+    await sink.finish();
+  });
+
+  it("that holds something is not touched without --force", async () => {
+    const out = join(parent, "merged");
+    await mkdir(out);
+    await writeFile(join(out, "precious"), "x");
+    await expect(FolderSink.create(out, false)).rejects.toEqual(refused("--force"));
+    const sink = await FolderSink.create(out, true);
+    await sink.write("a", bytes("x"));
+    expect(await readdir(out)).toEqual(["precious"]);
+    await sink.finish();
+    expect(await readdir(out)).toEqual(["a"]);
+    expect(await readdir(parent)).toEqual(["merged"]);
+  });
+
+  it("may be there if it is empty", async () => {
+    await mkdir(join(parent, "merged"));
+    const sink = await FolderSink.create(join(parent, "merged"), false);
+    await sink.write("a", bytes("x"));
+    await sink.finish();
+    expect(await readdir(join(parent, "merged"))).toEqual(["a"]);
+  });
+
+  it("under a file cannot be written, which is told", async () => {
+    await writeFile(join(parent, "file"), "x");
+    await expect(FolderSink.create(join(parent, "file/merged"), false)).rejects.toMatchObject({
+      code: "write_failed",
+    });
+  });
+});
+
+describe("the comparison's table", () => {
+  it("has a row for each task and a column for each variant", () => {
+    const score = (variant: string, agreement: number | null, accuracy: number | null) => ({
+      variant,
+      agreement,
+      accuracy,
+      cosine: 1,
+    });
+    const report: CompareReport = {
+      tasks: [
+        {
+          task: "emoint",
+          samples: 600,
+          labelled: 600,
+          variants: [score("base", 0.3, 0.42), score("adapter", 1, 0.8367), score("iteris", 0.91, 0.78)],
+        },
+        {
+          task: "b",
+          samples: 9,
+          labelled: 0,
+          variants: [score("base", 0.5, null), score("adapter", 1, null), score("iteris", 0.95, null)],
+        },
+      ],
+      residuals: [],
+      seconds: 1,
+      notes: [],
+    };
+    expect(comparisonTable(report)).toBe(
+      [
+        "agreement with the task's own adapter",
+        "task    samples    base  adapter  iteris",
+        "emoint      600  30.0 %  100.0 %  91.0 %",
+        "b             9  50.0 %  100.0 %  95.0 %",
+        "",
+        "accuracy",
+        "task    samples    base  adapter  iteris",
+        "emoint      600  42.0 %   83.7 %  78.0 %",
+        "b             9       -        -       -",
+        "",
+      ].join("\n"),
+    );
+  });
+});

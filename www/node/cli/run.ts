@@ -1,0 +1,34 @@
+/** A command line from its words to its exit code. */
+import { toIterisError } from "../../lib/errors.ts";
+import { withEngine } from "../engine.ts";
+import { parseCommand, wantsJson } from "./args.ts";
+import { exitCode, tell } from "./failure.ts";
+import { helpAll, helpInspect, helpMerge } from "./help.ts";
+import { runInspect } from "./inspect.ts";
+import { runMerge } from "./merge.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Runs a command line; never throws. */
+export async function runCommandLine(argv: readonly string[], terminal: Terminal): Promise<0 | 1 | 2> {
+  try {
+    const command = parseCommand(argv);
+    switch (command.command) {
+      case "help":
+        terminal.stdout.write({ all: helpAll, merge: helpMerge, inspect: helpInspect }[command.of]);
+        break;
+      case "version":
+        terminal.stdout.write(`${await withEngine((engine) => engine.version())}\n`);
+        break;
+      case "inspect":
+        await runInspect(command, terminal);
+        break;
+      case "merge":
+        await runMerge(command, terminal);
+    }
+    return 0;
+  } catch (thrown) {
+    const error = toIterisError(thrown);
+    tell(error, wantsJson(argv), terminal);
+    return exitCode(error);
+  }
+}
