@@ -35,7 +35,7 @@ export function comparisonView(store: Store, comparison: Comparison): TemplateRe
       ${
         tables.length > 0
           ? html`
-            <div class="scroll" role="region" aria-labelledby="comparison-heading" tabindex="0">
+            <div class="scroll" role="region" aria-label="Comparison by task" tabindex="0">
               <table class="comparison">
                 <thead>
                   <tr>

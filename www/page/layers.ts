@@ -69,7 +69,7 @@ export function layersView(report: MergeReport): TemplateResult {
               : "Averages solve nothing: there is no condition number, lambda or residual of their own."
           }
         </p>
-        <div class="scroll" role="region" aria-labelledby="layers-heading" tabindex="0">
+        <div class="scroll" role="region" aria-label="Numbers of every layer" tabindex="0">
           <table>
             <thead>
               <tr>

@@ -1,0 +1,48 @@
+/** The built-in example's files, laid out on disk as a person would have them. */
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, extname, join } from "node:path";
+import { root } from "../../xtask/paths.mjs";
+
+interface Manifest {
+  base: string[];
+  adapters: { name: string; files: string[]; samples: string; heldOut?: string }[];
+}
+
+const source = join(root, "www/example");
+
+/** The example's manifest, as the page reads it. */
+export const readManifest = (): Manifest =>
+  JSON.parse(readFileSync(join(source, "example.json"), "utf8")) as Manifest;
+
+export interface ExampleFolder {
+  /** Holds everything below. */
+  folder: string;
+  base: string;
+  adapters: { name: string; folder: string; samples: string; heldOut: string | undefined }[];
+}
+
+/** Copies the example to a temporary folder: `base/`, a folder an adapter, and their texts beside them. */
+export function layOutExample(): ExampleFolder {
+  const manifest = readManifest();
+  const folder = mkdtempSync(join(tmpdir(), "iteris-page-"));
+  const copy = (file: string, to: string): string => {
+    copyFileSync(join(source, file), to);
+    return to;
+  };
+  const base = join(folder, "base");
+  mkdirSync(base);
+  for (const file of manifest.base) copy(file, join(base, basename(file)));
+  const adapters = manifest.adapters.map(({ name, files, samples, heldOut }) => {
+    const own = join(folder, name);
+    mkdirSync(own);
+    for (const file of files) copy(file, join(own, basename(file)));
+    return {
+      name,
+      folder: own,
+      samples: copy(samples, join(folder, `${name}.samples${extname(samples)}`)),
+      heldOut: heldOut && copy(heldOut, join(folder, `${name}.test${extname(heldOut)}`)),
+    };
+  });
+  return { folder, base, adapters };
+}

@@ -1,0 +1,89 @@
+/** The built-in example, with the keyboard alone: from the first Tab to the saved adapter. */
+import { mkdirSync } from "node:fs";
+import { dirname } from "node:path";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { readManifest } from "./example-files.ts";
+import { launchBrowser } from "./harness/browser.ts";
+import { type Served, serveApp } from "./harness/serve.ts";
+import { compared, network, openPage, resultHeading, tabTo, violations } from "./page-driver.ts";
+
+let browser: Browser;
+let served: Served;
+
+beforeAll(async () => {
+  [browser, served] = await Promise.all([launchBrowser(), serveApp()]);
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await served?.close();
+});
+
+test("merges with the keyboard alone, and speaks of it", async () => {
+  const { page, log } = await openPage(browser, served.url);
+  await page.evaluate(() => {
+    const spoken: string[] = [];
+    const region = document.getElementById("spoken");
+    if (!region) throw new Error("no live region");
+    new MutationObserver(() => spoken.push(region.textContent ?? "")).observe(region, {
+      childList: true,
+      characterData: true,
+      subtree: true,
+    });
+    Object.assign(globalThis, { spoken });
+  });
+  await tabTo(page, page.getByRole("button", { name: "Try the example" }));
+  await page.keyboard.press("Enter");
+  await resultHeading(page).waitFor({ timeout: 110_000 });
+  expect(await page.evaluate(() => document.activeElement?.id)).toBe("result-heading");
+  await compared(page);
+
+  const spoken = await page.evaluate(() => (globalThis as unknown as { spoken: string[] }).spoken);
+  expect(spoken.some((text) => text.startsWith("Merging"))).toBe(true);
+  expect(spoken.length).toBeLessThan(60);
+
+  const download = page.getByRole("button", { name: "Download adapter" });
+  await tabTo(page, download, 10);
+  const [saved] = await Promise.all([page.waitForEvent("download"), page.keyboard.press("Enter")]);
+  expect(saved.suggestedFilename()).toBe("merged-adapter.zip");
+  expect(log.complaints).toEqual([]);
+  expect(network(log).every((request) => request.startsWith(`GET ${served.url}`))).toBe(true);
+  await page.context().close();
+});
+
+test("shows that IterIS keeps more than the linear average does", async () => {
+  const { page } = await openPage(browser, served.url);
+  const { adapters } = readManifest();
+  await page.getByRole("button", { name: "Try the example" }).click();
+  await compared(page);
+
+  const headers = await page.locator(".comparison thead th").allInnerTexts();
+  expect(headers).toEqual(["Task", "Base", "Own adapter", "Linear average", "IterIS"]);
+  const means = await page.locator(".comparison .mean").allInnerTexts();
+  expect(means.length).toBeGreaterThan(0);
+  for (const row of means) {
+    const [linear, iteris] = (row.match(/\d+\.\d/g) ?? []).map(Number).slice(-2);
+    expect(iteris).toBeGreaterThan((linear ?? Number.NaN) + 2);
+  }
+  const best = await page.locator(".comparison .mean .best").allInnerTexts();
+  expect(best).toHaveLength(means.length);
+
+  // A chart a task, with a dot of each method in every column, and the same numbers as a table.
+  expect(await page.locator(".chart").count()).toBe(adapters.length);
+  const modules = await page.locator(".chart").first().locator(".column").count();
+  expect(modules).toBeGreaterThan(0);
+  expect(await page.locator(".chart").first().locator(".dot").count()).toBe(2 * modules);
+  await page.getByText("The same numbers as a table").click();
+  expect(await page.locator(".charts + details tbody tr").count()).toBe(modules);
+  expect(await violations(page)).toEqual([]);
+
+  // `ITERIS_SCREENSHOT=.github/screenshot.png` makes the picture of the read-me anew.
+  const picture = process.env.ITERIS_SCREENSHOT;
+  if (picture) {
+    await page.getByText("The same numbers as a table").click();
+    mkdirSync(dirname(picture), { recursive: true });
+    await page.locator(".result").screenshot({ path: picture });
+  }
+  await page.context().close();
+});

@@ -1,0 +1,96 @@
+/**
+ * Hands and eyes for the tests of the page: drops real files and folders from disk as a file manager
+ * does, and looks for what a person with other senses or a small screen would trip over.
+ *
+ * What can go wrong: a drop that a script makes up has no folders in it. So drops go in through the
+ * browser's own input, at a point of the screen.
+ */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import type { AxeResults } from "axe-core";
+import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
+import { type PageLog, watch } from "./harness/browser.ts";
+
+export interface Opened {
+  page: Page;
+  log: PageLog;
+}
+
+/** A fresh page at `url`, in a context of its own, when the device is known and so the worker is up. */
+export async function openPage(
+  browser: Browser,
+  url: string,
+  options: BrowserContextOptions = {},
+): Promise<Opened> {
+  const context = await browser.newContext({ viewport: { width: 1200, height: 900 }, ...options });
+  const page = await context.newPage();
+  const log = watch(page);
+  await page.goto(url);
+  await page.locator("#device strong").waitFor();
+  return { page, log };
+}
+
+/** Drops files and folders from disk on an element. */
+export async function drop(page: Page, target: Locator, paths: string[]): Promise<void> {
+  await target.scrollIntoViewIfNeeded();
+  const box = await target.boundingBox();
+  if (!box) throw new Error("the drop target is not on the screen");
+  const point = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+  const data = { items: [], files: paths, dragOperationsMask: 1 };
+  const session = await page.context().newCDPSession(page);
+  for (const type of ["dragEnter", "dragOver", "drop"] as const) {
+    await session.send("Input.dispatchDragEvent", { type, data, ...point });
+  }
+  await session.detach();
+}
+
+export const zone = (page: Page, name: "base" | "adapters"): Locator => page.locator(`[data-zone="${name}"]`);
+
+/** What the checklist still wants, in its words. */
+export async function lacking(page: Page): Promise<string[]> {
+  const items = await page.locator("#checklist li:not(.done)").allInnerTexts();
+  return items.map((text) => text.trim());
+}
+
+export const mergeButton = (page: Page): Locator => page.getByRole("button", { name: "Merge", exact: true });
+
+/** Waits until everything dropped has been read and nothing is lacking. */
+export async function ready(page: Page): Promise<void> {
+  await page.locator('#merge[aria-disabled="false"]').waitFor();
+}
+
+export const resultHeading = (page: Page): Locator => page.locator("#result-heading");
+
+/** Waits until the comparison is through, too. */
+export async function compared(page: Page): Promise<void> {
+  await page.locator(".tile", { hasText: "Answers kept" }).waitFor({ timeout: 110_000 });
+}
+
+const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Accessibility violations, each with the elements at fault; axe-core's rules for WCAG 2.2 A and AA and its advice. */
+export async function violations(page: Page): Promise<string[]> {
+  await page.evaluate(axeSource);
+  const results = await page.evaluate<AxeResults>("axe.run(document)");
+  return results.violations.map(
+    ({ id, nodes }) =>
+      `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("\n")}`,
+  );
+}
+
+/** How many pixels the page is wider than the screen. */
+export const overflow = (page: Page): Promise<number> =>
+  page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+
+/** Requests that go to a server; a saved blob is none. */
+export const network = (log: PageLog): string[] => log.requests.filter((request) => / https?:/.test(request));
+
+/** Presses Tab until the focus is on `target`; fails after `limit` presses. */
+export async function tabTo(page: Page, target: Locator, limit = 60): Promise<void> {
+  const handle = await target.elementHandle();
+  for (let presses = 0; presses < limit; presses += 1) {
+    await page.keyboard.press("Tab");
+    if (await page.evaluate((element) => document.activeElement === element, handle)) return;
+  }
+  throw new Error(`the keyboard does not reach ${String(target)} within ${limit} presses of Tab`);
+}
