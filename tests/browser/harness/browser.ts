@@ -6,7 +6,8 @@
 import { type Browser, chromium, type Page } from "playwright-core";
 import { chromium as findChromium } from "../../../xtask/steps/chromium.mjs";
 
-export async function launchBrowser(): Promise<Browser> {
+/** @param webgpu - whether there is WebGPU, on the software adapter */
+export async function launchBrowser({ webgpu = true } = {}): Promise<Browser> {
   return await chromium.launch({
     executablePath: await findChromium(),
     args: [
@@ -16,8 +17,7 @@ export async function launchBrowser(): Promise<Browser> {
       "--disable-background-networking",
       "--disable-component-update",
       "--disable-sync",
-      "--enable-unsafe-webgpu",
-      "--use-webgpu-adapter=swiftshader",
+      ...(webgpu ? ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"] : ["--disable-gpu"]),
     ],
   });
 }

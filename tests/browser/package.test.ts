@@ -1,0 +1,384 @@
+/**
+ * The package in a browser: what a page may rely on, whatever it merges.
+ *
+ * The models are the goldens' tiny ones, so that a merge takes milliseconds; where a merge must last, it is
+ * repeated samples that make it last.
+ */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { MergeRequest } from "../../www/lib/index.ts";
+import { type Tiny, writeTiny } from "../tiny.ts";
+import { launchBrowser, type PageLog, watch } from "./harness/browser.ts";
+import { type Served, serveLibrary } from "./harness/serve.ts";
+
+declare global {
+  /** Put there by `open`: the files that were chosen on the page, by the name of their input. */
+  var chosen: Record<string, File[]>;
+  /** A merge of the chosen files. */
+  var request: (more?: Partial<MergeRequest>) => MergeRequest;
+  /** The bytes of a merge as text, to be compared. */
+  var contents: (files: { name: string; blob: Blob }[]) => Promise<Record<string, string>>;
+  /** How a promise was rejected: `code: message`. */
+  var failure: (promise: Promise<unknown>) => Promise<string>;
+}
+
+let folder: string;
+let tiny: Tiny;
+let browser: Browser;
+let served: Served;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "iteris-browser-"));
+  tiny = writeTiny(folder);
+  // Minutes of work for whoever does not stop when asked.
+  const long = readFileSync(tiny.adapters[0]?.samples ?? "", "utf8").trim();
+  writeFileSync(join(folder, "long.txt"), `${long}\n`.repeat(4000));
+  [browser, served] = await Promise.all([launchBrowser(), serveLibrary()]);
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await served?.close();
+  rmSync(folder, { recursive: true });
+});
+
+/** A page with the library and with files from disk chosen in inputs, as a person chooses them. */
+async function open(from: Browser = browser): Promise<{ page: Page; log: PageLog }> {
+  const page = await (await from.newContext()).newPage();
+  const log = watch(page);
+  await page.goto(served.url);
+  await page.waitForFunction(() => globalThis.iteris !== undefined);
+  const [one, two] = tiny.adapters;
+  const inputs = {
+    base: tiny.base,
+    one: one?.files ?? "",
+    two: two?.files ?? "",
+    samples: [one?.samples ?? "", two?.samples ?? "", join(folder, "long.txt")],
+  };
+  for (const [name, paths] of Object.entries(inputs)) {
+    await page.evaluate((name) => {
+      const input = Object.assign(document.createElement("input"), { type: "file", name, multiple: true });
+      input.webkitdirectory = name !== "samples";
+      document.body.append(input);
+    }, name);
+    await page.setInputFiles(`input[name=${name}]`, paths);
+  }
+  await page.evaluate(() => {
+    globalThis.chosen = {};
+    for (const input of document.querySelectorAll("input")) chosen[input.name] = [...(input.files ?? [])];
+    const samples = (name: string) => chosen.samples?.find((file) => file.name === name);
+    globalThis.request = (more = {}) => ({
+      base: chosen.base ?? [],
+      adapters: [
+        { name: "qv", files: chosen.one ?? [], samples: samples("qv.txt") },
+        { name: "all", files: chosen.two ?? [], samples: samples("all.txt") },
+      ],
+      device: "cpu",
+      ...more,
+    });
+    globalThis.contents = async (files) => {
+      const entries = files.map(async ({ name, blob }) => {
+        const bytes = new Uint8Array(await blob.arrayBuffer());
+        return [name, Array.from(bytes, (byte) => String.fromCharCode(byte)).join("")] as const;
+      });
+      return Object.fromEntries(await Promise.all(entries));
+    };
+    globalThis.failure = (promise) =>
+      promise.then(
+        () => "it did not fail",
+        (error) => `${error.code}: ${error.message}`,
+      );
+  });
+  return { page, log };
+}
+
+describe("a merge of files from disk", () => {
+  let page: Page;
+  let log: PageLog;
+  beforeAll(async () => {
+    ({ page, log } = await open());
+  });
+
+  test("gives an adapter of rank sum(r_i), the heads of the tasks, and a report", async () => {
+    const { files, report, device, config } = await page.evaluate(async () => {
+      const { files, report, device } = await iteris.merge(request());
+      const config = JSON.parse((await contents(files))["adapter_config.json"] ?? "");
+      return { files: files.map(({ name }) => name).sort(), report, device, config };
+    });
+    expect(files).toEqual([
+      "adapter_config.json",
+      "adapter_model.safetensors",
+      "heads/all.safetensors",
+      "heads/qv.safetensors",
+      "merge_report.json",
+    ]);
+    expect(config.r).toBe(Math.max(...report.layers.map(({ rank }) => rank)));
+    expect(report.adapters.map(({ name, samples }) => [name, samples?.source, samples?.count])).toEqual([
+      ["qv", "qv.txt", 12],
+      ["all", "all.txt", 12],
+    ]);
+    expect(report.options).toMatchObject({ method: "iteris", schedule: "sweep", max_length: 32 });
+    expect(device).toEqual({ kind: "cpu", why: "The CPU was asked for.", adapter: null });
+  });
+
+  test("gives the same bytes again", async () => {
+    const [first, second] = await page.evaluate(async () => [
+      await contents((await iteris.merge(request())).files),
+      await contents((await iteris.merge(request())).files),
+    ]);
+    expect(Object.keys(first ?? {}).length).toBe(5);
+    for (const name of Object.keys(first ?? {}).filter((name) => name !== "merge_report.json")) {
+      expect(second?.[name] === first?.[name], name).toBe(true);
+    }
+  });
+
+  test("sends no request but for the package's own files", async () => {
+    const before = log.requests.length;
+    await page.evaluate(() => iteris.merge(request()));
+    expect(log.requests.slice(before)).toEqual([]);
+    const own = new RegExp(`^GET ${served.url}($|assets/(library|worker|iteris_web_bg)-[^/]+$)`);
+    expect(log.requests.filter((line) => !own.test(line))).toEqual([]);
+    expect(log.requests.filter((line) => line.endsWith(".wasm"))).toHaveLength(1);
+    expect(log.complaints).toEqual([]);
+  });
+
+  test("compares with held-out samples where there are any", async () => {
+    const comparison = await page.evaluate(async () => {
+      const { adapters } = request();
+      const heldOut = [{ text: "w41 w78", label: 0 }, { text: "w13 w60 w22" }];
+      const result = await iteris.merge(request({ adapters: adapters.map((a) => ({ ...a, heldOut })) }));
+      return result.comparison;
+    });
+    expect(comparison?.tasks.map(({ task, samples, labelled }) => [task, samples, labelled])).toEqual([
+      ["qv", 2, 1],
+      ["all", 2, 1],
+    ]);
+    for (const { variants } of comparison?.tasks ?? []) {
+      expect(variants.map(({ variant }) => variant)).toEqual(["base", "adapter", "iteris", "linear"]);
+      expect(variants[1]).toMatchObject({ agreement: 1 });
+    }
+  });
+
+  test("reads files at addresses by range", async () => {
+    const ranges: string[] = [];
+    await page.route("**/files/*", (route) => {
+      const name = decodeURIComponent(new URL(route.request().url()).pathname.split("/").pop() ?? "");
+      const bytes = readFileSync(join(tiny.base, name));
+      const range = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? "");
+      ranges.push(range?.[0] ?? "none");
+      const [start, end] = [Number(range?.[1] ?? 0), Number(range?.[2] ?? bytes.length - 1) + 1];
+      return route.fulfill({
+        status: range ? 206 : 200,
+        headers: { "content-range": `bytes ${start}-${end - 1}/${bytes.length}` },
+        body: bytes.subarray(start, end),
+      });
+    });
+    const same = await page.evaluate(async () => {
+      const base = (chosen.base ?? []).map(({ name }) => ({ url: `files/${name}` }));
+      const [remote, local] = [await iteris.merge(request({ base })), await iteris.merge(request())];
+      const bytes = async ({ files }: typeof remote) => (await contents(files))["adapter_model.safetensors"];
+      return (await bytes(remote)) === (await bytes(local));
+    });
+    expect(same).toBe(true);
+    expect(ranges.length).toBeGreaterThan(10);
+    expect(ranges).not.toContain("none");
+  });
+});
+
+describe("bad input is refused by code and keeps the worker:", () => {
+  let page: Page;
+  beforeAll(async () => {
+    ({ page } = await open());
+  });
+
+  test("zero adapters", async () => {
+    const refused = await page.evaluate(() => failure(iteris.merge(request({ adapters: [] }))));
+    expect(refused).toMatch(/^no_adapters: /);
+  });
+
+  test("one file dropped twice", async () => {
+    const refused = await page.evaluate(() => {
+      const base = chosen.base ?? [];
+      return failure(iteris.merge(request({ base: [...base, ...base.slice(0, 1)] })));
+    });
+    expect(refused).toMatch(/^duplicate: /);
+  });
+
+  test("an empty file of samples, and none at all", async () => {
+    const refused = await page.evaluate(async () => {
+      const [one] = request().adapters;
+      const withSamples = (samples: File | undefined) =>
+        failure(iteris.merge(request({ adapters: one ? [{ ...one, samples }] : [] })));
+      return [await withSamples(new File(["\n \n"], "empty.txt")), await withSamples(undefined)];
+    });
+    expect(refused[0]).toMatch(/^samples_invalid: empty\.txt: /);
+    expect(refused[1]).toMatch(/^samples_invalid: .*qv$/);
+  });
+
+  test("a file that ends early", async () => {
+    const refused = await page.evaluate(() => {
+      const base = (chosen.base ?? []).map((file) =>
+        file.name.endsWith(".safetensors") ? new File([file.slice(0, -8)], file.name) : file,
+      );
+      return failure(iteris.merge(request({ base })));
+    });
+    expect(refused).toMatch(/^(file_truncated|header_invalid): /);
+  });
+
+  test("and the worker goes on", async () => {
+    const { layers } = await page.evaluate(async () => (await iteris.merge(request())).report);
+    expect(layers.length).toBeGreaterThan(0);
+    expect(page.workers()).toHaveLength(1);
+  });
+});
+
+describe("cancelling", () => {
+  test("stops within a layer, frees the worker, and a second merge gives what it gave before", async () => {
+    const { page } = await open();
+    const before = await page.evaluate(async () => contents((await iteris.merge(request())).files));
+    const { refused, seconds } = await page.evaluate(async () => {
+      const stop = new AbortController();
+      let aborted = 0;
+      const long = chosen.samples?.find((file) => file.name === "long.txt");
+      const refused = await failure(
+        iteris.merge(
+          request({
+            adapters: request().adapters.map((adapter) => ({ ...adapter, samples: long })),
+            signal: stop.signal,
+            onProgress: ({ stage }) => {
+              if (aborted || stage === "load") return;
+              aborted = performance.now();
+              stop.abort();
+            },
+          }),
+        ),
+      );
+      return { refused, seconds: (performance.now() - aborted) / 1000 };
+    });
+    expect(refused).toMatch(/^cancelled: /);
+    // Less than the patience after which the page would have ended the worker by force.
+    expect(seconds).toBeLessThan(9);
+    expect(page.workers()).toHaveLength(0);
+    const after = await page.evaluate(async () => contents((await iteris.merge(request())).files));
+    expect(after["adapter_model.safetensors"] === before["adapter_model.safetensors"]).toBe(true);
+  });
+});
+
+describe("the page's thread", () => {
+  test("is never blocked for 50 ms while a merge runs", async () => {
+    const { page } = await open();
+    const { control, during, ticks } = await page.evaluate(async () => {
+      const tasks: number[] = [];
+      new PerformanceObserver((list) => {
+        for (const { duration } of list.getEntries()) tasks.push(duration);
+      }).observe({ type: "longtask" });
+      const settled = () => new Promise((resolve) => setTimeout(resolve, 200));
+      // A task that is too long on purpose, to know that the observer would tell.
+      await new Promise<void>((resolve) =>
+        setTimeout(() => {
+          for (const end = performance.now() + 80; performance.now() < end; );
+          resolve();
+        }),
+      );
+      await settled();
+      const control = tasks.splice(0).length;
+
+      let ticks = 0;
+      const timer = setInterval(() => {
+        ticks += 1;
+      }, 10);
+      const texts = (await (chosen.samples?.find((file) => file.name === "long.txt") ?? new Blob()).text())
+        .split("\n")
+        .slice(0, 2400)
+        .join("\n");
+      const samples = new File([texts], "long.txt");
+      const adapters = request().adapters.map((adapter) => ({ ...adapter, samples }));
+      await iteris.merge(request({ adapters, onProgress: () => {} }));
+      clearInterval(timer);
+      await settled();
+      return { control, during: tasks, ticks };
+    });
+    expect(control).toBe(1);
+    expect(during).toEqual([]);
+    // The merge lasted long enough to have been seen.
+    expect(ticks).toBeGreaterThan(20);
+  });
+});
+
+describe("a fault", () => {
+  test("in loading the wasm module is told, and the next call tries again", async () => {
+    const { page } = await open();
+    await page.route("**/*.wasm", (route) =>
+      route.fulfill({ contentType: "application/wasm", body: "no module" }),
+    );
+    expect(await page.evaluate(() => failure(iteris.merge(request())))).toMatch(/^internal: /);
+    await page.unroute("**/*.wasm");
+    const { layers } = await page.evaluate(async () => (await iteris.merge(request())).report);
+    expect(layers.length).toBeGreaterThan(0);
+  });
+});
+
+describe("WebGPU on the software adapter", () => {
+  let page: Page;
+  beforeEach(async () => {
+    ({ page } = await open());
+  });
+
+  test("is not what auto takes, and auto says why", async () => {
+    const choice = await page.evaluate(() => iteris.chooseDevice("auto"));
+    expect(choice).toMatchObject({ kind: "cpu", adapter: { software: true } });
+    expect(choice.why).toContain("software adapter");
+  });
+
+  test("is taken when it is asked for", async () => {
+    const { device, report } = await page.evaluate(async () => iteris.merge(request({ device: "webgpu" })));
+    expect(device.kind).toBe("webgpu");
+    expect(report.device).toBe("webgpu");
+  });
+
+  test("lost in the middle ends the merge with device_lost; the next merge works", async () => {
+    const { refused, retried, layers } = await page.evaluate(async () => {
+      const client = newClient();
+      let lost = false;
+      const onProgress = ({ stage }: { stage: string }) => {
+        if (lost || stage === "load") return;
+        lost = true;
+        client.loseDevice();
+      };
+      const long = chosen.samples?.find((file) => file.name === "long.txt");
+      const adapters = request().adapters.map((adapter) => ({ ...adapter, samples: long }));
+      const refused = await failure(client.merge(request({ adapters, device: "webgpu", onProgress })));
+      const retried = await client.merge(request({ device: "webgpu" }));
+      const { report } = await client.merge(request());
+      return { refused, retried: retried.device.kind, layers: report.layers.length };
+    });
+    expect(refused).toMatch(/^device_lost: /);
+    expect(retried).toBe("webgpu");
+    expect(layers).toBeGreaterThan(0);
+  });
+});
+
+test("without WebGPU auto takes the CPU, and webgpu is refused with what lacks", async () => {
+  const without = await launchBrowser({ webgpu: false });
+  const { page } = await open(without);
+  const { choice, refused } = await page.evaluate(async () => ({
+    choice: await iteris.chooseDevice("auto"),
+    refused: await failure(iteris.merge(request({ device: "webgpu" }))),
+  }));
+  expect(choice.kind).toBe("cpu");
+  expect(choice.why).toMatch(/WebGPU|navigator\.gpu/);
+  expect(refused).toMatch(/^webgpu_unavailable: /);
+  await without.close();
+});
+
+test("release ends what runs and gives the worker back", async () => {
+  const { page } = await open();
+  const refused = await page.evaluate(() =>
+    failure(iteris.merge(request({ onProgress: () => iteris.release() }))),
+  );
+  expect(refused).toMatch(/^cancelled: /);
+  expect(page.workers()).toHaveLength(0);
+});
