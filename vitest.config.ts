@@ -1,11 +1,12 @@
 import { defineConfig } from "vitest/config";
 
-// Three projects, because they need different things built first: `unit` needs nothing, `browser` a
-// wasm module and Chromium, `package` the built package in dist/.
+// Projects, because they need different things built first: `unit` needs nothing, `cli` a wasm module and
+// the built package in dist/, `browser` a wasm module and Chromium, `package` the built package and npm.
 export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["tests/unit/**/*.test.ts"] } },
+      { test: { name: "cli", include: ["tests/cli/**/*.test.ts"], testTimeout: 60_000 } },
       {
         test: {
           name: "browser",

@@ -59,7 +59,7 @@ export class Checks {
   }
 
   /**
-   * @param {"unit" | "browser" | "package"} project of vitest.config.ts
+   * @param {"unit" | "cli" | "browser" | "package"} project of vitest.config.ts
    * @param {NodeJS.ProcessEnv} env
    */
   async javascript(project, env) {

@@ -1,0 +1,92 @@
+/** The built command as a process: what signals do to it, and that its output stands apart. Needs dist/. */
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { text } from "node:stream/consumers";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type Tiny, writeTiny } from "../tiny.ts";
+
+const cli = join(import.meta.dirname, "../../dist/cli.js");
+
+let folder: string;
+let tiny: Tiny;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "iteris-process-"));
+  tiny = writeTiny(folder);
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+type Child = ChildProcessByStdio<null, Readable, Readable>;
+
+function start(...more: string[]): Child {
+  const adapters = tiny.adapters.flatMap(({ files, samples }) => ["--adapter", files, "--samples", samples]);
+  const line = [
+    "merge",
+    "--base",
+    tiny.base,
+    ...adapters,
+    "--out",
+    join(folder, "merged"),
+    "--device",
+    "cpu",
+  ];
+  return spawn(process.execPath, [cli, ...line, ...more], { stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/** Samples that take minutes to merge. */
+function makeLong(): void {
+  for (const { samples } of tiny.adapters) {
+    const lines = readFileSync(samples, "utf8");
+    writeFileSync(samples, `${lines.trim()}\n`.repeat(4000));
+  }
+}
+
+/** Resolves when the model runs. */
+async function running(child: Child): Promise<void> {
+  let said = "";
+  for await (const chunk of child.stderr) {
+    said += chunk;
+    if (said.includes("running the model")) return;
+  }
+  throw new Error(`the merge ended by itself: ${said}`);
+}
+
+const outputs = () => readdirSync(folder).filter((name) => name.includes("merged"));
+
+test("standard output holds one JSON object, standard error the progress", async () => {
+  const child = start("--json");
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, "exit"),
+  ]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("running the model: 0 %") });
+  expect(JSON.parse(stdout).report.layers.length).toBeGreaterThan(0);
+  expect(outputs()).toEqual(["merged"]);
+});
+
+test.each(["SIGINT", "SIGTERM"] as const)(
+  "%s cancels, removes what was written, and exits 1",
+  async (signal) => {
+    makeLong();
+    const child = start("--json");
+    const [stdout, [code]] = await Promise.all([
+      text(child.stdout),
+      once(child, "exit"),
+      running(child).then(() => child.kill(signal)),
+    ]);
+    expect(code).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ error: { code: "cancelled" } });
+    expect(outputs()).toEqual([]);
+  },
+);
+
+test("a killed run leaves no output folder", async () => {
+  makeLong();
+  const child = start();
+  await Promise.all([once(child, "exit"), running(child).then(() => child.kill("SIGKILL"))]);
+  expect(outputs().filter((name) => !name.startsWith("."))).toEqual([]);
+});
