@@ -47,6 +47,12 @@ impl TensorInfo {
             self.shape.iter().product()
         }
     }
+
+    /// Whether its elements are floating-point numbers that [`Checkpoint::f32`] reads: weights, as
+    /// opposed to positions and masks.
+    pub fn is_float(&self) -> bool {
+        matches!(self.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
 }
 
 /// The tensors of one safetensors file, or of all the shards of one model.

@@ -34,6 +34,11 @@ fn every_numeric_type_is_widened() {
         let checkpoint = open(raw(&header, &bytes)).unwrap();
         assert_eq!(block_on(checkpoint.f32("t")).unwrap(), [value], "{dtype}");
         assert_eq!(block_on(checkpoint.bytes("t")).unwrap(), bytes, "{dtype}");
+        assert_eq!(
+            checkpoint.info("t").unwrap().is_float(),
+            dtype.contains('F'),
+            "{dtype}"
+        );
     }
 }
 
