@@ -13,11 +13,11 @@ interface Dawn {
 
 /** What a person can do where WebGPU is missing. */
 export const nodeGpuRemedy =
-  "In Node, WebGPU comes from an optional package: npm install webgpu. Or use the CPU device.";
+  "In Node, WebGPU comes from an optional package beside this one: npm install webgpu. Or use the CPU device.";
 
 let found: Promise<GPU | undefined> | null = null;
 
-/** Dawn's `GPU`, or `undefined` where the package is not installed or does not load on this machine. */
+/** Dawn's `GPU`, or `undefined` where the package is not installed. */
 export function nodeGpu(): Promise<GPU | undefined> {
   found ??= start();
   return found;
@@ -31,8 +31,10 @@ async function start(): Promise<GPU | undefined> {
     // A name the type checker cannot follow: the package is optional and mostly absent.
     const name: string = "webgpu";
     dawn = await import(/* @vite-ignore */ name);
-  } catch {
-    return undefined;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_MODULE_NOT_FOUND") return undefined;
+    // Installed, but not for this machine. Whoever looks for an adapter learns why there is none.
+    return { requestAdapter: () => Promise.reject(error) } as unknown as GPU;
   }
   Object.assign(globalThis, dawn.globals);
   const gpu = dawn.create([]);

@@ -20,7 +20,16 @@ export type NodeCompareRequest = CompareRequest<NodeFilesInput, NodeSamplesInput
 
 function contextOf({ onProgress, signal }: RunControl): RunContext {
   return {
-    onProgress: (progress) => onProgress?.(progress),
+    onProgress: (progress) => {
+      try {
+        onProgress?.(progress);
+      } catch (error) {
+        // The caller's own fault, told as one of an event handler is; the core would take it for a wish to stop.
+        process.nextTick(() => {
+          throw error;
+        });
+      }
+    },
     cancelled: () => signal?.aborted === true,
   };
 }
