@@ -52,6 +52,10 @@ export async function lacking(page: Page): Promise<string[]> {
   return items.map((text) => text.trim());
 }
 
+/** Everything the page is saying, wherever it says it. */
+export const messages = async (page: Page): Promise<string> =>
+  (await page.locator(".notice").allTextContents()).join("\n");
+
 export const mergeButton = (page: Page): Locator => page.getByRole("button", { name: "Merge", exact: true });
 
 /** Waits until everything dropped has been read and nothing is lacking. */

@@ -14,6 +14,7 @@ import {
   drop,
   lacking,
   mergeButton,
+  messages,
   network,
   openPage,
   overflow,
@@ -145,12 +146,12 @@ describe("what was dropped", () => {
     await dropEverything(page);
     await drop(page, zone(page, "adapters"), [first().folder]);
     await expect
-      .poll(() => page.locator(".notices").textContent())
+      .poll(() => messages(page))
       .toContain(`has the same weights as “${first().name}”, which is here already`);
     await drop(page, zone(page, "adapters"), [first().samples]);
-    await expect.poll(() => page.locator(".notices").textContent()).toContain("has the same content as");
+    await expect.poll(() => messages(page)).toContain("has the same content as");
     await drop(page, zone(page, "base"), [example.base]);
-    await expect.poll(() => page.locator(".notices").textContent()).toContain("is here already");
+    await expect.poll(() => messages(page)).toContain("is here already");
     expect(await page.locator(".cards > li").count()).toBe(example.adapters.length);
     await page.context().close();
   });
@@ -263,7 +264,7 @@ describe("merging", () => {
     await mergeButton(page).click();
     await resultHeading(page).waitFor();
     await page.getByRole("button", { name: "Save to a folder" }).click();
-    await expect.poll(() => page.locator(".notices").textContent()).toContain("Saved as merged-adapter");
+    await expect.poll(() => messages(page)).toContain("Saved as merged-adapter");
     const saved = await page.evaluate(async () => {
       const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle("merged-adapter");
       const file = await (await folder.getFileHandle("adapter_config.json")).getFile();
@@ -285,7 +286,7 @@ describe("merging", () => {
     await expect.poll(() => page.locator(".progress-detail").textContent()).toContain("layer");
     expect(await violations(page)).toEqual([]);
     await cancel.click();
-    await expect.poll(() => page.locator(".notices").textContent()).toContain("The merge was cancelled");
+    await expect.poll(() => messages(page)).toContain("The merge was cancelled");
     expect(await resultHeading(page).count()).toBe(0);
     expect(await mergeButton(page).evaluate((element) => element === document.activeElement)).toBe(true);
 

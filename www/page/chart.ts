@@ -149,9 +149,9 @@ function residualTable(panels: readonly Panel[], variants: readonly string[]): T
           <thead>
             <tr>
               <th scope="col" rowspan="2">Module</th>
-              ${panels.map((panel) => html`<th scope="colgroup" colspan=${variants.length}>${panel.task}</th>`)}
+              ${panels.map((panel) => html`<th scope="colgroup" class="group" colspan=${variants.length}>${panel.task}</th>`)}
             </tr>
-            <tr>${panels.map(() => variants.map((variant) => html`<th scope="col">${variant}</th>`))}</tr>
+            <tr>${panels.map(() => variants.map((variant, index) => html`<th scope="col" class=${index === 0 ? "group" : ""}>${variant}</th>`))}</tr>
           </thead>
           <tbody>
             ${modules.map(
@@ -159,9 +159,9 @@ function residualTable(panels: readonly Panel[], variants: readonly string[]): T
                 <tr>
                   <th scope="row">${layerName(module)}</th>
                   ${panels.map((panel) =>
-                    variants.map((variant) => {
+                    variants.map((variant, index) => {
                       const point = panel.columns[row]?.points.find((entry) => entry.variant === variant);
-                      return html`<td>${number(point?.value)}</td>`;
+                      return html`<td class=${index === 0 ? "group" : ""}>${number(point?.value)}</td>`;
                     }),
                   )}
                 </tr>

@@ -2,7 +2,7 @@
  * The built-in example: fetched from beside the page, put into the same drop zones that a person would
  * use, and merged. Nothing about it is special once its files are there.
  */
-import { setText, take } from "./intake.ts";
+import { outdate, setText, take } from "./intake.ts";
 import { describe } from "./problem.ts";
 import type { Dropped } from "./recognise.ts";
 import { run } from "./run.ts";
@@ -36,6 +36,7 @@ export async function runExample(store: Store): Promise<void> {
         })),
       ),
     ]);
+    const { base: oldBase, adapters: oldAdapters, open: oldOpen } = store.state;
     store.change((state) => {
       state.base = undefined;
       state.adapters = [];
@@ -56,11 +57,33 @@ export async function runExample(store: Store): Promise<void> {
       state.example = "idle";
       state.notices = [];
     });
+    if (oldBase || oldAdapters.length > 0) {
+      store.notify({
+        place: "top",
+        tone: "info",
+        text: "The example took the place of what you had dropped.",
+        action: {
+          label: "Put mine back",
+          run: () =>
+            store.change((state) => {
+              state.base = oldBase;
+              state.adapters = oldAdapters;
+              state.open = oldOpen;
+              outdate(state);
+            }),
+        },
+      });
+    }
   } catch (thrown) {
     store.change((state) => {
       state.example = "idle";
     });
-    store.notify({ tone: "error", text: "The example could not be loaded.", problem: describe(thrown) });
+    store.notify({
+      place: "top",
+      tone: "error",
+      text: "The example could not be loaded.",
+      problem: describe(thrown),
+    });
     return;
   }
   await run(store);

@@ -7,6 +7,7 @@ import { factList, loadable, picker } from "./controls.ts";
 import { bytes, compact, count, list, plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
 import { giveOpen, outdate, removeAdapter, removeBase } from "./intake.ts";
+import { notices } from "./notices.ts";
 import type { Dropped } from "./recognise.ts";
 import type { Adapter, Base, Store } from "./state.ts";
 import { textSlot } from "./texts.ts";
@@ -23,6 +24,7 @@ export function inputs(store: Store): TemplateResult {
         hint: "config.json, model.safetensors, tokenizer.json",
         name: "base model",
       })}
+      ${notices(store, "base")}
     </section>
     <section class="panel" aria-labelledby="adapters-heading">
       <h2 id="adapters-heading"><span class="step" aria-hidden="true">2</span> Adapters and their samples</h2>
@@ -47,6 +49,7 @@ export function inputs(store: Store): TemplateResult {
         hint: "Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
         name: "adapters",
       })}
+      ${notices(store, "adapters")}
     </section>
   `;
 }

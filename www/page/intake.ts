@@ -24,6 +24,7 @@ import {
   adapterById,
   type Base,
   type Loadable,
+  type Notice,
   type State,
   type Store,
   type Text,
@@ -38,43 +39,59 @@ export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
 
 let adapterCount = 0;
 
-/** Takes what was dropped or picked. */
-export async function take(store: Store, files: readonly Dropped[], target: Target): Promise<void> {
+/** Says something beside the zone that took the drop. */
+type Tell = (notice: Omit<Notice, "id" | "place">) => void;
+
+let turn: Promise<void> = Promise.resolve();
+
+/** Takes what was dropped or picked. One at a time: a second drop must see what the first one added. */
+export function take(store: Store, files: readonly Dropped[], target: Target): Promise<void> {
+  const place = target.zone === "base" ? "base" : "adapters";
+  const tell: Tell = (notice) => store.notify({ place, ...notice });
+  turn = turn
+    .then(() => takeNow(store, files, target, tell))
+    .catch((thrown: unknown) => {
+      tell({ tone: "error", text: "What you dropped could not be read.", problem: describe(thrown) });
+    });
+  return turn;
+}
+
+async function takeNow(store: Store, files: readonly Dropped[], target: Target, tell: Tell): Promise<void> {
   store.change((state) => {
     state.notices = state.notices.filter((notice) => notice.tone === "error");
   });
   if (files.length === 0) {
-    store.notify({ tone: "info", text: "There was no file in what you dropped." });
+    tell({ tone: "info", text: "There was no file in what you dropped." });
     return;
   }
   if (target.zone === "text") {
-    await takeText(store, files, target);
+    await takeText(store, files, target, tell);
     return;
   }
   const found = recognise(files, target.zone);
   const taken: string[] = [];
   const [base, ...moreBases] = found.bases;
-  if (base) taken.push(...(await takeBase(store, base)));
+  if (base) taken.push(...takeBase(store, base, tell));
   if (moreBases.length > 0) {
-    store.notify({
+    tell({
       tone: "info",
       text: `There was more than one base model in what you dropped; ${base?.label ?? "the first"} was taken.`,
       details: moreBases.map((group) => group.folder),
     });
   }
-  for (const group of found.adapters) taken.push(...(await takeAdapter(store, group)));
-  taken.push(...(await takeTexts(store, found.texts, found.ignored)));
+  for (const group of found.adapters) taken.push(...(await takeAdapter(store, group, tell)));
+  taken.push(...(await takeTexts(store, found.texts, found.ignored, tell)));
 
   if (taken.length > 0) {
     const rest = found.ignored.length;
     const aside = rest > 0 ? ` ${plural(rest, "other file")} ${rest === 1 ? "is" : "are"} not needed.` : "";
-    store.notify({
+    tell({
       tone: "info",
       text: `Added ${list(taken)}.${aside}`,
       ...(rest > 0 ? { details: found.ignored } : {}),
     });
   } else if (found.ignored.length > 0) {
-    store.notify({
+    tell({
       tone: "error",
       text: "Nothing here looks like a base model, an adapter or samples.",
       details: found.ignored,
@@ -87,7 +104,7 @@ export async function take(store: Store, files: readonly Dropped[], target: Targ
   }
 }
 
-async function takeBase(store: Store, group: Group): Promise<string[]> {
+function takeBase(store: Store, group: Group, tell: Tell): string[] {
   const present = store.state.base;
   const names = (files: readonly Dropped[]): Set<string> =>
     new Set(files.map((dropped) => dropped.file.name));
@@ -97,7 +114,7 @@ async function takeBase(store: Store, group: Group): Promise<string[]> {
       group.files.every(({ file }) => present.files.some((other) => same(other.file, file))) &&
       group.files.length > 0
     ) {
-      store.notify({
+      tell({
         tone: "info",
         text: `The base model “${present.name}” is here already; it was not added again.`,
       });
@@ -127,12 +144,12 @@ function inspectBaseInto(store: Store, base: Base): void {
   });
 }
 
-async function takeAdapter(store: Store, group: Group): Promise<string[]> {
+async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<string[]> {
   const weights = group.files.find(({ file }) => file.name.startsWith("adapter_model."));
   for (const adapter of store.state.adapters) {
     const other = adapter.files.find(({ file }) => file.name.startsWith("adapter_model."));
     if (weights && other && (await sameContent(weights.file, other.file))) {
-      store.notify({
+      tell({
         tone: "info",
         text: `“${group.label || "This adapter"}” has the same weights as “${adapter.name}”, which is here already; it was not added again.`,
       });
@@ -179,7 +196,12 @@ function inspectAdapterInto(store: Store, adapter: Adapter, files: Dropped[]): v
 }
 
 /** Also tries the texts that were dropped earlier and waited for their adapter. Adds to `ignored`. */
-async function takeTexts(store: Store, texts: readonly Dropped[], ignored: string[]): Promise<string[]> {
+async function takeTexts(
+  store: Store,
+  texts: readonly Dropped[],
+  ignored: string[],
+  tell: Tell,
+): Promise<string[]> {
   const known = [...store.state.open, ...usedTexts(store.state)];
   const fresh: Dropped[] = [];
   for (const text of texts) {
@@ -188,7 +210,7 @@ async function takeTexts(store: Store, texts: readonly Dropped[], ignored: strin
       if (await sameContent(text.file, other.file)) twin = other;
     }
     if (twin) {
-      store.notify({
+      tell({
         tone: "info",
         text: `${text.file.name} has the same content as ${twin.file.name}, which is here already; it was not added again.`,
       });
@@ -229,17 +251,18 @@ async function takeText(
   store: Store,
   files: readonly Dropped[],
   { adapter: id, role }: { adapter: string; role: Role },
+  tell: Tell,
 ): Promise<void> {
   const [text, ...more] = recognise(files, "texts").texts;
   if (!text) return;
   if (more.length > 0) {
-    store.notify({ tone: "info", text: `One file of texts per adapter: ${text.file.name} was taken.` });
+    tell({ tone: "info", text: `One file of texts per adapter: ${text.file.name} was taken.` });
   }
   for (const adapter of store.state.adapters) {
     for (const used of Object.values(adapter.texts)) {
       if (used === adapterById(store.state, id)?.texts[role]) continue;
       if (await sameContent(text.file, used.dropped.file)) {
-        store.notify({
+        tell({
           tone: "info",
           text: `${text.file.name} has the same content as ${used.dropped.file.name}, which “${adapter.name}” uses already.`,
         });

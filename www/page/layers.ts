@@ -78,10 +78,10 @@ export function layersView(report: MergeReport): TemplateResult {
                 ${truncated ? html`<th scope="col" rowspan="2">Energy kept</th>` : nothing}
                 ${solved ? html`<th scope="col" rowspan="2">Condition</th>` : nothing}
                 <th scope="col" rowspan="2">Time</th>
-                ${solved ? tasks.map((task) => html`<th scope="colgroup" colspan="2">${task}</th>`) : nothing}
+                ${solved ? tasks.map((task) => html`<th scope="colgroup" class="group" colspan="2">${task}</th>`) : nothing}
               </tr>
               <tr>
-                ${solved ? tasks.map(() => html`<th scope="col">λ</th><th scope="col">Residual</th>`) : nothing}
+                ${solved ? tasks.map(() => html`<th scope="col" class="group">λ</th><th scope="col">Residual</th>`) : nothing}
               </tr>
             </thead>
             <tbody>
@@ -97,7 +97,7 @@ export function layersView(report: MergeReport): TemplateResult {
                       solved
                         ? tasks.map((task) => {
                             const entry = layer.tasks.find((other) => other.task === task);
-                            return html`<td>${number(entry?.lambda)}</td><td>${number(entry?.residual)}</td>`;
+                            return html`<td class="group">${number(entry?.lambda)}</td><td>${number(entry?.residual)}</td>`;
                           })
                         : nothing
                     }

@@ -52,13 +52,22 @@ function start(): void {
     void files.then(
       (dropped) => take(store, dropped, targetOf(zone)),
       (thrown: unknown) =>
-        store.notify({ tone: "error", text: "The drop could not be read.", problem: describe(thrown) }),
+        store.notify({
+          place: "adapters",
+          tone: "error",
+          text: "The drop could not be read.",
+          problem: describe(thrown),
+        }),
     );
   });
   // The elapsed time goes on between two reports of the worker.
   setInterval(() => {
     if (store.state.work) store.change(() => undefined);
   }, TICK_MILLISECONDS);
+  // A long merge should not be lost to a slip of the finger.
+  addEventListener("beforeunload", (event) => {
+    if (store.state.work) event.preventDefault();
+  });
   addEventListener("pagehide", release);
   void findDevice(store);
 }
@@ -84,14 +93,14 @@ async function findDevice(store: Store): Promise<void> {
     store.change((state) => {
       state.device = { status: "failed", problem };
     });
-    store.notify({ tone: "error", text: "The program could not be started.", problem });
+    store.notify({ place: "top", tone: "error", text: "The program could not be started.", problem });
   }
 }
 
 function page(store: Store): TemplateResult {
   const { result } = store.state;
   return html`
-    ${notices(store)}
+    ${notices(store, "top")}
     <div class="workspace">
       <div class="inputs">${inputs(store)}</div>
       <div class="rail">
@@ -99,7 +108,7 @@ function page(store: Store): TemplateResult {
           <h2 id="options-heading"><span class="step" aria-hidden="true">3</span> How to merge</h2>
           ${options(store)}
         </section>
-        <section class="panel ready" aria-label="Merge">${mergePanel(store)}</section>
+        <section class="panel ready" aria-label="Merge">${mergePanel(store)} ${notices(store, "merge")}</section>
       </div>
     </div>
     ${result ? resultView(store, result) : nothing}

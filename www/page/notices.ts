@@ -1,15 +1,15 @@
-/** Messages above the drop zones: what was taken, what went wrong and what to do about it. */
+/** Messages, each beside what it is about: what was taken, what went wrong and what to do about it. */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { repeat } from "lit-html/directives/repeat.js";
 import * as icons from "./icons.ts";
 import { type Problem, remedy } from "./problem.ts";
-import type { Notice, Store } from "./state.ts";
+import type { Notice, Place, Store } from "./state.ts";
 
-export function notices(store: Store): TemplateResult {
+export function notices(store: Store, place: Place): TemplateResult {
   return html`
     <div class="notices" aria-live="polite" aria-relevant="additions">
       ${repeat(
-        store.state.notices,
+        store.state.notices.filter((notice) => notice.place === place),
         (notice) => notice.id,
         (notice) => noticeView(store, notice),
       )}
@@ -25,6 +25,7 @@ function noticeView(store: Store, notice: Notice): TemplateResult {
       <div class="notice-text">
         <p>${error ? html`<strong>${notice.text}</strong>` : notice.text}</p>
         ${notice.problem ? problemView(notice.problem) : nothing}
+        ${notice.action ? actionButton(store, notice.id, notice.action) : nothing}
         ${
           notice.details?.length
             ? html`
@@ -44,6 +45,14 @@ function noticeView(store: Store, notice: Notice): TemplateResult {
       </button>
     </div>
   `;
+}
+
+function actionButton(store: Store, id: number, action: NonNullable<Notice["action"]>): TemplateResult {
+  const press = (): void => {
+    store.dismiss(id);
+    action.run();
+  };
+  return html`<div><button class="secondary" type="button" @click=${press}>${action.label}</button></div>`;
 }
 
 /** A failure: its message, what to do, and the code that a search or a bug report can use. */

@@ -8,6 +8,7 @@ import { canPickFolder, saveBlob, saveToFolder, totalBytes, ZIP_LIMIT_BYTES, zip
 import { bytes, count, duration, list, percent } from "./format.ts";
 import * as icons from "./icons.ts";
 import { layersView, timingView } from "./layers.ts";
+import { notices } from "./notices.ts";
 import { describe } from "./problem.ts";
 import { METHOD_NAMES } from "./settings.ts";
 import type { Result, Store } from "./state.ts";
@@ -77,9 +78,14 @@ function savePanel(store: Store, { files, output }: Result): TemplateResult {
   const attempt = (work: () => Promise<string | undefined>) => async (): Promise<void> => {
     try {
       const done = await work();
-      if (done) store.notify({ tone: "info", text: done });
+      if (done) store.notify({ place: "save", tone: "info", text: done });
     } catch (thrown) {
-      store.notify({ tone: "error", text: "The files could not be saved.", problem: describe(thrown) });
+      store.notify({
+        place: "save",
+        tone: "error",
+        text: "The files could not be saved.",
+        problem: describe(thrown),
+      });
     }
   };
   const saveZip = attempt(async () => {
@@ -118,6 +124,7 @@ function savePanel(store: Store, { files, output }: Result): TemplateResult {
         <summary>Single files</summary>
         <ul class="files">${files.map(fileRow)}</ul>
       </details>
+      ${notices(store, "save")}
     </section>
   `;
 }

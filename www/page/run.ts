@@ -43,7 +43,7 @@ export async function run(store: Store): Promise<void> {
   try {
     store.change((state) => {
       state.result = undefined;
-      state.notices = [];
+      state.notices = state.notices.filter((notice) => notice.action);
     });
     const method = settings.method;
     const { files, report, device } = await merge({ ...request, ...options });
@@ -62,9 +62,13 @@ export async function run(store: Store): Promise<void> {
   } catch (thrown) {
     const problem = describe(thrown);
     if (problem.code === "cancelled") {
-      store.notify({ tone: "info", text: "The merge was cancelled. What you dropped is still here." });
+      store.notify({
+        place: "merge",
+        tone: "info",
+        text: "The merge was cancelled. What you dropped is still here.",
+      });
     } else {
-      store.notify({ tone: "error", text: "The merge stopped.", problem });
+      store.notify({ place: "merge", tone: "error", text: "The merge stopped.", problem });
     }
   } finally {
     store.change((state) => {

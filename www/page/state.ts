@@ -46,13 +46,18 @@ export interface Adapter {
   texts: Partial<Record<Role, Text>>;
 }
 
+/** Where on the page a message stands: beside what the person just did. */
+export type Place = "top" | "base" | "adapters" | "merge" | "save";
+
 /** Something the person should know; stays until dismissed or until the next drop. */
 export interface Notice {
   id: number;
+  place: Place;
   tone: "info" | "error";
   text: string;
   problem?: Problem;
   details?: string[];
+  action?: { label: string; run: () => void };
 }
 
 /** How the merged adapters do on each task, as far as it has been run. */
