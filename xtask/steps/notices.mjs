@@ -31,21 +31,20 @@ export async function notices(modules) {
 async function crates() {
   const { cargo, env } = await nativeRust();
   const tree = ["tree", "--locked", "--package=iteris-web", "--target=wasm32-unknown-unknown"];
-  const listing = [
-    ...tree,
-    "--edges=normal,no-proc-macro",
-    "--prefix=none",
-    "--no-dedupe",
-    "--format={p}|{l}",
-  ];
+  const listing = [...tree, "--edges=normal,no-proc-macro", "--prefix=none", "--format={p}|{l}"];
   const text = output(cargo, [...listing, `--manifest-path=${join(root, "Cargo.toml")}`], {
     env,
     seconds: 300,
   });
   if (text === null) throw new Stop("cargo tree failed");
   const registries = readdirSync(registrySources).map((index) => join(registrySources, index));
-  // The first line is this crate itself.
-  const dependencies = new Set(text.split("\n").slice(1));
+  // The first line is this crate itself; "(*)" marks what stood there before.
+  const dependencies = new Set(
+    text
+      .split("\n")
+      .slice(1)
+      .map((line) => line.replace(/ \(\*\)$/, "")),
+  );
   return [...dependencies].sort().map((line) => {
     const [, name = "", version = "", license = ""] = line.match(/^(\S+) v(\S+).*\|(.*)$/) ?? [];
     const folder = registries.map((registry) => join(registry, `${name}-${version}`)).find(existsSync);

@@ -78,8 +78,6 @@ function neighbours(code, id) {
 async function types() {
   const folder = join(distFolder, "types");
   await run(npmBin("tsc"), ["-p", "tsconfig.package.json", "--outDir", folder], { cwd: root, shows: "tsc" });
-  mkdirSync(join(folder, "wasm"), { recursive: true });
-  copyFileSync(join(glueFolder, "iteris_web.d.ts"), join(folder, "wasm/iteris_web.d.ts"));
   for (const entry of readdirSync(folder, { recursive: true, encoding: "utf8" })) {
     if (!entry.endsWith(".d.ts")) continue;
     const path = join(folder, entry);
