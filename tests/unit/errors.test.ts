@@ -1,0 +1,37 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { errorCodes, IterisError, toIterisError, toPlainError } from "../../www/lib/errors.ts";
+
+describe("the codes", () => {
+  it("are those of the core", () => {
+    const source = readFileSync(join(import.meta.dirname, "../../src/error.rs"), "utf8");
+    const codes = [...source.matchAll(/Self::\w+ => "(\w+)"/g)].map(([, code]) => code);
+    expect(codes.length).toBeGreaterThan(10);
+    expect(Object.keys(errorCodes).sort()).toEqual(codes.sort());
+  });
+});
+
+describe("what was thrown", () => {
+  it("keeps a known code and its message, whoever made it", () => {
+    const core = Object.assign(new Error("no such tensor: x"), { code: "missing" });
+    expect(toIterisError(core)).toBeInstanceOf(IterisError);
+    expect(toPlainError(core)).toEqual({ code: "missing", message: "no such tensor: x" });
+    expect(toPlainError({ code: "missing", message: "posted" })).toEqual({
+      code: "missing",
+      message: "posted",
+    });
+    const mine = new IterisError("duplicate", "twice");
+    expect(toIterisError(mine)).toBe(mine);
+  });
+
+  it.each([
+    ["an error of the system", Object.assign(new Error("no"), { code: "ENOENT" }), "Internal fault: no"],
+    ["a trap", new WebAssembly.RuntimeError("unreachable"), "Internal fault: unreachable"],
+    ["a word", "oops", "Internal fault: oops"],
+    ["nothing", undefined, "Internal fault: undefined"],
+    ["a code of the prototype", { code: "toString", message: "x" }, "Internal fault: [object Object]"],
+  ])("is an internal fault if it is %s", (_, thrown, message) => {
+    expect(toPlainError(thrown)).toEqual({ code: "internal", message });
+  });
+});
