@@ -8,6 +8,7 @@
 
 pub mod adapter;
 pub mod batch;
+pub mod compare;
 pub mod compute;
 pub mod error;
 pub mod io;
@@ -16,3 +17,5 @@ pub mod model;
 pub mod progress;
 pub mod merge;
 pub mod report;
+#[cfg(target_arch = "wasm32")]
+mod wasm;

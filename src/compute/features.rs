@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::{
+    exact,
     gemm::{self, Packed, Part, View},
     read,
 };
@@ -52,10 +53,6 @@ pub enum Features {
     /// On the device.
     Device(Tensor<2>),
 }
-
-/// Rows multiplied into a Gram matrix on the GPU before the partial sum is read back and added in f64:
-/// bounds both the f32 rounding of a sum and the number of read-backs.
-const DEVICE_SUM_ROWS: usize = 1024;
 
 impl Features {
     pub(super) fn host((data, columns): (Vec<f32>, usize)) -> Self {
@@ -196,14 +193,7 @@ pub async fn accumulate_product(
             gemm::multiply(a.transposed(), b, 1.0, part, out, *n);
         }
         (Features::Device(a), Features::Device(b)) => {
-            for start in (0..left_rows.len()).step_by(DEVICE_SUM_ROWS) {
-                let count = DEVICE_SUM_ROWS.min(left_rows.len() - start);
-                let rows = |range: &Range<usize>| range.start + start..range.start + start + count;
-                let product = slice(a, rows(&left_rows)).transpose().matmul(slice(b, rows(&right_rows)));
-                for (sum, value) in out.iter_mut().zip(read(product).await?) {
-                    *sum += f64::from(value);
-                }
-            }
+            exact::accumulate((a, left_rows), (b, right_rows), part, out).await?;
         }
         _ => unreachable!("features of one Compute are of one kind"),
     }
@@ -215,7 +205,7 @@ pub fn squares(values: &[f32]) -> f64 {
     values.chunks(4096).map(|chunk| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()).sum()
 }
 
-fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+pub(super) fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
     let [count, columns] = tensor.dims();
     if rows.len() == count {
         return tensor.clone();

@@ -7,6 +7,7 @@
 //! so whatever returns numbers is `async`.
 
 mod attention;
+mod exact;
 mod features;
 pub mod gemm;
 mod meter;
@@ -212,12 +213,14 @@ fn host_now(tensor: Tensor<2>) -> (Vec<f32>, usize) {
 }
 
 pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let data = tensor.into_data_async().await.map_err(|error| {
-        Error::new(
-            Code::DeviceLost,
-            format!("the device stopped answering while results were read back; choose the CPU or try again ({error})"),
-        )
-    })?;
+    let data = tensor.into_data_async().await.map_err(lost)?;
     data.try_into_vec::<f32>()
         .map_err(|error| Error::new(Code::Internal, format!("the device returned something else than f32: {error:?}")))
+}
+
+fn lost(error: impl std::fmt::Display) -> Error {
+    Error::new(
+        Code::DeviceLost,
+        format!("the device stopped answering while results were read back; choose the CPU or try again ({error})"),
+    )
 }

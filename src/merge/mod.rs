@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 pub use self::{
     options::{MergeOptions, MethodName, OutputKind, Schedule, Target},
-    work::{AdapterInput, Factors, Task, TaskSamples, Work},
+    work::{AdapterInput, Factors, ReadAdapter, Task, TaskSamples, Work, check_samples, deltas, read_adapters},
 };
 use crate::{
     compute::{Compute, Stage, svd},

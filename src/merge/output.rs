@@ -148,9 +148,8 @@ async fn write_base(work: &Work<'_>, solutions: BTreeMap<String, Solution>, sink
         }
     }
     sink.write("config.json", &json(&config)?).await?;
-    let floats = |info: &crate::io::TensorInfo| matches!(format!("{:?}", info.dtype).as_bytes(), [b'F', ..] | [b'B', b'F', ..]);
     let entries = checkpoint.infos().map(|info| {
-        let dtype = if floats(info) { work.options.dtype.into() } else { info.dtype };
+        let dtype = if info.is_float() { work.options.dtype.into() } else { info.dtype };
         (info.name.clone(), dtype, info.shape.clone())
     });
     let header = StreamHeader::new(entries, &metadata())?;
@@ -163,7 +162,7 @@ async fn write_base(work: &Work<'_>, solutions: BTreeMap<String, Solution>, sink
     let mut writer = StreamWriter::begin(sink, "model.safetensors", header).await?;
     for name in order {
         let info = checkpoint.require(&name)?;
-        if !floats(info) {
+        if !info.is_float() {
             writer.write(&name, &checkpoint.bytes(&name).await?).await?;
             continue;
         }

@@ -1,0 +1,122 @@
+//! Products of matrices to f64 accuracy on a device that has only f32.
+//!
+//! A Gram matrix rounded to f32 is not good enough: features behind a layer normalisation lie in a
+//! plane, so in one direction only the ridge (1e-5 of the norm) holds the matrix, and a rounding of 6e-8
+//! is magnified there a hundred thousand times. So each factor is cut into slices of few bits whose
+//! products and sums f32 holds exactly, whatever the order of summation (K. Ozaki, T. Ogita, S. Oishi,
+//! S. M. Rump, Numerical Algorithms 59, 2012); the sums are added up as integers on the device and
+//! assembled in f64 here.
+
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor};
+
+use super::{features::slice, gemm::Part, read};
+use crate::error::{Code, Error, Result};
+
+/// Bits of a slice. Two slices' products have at most 2 * 8 bits, and `CHUNK` of them add up within the
+/// 24 bits of an f32.
+const BITS: i32 = 8;
+/// Rows summed by one product of slices.
+const CHUNK: usize = 256;
+/// Products of slices that an i32 holds the sum of.
+const CHUNKS: usize = 127;
+/// Slices of a factor: 3 * 8 bits are an f32's 24.
+const SLICES: usize = 3;
+
+/// Pairs of slices whose product counts; what is left out is below 2^-34 of the largest product.
+const PAIRS: [(usize, usize); 8] = [(0, 0), (0, 1), (1, 0), (0, 2), (2, 0), (1, 1), (1, 2), (2, 1)];
+
+/// `out += left[left_rows]^T right[right_rows]`; [`Part::Lower`] is for a factor with itself.
+pub(super) async fn accumulate(
+    (left, left_rows): (&Tensor<2>, Range<usize>),
+    (right, right_rows): (&Tensor<2>, Range<usize>),
+    part: Part,
+    out: &mut [f64],
+) -> Result<()> {
+    let symmetric = part == Part::Lower;
+    for start in (0..left_rows.len()).step_by(CHUNK * CHUNKS) {
+        let end = left_rows.len().min(start + CHUNK * CHUNKS);
+        let a = Sliced::new(slice(left, left_rows.start + start..left_rows.start + end)).await?;
+        let b = if symmetric { None } else { Some(Sliced::new(slice(right, right_rows.start + start..right_rows.start + end)).await?) };
+        let b = b.as_ref().unwrap_or(&a);
+        // With itself, a pair and its mirror image give each other's transpose.
+        for &(i, j) in PAIRS.iter().filter(|(i, j)| !symmetric || i <= j) {
+            let sums = a.product(b, i, j).await?;
+            let unit = a.unit(i) * b.unit(j);
+            add(&sums, unit, symmetric && i != j, b.columns(), out);
+        }
+    }
+    Ok(())
+}
+
+fn add(sums: &[i32], unit: f64, mirrored: bool, columns: usize, out: &mut [f64]) {
+    for (out, &sum) in out.iter_mut().zip(sums) {
+        *out += unit * f64::from(sum);
+    }
+    if mirrored {
+        for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+            for (column, out) in out.iter_mut().enumerate() {
+                *out += unit * f64::from(sums[column * columns + row]);
+            }
+        }
+    }
+}
+
+/// A matrix as scale * (q0 + q1 2^-8 + q2 2^-16), every q an integer of at most 8 bits and a sign.
+struct Sliced {
+    slices: Vec<Tensor<2>>,
+    /// The exponent of the scale.
+    exponent: i32,
+}
+
+impl Sliced {
+    async fn new(x: Tensor<2>) -> Result<Self> {
+        let largest = read(x.clone().abs().max()).await?[0];
+        if !largest.is_finite() {
+            return Err(Error::new(
+                Code::NotFinite,
+                "the features of a layer overflow f32 on this device; check the adapters, or choose the CPU",
+            ));
+        }
+        // The power of two at or above the largest magnitude, so that scaling rounds nothing. Below the
+        // normal range there is nothing to gain.
+        let above = (((largest.max(f32::MIN_POSITIVE)).to_bits() >> 23) as i32) - 126;
+        let exponent = above - BITS;
+        let mut rest = x * 2f32.powi(-exponent.max(-100)) * 2f32.powi(-exponent.min(-100) - 100);
+        let mut slices = Vec::with_capacity(SLICES);
+        for _ in 0..SLICES {
+            let slice = rest.clone().round();
+            rest = (rest - slice.clone()) * 2f32.powi(BITS);
+            slices.push(slice);
+        }
+        Ok(Self { slices, exponent })
+    }
+
+    fn columns(&self) -> usize {
+        self.slices[0].dims()[1]
+    }
+
+    /// What one unit of slice `i` stands for.
+    fn unit(&self, i: usize) -> f64 {
+        2f64.powi(self.exponent - BITS * i as i32)
+    }
+
+    /// The exact sum over rows of slice `i` times `other`'s slice `j`.
+    async fn product(&self, other: &Self, i: usize, j: usize) -> Result<Vec<i32>> {
+        let rows = self.slices[i].dims()[0];
+        let mut sum: Option<Tensor<2, Int>> = None;
+        for start in (0..rows).step_by(CHUNK) {
+            let range = start..rows.min(start + CHUNK);
+            let (a, b) = (slice(&self.slices[i], range.clone()), slice(&other.slices[j], range));
+            let product = a.transpose().matmul(b).int();
+            sum = Some(match sum {
+                Some(sum) => sum + product,
+                None => product,
+            });
+        }
+        let Some(sum) = sum else { return Ok(Vec::new()) };
+        let data = sum.into_data_async().await.map_err(super::lost)?;
+        Ok(data.iter::<i32>().collect())
+    }
+}

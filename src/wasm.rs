@@ -1,0 +1,372 @@
+//! The binding to JavaScript: the only file that sees a `JsValue`.
+//!
+//! It translates and nothing else. Files arrive as `Blob`s or as objects with a `read(start, end)` method
+//! and are read by range; results leave through the observer's `write`. A failure becomes an `Error` with
+//! a `code`. The hazard of the browser is that a promise dropped half-way leaves JavaScript waiting, so
+//! every call here ends in a value or an error.
+
+use std::{cell::RefCell, ops::Range, rc::Rc};
+
+use async_trait::async_trait;
+use js_sys::{Array, Function, Promise, Reflect, Uint8Array, Uint32Array};
+use serde::Serialize;
+use wasm_bindgen::{JsCast, prelude::*};
+use wasm_bindgen_futures::JsFuture;
+
+use crate::{
+    adapter::Adapter,
+    batch::Sample,
+    compare::{self, CompareRequest, MergedInput},
+    compute::Compute,
+    error::{Code, Error, Result},
+    io::{ByteSource, Folder, Sink},
+    merge::{self, AdapterInput, MergeOptions, MergeRequest, TaskSamples},
+    model,
+    progress::{self, Progress},
+};
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+/** A file that is read by range: give `blob`, or `read`. */
+export interface SourceFile { name: string; size: number; blob?: Blob; read?(start: number, end: number): Promise<Uint8Array>; }
+/** Tokenised samples, one after another; `lengths` says where each ends. */
+export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; }
+/** Told of progress (false cancels; let the event loop run before answering) and given the results. */
+export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; }
+"#;
+
+/// The version of the program.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// The options of a merge with their defaults.
+#[wasm_bindgen(js_name = defaultOptions)]
+pub fn default_options() -> std::result::Result<JsValue, JsValue> {
+    let options = MergeOptions::default();
+    let value = to_js(&options).map_err(throw)?;
+    // Reports name options in snake_case; JavaScript callers in camelCase.
+    let object = js_sys::Object::new();
+    for entry in js_sys::Object::entries(value.unchecked_ref()).iter() {
+        let entry: Array = entry.unchecked_into();
+        Reflect::set(&object, &camel_case(&entry.get(0).as_string().unwrap_or_default()).into(), &entry.get(1))?;
+    }
+    Ok(object.into())
+}
+
+fn camel_case(name: &str) -> String {
+    let mut parts = name.split('_');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let mut letters = part.chars();
+        out.extend(letters.next().map(|c| c.to_ascii_uppercase()));
+        out.push_str(letters.as_str());
+    }
+    out
+}
+
+/// Where a merge computes.
+#[wasm_bindgen]
+pub struct Device {
+    kind: Kind,
+}
+
+enum Kind {
+    Cpu,
+    Webgpu(burn::tensor::Device),
+}
+
+#[wasm_bindgen]
+impl Device {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self { kind: Kind::Cpu }
+    }
+
+    /// The GPU. The caller has made sure that there is an adapter with what burn needs.
+    pub async fn webgpu() -> std::result::Result<Self, JsValue> {
+        thread_local! {
+            // burn registers one runtime a page; a second start would be refused.
+            static STARTED: RefCell<Option<burn::tensor::Device>> = const { RefCell::new(None) };
+        }
+        if let Some(device) = STARTED.with_borrow(Clone::clone) {
+            return Ok(Self { kind: Kind::Webgpu(device) });
+        }
+        let device = burn::tensor::Device::wgpu_options().init_async().await.map_err(|error| {
+            throw(Error::new(Code::WebgpuUnavailable, format!("WebGPU cannot be started; choose the CPU ({error})")))
+        })?;
+        STARTED.set(Some(device.clone()));
+        Ok(Self { kind: Kind::Webgpu(device) })
+    }
+
+    /// `cpu` or `webgpu`.
+    #[wasm_bindgen(getter)]
+    pub fn kind(&self) -> String {
+        self.compute().name().to_owned()
+    }
+
+    fn compute(&self) -> Compute {
+        match &self.kind {
+            Kind::Cpu => Compute::cpu(),
+            Kind::Webgpu(device) => Compute::tensors(device.clone(), "webgpu"),
+        }
+    }
+}
+
+/// What a person wants to know of a base model: its facts.
+#[wasm_bindgen(js_name = inspectBase)]
+pub async fn inspect_base(files: Array) -> std::result::Result<JsValue, JsValue> {
+    let facts = async { model::open(folder("base model", &files)?).await.map(|model| model.facts()) };
+    to_js(&facts.await.map_err(throw)?).map_err(throw)
+}
+
+/// What a person wants to know of an adapter: its facts.
+#[wasm_bindgen(js_name = inspectAdapter)]
+pub async fn inspect_adapter(files: Array) -> std::result::Result<JsValue, JsValue> {
+    let facts = async { Adapter::read("adapter", &folder("adapter", &files)?).await.map(|adapter| adapter.facts()) };
+    to_js(&facts.await.map_err(throw)?).map_err(throw)
+}
+
+/// Merges; the results arrive through `observer.write`, the report is returned.
+#[wasm_bindgen]
+pub async fn merge(request: JsValue, device: &Device, observer: JsValue) -> std::result::Result<JsValue, JsValue> {
+    let compute = device.compute();
+    let merged = async {
+        let options = match get(&request, "options") {
+            value if value.is_undefined() || value.is_null() => MergeOptions::default(),
+            value => serde_wasm_bindgen::from_value(value)
+                .map_err(|error| Error::new(Code::OptionInvalid, format!("the options cannot be read: {error}")))?,
+        };
+        let request = MergeRequest {
+            base: folder("base model", &array(&request, "base")?)?,
+            adapters: adapters(&array(&request, "adapters")?)?,
+            options,
+        };
+        let (listener, mut sink) = (Listener { object: observer.clone() }, Listener { object: observer });
+        merge::merge(request, &compute, &listener, &mut sink).await
+    };
+    to_js(&merged.await.map_err(throw)?).map_err(throw)
+}
+
+/// Compares the base, each adapter and merged models on samples.
+#[wasm_bindgen]
+pub async fn compare(request: JsValue, device: &Device, observer: JsValue) -> std::result::Result<JsValue, JsValue> {
+    let compute = device.compute();
+    let report = async {
+        let merged = array(&request, "merged")?
+            .iter()
+            .map(|value| {
+                let name = text(&value, "name").unwrap_or_else(|| "merged".into());
+                Ok(MergedInput { folder: folder(&name, &array(&value, "files")?)?, name })
+            })
+            .collect::<Result<_>>()?;
+        let request = CompareRequest {
+            base: folder("base model", &array(&request, "base")?)?,
+            adapters: adapters(&array(&request, "adapters")?)?,
+            merged,
+        };
+        compare::compare(request, &compute, &Listener { object: observer }).await
+    };
+    to_js(&report.await.map_err(throw)?).map_err(throw)
+}
+
+/// The logits of the base model, or of the base with an adapter, under a classifier: `{ shape, data }`.
+#[wasm_bindgen]
+pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<JsValue, JsValue> {
+    #[derive(Serialize)]
+    struct Logits {
+        shape: [usize; 2],
+    }
+    let compute = device.compute();
+    let found = async {
+        let optional = |name: &str| -> Result<Option<Folder>> {
+            let value = get(&request, name);
+            value.dyn_ref::<Array>().map(|files| folder(name, files)).transpose()
+        };
+        let samples = samples(&get(&request, "samples"), "samples")?;
+        let base = folder("base model", &array(&request, "base")?)?;
+        let (adapter, head) = (optional("adapter")?, optional("head")?);
+        compare::logits(base, adapter, head, &samples.samples, &compute).await
+    };
+    let (labels, data) = found.await.map_err(throw)?;
+    let value = to_js(&Logits { shape: [data.len() / labels, labels] }).map_err(throw)?;
+    Reflect::set(&value, &"data".into(), &js_sys::Float32Array::from(data.as_slice()))?;
+    Ok(value)
+}
+
+fn get(object: &JsValue, name: &str) -> JsValue {
+    Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED)
+}
+
+fn text(object: &JsValue, name: &str) -> Option<String> {
+    get(object, name).as_string()
+}
+
+fn array(object: &JsValue, name: &str) -> Result<Array> {
+    get(object, name)
+        .dyn_into()
+        .map_err(|_| Error::new(Code::OptionInvalid, format!("the request has no list \"{name}\"")))
+}
+
+fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
+    let adapter = |(index, value): (usize, JsValue)| {
+        let name = text(&value, "name").unwrap_or_else(|| format!("adapter {}", index + 1));
+        let given = get(&value, "samples");
+        let given = (!given.is_undefined() && !given.is_null()).then_some(given);
+        Ok(AdapterInput {
+            folder: folder(&format!("adapter \"{name}\""), &array(&value, "files")?)?,
+            samples: given.map(|given| samples(&given, &name)).transpose()?,
+            weight: match get(&value, "weight") {
+                weight if weight.is_undefined() || weight.is_null() => 1.0,
+                weight => weight.as_f64().unwrap_or(f64::NAN),
+            },
+            name,
+        })
+    };
+    list.iter().enumerate().map(adapter).collect()
+}
+
+fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
+    let numbers = |field: &str| get(value, field).dyn_into::<Uint32Array>().ok().map(|array| array.to_vec());
+    let malformed = |what: &str| Error::new(Code::SamplesInvalid, format!("{name}: tokenised samples {what}"));
+    let ids = numbers("ids").ok_or_else(|| malformed("have no Uint32Array \"ids\""))?;
+    let lengths = numbers("lengths").ok_or_else(|| malformed("have no Uint32Array \"lengths\""))?;
+    let kinds = numbers("typeIds").unwrap_or_else(|| vec![0; ids.len()]);
+    let total = lengths.iter().try_fold(0usize, |sum, &length| sum.checked_add(length as usize));
+    if total != Some(ids.len()) || kinds.len() != ids.len() {
+        return Err(malformed("disagree in length: ids, typeIds and the sum of lengths"));
+    }
+    let mut start = 0;
+    let samples = lengths
+        .iter()
+        .map(|&length| {
+            let range = start..start + length as usize;
+            start = range.end;
+            Sample { ids: ids[range.clone()].to_vec(), type_ids: kinds[range].to_vec() }
+        })
+        .collect();
+    let label = |label: JsValue| label.as_string().or_else(|| label.as_f64().map(|number| number.to_string()));
+    Ok(TaskSamples {
+        samples,
+        truncated: get(value, "truncated").as_f64().map_or(0, |count| count as usize),
+        labels: get(value, "labels").dyn_ref::<Array>().map(|list| list.iter().map(label).collect()).unwrap_or_default(),
+        source: text(value, "source"),
+    })
+}
+
+fn folder(label: &str, files: &Array) -> Result<Folder> {
+    let files = files.iter().map(|file| Ok(Rc::new(JsSource::new(file)?) as Rc<dyn ByteSource>)).collect::<Result<_>>()?;
+    Folder::new(label, files)
+}
+
+/// A JavaScript file: a `Blob`, or anything with a `read(start, end)` method.
+struct JsSource {
+    name: String,
+    size: u64,
+    object: JsValue,
+    blob: Option<web_sys::Blob>,
+}
+
+impl JsSource {
+    fn new(object: JsValue) -> Result<Self> {
+        let name = text(&object, "name").unwrap_or_else(|| "file".into());
+        let blob: Option<web_sys::Blob> = get(&object, "blob").dyn_into().ok();
+        let size = blob.as_ref().map_or_else(|| get(&object, "size").as_f64(), |blob| Some(blob.size()));
+        let Some(size) = size.filter(|size| size.is_finite() && *size >= 0.0) else {
+            return Err(Error::new(Code::ReadFailed, format!("a file without a size was given: {name}")));
+        };
+        Ok(Self { name, size: size as u64, object, blob })
+    }
+}
+
+#[async_trait(?Send)]
+impl ByteSource for JsSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.size
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let failed = |error: JsValue| {
+            let why = text(&error, "message").unwrap_or_default();
+            Error::new(Code::ReadFailed, format!("the file cannot be read any more ({why}); choose it again: {}", self.name))
+        };
+        if range.end > self.size {
+            return Err(Error::new(
+                Code::FileTruncated,
+                format!("the file has {} bytes, {} are needed; it is cut off, get it again: {}", self.size, range.end, self.name),
+            ));
+        }
+        let (start, end) = (range.start as f64, range.end as f64);
+        let promise = match &self.blob {
+            Some(blob) => blob.slice_with_f64_and_f64(start, end).map_err(failed)?.array_buffer(),
+            None => {
+                let read: Function = get(&self.object, "read").dyn_into().map_err(failed)?;
+                let result = read.call2(&self.object, &start.into(), &end.into()).map_err(failed)?;
+                Promise::resolve(&result)
+            }
+        };
+        let bytes = Uint8Array::new(&JsFuture::from(promise).await.map_err(failed)?).to_vec();
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(Error::new(
+                Code::FileTruncated,
+                format!("{} bytes came where {} were asked for; the file changed, choose it again: {}", bytes.len(), range.end - range.start, self.name),
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The caller's observer: progress one way, cancellation the other, results out.
+struct Listener {
+    object: JsValue,
+}
+
+impl Listener {
+    async fn call(&self, method: &str, arguments: &Array) -> std::result::Result<JsValue, JsValue> {
+        let Ok(function) = get(&self.object, method).dyn_into::<Function>() else { return Ok(JsValue::UNDEFINED) };
+        let result = function.apply(&self.object, arguments)?;
+        JsFuture::from(Promise::resolve(&result)).await
+    }
+}
+
+#[async_trait(?Send)]
+impl progress::Observer for Listener {
+    async fn progress(&self, progress: Progress) -> Result<()> {
+        let event = to_js(&progress)?;
+        let answer = self.call("progress", &Array::of1(&event)).await;
+        // An observer that fails is a caller that is gone.
+        let go_on = answer.is_ok_and(|value| value.as_bool().unwrap_or(true));
+        if go_on { Ok(()) } else { Err(Error::new(Code::Cancelled, "the work was cancelled; nothing was written")) }
+    }
+}
+
+#[async_trait(?Send)]
+impl Sink for Listener {
+    async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        let written = self.call("write", &Array::of2(&file.into(), &Uint8Array::from(bytes))).await;
+        written.map(|_| ()).map_err(|error| {
+            let why = text(&error, "message").unwrap_or_default();
+            Error::new(Code::WriteFailed, format!("the result cannot be written ({why}): {file}"))
+        })
+    }
+}
+
+fn to_js<T: Serialize>(value: &T) -> Result<JsValue> {
+    let serializer = serde_wasm_bindgen::Serializer::json_compatible();
+    value
+        .serialize(&serializer)
+        .map_err(|error| Error::new(Code::Internal, format!("a result cannot be handed over: {error}")))
+}
+
+/// A JavaScript `Error` with the stable `code`.
+fn throw(error: Error) -> JsValue {
+    let object = js_sys::Error::new(&error.to_string());
+    // Setting a property of a fresh object cannot fail.
+    let _ = Reflect::set(&object, &"code".into(), &error.code().as_str().into());
+    object.into()
+}
