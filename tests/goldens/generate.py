@@ -18,12 +18,11 @@ import zlib
 
 import numpy as np
 import torch
+from oracle import Batch, Options, Task, encoder_of, iteris, linear_average, peft_deltas, task_arithmetic
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
-
-from oracle import Batch, Options, Task, encoder_of, iteris, linear_average, peft_deltas, task_arithmetic
 
 HERE = pathlib.Path(__file__).resolve().parent
 VOCAB, MAX_POSITIONS, PAD = 97, 64, 0
@@ -269,9 +268,7 @@ def write_adapter_inputs(folder: pathlib.Path, name: str, peft: PeftModel) -> No
     ids, types = samples("adapters/" + name, 12)
     if name == "all":
         types = None
-    save_file(
-        expectation(peft.get_base_model(), Batch.of(ids, types, PAD)), folder / name / "expected.safetensors"
-    )
+    save_file(expectation(peft.get_base_model(), Batch.of(ids, types, PAD)), folder / name / "expected.safetensors")
     write_json(folder / name / "inputs.json", {"ids": ids, "type_ids": types})
 
 

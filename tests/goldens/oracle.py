@@ -93,7 +93,9 @@ def peft_deltas(model: nn.Module, folder: str | pathlib.Path) -> Deltas:
     """The deltas of an adapter folder, as PEFT itself computes them. The model is left without the adapter."""
     peft = PeftModel.from_pretrained(model, str(folder))
     deltas = {
-        name.removeprefix("base_model.model.").removeprefix("bert."): layer.get_delta_weight("default").detach().double()
+        name.removeprefix("base_model.model.").removeprefix("bert."): layer.get_delta_weight("default")
+        .detach()
+        .double()
         for name, layer in peft.named_modules()
         if isinstance(layer, LoraLayer)
     }
@@ -144,7 +146,9 @@ class patched:
             hook.remove()
 
 
-def features(encoder: nn.Module, batch: Batch, deltas: Deltas, names: list[str], padding: str) -> dict[str, torch.Tensor]:
+def features(
+    encoder: nn.Module, batch: Batch, deltas: Deltas, names: list[str], padding: str
+) -> dict[str, torch.Tensor]:
     """The inputs (rows, d_in) in f64 of the named layers, one row a token, when the model runs with the deltas."""
     with patched(encoder, deltas, names) as run:
         batch(encoder)
