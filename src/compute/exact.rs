@@ -4,12 +4,12 @@
 //! plane, so in one direction only the ridge (1e-5 of the norm) holds the matrix, and a rounding of 6e-8
 //! is magnified there a hundred thousand times. So each factor is cut into slices of few bits whose
 //! products and sums f32 holds exactly, whatever the order of summation (K. Ozaki, T. Ogita, S. Oishi,
-//! S. M. Rump, Numerical Algorithms 59, 2012); the sums are added up as integers on the device and
-//! assembled in f64 here.
+//! S. M. Rump, Numerical Algorithms 59, 2012); those sums are added up on the device in two halves of
+//! twelve bits, and assembled in f64 here.
 
 use std::ops::Range;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 use super::{features::slice, gemm::Part, read};
 use crate::error::{Code, Error, Result};
@@ -19,8 +19,9 @@ use crate::error::{Code, Error, Result};
 const BITS: i32 = 8;
 /// Rows summed by one product of slices.
 const CHUNK: usize = 256;
-/// Products of slices that an i32 holds the sum of.
-const CHUNKS: usize = 127;
+/// Such sums are kept as `HALF * high + low`; each half of `CHUNKS` of them adds up within 24 bits.
+const HALF: f32 = 4096.0;
+const CHUNKS: usize = 2048;
 /// Slices of a factor: 3 * 8 bits are an f32's 24.
 const SLICES: usize = 3;
 
@@ -50,14 +51,14 @@ pub(super) async fn accumulate(
     Ok(())
 }
 
-fn add(sums: &[i32], unit: f64, mirrored: bool, columns: usize, out: &mut [f64]) {
+fn add(sums: &[f64], unit: f64, mirrored: bool, columns: usize, out: &mut [f64]) {
     for (out, &sum) in out.iter_mut().zip(sums) {
-        *out += unit * f64::from(sum);
+        *out += unit * sum;
     }
     if mirrored {
         for (row, out) in out.chunks_exact_mut(columns).enumerate() {
             for (column, out) in out.iter_mut().enumerate() {
-                *out += unit * f64::from(sums[column * columns + row]);
+                *out += unit * sums[column * columns + row];
             }
         }
     }
@@ -102,21 +103,24 @@ impl Sliced {
         2f64.powi(self.exponent - BITS * i as i32)
     }
 
-    /// The exact sum over rows of slice `i` times `other`'s slice `j`.
-    async fn product(&self, other: &Self, i: usize, j: usize) -> Result<Vec<i32>> {
+    /// The exact sum over rows of slice `i` times `other`'s slice `j`, row-major.
+    async fn product(&self, other: &Self, i: usize, j: usize) -> Result<Vec<f64>> {
         let rows = self.slices[i].dims()[0];
-        let mut sum: Option<Tensor<2, Int>> = None;
+        let mut sum: Option<[Tensor<2>; 2]> = None;
         for start in (0..rows).step_by(CHUNK) {
             let range = start..rows.min(start + CHUNK);
             let (a, b) = (slice(&self.slices[i], range.clone()), slice(&other.slices[j], range));
-            let product = a.transpose().matmul(b).int();
+            let product = a.transpose().matmul(b);
+            let high = (product.clone() * (1.0 / HALF)).round();
+            let low = product - high.clone() * HALF;
             sum = Some(match sum {
-                Some(sum) => sum + product,
-                None => product,
+                Some([highs, lows]) => [highs + high, lows + low],
+                None => [high, low],
             });
         }
-        let Some(sum) = sum else { return Ok(Vec::new()) };
-        let data = sum.into_data_async().await.map_err(super::lost)?;
-        Ok(data.iter::<i32>().collect())
+        let Some([high, low]) = sum else { return Ok(Vec::new()) };
+        let (high, low) = (read(high).await?, read(low).await?);
+        let join = |(high, low): (f32, f32)| f64::from(HALF) * f64::from(high) + f64::from(low);
+        Ok(high.into_iter().zip(low).map(join).collect())
     }
 }
