@@ -56,6 +56,14 @@ describe("files", () => {
     expect(names(await collectFiles(picked))).toEqual(["a.json", "b.json"]);
   });
 
+  it("may be a folder and a file that was added to it", async () => {
+    const added = [directory("minilm", [file("config.json")]), file("tokenizer.json")];
+    expect(names(await collectFiles(added as FileSystemDirectoryHandle[]))).toEqual([
+      "config.json",
+      "tokenizer.json",
+    ]);
+  });
+
   it("may be Blobs with names and addresses", async () => {
     const files = await collectFiles([
       { name: "config.json", blob: new Blob(["{}"]) },

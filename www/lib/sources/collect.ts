@@ -38,23 +38,33 @@ function wireUrl({ name, url }: NamedUrl): { name: string; url: string } {
   return { name: name ?? nameOfUrl(address), url: address };
 }
 
-async function walk(handle: Handle, prefix: string): Promise<WireFile[]> {
-  if (handle.kind === "file") return [{ name: prefix + handle.name, blob: await handle.getFile() }];
+/** Everything below a directory; its own name is no part of the names. */
+async function walk(directory: FileSystemDirectoryHandle, prefix: string): Promise<WireFile[]> {
   const files: WireFile[] = [];
-  for await (const child of handle.values()) {
+  for await (const child of directory.values()) {
+    const name = prefix + child.name;
     // Version control is no part of a model and can hold thousands of files.
-    if (child.kind === "directory" && child.name === ".git") continue;
-    files.push(...(await walk(child as Handle, `${prefix}${handle.name}/`)));
+    if (child.kind === "file") files.push({ name, blob: await (child as FileSystemFileHandle).getFile() });
+    else if (child.name !== ".git")
+      files.push(...(await walk(child as FileSystemDirectoryHandle, `${name}/`)));
   }
   return files;
 }
 
 async function wireFiles(input: FileInput): Promise<WireFile[]> {
   if (typeof input === "object" && input !== null) {
-    if (isHandle(input)) return walk(input, "");
+    if (isHandle(input)) {
+      return input.kind === "directory"
+        ? walk(input, "")
+        : [{ name: input.name, blob: await input.getFile() }];
+    }
     if (isNamedBlob(input)) return [{ name: input.name, blob: input.blob }];
     if (isNamedUrl(input)) return [wireUrl(input)];
-    if (input instanceof File) return [{ name: input.webkitRelativePath || input.name, blob: input }];
+    if (input instanceof File) {
+      // A folder picker puts the folder's own name first.
+      const inside = input.webkitRelativePath?.split("/").slice(1).join("/");
+      return [{ name: inside || input.name, blob: input }];
+    }
   }
   throw new IterisError(
     "read_failed",

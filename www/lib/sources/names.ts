@@ -9,10 +9,7 @@ export function normalName(path: string): string {
     .join("/");
 }
 
-/**
- * Leaves out the folder that all names share, as a folder picker puts the folder's own name before every
- * path. A single file keeps its name.
- */
+/** Leaves out the folders that all names share: a model may lie a level deeper than the folder that was picked. */
 export function withoutSharedFolder<T extends { name: string }>(files: readonly T[]): T[] {
   const paths = files.map(({ name }) => normalName(name).split("/"));
   const [first] = paths;
