@@ -26,7 +26,7 @@ export async function openPage(
   const page = await context.newPage();
   const log = watch(page);
   await page.goto(url);
-  await page.locator("#device strong").waitFor();
+  await page.locator("#device [data-kind]").waitFor();
   return { page, log };
 }
 

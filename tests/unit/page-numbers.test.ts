@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { layout, ticksTo } from "../../www/page/chart-layout.ts";
 import { tableOf } from "../../www/page/comparison-table.ts";
 import { bytes, compact, duration, layerName, number, percent, setting } from "../../www/page/format.ts";
-import { secondsLeft } from "../../www/page/pace.ts";
+import { secondsLeft, shareDone } from "../../www/page/pace.ts";
 
 describe("format", () => {
   it("writes bytes in decimal units, never with four digits", () => {
@@ -49,10 +49,25 @@ describe("format", () => {
 
 describe("progress", () => {
   it("estimates from the pace so far, and not from the first moment", () => {
-    expect(secondsLeft({ done: 25, total: 100 }, 10)).toBe(30);
-    expect(secondsLeft({ done: 1, total: 100 }, 10)).toBeUndefined();
-    expect(secondsLeft({ done: 50, total: 100 }, 0.5)).toBeUndefined();
-    expect(secondsLeft({ done: 0, total: 0 }, 10)).toBeUndefined();
+    expect(secondsLeft(0.25, 10)).toBe(30);
+    expect(secondsLeft(0.01, 10)).toBeUndefined();
+    expect(secondsLeft(0.5, 0.5)).toBeUndefined();
+  });
+
+  it("never runs backwards when a stage that counts for itself begins", () => {
+    const stages = [
+      { stage: "load", done: 0, total: 1 },
+      { stage: "forward", done: 0, total: 4 },
+      { stage: "solve", done: 3, total: 4 },
+      { stage: "forward", done: 4, total: 4 },
+      { stage: "write", done: 0, total: 3 },
+      { stage: "write", done: 2, total: 3 },
+    ] as const;
+    const shares = stages.map(shareDone);
+    expect(shares).toEqual([...shares].sort((a, b) => a - b));
+    expect(shares.at(-1)).toBeLessThan(1);
+    expect(shareDone({ stage: "compare", done: 5, total: 5 })).toBe(1);
+    expect(shareDone({ stage: "forward", done: 0, total: 0 })).toBe(0);
   });
 
   it("names a module by layer and place", () => {
@@ -168,6 +183,12 @@ describe("chart", () => {
     expect(heights[0]).toBeGreaterThan(heights[1] ?? Number.NaN);
     // What is not known is not drawn as zero.
     expect(panels[1]?.columns.map(({ points }) => points.length)).toEqual([1, 0, 0]);
+  });
+
+  it("has the modules in the model's order, whatever order the numbers come in", () => {
+    const entry = (module: string) => ({ task: "a", variant: "IterIS", module, residual: 0.5 });
+    const [panel] = layout(["c", "b", "a", "z"].map(entry), ["IterIS"], ["a", "b", "c"]);
+    expect(panel?.columns.map(({ module }) => module)).toEqual(["a", "b", "c", "z"]);
   });
 
   it("draws nothing where there is nothing", () => {

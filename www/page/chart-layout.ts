@@ -36,13 +36,22 @@ export interface Panel {
   columnWidth: number;
 }
 
-/** The panels of all tasks, on one scale from 0, so that they can be compared with each other. */
-export function layout(residuals: Residuals, variants: readonly string[]): Panel[] {
+/**
+ * The panels of all tasks, on one scale from 0, so that they can be compared with each other.
+ *
+ * @param order modules in the order in which the model runs them; others come last, as they are given
+ */
+export function layout(
+  residuals: Residuals,
+  variants: readonly string[],
+  order: readonly string[] = [],
+): Panel[] {
   const shown = residuals.filter(
     ({ residual, variant }) => Number.isFinite(residual) && variants.includes(variant),
   );
   if (shown.length === 0) return [];
-  const modules = [...new Set(shown.map(({ module }) => module))];
+  const place = (module: string): number => (order.includes(module) ? order.indexOf(module) : order.length);
+  const modules = [...new Set(shown.map(({ module }) => module))].sort((a, b) => place(a) - place(b));
   const ticks = ticksTo(Math.max(...shown.map(({ residual }) => residual)));
   const top = ticks.at(-1) ?? 1;
   const y = (value: number): number => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);

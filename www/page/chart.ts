@@ -19,19 +19,21 @@ import {
 import { layerName, number } from "./format.ts";
 import type { Comparison } from "./state.ts";
 
-/** What the module is inside its layer, for the caption: `query`, `dense`. */
-const lastName = (module: string): string => module.slice(module.lastIndexOf(".") + 1);
+/** What the module is inside its layer, for the caption: `query`, `output.dense`. */
+const placeInLayer = (module: string): string =>
+  module.replace(/^.*\.\d+\./, "").replace(/^(self_attn|mlp|attention\.self)\./, "");
 
-export function chartView(comparison: Comparison): TemplateResult | typeof nothing {
-  const panels = layout(comparison.residuals, comparison.variants);
+/** `order` is that of the model's own pass. */
+export function chartView(comparison: Comparison, order: readonly string[]): TemplateResult | typeof nothing {
+  const panels = layout(comparison.residuals, comparison.variants, order);
   if (panels.length === 0) return nothing;
-  const inLayer = [...new Set((panels[0]?.columns ?? []).map(({ module }) => lastName(module)))];
+  const inLayer = [...new Set((panels[0]?.columns ?? []).map(({ module }) => placeInLayer(module)))];
   return html`
     <section class="panel" aria-labelledby="chart-heading">
       <h3 id="chart-heading">What merging loses, layer by layer</h3>
       <p class="muted">
-        The share of what an adapter does at a layer that the merged one does not do: 0 is nothing lost.
-        In each layer, from left to right: ${inLayer.join(", ")}.
+        The share of what an adapter does at a layer that the merged one does not do: 0 is nothing lost, 1 as much
+        as leaving the adapter out. In each layer, from left to right: ${inLayer.join(", ")}.
       </p>
       <ul class="legend">
         ${comparison.variants.map(

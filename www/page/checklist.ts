@@ -76,7 +76,7 @@ function samplesItem({ adapters, open }: State): Item {
   if (adapters.length === 0)
     return { id, status: "missing", text: "Drop a file of sample texts for each adapter." };
   if (lacking.length > 0) {
-    const hint = open.length > 0 ? " Say below whose the open files are." : "";
+    const hint = open.length > 0 ? " Say whose the waiting files are." : "";
     return { id, status: "missing", text: `Samples are missing for ${names(lacking)}.${hint}` };
   }
   if (texts.some((text) => text?.facts.status === "reading")) {

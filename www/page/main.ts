@@ -121,7 +121,7 @@ function deviceBadge(store: Store): TemplateResult {
   if (device.status === "failed")
     return html`${icons.alert}<span>No device: ${device.problem.message}</span>`;
   const { kind, why } = device.value;
-  return html`${icons.chip}<span><strong>${kind === "webgpu" ? "GPU (WebGPU)" : "CPU"}</strong> ${why}</span>`;
+  return html`${icons.chip}<span data-kind=${kind}><span class="sr-only">Runs on: </span>${why}</span>`;
 }
 
 function exampleButton(store: Store): TemplateResult {

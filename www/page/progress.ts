@@ -2,7 +2,7 @@
 import { html, type TemplateResult } from "lit-html";
 import type { Progress } from "../lib/index.ts";
 import { duration, layerName } from "./format.ts";
-import { secondsLeft } from "./pace.ts";
+import { secondsLeft, shareDone } from "./pace.ts";
 import { cancel } from "./run.ts";
 import type { Store, Work } from "./state.ts";
 
@@ -18,8 +18,8 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
 export function progressView(store: Store, work: Work): TemplateResult {
   const { progress } = work;
   const elapsed = (performance.now() - work.started) / 1000;
-  const share = progress && progress.total > 0 ? progress.done / progress.total : undefined;
-  const left = progress ? secondsLeft(progress, elapsed) : undefined;
+  const share = progress && shareDone(progress);
+  const left = share === undefined ? undefined : secondsLeft(share, elapsed);
   const detail = progress
     ? `${STAGES[progress.stage]}${progress.layer ? `: ${layerName(progress.layer)}` : ""}`
     : "Starting";
@@ -51,7 +51,7 @@ export function progressView(store: Store, work: Work): TemplateResult {
 /** For screen readers: a sentence at each quarter, not at each layer. */
 export function spoken(work: Work): string {
   const { progress } = work;
-  const share = progress && progress.total > 0 ? progress.done / progress.total : 0;
+  const share = progress ? shareDone(progress) : 0;
   const quarter = Math.floor(share * 4) * 25;
   return quarter > 0 ? `${work.label}: ${quarter} percent` : work.label;
 }

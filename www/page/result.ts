@@ -44,7 +44,14 @@ export function resultView(store: Store, result: Result): TemplateResult {
             <p class="muted">Give each adapter samples or held-out texts to see how well the result does its tasks.</p>
           `
       }
-      ${comparison ? chartView(comparison) : nothing} ${timingView(report)} ${layersView(report)}
+      ${
+        comparison
+          ? chartView(
+              comparison,
+              report.layers.map(({ module }) => module),
+            )
+          : nothing
+      } ${timingView(report)} ${layersView(report)}
     </section>
   `;
 }
