@@ -1,7 +1,8 @@
 import { defineConfig } from "vitest/config";
 
 // Projects, because they need different things built first: `unit` needs nothing, `cli` a wasm module and
-// the built package in dist/, `browser` a wasm module and Chromium, `package` the built package and npm.
+// the built package in dist/, `browser` a wasm module and Chromium, `package` the built package and npm,
+// `emotion` a wasm module, Chromium, and the real model of the fixtures (`npm run test:peers`).
 export default defineConfig({
   test: {
     projects: [
@@ -12,6 +13,15 @@ export default defineConfig({
           name: "browser",
           include: ["tests/browser/**/*.test.ts"],
           testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: "emotion",
+          include: ["tests/emotion/**/*.test.ts"],
+          testTimeout: 600_000,
           hookTimeout: 120_000,
           fileParallelism: false,
         },

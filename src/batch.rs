@@ -99,7 +99,10 @@ impl<'a> Stack<'a> {
         (0..self.variants)
             .flat_map(|variant| {
                 let offset = variant * self.batch.ids.len();
-                self.batch.places.iter().map(move |p| Sequence { start: p.rows.start + offset, ..p.rows })
+                self.batch.places.iter().map(move |p| Sequence {
+                    start: p.rows.start + offset,
+                    ..p.rows
+                })
             })
             .collect()
     }
@@ -111,24 +114,40 @@ impl<'a> Stack<'a> {
 ///
 /// # Errors
 /// [`Code::SamplesInvalid`] if a task has no samples or a sample no tokens.
-pub fn micro_batches(tasks: &[&[Sample]], padding: Padding, pad_id: u32, most_rows: usize) -> Result<Vec<Batch>> {
+pub fn micro_batches(
+    tasks: &[&[Sample]],
+    padding: Padding,
+    pad_id: u32,
+    most_rows: usize,
+) -> Result<Vec<Batch>> {
     let mut all = Vec::new();
     for (task, samples) in tasks.iter().enumerate() {
         let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
         if longest == 0 {
             return Err(Error::new(
                 Code::SamplesInvalid,
-                format!("adapter {}: no calibration samples with any token; give at least one text", task + 1),
+                format!(
+                    "adapter {}: no calibration samples with any token; give at least one text",
+                    task + 1
+                ),
             ));
         }
         for (index, sample) in samples.iter().enumerate() {
             if sample.ids.is_empty() || sample.type_ids.len() != sample.ids.len() {
                 return Err(Error::new(
                     Code::SamplesInvalid,
-                    format!("adapter {}, sample {}: no tokens, or token types of another length", task + 1, index + 1),
+                    format!(
+                        "adapter {}, sample {}: no tokens, or token types of another length",
+                        task + 1,
+                        index + 1
+                    ),
                 ));
             }
-            let rows = if padding == Padding::Include { longest } else { sample.ids.len() };
+            let rows = if padding == Padding::Include {
+                longest
+            } else {
+                sample.ids.len()
+            };
             all.push((task, index, rows));
         }
     }
@@ -163,7 +182,10 @@ impl Batch {
         for (task, index, length) in entries {
             let sample = &tasks[task][index];
             let (start, attended) = (batch.ids.len(), sample.ids.len());
-            for (lanes, at) in [(&mut batch.token_lanes, start), (&mut batch.sample_lanes, batch.places.len())] {
+            for (lanes, at) in [
+                (&mut batch.token_lanes, start),
+                (&mut batch.sample_lanes, batch.places.len()),
+            ] {
                 if lanes[task].is_empty() {
                     lanes[task] = at..at;
                 }
@@ -173,7 +195,15 @@ impl Batch {
             batch.type_ids.extend(&sample.type_ids);
             batch.type_ids.resize(start + length, 0);
             batch.positions.extend((0u32..).take(length));
-            batch.places.push(Place { task, sample: index, rows: Sequence { start, length, attended } });
+            batch.places.push(Place {
+                task,
+                sample: index,
+                rows: Sequence {
+                    start,
+                    length,
+                    attended,
+                },
+            });
             batch.token_lanes[task].end = batch.ids.len();
             batch.sample_lanes[task].end = batch.places.len();
         }
@@ -186,7 +216,10 @@ mod tests {
     use super::*;
 
     fn sample(length: usize) -> Sample {
-        Sample { ids: vec![7; length], type_ids: vec![0; length] }
+        Sample {
+            ids: vec![7; length],
+            type_ids: vec![0; length],
+        }
     }
 
     #[test]

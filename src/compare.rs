@@ -105,7 +105,11 @@ const MICRO_BATCH_ROWS: usize = 4096;
 ///
 /// # Errors
 /// Every kind that bad input can cause; see [`crate::error::Code`].
-pub async fn compare(request: CompareRequest, compute: &Compute, observer: &dyn Observer) -> Result<CompareReport> {
+pub async fn compare(
+    request: CompareRequest,
+    compute: &Compute,
+    observer: &dyn Observer,
+) -> Result<CompareReport> {
     let model = model::open(request.base).await?;
     let adapters = read_adapters(request.adapters).await?;
     check_samples(&model, &adapters)?;
@@ -119,13 +123,24 @@ pub async fn compare(request: CompareRequest, compute: &Compute, observer: &dyn 
             merged_models.push((merged.name, model::open(merged.folder).await?));
         }
     }
-    let own: Vec<BTreeMap<String, Factors>> =
-        adapters.iter().map(|read| deltas(&model, &read.adapter)).collect::<Result<_>>()?;
+    let own: Vec<BTreeMap<String, Factors>> = adapters
+        .iter()
+        .map(|read| deltas(&model, &read.adapter))
+        .collect::<Result<_>>()?;
 
     let runs = adapters.len() * (1 + merged_models.len());
     let steps = Steps::new("compare", runs * model.family.blocks());
-    let run = Run { compute, observer, steps: &steps };
-    let mut report = CompareReport { tasks: Vec::new(), residuals: Vec::new(), seconds: 0.0, notes: Vec::new() };
+    let run = Run {
+        compute,
+        observer,
+        steps: &steps,
+    };
+    let mut report = CompareReport {
+        tasks: Vec::new(),
+        residuals: Vec::new(),
+        seconds: 0.0,
+        notes: Vec::new(),
+    };
     for (read, own) in adapters.iter().zip(&own) {
         let heads = &read.adapter.heads;
         let samples = read.samples.as_ref().map_or(&[][..], |s| s.samples.as_slice());
@@ -136,14 +151,19 @@ pub async fn compare(request: CompareRequest, compute: &Compute, observer: &dyn 
         for (name, merged) in &merged_models {
             let (found, _) = run.features(merged, samples, heads, &[&none]).await?;
             features.extend(found);
-            report.notes.push(format!("{name} is a whole model: no residuals of its layers"));
+            report
+                .notes
+                .push(format!("{name} is a whole model: no residuals of its layers"));
         }
         let names = ["adapter", "base"].into_iter().map(str::to_owned);
         let names = names
             .chain(merged_adapters.iter().map(|(name, _)| name.clone()))
             .chain(merged_models.iter().map(|(name, _)| name.clone()));
         let scores = Scores::of(&model, read, &features, &mut report.notes).await?;
-        let mut variants: Vec<VariantScore> = names.enumerate().map(|(v, name)| scores.variant(name, v)).collect();
+        let mut variants: Vec<VariantScore> = names
+            .enumerate()
+            .map(|(v, name)| scores.variant(name, v))
+            .collect();
         variants.swap(0, 1);
         report.tasks.push(TaskComparison {
             task: read.adapter.name.clone(),
@@ -183,7 +203,10 @@ pub async fn logits(
         Some(folder) => Some(Adapter::read("adapter", folder).await?),
         None => None,
     };
-    let mut heads = read.as_ref().map(|adapter| adapter.heads.clone()).unwrap_or_default();
+    let mut heads = read
+        .as_ref()
+        .map(|adapter| adapter.heads.clone())
+        .unwrap_or_default();
     if let Some(folder) = head {
         heads = Adapter::read("head", &folder).await?.heads;
     }
@@ -192,12 +215,25 @@ pub async fn logits(
         None => BTreeMap::new(),
     };
     let steps = Steps::new("forward", model.family.blocks());
-    let run = Run { compute, observer: &crate::progress::Silent, steps: &steps };
+    let run = Run {
+        compute,
+        observer: &crate::progress::Silent,
+        steps: &steps,
+    };
     let (features, _) = run.features(&model, samples, &heads, &[&own]).await?;
     let head = find_head(&model, &heads).await?.ok_or_else(|| {
-        Error::new(Code::Missing, "neither the adapter nor the base model has a classifier; there are no logits")
+        Error::new(
+            Code::Missing,
+            "neither the adapter nor the base model has a classifier; there are no logits",
+        )
     })?;
-    Ok((head.labels(), features.iter().flat_map(|features| head.logits(features)).collect()))
+    Ok((
+        head.labels(),
+        features
+            .iter()
+            .flat_map(|features| head.logits(features))
+            .collect(),
+    ))
 }
 
 struct Run<'a> {
@@ -218,12 +254,22 @@ impl Run<'_> {
         heads: &Heads,
         lanes: &[&BTreeMap<String, Factors>],
     ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
-        let batches = micro_batches(&[samples], Padding::Exclude, model.family.pad_id(), MICRO_BATCH_ROWS)?;
+        let batches = micro_batches(
+            &[samples],
+            Padding::Exclude,
+            model.family.pad_id(),
+            MICRO_BATCH_ROWS,
+        )?;
         let targeted: BTreeSet<String> = lanes.iter().flat_map(|lane| lane.keys().cloned()).collect();
         let on_device = |lane: &&BTreeMap<String, Factors>| {
-            lane.iter().map(|(name, factors)| (name.clone(), Rc::new(factors.on(self.compute)))).collect()
+            lane.iter()
+                .map(|(name, factors)| (name.clone(), Rc::new(factors.on(self.compute))))
+                .collect()
         };
-        let hook = Fixed { lanes: lanes.iter().map(on_device).collect(), residuals: RefCell::default() };
+        let hook = Fixed {
+            lanes: lanes.iter().map(on_device).collect(),
+            residuals: RefCell::default(),
+        };
         let pass = Pass {
             compute: self.compute,
             targeted: &targeted,
@@ -284,13 +330,19 @@ impl Hook for Fixed {
 
     async fn measure(&self, group: &Group<'_>) -> Result<()> {
         for layer in group.layers {
-            let Some(own) = self.lanes[0].get(&layer.name) else { continue };
+            let Some(own) = self.lanes[0].get(&layer.name) else {
+                continue;
+            };
             let wanted = || own.apply(group.input, group.lane(0, 0));
             let norm = wanted().sum_of_squares(0..group.lane(0, 0).len()).await?;
             let mut distances = Vec::new();
             for (variant, lane) in self.lanes.iter().enumerate().skip(2) {
                 distances.push(match lane.get(&layer.name) {
-                    Some(merged) => wanted().squared_distance(merged.apply(group.input, group.lane(0, variant))).await?,
+                    Some(merged) => {
+                        wanted()
+                            .squared_distance(merged.apply(group.input, group.lane(0, variant)))
+                            .await?
+                    }
                     None => norm,
                 });
             }
@@ -298,7 +350,10 @@ impl Hook for Fixed {
             let sums = residuals.entry(layer.name.clone()).or_default();
             sums.norm += norm;
             sums.distances.resize(distances.len(), 0.0);
-            sums.distances.iter_mut().zip(distances).for_each(|(sum, distance)| *sum += distance);
+            sums.distances
+                .iter_mut()
+                .zip(distances)
+                .for_each(|(sum, distance)| *sum += distance);
         }
         Ok(())
     }
@@ -322,16 +377,35 @@ impl Head {
         let samples = features.len() / width;
         let mut out = vec![0.0f64; samples * labels];
         let weight = View::new(&self.weight, labels, width).transposed();
-        multiply(View::new(features, samples, width), weight, 1.0, Part::Full, &mut out, labels);
+        multiply(
+            View::new(features, samples, width),
+            weight,
+            1.0,
+            Part::Full,
+            &mut out,
+            labels,
+        );
         out.chunks_exact(labels)
-            .flat_map(|row| row.iter().zip(&self.bias).map(|(x, &b)| (x + f64::from(b)) as f32).collect::<Vec<_>>())
+            .flat_map(|row| {
+                row.iter()
+                    .zip(&self.bias)
+                    .map(|(x, &b)| (x + f64::from(b)) as f32)
+                    .collect::<Vec<_>>()
+            })
             .collect()
     }
 
     /// The index of the largest logit of every sample.
     fn predictions(&self, features: &[f32]) -> Vec<usize> {
-        let largest = |row: &[f32]| (0..row.len()).max_by(|&i, &j| row[i].total_cmp(&row[j])).unwrap_or(0);
-        self.logits(features).chunks_exact(self.labels()).map(largest).collect()
+        let largest = |row: &[f32]| {
+            (0..row.len())
+                .max_by(|&i, &j| row[i].total_cmp(&row[j]))
+                .unwrap_or(0)
+        };
+        self.logits(features)
+            .chunks_exact(self.labels())
+            .map(largest)
+            .collect()
     }
 }
 
@@ -341,16 +415,26 @@ async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
     for name in model.family.readouts() {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let head = if let (Some(weight), Some(bias)) = (heads.get(&weight), heads.get(&bias)) {
-            Head { weight: weight.data.clone(), bias: bias.data.clone() }
+            Head {
+                weight: weight.data.clone(),
+                bias: bias.data.clone(),
+            }
         } else if model.checkpoint.info(&weight).is_some() && model.checkpoint.info(&bias).is_some() {
-            Head { weight: model.checkpoint.f32(&weight).await?, bias: model.checkpoint.f32(&bias).await? }
+            Head {
+                weight: model.checkpoint.f32(&weight).await?,
+                bias: model.checkpoint.f32(&bias).await?,
+            }
         } else {
             continue;
         };
         if head.bias.is_empty() || head.weight.len() != head.labels() * width {
             return Err(Error::new(
                 Code::ShapeMismatch,
-                format!("a classifier of {} numbers for {} labels does not fit features {width} wide; tensor: {weight}", head.weight.len(), head.bias.len()),
+                format!(
+                    "a classifier of {} numbers for {} labels does not fit features {width} wide; tensor: {weight}",
+                    head.weight.len(),
+                    head.bias.len()
+                ),
             ));
         }
         return Ok(Some(head));
@@ -366,15 +450,27 @@ struct Scores {
 }
 
 impl Scores {
-    async fn of(model: &Model, read: &ReadAdapter, features: &[Pooled], notes: &mut Vec<String>) -> Result<Self> {
+    async fn of(
+        model: &Model,
+        read: &ReadAdapter,
+        features: &[Pooled],
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
         let name = &read.adapter.name;
         let head = find_head(model, &read.adapter.heads).await?;
         if head.is_none() {
             notes.push(format!("{name}: no classifier in the adapter or the base model, so features are compared and not predictions"));
         }
         let given = read.samples.as_ref().map_or(&[][..], |s| s.labels.as_slice());
-        let labels: Vec<Option<usize>> = given.iter().map(|label| label_index(label.as_deref()?, read, head.as_ref())).collect();
-        let unknown = given.iter().zip(&labels).filter(|(given, index)| given.is_some() && index.is_none()).count();
+        let labels: Vec<Option<usize>> = given
+            .iter()
+            .map(|label| label_index(label.as_deref()?, read, head.as_ref()))
+            .collect();
+        let unknown = given
+            .iter()
+            .zip(&labels)
+            .filter(|(given, index)| given.is_some() && index.is_none())
+            .count();
         if unknown > 0 {
             notes.push(format!(
                 "{name}: {unknown} labels are not among the adapter's; put its class names in order into labels.json in the adapter's folder"
@@ -382,9 +478,17 @@ impl Scores {
         }
         let width = model.family.facts().hidden_size;
         Ok(Self {
-            predictions: head.map(|head| features.iter().map(|features| head.predictions(features)).collect()),
+            predictions: head.map(|head| {
+                features
+                    .iter()
+                    .map(|features| head.predictions(features))
+                    .collect()
+            }),
             labels,
-            cosines: features.iter().map(|variant| mean_cosine(variant, &features[0], width)).collect(),
+            cosines: features
+                .iter()
+                .map(|variant| mean_cosine(variant, &features[0], width))
+                .collect(),
         })
     }
 
@@ -393,26 +497,54 @@ impl Scores {
         let scored = self.predictions.as_ref().map(|all| {
             let (own, mine) = (&all[0], &all[index]);
             let agreement = share(own.iter().zip(mine).filter(|(a, b)| a == b).count(), own.len());
-            let labelled = self.labels.iter().zip(mine).filter_map(|(label, prediction)| Some(((*label)?, *prediction)));
-            let (hits, count) = labelled.fold((0, 0), |(hits, count), (a, b)| (hits + usize::from(a == b), count + 1));
+            let labelled = self
+                .labels
+                .iter()
+                .zip(mine)
+                .filter_map(|(label, prediction)| Some(((*label)?, *prediction)));
+            let (hits, count) = labelled.fold((0, 0), |(hits, count), (a, b)| {
+                (hits + usize::from(a == b), count + 1)
+            });
             (agreement, share(hits, count))
         });
         let (agreement, accuracy) = scored.unwrap_or_default();
-        VariantScore { variant: name, agreement, accuracy, cosine: self.cosines[index] }
+        VariantScore {
+            variant: name,
+            agreement,
+            accuracy,
+            cosine: self.cosines[index],
+        }
     }
 }
 
 /// The class of a label: by the adapter's label names, or a number.
 fn label_index(label: &str, read: &ReadAdapter, head: Option<&Head>) -> Option<usize> {
-    if let Some(index) = read.adapter.labels.as_ref().and_then(|names| names.iter().position(|name| name == label)) {
+    if let Some(index) = read
+        .adapter
+        .labels
+        .as_ref()
+        .and_then(|names| names.iter().position(|name| name == label))
+    {
         return Some(index);
     }
-    label.parse().ok().filter(|&index| head.is_some_and(|head| index < head.labels()))
+    label
+        .parse()
+        .ok()
+        .filter(|&index| head.is_some_and(|head| index < head.labels()))
 }
 
 fn mean_cosine(a: &[f32], b: &[f32], width: usize) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let dot = |x: &[f32], y: &[f32]| {
+        x.iter()
+            .zip(y)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum::<f64>()
+    };
     let rows = a.len() / width;
     let cosine = |(x, y): (&[f32], &[f32])| dot(x, y) / (dot(x, x) * dot(y, y)).sqrt().max(f64::MIN_POSITIVE);
-    a.chunks_exact(width).zip(b.chunks_exact(width)).map(cosine).sum::<f64>() / rows as f64
+    a.chunks_exact(width)
+        .zip(b.chunks_exact(width))
+        .map(cosine)
+        .sum::<f64>()
+        / rows as f64
 }

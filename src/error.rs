@@ -101,7 +101,10 @@ impl Code {
 impl Error {
     /// A failure of the given kind; `message` says what, where and what to do.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// The kind of the failure.

@@ -13,9 +13,9 @@ pub mod compute;
 pub mod error;
 pub mod io;
 pub mod linear;
+pub mod merge;
 pub mod model;
 pub mod progress;
-pub mod merge;
 pub mod report;
 #[cfg(target_arch = "wasm32")]
 mod wasm;

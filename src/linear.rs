@@ -128,8 +128,18 @@ pub struct Lanes<'a> {
 impl<'a> Lanes<'a> {
     /// Lanes for a pass of `micro_batches` that run concurrently; `targeted` names the layers (in the
     /// family's naming) at which lanes differ.
-    pub fn new(compute: &'a Compute, hook: &'a dyn Hook, targeted: &'a BTreeSet<String>, micro_batches: usize) -> Self {
-        Self { compute, hook, targeted, meeting: Meeting::new(micro_batches) }
+    pub fn new(
+        compute: &'a Compute,
+        hook: &'a dyn Hook,
+        targeted: &'a BTreeSet<String>,
+        micro_batches: usize,
+    ) -> Self {
+        Self {
+            compute,
+            hook,
+            targeted,
+            meeting: Meeting::new(micro_batches),
+        }
     }
 
     /// The device of this pass.
@@ -141,7 +151,13 @@ impl<'a> Lanes<'a> {
     ///
     /// # Errors
     /// As [`group`](Self::group).
-    pub async fn linear(&self, stack: &Stack<'_>, rows: Rows, layer: &Linear, x: Tensor<2>) -> Result<Tensor<2>> {
+    pub async fn linear(
+        &self,
+        stack: &Stack<'_>,
+        rows: Rows,
+        layer: &Linear,
+        x: Tensor<2>,
+    ) -> Result<Tensor<2>> {
         let [y] = self.group(stack, rows, [layer], x).await?;
         Ok(y)
     }
@@ -163,15 +179,33 @@ impl<'a> Lanes<'a> {
         let differs = layers.iter().any(|layer| self.targeted.contains(&layer.name));
         if differs {
             self.add_deltas(stack, rows, &layers, &input, &mut outputs, 0..1);
-            let group = Group { layers: &layers, input: &input, outputs: &outputs, stack, rows };
+            let group = Group {
+                layers: &layers,
+                input: &input,
+                outputs: &outputs,
+                stack,
+                rows,
+            };
             self.hook.collect(&group).await?;
-            self.meeting.arrive(async || self.hook.solve(&layers).await).await?;
+            self.meeting
+                .arrive(async || self.hook.solve(&layers).await)
+                .await?;
             self.add_deltas(stack, rows, &layers, &input, &mut outputs, 1..stack.variants());
-            self.hook.measure(&Group { layers: &layers, input: &input, outputs: &outputs, stack, rows }).await?;
+            self.hook
+                .measure(&Group {
+                    layers: &layers,
+                    input: &input,
+                    outputs: &outputs,
+                    stack,
+                    rows,
+                })
+                .await?;
         }
         let mut outputs = outputs.into_iter();
         Ok(layers.map(|layer| {
-            let Some(mut output) = outputs.next() else { unreachable!("one output a layer") };
+            let Some(mut output) = outputs.next() else {
+                unreachable!("one output a layer")
+            };
             if let Some(bias) = &layer.bias {
                 output.add_bias(bias);
             }
@@ -181,7 +215,9 @@ impl<'a> Lanes<'a> {
 
     fn project(&self, input: &Features, weight: &Weight) -> Features {
         let operations = 2 * input.rows() * weight.d_in() * weight.d_out();
-        self.compute.meter.add_operations(Stage::Forward, operations as f64);
+        self.compute
+            .meter
+            .add_operations(Stage::Forward, operations as f64);
         input.project(input.all(), weight)
     }
 
@@ -195,14 +231,19 @@ impl<'a> Lanes<'a> {
         variants: Range<usize>,
     ) {
         for (layer, output) in layers.iter().zip(outputs) {
-            for (task, variant) in variants.clone().flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v))) {
+            for (task, variant) in variants
+                .clone()
+                .flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v)))
+            {
                 let lane = stack.lane(rows, task, variant);
                 if lane.is_empty() {
                     continue;
                 }
                 if let Some(delta) = self.hook.delta(&layer.name, task, variant) {
                     let operations = delta.operations() * lane.len();
-                    self.compute.meter.add_operations(Stage::Forward, operations as f64);
+                    self.compute
+                        .meter
+                        .add_operations(Stage::Forward, operations as f64);
                     output.add_to_rows(lane.clone(), delta.apply(input, lane));
                 }
             }
@@ -215,13 +256,22 @@ impl<'a> Lanes<'a> {
 pub fn adapted_weight_norm(w0: &[f32], factors: Option<(&[f32], &[f32], usize)>) -> f64 {
     use crate::compute::gemm::{Part, View, multiply};
     let base = squares(w0);
-    let Some((a, b, rank)) = factors.filter(|f| f.2 > 0) else { return base };
+    let Some((a, b, rank)) = factors.filter(|f| f.2 > 0) else {
+        return base;
+    };
     let (d_in, d_out) = (a.len() / rank, b.len() / rank);
     let (a, b) = (View::new(a, rank, d_in), View::new(b, d_out, rank));
     // <W0, BA> = <B^T W0, A>;  ||BA||^2 = <B^T B, A A^T>.
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     let mut image = vec![0.0; rank * d_in];
-    multiply(b.transposed(), View::new(w0, d_out, d_in), 1.0, Part::Full, &mut image, d_in);
+    multiply(
+        b.transposed(),
+        View::new(w0, d_out, d_in),
+        1.0,
+        Part::Full,
+        &mut image,
+        d_in,
+    );
     let wide: Vec<f64> = a.elements().map(f64::from).collect();
     let (mut bb, mut aa) = (vec![0.0; rank * rank], vec![0.0; rank * rank]);
     multiply(b.transposed(), b, 1.0, Part::Full, &mut bb, rank);
@@ -239,7 +289,12 @@ struct Meeting {
 
 impl Meeting {
     const fn new(parties: usize) -> Self {
-        Self { parties, arrived: Cell::new(0), held: Cell::new(0), waiting: RefCell::new(Vec::new()) }
+        Self {
+            parties,
+            arrived: Cell::new(0),
+            held: Cell::new(0),
+            waiting: RefCell::new(Vec::new()),
+        }
     }
 
     /// Waits until every party has arrived; the last one does `work` before all go on.

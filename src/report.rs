@@ -96,7 +96,14 @@ pub struct LayerReport {
 impl LayerReport {
     /// A layer that was not solved for.
     pub fn plain(module: &str, rank: usize) -> Self {
-        Self { module: module.to_owned(), rank, energy_kept: None, condition: None, seconds: 0.0, tasks: Vec::new() }
+        Self {
+            module: module.to_owned(),
+            rank,
+            energy_kept: None,
+            condition: None,
+            seconds: 0.0,
+            tasks: Vec::new(),
+        }
     }
 }
 

@@ -50,7 +50,11 @@ pub fn default_options() -> std::result::Result<JsValue, JsValue> {
     let object = js_sys::Object::new();
     for entry in js_sys::Object::entries(value.unchecked_ref()).iter() {
         let entry: Array = entry.unchecked_into();
-        Reflect::set(&object, &camel_case(&entry.get(0).as_string().unwrap_or_default()).into(), &entry.get(1))?;
+        Reflect::set(
+            &object,
+            &camel_case(&entry.get(0).as_string().unwrap_or_default()).into(),
+            &entry.get(1),
+        )?;
     }
     Ok(object.into())
 }
@@ -91,13 +95,23 @@ impl Device {
             static STARTED: RefCell<Option<burn::tensor::Device>> = const { RefCell::new(None) };
         }
         if let Some(device) = STARTED.with_borrow(Clone::clone) {
-            return Ok(Self { kind: Kind::Webgpu(device) });
+            return Ok(Self {
+                kind: Kind::Webgpu(device),
+            });
         }
-        let device = burn::tensor::Device::wgpu_options().init_async().await.map_err(|error| {
-            throw(Error::new(Code::WebgpuUnavailable, format!("WebGPU cannot be started; choose the CPU ({error})")))
-        })?;
+        let device = burn::tensor::Device::wgpu_options()
+            .init_async()
+            .await
+            .map_err(|error| {
+                throw(Error::new(
+                    Code::WebgpuUnavailable,
+                    format!("WebGPU cannot be started; choose the CPU ({error})"),
+                ))
+            })?;
         STARTED.set(Some(device.clone()));
-        Ok(Self { kind: Kind::Webgpu(device) })
+        Ok(Self {
+            kind: Kind::Webgpu(device),
+        })
     }
 
     /// `cpu` or `webgpu`.
@@ -117,33 +131,54 @@ impl Device {
 /// What a person wants to know of a base model: its facts.
 #[wasm_bindgen(js_name = inspectBase)]
 pub async fn inspect_base(files: Array) -> std::result::Result<JsValue, JsValue> {
-    let facts = async { model::open(folder("base model", &files)?).await.map(|model| model.facts()) };
+    let facts = async {
+        model::open(folder("base model", &files)?)
+            .await
+            .map(|model| model.facts())
+    };
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
 
 /// What a person wants to know of an adapter: its facts.
 #[wasm_bindgen(js_name = inspectAdapter)]
 pub async fn inspect_adapter(files: Array) -> std::result::Result<JsValue, JsValue> {
-    let facts = async { Adapter::read("adapter", &folder("adapter", &files)?).await.map(|adapter| adapter.facts()) };
+    let facts = async {
+        Adapter::read("adapter", &folder("adapter", &files)?)
+            .await
+            .map(|adapter| adapter.facts())
+    };
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
 
 /// Merges; the results arrive through `observer.write`, the report is returned.
 #[wasm_bindgen]
-pub async fn merge(request: JsValue, device: &Device, observer: JsValue) -> std::result::Result<JsValue, JsValue> {
+pub async fn merge(
+    request: JsValue,
+    device: &Device,
+    observer: JsValue,
+) -> std::result::Result<JsValue, JsValue> {
     let compute = device.compute();
     let merged = async {
         let options = match get(&request, "options") {
             value if value.is_undefined() || value.is_null() => MergeOptions::default(),
-            value => serde_wasm_bindgen::from_value(value)
-                .map_err(|error| Error::new(Code::OptionInvalid, format!("the options cannot be read: {error}")))?,
+            value => serde_wasm_bindgen::from_value(value).map_err(|error| {
+                Error::new(
+                    Code::OptionInvalid,
+                    format!("the options cannot be read: {error}"),
+                )
+            })?,
         };
         let request = MergeRequest {
             base: folder("base model", &array(&request, "base")?)?,
             adapters: adapters(&array(&request, "adapters")?)?,
             options,
         };
-        let (listener, mut sink) = (Listener { object: observer.clone() }, Listener { object: observer });
+        let (listener, mut sink) = (
+            Listener {
+                object: observer.clone(),
+            },
+            Listener { object: observer },
+        );
         merge::merge(request, &compute, &listener, &mut sink).await
     };
     to_js(&merged.await.map_err(throw)?).map_err(throw)
@@ -151,14 +186,21 @@ pub async fn merge(request: JsValue, device: &Device, observer: JsValue) -> std:
 
 /// Compares the base, each adapter and merged models on samples.
 #[wasm_bindgen]
-pub async fn compare(request: JsValue, device: &Device, observer: JsValue) -> std::result::Result<JsValue, JsValue> {
+pub async fn compare(
+    request: JsValue,
+    device: &Device,
+    observer: JsValue,
+) -> std::result::Result<JsValue, JsValue> {
     let compute = device.compute();
     let report = async {
         let merged = array(&request, "merged")?
             .iter()
             .map(|value| {
                 let name = text(&value, "name").unwrap_or_else(|| "merged".into());
-                Ok(MergedInput { folder: folder(&name, &array(&value, "files")?)?, name })
+                Ok(MergedInput {
+                    folder: folder(&name, &array(&value, "files")?)?,
+                    name,
+                })
             })
             .collect::<Result<_>>()?;
         let request = CompareRequest {
@@ -182,7 +224,10 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
     let found = async {
         let optional = |name: &str| -> Result<Option<Folder>> {
             let value = get(&request, name);
-            value.dyn_ref::<Array>().map(|files| folder(name, files)).transpose()
+            value
+                .dyn_ref::<Array>()
+                .map(|files| folder(name, files))
+                .transpose()
         };
         let samples = samples(&get(&request, "samples"), "samples")?;
         let base = folder("base model", &array(&request, "base")?)?;
@@ -190,8 +235,15 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
         compare::logits(base, adapter, head, &samples.samples, &compute).await
     };
     let (labels, data) = found.await.map_err(throw)?;
-    let value = to_js(&Logits { shape: [data.len() / labels, labels] }).map_err(throw)?;
-    Reflect::set(&value, &"data".into(), &js_sys::Float32Array::from(data.as_slice()))?;
+    let value = to_js(&Logits {
+        shape: [data.len() / labels, labels],
+    })
+    .map_err(throw)?;
+    Reflect::set(
+        &value,
+        &"data".into(),
+        &js_sys::Float32Array::from(data.as_slice()),
+    )?;
     Ok(value)
 }
 
@@ -228,14 +280,24 @@ fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
 }
 
 fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
-    let numbers = |field: &str| get(value, field).dyn_into::<Uint32Array>().ok().map(|array| array.to_vec());
-    let malformed = |what: &str| Error::new(Code::SamplesInvalid, format!("{name}: tokenised samples {what}"));
+    let numbers = |field: &str| {
+        get(value, field)
+            .dyn_into::<Uint32Array>()
+            .ok()
+            .map(|array| array.to_vec())
+    };
+    let malformed =
+        |what: &str| Error::new(Code::SamplesInvalid, format!("{name}: tokenised samples {what}"));
     let ids = numbers("ids").ok_or_else(|| malformed("have no Uint32Array \"ids\""))?;
     let lengths = numbers("lengths").ok_or_else(|| malformed("have no Uint32Array \"lengths\""))?;
     let kinds = numbers("typeIds").unwrap_or_else(|| vec![0; ids.len()]);
-    let total = lengths.iter().try_fold(0usize, |sum, &length| sum.checked_add(length as usize));
+    let total = lengths
+        .iter()
+        .try_fold(0usize, |sum, &length| sum.checked_add(length as usize));
     if total != Some(ids.len()) || kinds.len() != ids.len() {
-        return Err(malformed("disagree in length: ids, typeIds and the sum of lengths"));
+        return Err(malformed(
+            "disagree in length: ids, typeIds and the sum of lengths",
+        ));
     }
     let mut start = 0;
     let samples = lengths
@@ -243,20 +305,33 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
         .map(|&length| {
             let range = start..start + length as usize;
             start = range.end;
-            Sample { ids: ids[range.clone()].to_vec(), type_ids: kinds[range].to_vec() }
+            Sample {
+                ids: ids[range.clone()].to_vec(),
+                type_ids: kinds[range].to_vec(),
+            }
         })
         .collect();
-    let label = |label: JsValue| label.as_string().or_else(|| label.as_f64().map(|number| number.to_string()));
+    let label = |label: JsValue| {
+        label
+            .as_string()
+            .or_else(|| label.as_f64().map(|number| number.to_string()))
+    };
     Ok(TaskSamples {
         samples,
         truncated: get(value, "truncated").as_f64().map_or(0, |count| count as usize),
-        labels: get(value, "labels").dyn_ref::<Array>().map(|list| list.iter().map(label).collect()).unwrap_or_default(),
+        labels: get(value, "labels")
+            .dyn_ref::<Array>()
+            .map(|list| list.iter().map(label).collect())
+            .unwrap_or_default(),
         source: text(value, "source"),
     })
 }
 
 fn folder(label: &str, files: &Array) -> Result<Folder> {
-    let files = files.iter().map(|file| Ok(Rc::new(JsSource::new(file)?) as Rc<dyn ByteSource>)).collect::<Result<_>>()?;
+    let files = files
+        .iter()
+        .map(|file| Ok(Rc::new(JsSource::new(file)?) as Rc<dyn ByteSource>))
+        .collect::<Result<_>>()?;
     Folder::new(label, files)
 }
 
@@ -272,11 +347,21 @@ impl JsSource {
     fn new(object: JsValue) -> Result<Self> {
         let name = text(&object, "name").unwrap_or_else(|| "file".into());
         let blob: Option<web_sys::Blob> = get(&object, "blob").dyn_into().ok();
-        let size = blob.as_ref().map_or_else(|| get(&object, "size").as_f64(), |blob| Some(blob.size()));
+        let size = blob
+            .as_ref()
+            .map_or_else(|| get(&object, "size").as_f64(), |blob| Some(blob.size()));
         let Some(size) = size.filter(|size| size.is_finite() && *size >= 0.0) else {
-            return Err(Error::new(Code::ReadFailed, format!("a file without a size was given: {name}")));
+            return Err(Error::new(
+                Code::ReadFailed,
+                format!("a file without a size was given: {name}"),
+            ));
         };
-        Ok(Self { name, size: size as u64, object, blob })
+        Ok(Self {
+            name,
+            size: size as u64,
+            object,
+            blob,
+        })
     }
 }
 
@@ -293,20 +378,34 @@ impl ByteSource for JsSource {
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let failed = |error: JsValue| {
             let why = text(&error, "message").unwrap_or_default();
-            Error::new(Code::ReadFailed, format!("the file cannot be read any more ({why}); choose it again: {}", self.name))
+            Error::new(
+                Code::ReadFailed,
+                format!(
+                    "the file cannot be read any more ({why}); choose it again: {}",
+                    self.name
+                ),
+            )
         };
         if range.end > self.size {
             return Err(Error::new(
                 Code::FileTruncated,
-                format!("the file has {} bytes, {} are needed; it is cut off, get it again: {}", self.size, range.end, self.name),
+                format!(
+                    "the file has {} bytes, {} are needed; it is cut off, get it again: {}",
+                    self.size, range.end, self.name
+                ),
             ));
         }
         let (start, end) = (range.start as f64, range.end as f64);
         let promise = match &self.blob {
-            Some(blob) => blob.slice_with_f64_and_f64(start, end).map_err(failed)?.array_buffer(),
+            Some(blob) => blob
+                .slice_with_f64_and_f64(start, end)
+                .map_err(failed)?
+                .array_buffer(),
             None => {
                 let read: Function = get(&self.object, "read").dyn_into().map_err(failed)?;
-                let result = read.call2(&self.object, &start.into(), &end.into()).map_err(failed)?;
+                let result = read
+                    .call2(&self.object, &start.into(), &end.into())
+                    .map_err(failed)?;
                 Promise::resolve(&result)
             }
         };
@@ -314,7 +413,12 @@ impl ByteSource for JsSource {
         if bytes.len() as u64 != range.end - range.start {
             return Err(Error::new(
                 Code::FileTruncated,
-                format!("{} bytes came where {} were asked for; the file changed, choose it again: {}", bytes.len(), range.end - range.start, self.name),
+                format!(
+                    "{} bytes came where {} were asked for; the file changed, choose it again: {}",
+                    bytes.len(),
+                    range.end - range.start,
+                    self.name
+                ),
             ));
         }
         Ok(bytes)
@@ -328,7 +432,9 @@ struct Listener {
 
 impl Listener {
     async fn call(&self, method: &str, arguments: &Array) -> std::result::Result<JsValue, JsValue> {
-        let Ok(function) = get(&self.object, method).dyn_into::<Function>() else { return Ok(JsValue::UNDEFINED) };
+        let Ok(function) = get(&self.object, method).dyn_into::<Function>() else {
+            return Ok(JsValue::UNDEFINED);
+        };
         let result = function.apply(&self.object, arguments)?;
         JsFuture::from(Promise::resolve(&result)).await
     }
@@ -341,17 +447,29 @@ impl progress::Observer for Listener {
         let answer = self.call("progress", &Array::of1(&event)).await;
         // An observer that fails is a caller that is gone.
         let go_on = answer.is_ok_and(|value| value.as_bool().unwrap_or(true));
-        if go_on { Ok(()) } else { Err(Error::new(Code::Cancelled, "the work was cancelled; nothing was written")) }
+        if go_on {
+            Ok(())
+        } else {
+            Err(Error::new(
+                Code::Cancelled,
+                "the work was cancelled; nothing was written",
+            ))
+        }
     }
 }
 
 #[async_trait(?Send)]
 impl Sink for Listener {
     async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
-        let written = self.call("write", &Array::of2(&file.into(), &Uint8Array::from(bytes))).await;
+        let written = self
+            .call("write", &Array::of2(&file.into(), &Uint8Array::from(bytes)))
+            .await;
         written.map(|_| ()).map_err(|error| {
             let why = text(&error, "message").unwrap_or_default();
-            Error::new(Code::WriteFailed, format!("the result cannot be written ({why}): {file}"))
+            Error::new(
+                Code::WriteFailed,
+                format!("the result cannot be written ({why}): {file}"),
+            )
         })
     }
 }

@@ -19,7 +19,10 @@ const TOLERANCE: f64 = 2e-5;
 
 /// The two ways to compute: this crate's kernels, and the burn operators that the GPU runs.
 fn devices() -> [Compute; 2] {
-    [Compute::cpu(), Compute::tensors(burn::tensor::Device::flex(), "tensors")]
+    [
+        Compute::cpu(),
+        Compute::tensors(burn::tensor::Device::flex(), "tensors"),
+    ]
 }
 
 struct NoLanes;
@@ -44,15 +47,26 @@ fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_ro
         let until = model.family.blocks() - leave;
         let targeted = BTreeSet::new();
         let steps = Steps::new("forward", until);
-        let pass =
-            Pass { compute, targeted: &targeted, keep_host: false, until, heads: None, observer: &Silent, steps: &steps };
+        let pass = Pass {
+            compute,
+            targeted: &targeted,
+            keep_host: false,
+            until,
+            heads: None,
+            observer: &Silent,
+            steps: &steps,
+        };
         let states = model.run(&pass, &batches, &NoLanes).await.unwrap();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
         for (batch, (state, _)) in batches.iter().zip(states) {
             let width = state.dims()[1];
             let data = compute.read(state).await.unwrap();
             for (index, place) in batch.places.iter().enumerate() {
-                let range = if leave == 0 { index..index + 1 } else { place.rows.start..place.rows.start + place.rows.length };
+                let range = if leave == 0 {
+                    index..index + 1
+                } else {
+                    place.rows.start..place.rows.start + place.rows.length
+                };
                 rows[place.sample] = data[range.start * width..range.end * width].to_vec();
             }
         }
@@ -63,18 +77,36 @@ fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_ro
 #[test]
 fn hidden_states_and_pooled_outputs_equal_transformers() {
     for compute in devices() {
-        for name in ["plain", "classifier", "sharded", "f16", "bf16", "masked-lm", "legacy", "one-type"] {
+        for name in [
+            "plain",
+            "classifier",
+            "sharded",
+            "f16",
+            "bf16",
+            "masked-lm",
+            "legacy",
+            "one-type",
+        ] {
             let path = goldens().join(name);
             let expected = tensors(&path.join("expected.safetensors"));
             let samples = golden_samples(&path);
             for most_rows in [1_000_000, 20] {
                 let hidden = run(&compute, &path, &samples, 1, most_rows);
                 let error = largest_difference(&hidden, &expected.get("hidden").1);
-                assert!(error < TOLERANCE, "{name} on {}: hidden differs by {error:e}", compute.name());
+                assert!(
+                    error < TOLERANCE,
+                    "{name} on {}: hidden differs by {error:e}",
+                    compute.name()
+                );
             }
             if expected.has("pooled") {
-                let error = largest_difference(&run(&compute, &path, &samples, 0, 50), &expected.get("pooled").1);
-                assert!(error < TOLERANCE, "{name} on {}: pooled differs by {error:e}", compute.name());
+                let error =
+                    largest_difference(&run(&compute, &path, &samples, 0, 50), &expected.get("pooled").1);
+                assert!(
+                    error < TOLERANCE,
+                    "{name} on {}: pooled differs by {error:e}",
+                    compute.name()
+                );
             }
         }
     }
@@ -85,11 +117,22 @@ fn every_activation_equals_transformers() {
     let path = goldens().join("activations");
     let expected = tensors(&path.join("expected.safetensors"));
     let samples = golden_samples(&path);
-    let names: Vec<String> = expected.names().into_iter().filter_map(|n| Some(n.strip_prefix("hidden.")?.to_owned())).collect();
+    let names: Vec<String> = expected
+        .names()
+        .into_iter()
+        .filter_map(|n| Some(n.strip_prefix("hidden.")?.to_owned()))
+        .collect();
     let mut tested = 0;
-    for name in names.iter().filter(|name| iteris_web::compute::Activation::from_name(name).is_some()) {
+    for name in names
+        .iter()
+        .filter(|name| iteris_web::compute::Activation::from_name(name).is_some())
+    {
         let changed = tempfile::tempdir().unwrap();
-        std::fs::copy(path.join("model.safetensors"), changed.path().join("model.safetensors")).unwrap();
+        std::fs::copy(
+            path.join("model.safetensors"),
+            changed.path().join("model.safetensors"),
+        )
+        .unwrap();
         let mut config = support::json(&path.join("config.json"));
         config["hidden_act"] = name.as_str().into();
         std::fs::write(changed.path().join("config.json"), config.to_string()).unwrap();
@@ -116,7 +159,11 @@ fn logits_under_an_adapter_equal_peft() {
             let (labels, found) = pollster::block_on(found).unwrap();
             assert_eq!(labels, shape[1]);
             let error = largest_difference(&found, &wanted);
-            assert!(error < TOLERANCE, "{name} on {}: logits differ by {error:e}", compute.name());
+            assert!(
+                error < TOLERANCE,
+                "{name} on {}: logits differ by {error:e}",
+                compute.name()
+            );
         }
     }
 }

@@ -22,12 +22,18 @@ function tensorsOf(bytes: Buffer): Map<string, Tensor> {
 
 /** By module, `B A` of an adapter file in f32 whose scaling is 1, row by row. */
 export function deltasOf(bytes: Buffer): Map<string, number[]> {
+  return productsOf(bytes, "", ".weight");
+}
+
+/** `B A` of every `<prefix><module>.lora_A<suffix>` and its lora_B, row by row. */
+export function productsOf(bytes: Buffer, prefix: string, suffix: string): Map<string, number[]> {
   const tensors = tensorsOf(bytes);
   const deltas = new Map<string, number[]>();
   for (const [name, a] of tensors) {
-    const module = /^(.*)\.lora_A\.weight$/.exec(name)?.[1];
-    if (module === undefined) continue;
-    const b = tensors.get(`${module}.lora_B.weight`);
+    const end = `.lora_A${suffix}`;
+    if (!name.startsWith(prefix) || !name.endsWith(end)) continue;
+    const module = name.slice(prefix.length, -end.length);
+    const b = tensors.get(`${prefix}${module}.lora_B${suffix}`);
     if (b === undefined) throw new Error(`${module} has no lora_B`);
     const [rank = 0, columns = 0] = a.shape;
     const [rows = 0] = b.shape;

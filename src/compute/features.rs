@@ -88,10 +88,17 @@ impl Features {
     pub fn project(&self, rows: Range<usize>, weight: &Weight) -> Self {
         match (self, weight) {
             (Self::Host { data, columns }, Weight::Host(packed)) => {
-                let left = View::new(&data[rows.start * columns..rows.end * columns], rows.len(), *columns);
+                let left = View::new(
+                    &data[rows.start * columns..rows.end * columns],
+                    rows.len(),
+                    *columns,
+                );
                 let mut out = vec![0.0; rows.len() * packed.columns()];
                 gemm::multiply_packed(left, packed, 1.0, &mut out);
-                Self::Host { data: out, columns: packed.columns() }
+                Self::Host {
+                    data: out,
+                    columns: packed.columns(),
+                }
             }
             (Self::Device(tensor), Weight::Device(weight)) => {
                 Self::Device(slice(tensor, rows).matmul(weight.clone()))
@@ -155,9 +162,11 @@ impl Features {
     /// If the device cannot be read.
     pub async fn squared_distance(self, other: Self) -> Result<f64> {
         match (self, other) {
-            (Self::Host { data, .. }, Self::Host { data: other, .. }) => {
-                Ok(data.iter().zip(other).map(|(a, b)| (f64::from(*a) - f64::from(b)).powi(2)).sum())
-            }
+            (Self::Host { data, .. }, Self::Host { data: other, .. }) => Ok(data
+                .iter()
+                .zip(other)
+                .map(|(a, b)| (f64::from(*a) - f64::from(b)).powi(2))
+                .sum()),
             (Self::Device(a), Self::Device(b)) => {
                 let rows = a.dims()[0];
                 Box::pin(Self::Device(a - b).sum_of_squares(0..rows)).await
@@ -202,7 +211,10 @@ pub async fn accumulate_product(
 
 /// The sum of squares, in f64.
 pub fn squares(values: &[f32]) -> f64 {
-    values.chunks(4096).map(|chunk| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()).sum()
+    values
+        .chunks(4096)
+        .map(|chunk| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>())
+        .sum()
 }
 
 pub(super) fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {

@@ -87,8 +87,17 @@ impl<'a, T: Copy> View<'a, T> {
     /// # Panics
     /// If the last row ends outside `data`.
     pub fn strided(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(), "view outside its data");
-        Self { data, rows, columns, row_stride, column_stride: 1 }
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(),
+            "view outside its data"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
     }
 
     /// The same elements with rows and columns exchanged.
@@ -147,7 +156,11 @@ impl<E: Scalar> Packed<E> {
                 block
             })
             .collect();
-        Self { depth: right.rows, columns: right.columns, blocks }
+        Self {
+            depth: right.rows,
+            columns: right.columns,
+            blocks,
+        }
     }
 
     /// Elements summed over: the rows of the right factor.
@@ -180,7 +193,18 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     for start in (0..right.rows).step_by(BLOCK_DEPTH) {
         let depth = depth_of(right.rows, start);
         pack_columns(&right, start, depth, &mut block);
-        multiply_block(&left, start, depth, &block, right.columns, scale, part, out, stride, &mut rows);
+        multiply_block(
+            &left,
+            start,
+            depth,
+            &block,
+            right.columns,
+            scale,
+            part,
+            out,
+            stride,
+            &mut rows,
+        );
     }
 }
 
@@ -188,13 +212,29 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn multiply_packed<E: Scalar, L: Copy + Into<E>>(left: View<'_, L>, right: &Packed<E>, scale: E, out: &mut [E]) {
+pub fn multiply_packed<E: Scalar, L: Copy + Into<E>>(
+    left: View<'_, L>,
+    right: &Packed<E>,
+    scale: E,
+    out: &mut [E],
+) {
     assert_eq!(left.columns, right.depth, "inner dimensions differ");
     let mut rows = Vec::new();
     for (index, block) in right.blocks.iter().enumerate() {
         let start = index * BLOCK_DEPTH;
         let depth = depth_of(right.depth, start);
-        multiply_block(&left, start, depth, block, right.columns, scale, Part::Full, out, right.columns, &mut rows);
+        multiply_block(
+            &left,
+            start,
+            depth,
+            block,
+            right.columns,
+            scale,
+            Part::Full,
+            out,
+            right.columns,
+            &mut rows,
+        );
     }
 }
 
@@ -203,7 +243,12 @@ fn depth_of(total: usize, start: usize) -> usize {
 }
 
 /// Lays columns out in panels of two vectors' width, zero-padded, depth by depth.
-fn pack_columns<E: Scalar, T: Copy + Into<E>>(right: &View<'_, T>, start: usize, depth: usize, block: &mut Vec<E>) {
+fn pack_columns<E: Scalar, T: Copy + Into<E>>(
+    right: &View<'_, T>,
+    start: usize,
+    depth: usize,
+    block: &mut Vec<E>,
+) {
     let width = 2 * E::LANES;
     block.clear();
     block.resize(right.columns.div_ceil(width) * width * depth, E::default());
@@ -257,7 +302,10 @@ fn pack_rows<E: Scalar, T: Copy + Into<E>>(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one inner step of two drivers; a struct would only rename these")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one inner step of two drivers; a struct would only rename these"
+)]
 fn multiply_block<E: Scalar, L: Copy + Into<E>>(
     left: &View<'_, L>,
     start: usize,
@@ -333,7 +381,9 @@ mod tests {
         let mut out = vec![0.0; a.rows * b.columns];
         for i in 0..a.rows {
             for j in 0..b.columns {
-                out[i * b.columns + j] = (0..a.columns).map(|k| f64::from(a.at(i, k)) * f64::from(b.at(k, j))).sum();
+                out[i * b.columns + j] = (0..a.columns)
+                    .map(|k| f64::from(a.at(i, k)) * f64::from(b.at(k, j)))
+                    .sum();
             }
         }
         out
@@ -341,12 +391,24 @@ mod tests {
 
     #[test]
     fn products_of_every_layout_equal_the_definition() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (4, 8, 8), (17, 300, 9), (130, 257, 33), (5, 600, 64)] {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (3, 5, 2),
+            (4, 8, 8),
+            (17, 300, 9),
+            (130, 257, 33),
+            (5, 600, 64),
+        ] {
             let a = sample(m * k, 1);
             let b = sample(k * n, 2);
             let plain = (View::new(&a, m, k), View::new(&b, k, n));
             let transposed = (View::new(&a, k, m).transposed(), View::new(&b, n, k).transposed());
-            for (left, right) in [plain, transposed, (plain.0, transposed.1), (transposed.0, plain.1)] {
+            for (left, right) in [
+                plain,
+                transposed,
+                (plain.0, transposed.1),
+                (transposed.0, plain.1),
+            ] {
                 let expected = naive(left, right);
                 let mut single = vec![0.0f32; m * n];
                 multiply(left, right, 1.0, Part::Full, &mut single, n);

@@ -30,7 +30,11 @@ pub struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { started: Instant::now(), seconds: Default::default(), operations: Default::default() }
+        Self {
+            started: Instant::now(),
+            seconds: Default::default(),
+            operations: Default::default(),
+        }
     }
 }
 

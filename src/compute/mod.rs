@@ -46,12 +46,22 @@ pub struct Compute {
 impl Compute {
     /// The CPU, through this crate's kernels.
     pub fn cpu() -> Self {
-        Self { device: Device::flex(), path: Path::Kernels, name: "cpu", meter: Meter::default() }
+        Self {
+            device: Device::flex(),
+            path: Path::Kernels,
+            name: "cpu",
+            meter: Meter::default(),
+        }
     }
 
     /// burn's operators on `device`; `name` is how reports call it.
     pub fn tensors(device: Device, name: &'static str) -> Self {
-        Self { device, path: Path::Tensors, name, meter: Meter::default() }
+        Self {
+            device,
+            path: Path::Tensors,
+            name,
+            meter: Meter::default(),
+        }
     }
 
     /// What reports call this device: `cpu` or `webgpu`.
@@ -214,13 +224,19 @@ fn host_now(tensor: Tensor<2>) -> (Vec<f32>, usize) {
 
 pub(crate) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor.into_data_async().await.map_err(lost)?;
-    data.try_into_vec::<f32>()
-        .map_err(|error| Error::new(Code::Internal, format!("the device returned something else than f32: {error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| {
+        Error::new(
+            Code::Internal,
+            format!("the device returned something else than f32: {error:?}"),
+        )
+    })
 }
 
 fn lost(error: impl std::fmt::Display) -> Error {
     Error::new(
         Code::DeviceLost,
-        format!("the device stopped answering while results were read back; choose the CPU or try again ({error})"),
+        format!(
+            "the device stopped answering while results were read back; choose the CPU or try again ({error})"
+        ),
     )
 }

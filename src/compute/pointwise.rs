@@ -109,7 +109,9 @@ pub(super) fn softmax(row: &mut [f32]) {
 
 fn sum(values: &[f32]) -> f32 {
     let (chunks, rest) = values.as_chunks::<4>();
-    let lanes = chunks.iter().fold(f32x4::ZERO, |sum, &chunk| sum + f32x4::new(chunk));
+    let lanes = chunks
+        .iter()
+        .fold(f32x4::ZERO, |sum, &chunk| sum + f32x4::new(chunk));
     lanes.reduce_add() + rest.iter().sum::<f32>()
 }
 
@@ -148,7 +150,9 @@ mod tests {
         type Reference = fn(f64) -> f64;
         let cases: [(&str, Reference); 6] = [
             ("gelu", |x| 0.5 * x * (1.0 + erf_reference(x / 2f64.sqrt()))),
-            ("gelu_new", |x| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())),
+            ("gelu_new", |x| {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+            }),
             ("quick_gelu", |x| x / (1.0 + (-1.702 * x).exp())),
             ("relu", |x| x.max(0.0)),
             ("silu", |x| x / (1.0 + (-x).exp())),
@@ -160,7 +164,10 @@ mod tests {
             for (x, y) in grid().into_iter().zip(values) {
                 let expected = reference(f64::from(x));
                 // The erf formula is within 3e-7 and multiplies |x| / 2; exp rounds to a few ulp.
-                assert!((f64::from(y) - expected).abs() < 1e-6 + 4e-7 * f64::from(x.abs()), "{name}({x}) = {y}, not {expected}");
+                assert!(
+                    (f64::from(y) - expected).abs() < 1e-6 + 4e-7 * f64::from(x.abs()),
+                    "{name}({x}) = {y}, not {expected}"
+                );
             }
         }
     }

@@ -82,7 +82,10 @@ impl Cholesky {
                 }
             }
             if end < n {
-                let known: Vec<f64> = rows.chunks_exact(n).flat_map(|row| row[start..end].to_vec()).collect();
+                let known: Vec<f64> = rows
+                    .chunks_exact(n)
+                    .flat_map(|row| row[start..end].to_vec())
+                    .collect();
                 let left = View::new(&known, count, end - start);
                 let right = View::strided(&self.l[end * n + start..], n - end, end - start, n).transposed();
                 multiply(left, right, -1.0, Part::Full, &mut rows[end..], n);
@@ -100,7 +103,10 @@ impl Cholesky {
                 }
             }
             if start > 0 {
-                let known: Vec<f64> = rows.chunks_exact(n).flat_map(|row| row[start..end].to_vec()).collect();
+                let known: Vec<f64> = rows
+                    .chunks_exact(n)
+                    .flat_map(|row| row[start..end].to_vec())
+                    .collect();
                 let left = View::new(&known, count, end - start);
                 let right = View::strided(&self.l[start * n..], end - start, start, n);
                 multiply(left, right, -1.0, Part::Full, rows, n);
@@ -187,7 +193,14 @@ mod tests {
             let count = 3;
             let x: Vec<f64> = (0..count * n).map(|i| ((i * 31) % 17) as f64 - 8.0).collect();
             let mut b = vec![0.0; count * n];
-            multiply(View::new(&x, count, n), View::new(&s, n, n), 1.0, Part::Full, &mut b, n);
+            multiply(
+                View::new(&x, count, n),
+                View::new(&s, n, n),
+                1.0,
+                Part::Full,
+                &mut b,
+                n,
+            );
             Cholesky::new(s, n).unwrap().solve_rows(&mut b);
             for (solved, expected) in b.iter().zip(&x) {
                 assert!((solved - expected).abs() < 1e-8, "n = {n}: {solved} {expected}");
@@ -207,7 +220,15 @@ mod tests {
     fn extreme_eigenvalues_of_a_diagonal_matrix_are_its_entries() {
         let n = 20;
         let mut s = vec![0.0; n * n];
-        (0..n).for_each(|i| s[i * n + i] = if i == 3 { 100.0 } else if i == 5 { 1e-3 } else { 1.0 });
+        (0..n).for_each(|i| {
+            s[i * n + i] = if i == 3 {
+                100.0
+            } else if i == 5 {
+                1e-3
+            } else {
+                1.0
+            }
+        });
         assert!((largest_eigenvalue(&s, n) - 100.0).abs() < 1e-6);
         assert!((Cholesky::new(s, n).unwrap().smallest_eigenvalue() - 1e-3).abs() < 1e-9);
     }

@@ -16,7 +16,12 @@ pub struct Truncated {
 
 /// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and
 /// an SVD of the small core, never of the product.
-pub fn truncate_factors(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, usize), rank: usize) -> Truncated {
+pub fn truncate_factors(
+    a: &[f32],
+    b: &[f32],
+    (d_out, r, d_in): (usize, usize, usize),
+    rank: usize,
+) -> Truncated {
     let left = matrix(b, d_out, r).qr();
     let right = matrix(a, r, d_in).transpose().qr();
     let core = left.r() * right.r().transpose();
@@ -25,7 +30,13 @@ pub fn truncate_factors(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, u
     let (Some(u), Some(vt)) = (svd.u, svd.v_t) else {
         unreachable!("both singular bases were asked for");
     };
-    finish(&(left.q() * u), &(vt * right.q().transpose()), svd.singular_values.as_slice(), total, rank)
+    finish(
+        &(left.q() * u),
+        &(vt * right.q().transpose()),
+        svd.singular_values.as_slice(),
+        total,
+        rank,
+    )
 }
 
 /// Truncates a dense (d_out x d_in) matrix to `rank` by subspace iteration, converged until the kept
@@ -70,7 +81,14 @@ const MOST_ITERATIONS: usize = 60;
 fn product(left: View<'_, f32>, right: &[f64], width: usize) -> Vec<f64> {
     let (rows, depth) = left.dimensions();
     let mut out = vec![0.0; rows * width];
-    multiply(left, View::new(right, depth, width), 1.0, Part::Full, &mut out, width);
+    multiply(
+        left,
+        View::new(right, depth, width),
+        1.0,
+        Part::Full,
+        &mut out,
+        width,
+    );
     out
 }
 
@@ -102,5 +120,9 @@ fn finish(u: &DMatrix<f64>, vt: &DMatrix<f64>, values: &[f64], total: f64, rank:
     }
     a.resize(rank * d_in, 0.0);
     let kept: f64 = order.iter().map(|&i| values[i] * values[i]).sum();
-    Truncated { a, b, energy_kept: if total > 0.0 { (kept / total).min(1.0) } else { 1.0 } }
+    Truncated {
+        a,
+        b,
+        energy_kept: if total > 0.0 { (kept / total).min(1.0) } else { 1.0 },
+    }
 }

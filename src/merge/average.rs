@@ -36,12 +36,20 @@ impl Method for TaskArithmetic {
 }
 
 fn weighted_sum(work: &Work<'_>, scale: f64) -> Merged {
-    let mut merged = Merged { solutions: Default::default(), layers: Vec::new() };
+    let mut merged = Merged {
+        solutions: Default::default(),
+        layers: Vec::new(),
+    };
     for module in &work.modules {
-        let parts = work.tasks.iter().filter_map(|task| Some((task.deltas.get(&module.name)?, scale * task.weight)));
+        let parts = work
+            .tasks
+            .iter()
+            .filter_map(|task| Some((task.deltas.get(&module.name)?, scale * task.weight)));
         let factors = Factors::stack(parts.map(|(factors, weight)| factors.scaled(weight)).collect());
         merged.layers.push(LayerReport::plain(&module.name, factors.rank));
-        merged.solutions.insert(module.name.clone(), Solution::Factors(factors));
+        merged
+            .solutions
+            .insert(module.name.clone(), Solution::Factors(factors));
     }
     merged
 }

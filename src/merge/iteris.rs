@@ -58,11 +58,19 @@ impl Method for Iteris {
             Schedule::Iterate => work.options.max_iter,
         };
         // Blocks after the last layer that is solved change nothing.
-        let until = work.modules.iter().map(|module| module.block + 1).max().unwrap_or(0);
+        let until = work
+            .modules
+            .iter()
+            .map(|module| module.block + 1)
+            .max()
+            .unwrap_or(0);
         let steps = Steps::new("forward", passes * until);
         let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
         let weight_norms = RefCell::default();
-        let mut merged = Merged { solutions: BTreeMap::new(), layers: Vec::new() };
+        let mut merged = Merged {
+            solutions: BTreeMap::new(),
+            layers: Vec::new(),
+        };
         let mut previous = BTreeMap::new();
         for pass in 0..passes {
             let hook = Solver {
@@ -89,9 +97,19 @@ impl Method for Iteris {
             };
             work.model.run(&settings, &batches, &hook).await?;
             let mut found = hook.found.into_inner();
-            previous = found.iter().map(|(name, found)| (name.clone(), Rc::clone(&found.delta))).collect();
-            merged.layers = work.modules.iter().filter_map(|module| Some(found.get(&module.name)?.report(work))).collect();
-            merged.solutions = std::mem::take(&mut found).into_iter().map(|(name, found)| (name, found.solution)).collect();
+            previous = found
+                .iter()
+                .map(|(name, found)| (name.clone(), Rc::clone(&found.delta)))
+                .collect();
+            merged.layers = work
+                .modules
+                .iter()
+                .filter_map(|module| Some(found.get(&module.name)?.report(work)))
+                .collect();
+            merged.solutions = std::mem::take(&mut found)
+                .into_iter()
+                .map(|(name, found)| (name, found.solution))
+                .collect();
         }
         Ok(merged)
     }
@@ -172,11 +190,16 @@ impl Solver<'_> {
             .tasks
             .iter()
             .map(|task| {
-                let factors = task.deltas.get(&layer.name).map(|f| (f.a.as_slice(), f.b.as_slice(), f.rank));
+                let factors = task
+                    .deltas
+                    .get(&layer.name)
+                    .map(|f| (f.a.as_slice(), f.b.as_slice(), f.rank));
                 adapted_weight_norm(w0, factors)
             })
             .collect();
-        self.weight_norms.borrow_mut().insert(layer.name.clone(), norms.clone());
+        self.weight_norms
+            .borrow_mut()
+            .insert(layer.name.clone(), norms.clone());
         norms
     }
 }
@@ -201,14 +224,24 @@ impl Hook for Solver<'_> {
         match &self.merged_lane {
             MergedLane::TaskFeatures => None,
             MergedLane::Previous(previous) => previous.get(layer).cloned(),
-            MergedLane::Current => self.found.borrow().get(layer).map(|found| Rc::clone(&found.delta)),
+            MergedLane::Current => self
+                .found
+                .borrow()
+                .get(layer)
+                .map(|found| Rc::clone(&found.delta)),
         }
     }
 
     async fn collect(&self, group: &Group<'_>) -> Result<()> {
         let start = self.work.compute.meter.elapsed();
-        let mut sums = GroupStatistics::new(self.work, group.layers, group.input.columns(), self.merged_variant() == 0);
-        sums.collect(self.work, self.deltas, group, self.merged_variant()).await?;
+        let mut sums = GroupStatistics::new(
+            self.work,
+            group.layers,
+            group.input.columns(),
+            self.merged_variant() == 0,
+        );
+        sums.collect(self.work, self.deltas, group, self.merged_variant())
+            .await?;
         let mut slot = self.statistics.borrow_mut();
         match slot.as_mut() {
             Some(all) => all.add(&sums),
@@ -219,8 +252,14 @@ impl Hook for Solver<'_> {
     }
 
     async fn solve(&self, layers: &[&Linear]) -> Result<()> {
-        let Some(statistics) = self.statistics.take() else { return Ok(()) };
-        for (member, layer) in layers.iter().enumerate().filter(|(_, layer)| self.work.targeted.contains(&layer.name)) {
+        let Some(statistics) = self.statistics.take() else {
+            return Ok(());
+        };
+        for (member, layer) in layers
+            .iter()
+            .enumerate()
+            .filter(|(_, layer)| self.work.targeted.contains(&layer.name))
+        {
             let event = Progress {
                 stage: "solve",
                 layer: layer.name.clone(),
@@ -249,11 +288,24 @@ impl Hook for Solver<'_> {
     }
 
     async fn measure(&self, group: &Group<'_>) -> Result<()> {
-        for layer in group.layers.iter().filter(|layer| self.work.targeted.contains(&layer.name)) {
-            let Some(merged) = self.found.borrow().get(&layer.name).map(|found| Rc::clone(&found.delta)) else { continue };
+        for layer in group
+            .layers
+            .iter()
+            .filter(|layer| self.work.targeted.contains(&layer.name))
+        {
+            let Some(merged) = self
+                .found
+                .borrow()
+                .get(&layer.name)
+                .map(|found| Rc::clone(&found.delta))
+            else {
+                continue;
+            };
             for task in 0..self.tasks() {
                 let (own, lane) = (group.lane(task, 0), group.lane(task, self.merged_variant()));
-                let Some(delta) = self.deltas[task].get(&layer.name).filter(|_| !own.is_empty()) else { continue };
+                let Some(delta) = self.deltas[task].get(&layer.name).filter(|_| !own.is_empty()) else {
+                    continue;
+                };
                 let wanted = delta.apply(group.input, own);
                 let norm = wanted.sum_of_squares(wanted.all()).await?;
                 let distance = wanted.squared_distance(merged.apply(group.input, lane)).await?;

@@ -16,7 +16,9 @@ use async_trait::async_trait;
 
 pub use self::{
     options::{MergeOptions, MethodName, OutputKind, Schedule, Target},
-    work::{AdapterInput, Factors, ReadAdapter, Task, TaskSamples, Work, check_samples, deltas, read_adapters},
+    work::{
+        AdapterInput, Factors, ReadAdapter, Task, TaskSamples, Work, check_samples, deltas, read_adapters,
+    },
 };
 use crate::{
     compute::{Compute, Stage, svd},
@@ -86,16 +88,34 @@ impl Solution {
         let (truncated, d_out, d_in, rank) = match self {
             Self::Factors(factors) => {
                 let rank = rank.filter(|&k| k < factors.rank);
-                let Some(rank) = rank else { return (factors.clone(), 1.0) };
+                let Some(rank) = rank else {
+                    return (factors.clone(), 1.0);
+                };
                 let shape = (factors.d_out, factors.rank, factors.d_in);
-                (svd::truncate_factors(&factors.a, &factors.b, shape, rank), factors.d_out, factors.d_in, rank)
+                (
+                    svd::truncate_factors(&factors.a, &factors.b, shape, rank),
+                    factors.d_out,
+                    factors.d_in,
+                    rank,
+                )
             }
             Self::Dense { data, d_out, d_in } => {
                 let rank = rank.unwrap_or(fallback).min(*d_out).min(*d_in);
-                (svd::truncate_dense(data, *d_out, *d_in, rank), *d_out, *d_in, rank)
+                (
+                    svd::truncate_dense(data, *d_out, *d_in, rank),
+                    *d_out,
+                    *d_in,
+                    rank,
+                )
             }
         };
-        let factors = Factors { a: truncated.a, b: truncated.b, rank, d_out, d_in };
+        let factors = Factors {
+            a: truncated.a,
+            b: truncated.b,
+            rank,
+            d_out,
+            d_in,
+        };
         (factors, truncated.energy_kept)
     }
 }
@@ -122,9 +142,21 @@ pub async fn merge(
     observer: &dyn Observer,
     sink: &mut dyn Sink,
 ) -> Result<MergeReport> {
-    let MergeRequest { base, adapters, options } = request;
+    let MergeRequest {
+        base,
+        adapters,
+        options,
+    } = request;
     options.check()?;
-    observer.progress(Progress { stage: "load", layer: "inputs".into(), done: 0, total: 1, seconds: 0.0 }).await?;
+    observer
+        .progress(Progress {
+            stage: "load",
+            layer: "inputs".into(),
+            done: 0,
+            total: 1,
+            seconds: 0.0,
+        })
+        .await?;
     let start = compute.meter.elapsed();
     let model = model::open(base).await?;
     let adapters = work::read_adapters(adapters).await?;
@@ -141,6 +173,9 @@ pub async fn merge(
 
 impl MethodName {
     fn find(self) -> &'static dyn Method {
-        METHODS.iter().find(|(name, _)| *name == self).map_or(&average::Linear as &dyn Method, |(_, method)| *method)
+        METHODS
+            .iter()
+            .find(|(name, _)| *name == self)
+            .map_or(&average::Linear as &dyn Method, |(_, method)| *method)
     }
 }

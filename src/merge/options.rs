@@ -111,7 +111,9 @@ impl MergeOptions {
         let refuse = |what: String| Err(Error::new(Code::OptionInvalid, what));
         for (name, value) in [("alpha1", self.alpha1), ("alpha2", self.alpha2)] {
             if !(0.0..=1.0).contains(&value) {
-                return refuse(format!("{name} is {value}; a ridge is from 0 to 1, usually 1e-6 to 1e-2"));
+                return refuse(format!(
+                    "{name} is {value}; a ridge is from 0 to 1, usually 1e-6 to 1e-2"
+                ));
             }
         }
         if !(1..=1000).contains(&self.max_iter) {

@@ -33,13 +33,24 @@ pub(super) async fn write(
         seconds: work.compute.meter.elapsed(),
     };
     work.observer.progress(event("hashing the inputs", 0)).await?;
-    let base = InputReport { name: work.model.folder.label().to_owned(), files: work.model.folder.sha256().await? };
+    let base = InputReport {
+        name: work.model.folder.label().to_owned(),
+        files: work.model.folder.sha256().await?,
+    };
     work.observer.progress(event("the result", 1)).await?;
-    let Merged { solutions, mut layers } = merged;
+    let Merged {
+        solutions,
+        mut layers,
+    } = merged;
     let mut notes = Vec::new();
-    let mut sink = Digesting { sink, files: Vec::new() };
+    let mut sink = Digesting {
+        sink,
+        files: Vec::new(),
+    };
     match work.options.output {
-        OutputKind::Adapter => write_adapter(work, solutions, &mut layers, adapters, &mut notes, &mut sink).await?,
+        OutputKind::Adapter => {
+            write_adapter(work, solutions, &mut layers, adapters, &mut notes, &mut sink).await?
+        }
         OutputKind::Base => write_base(work, solutions, &mut sink).await?,
     }
     for read in adapters {
@@ -52,7 +63,9 @@ pub(super) async fn write(
                 read.adapter.name,
                 samples.truncated,
                 samples.samples.len(),
-                work.options.max_length.unwrap_or_else(|| work.model.family.facts().max_length),
+                work.options
+                    .max_length
+                    .unwrap_or_else(|| work.model.family.facts().max_length),
             ));
         }
     }
@@ -90,7 +103,11 @@ async fn write_adapter(
 ) -> Result<()> {
     // The exact rank of a sum of the adapters, which is what a dense solution is cut to by default.
     let exact = work.modules.iter().map(|module| {
-        work.tasks.iter().filter_map(|task| task.deltas.get(&module.name)).map(|factors| factors.rank).sum()
+        work.tasks
+            .iter()
+            .filter_map(|task| task.deltas.get(&module.name))
+            .map(|factors| factors.rank)
+            .sum()
     });
     let exact: usize = exact.max().unwrap_or(1);
     let mut found: BTreeMap<String, Factors> = BTreeMap::new();
@@ -105,18 +122,42 @@ async fn write_adapter(
     // One rank for all modules, so that programs which know no `rank_pattern` load the adapter too.
     let rank = found.values().map(|factors| factors.rank).max().unwrap_or(1);
     if found.values().any(|factors| factors.rank < rank) {
-        notes.push(format!("modules of a smaller rank are filled with zeros up to rank {rank}, so that all have one rank"));
+        notes.push(format!(
+            "modules of a smaller rank are filled with zeros up to rank {rank}, so that all have one rank"
+        ));
     }
     let prefix = name_prefix(work, adapters);
     let modules: BTreeMap<String, Lora> = found
         .into_iter()
         .map(|(name, factors)| {
-            let Factors { a, b, rank, d_out, d_in } = factors.padded(rank);
-            (format!("{prefix}{name}"), Lora { a, b, rank, d_in, d_out, scaling: 1.0 })
+            let Factors {
+                a,
+                b,
+                rank,
+                d_out,
+                d_in,
+            } = factors.padded(rank);
+            (
+                format!("{prefix}{name}"),
+                Lora {
+                    a,
+                    b,
+                    rank,
+                    d_in,
+                    d_out,
+                    scaling: 1.0,
+                },
+            )
         })
         .collect();
 
-    let all: Vec<String> = work.model.family.modules().iter().map(|module| format!("{prefix}{}", module.name)).collect();
+    let all: Vec<String> = work
+        .model
+        .family
+        .modules()
+        .iter()
+        .map(|module| format!("{prefix}{}", module.name))
+        .collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
     let ranks = modules.keys().map(|name| (name.clone(), rank)).collect();
@@ -129,18 +170,28 @@ async fn write_adapter(
 
 /// The prefix that the first adapter's module names have before the model's own.
 fn name_prefix(work: &Work<'_>, adapters: &[ReadAdapter]) -> String {
-    let first = adapters.first().and_then(|read| read.adapter.modules.keys().next());
+    let first = adapters
+        .first()
+        .and_then(|read| read.adapter.modules.keys().next());
     first.map_or_else(String::new, |path| {
         let name = work.model.family.canonical(path);
         path[..path.len() - name.len()].to_owned()
     })
 }
 
-async fn write_base(work: &Work<'_>, solutions: BTreeMap<String, Solution>, sink: &mut dyn Sink) -> Result<()> {
+async fn write_base(
+    work: &Work<'_>,
+    solutions: BTreeMap<String, Solution>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
     let checkpoint = &work.model.checkpoint;
     let mut config = work.model.config.clone();
     if let Some(fields) = config.as_object_mut() {
-        let dtype = if work.options.dtype == OutDtype::F16 { "float16" } else { "float32" };
+        let dtype = if work.options.dtype == OutDtype::F16 {
+            "float16"
+        } else {
+            "float32"
+        };
         for name in ["torch_dtype", "dtype"] {
             if fields.contains_key(name) {
                 fields.insert(name.to_owned(), dtype.into());
@@ -149,7 +200,11 @@ async fn write_base(work: &Work<'_>, solutions: BTreeMap<String, Solution>, sink
     }
     sink.write("config.json", &json(&config)?).await?;
     let entries = checkpoint.infos().map(|info| {
-        let dtype = if info.is_float() { work.options.dtype.into() } else { info.dtype };
+        let dtype = if info.is_float() {
+            work.options.dtype.into()
+        } else {
+            info.dtype
+        };
         (info.name.clone(), dtype, info.shape.clone())
     });
     let header = StreamHeader::new(entries, &metadata())?;
@@ -174,7 +229,9 @@ async fn write_base(work: &Work<'_>, solutions: BTreeMap<String, Solution>, sink
             };
             data.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
         }
-        writer.write(&name, &encode(&name, &data, work.options.dtype)?).await?;
+        writer
+            .write(&name, &encode(&name, &data, work.options.dtype)?)
+            .await?;
     }
     writer.finish()
 }
@@ -186,9 +243,17 @@ async fn write_heads(adapter: &Adapter, dtype: OutDtype, sink: &mut dyn Sink) ->
         let tensors: Vec<OutTensor> = adapter
             .heads
             .iter()
-            .map(|(name, head)| OutTensor { name: name.clone(), shape: head.shape.clone(), data: head.data.clone() })
+            .map(|(name, head)| OutTensor {
+                name: name.clone(),
+                shape: head.shape.clone(),
+                data: head.data.clone(),
+            })
             .collect();
-        sink.write(&format!("{stem}.safetensors"), &serialize(&tensors, dtype, &metadata())?).await?;
+        sink.write(
+            &format!("{stem}.safetensors"),
+            &serialize(&tensors, dtype, &metadata())?,
+        )
+        .await?;
     }
     if let Some(labels) = &adapter.labels {
         sink.write(&format!("{stem}.labels.json"), &json(labels)?).await?;
@@ -198,17 +263,33 @@ async fn write_heads(adapter: &Adapter, dtype: OutDtype, sink: &mut dyn Sink) ->
 
 /// A name that is a file name everywhere.
 fn file_name(name: &str) -> String {
-    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ') { c } else { '-' };
+    let safe = |c: char| {
+        if c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ') {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = name.chars().map(safe).collect();
     let trimmed = name.trim_matches(['.', ' ']);
-    if trimmed.is_empty() { "adapter".into() } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        "adapter".into()
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 fn adapter_report(read: &ReadAdapter) -> AdapterReport {
     AdapterReport {
         name: read.adapter.name.clone(),
         weight: read.weight,
-        rank: read.adapter.modules.values().map(|lora| lora.rank).max().unwrap_or(0),
+        rank: read
+            .adapter
+            .modules
+            .values()
+            .map(|lora| lora.rank)
+            .max()
+            .unwrap_or(0),
         files: read.files.clone(),
         samples: read.samples.as_ref().map(|samples| {
             let mut hash = Sha256::new();
@@ -232,8 +313,12 @@ fn metadata() -> BTreeMap<String, String> {
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|error| Error::new(Code::Internal, format!("a result cannot be written as JSON: {error}")))?;
+    let mut text = serde_json::to_vec_pretty(value).map_err(|error| {
+        Error::new(
+            Code::Internal,
+            format!("a result cannot be written as JSON: {error}"),
+        )
+    })?;
     text.push(b'\n');
     Ok(text)
 }

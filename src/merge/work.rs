@@ -99,7 +99,13 @@ impl Factors {
             }
         }
         let a = parts.into_iter().flat_map(|part| part.a).collect();
-        Self { a, b, rank, d_out, d_in }
+        Self {
+            a,
+            b,
+            rank,
+            d_out,
+            d_in,
+        }
     }
 
     /// The same delta with rows and columns of zeros up to `rank`.
@@ -121,7 +127,10 @@ impl Factors {
     pub fn dense(&self) -> Vec<f32> {
         use crate::compute::gemm::{Part, View, multiply};
         let mut out = vec![0.0f64; self.d_out * self.d_in];
-        let (b, a) = (View::new(&self.b, self.d_out, self.rank), View::new(&self.a, self.rank, self.d_in));
+        let (b, a) = (
+            View::new(&self.b, self.d_out, self.rank),
+            View::new(&self.a, self.rank, self.d_in),
+        );
         multiply(b, a, 1.0, Part::Full, &mut out, self.d_in);
         out.into_iter().map(|x| x as f32).collect()
     }
@@ -142,7 +151,10 @@ pub struct Task {
 impl Task {
     /// The deltas on a device.
     pub fn on(&self, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
-        self.deltas.iter().map(|(name, factors)| (name.clone(), Rc::new(factors.on(compute)))).collect()
+        self.deltas
+            .iter()
+            .map(|(name, factors)| (name.clone(), Rc::new(factors.on(compute))))
+            .collect()
     }
 }
 
@@ -172,9 +184,25 @@ impl<'a> Work<'a> {
         options: &'a MergeOptions,
         observer: &'a dyn Observer,
     ) -> Self {
-        let targeted: BTreeSet<String> = tasks.iter().flat_map(|task| task.deltas.keys().cloned()).collect();
-        let modules = model.family.modules().iter().filter(|m| targeted.contains(&m.name)).collect();
-        Self { model, compute, tasks, modules, targeted, options, observer }
+        let targeted: BTreeSet<String> = tasks
+            .iter()
+            .flat_map(|task| task.deltas.keys().cloned())
+            .collect();
+        let modules = model
+            .family
+            .modules()
+            .iter()
+            .filter(|m| targeted.contains(&m.name))
+            .collect();
+        Self {
+            model,
+            compute,
+            tasks,
+            modules,
+            targeted,
+            options,
+            observer,
+        }
     }
 }
 
@@ -185,19 +213,39 @@ impl<'a> Work<'a> {
 /// that is not positive, and whatever is wrong with the files.
 pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>> {
     if inputs.is_empty() {
-        return Err(Error::new(Code::NoAdapters, "no adapter was given; give at least one, and two to merge"));
+        return Err(Error::new(
+            Code::NoAdapters,
+            "no adapter was given; give at least one, and two to merge",
+        ));
     }
     let mut names = BTreeSet::new();
     let mut adapters = Vec::with_capacity(inputs.len());
-    for AdapterInput { name, folder, samples, weight } in inputs {
+    for AdapterInput {
+        name,
+        folder,
+        samples,
+        weight,
+    } in inputs
+    {
         if !names.insert(name.clone()) {
-            return Err(Error::new(Code::Duplicate, format!("two adapters are called \"{name}\"; give each a name of its own")));
+            return Err(Error::new(
+                Code::Duplicate,
+                format!("two adapters are called \"{name}\"; give each a name of its own"),
+            ));
         }
         if !(weight.is_finite() && weight > 0.0) {
-            return Err(Error::new(Code::OptionInvalid, format!("adapter \"{name}\": weight {weight} is not a positive number")));
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!("adapter \"{name}\": weight {weight} is not a positive number"),
+            ));
         }
         let adapter = Adapter::read(&name, &folder).await?;
-        adapters.push(ReadAdapter { adapter, samples, weight, files: folder.sha256().await? });
+        adapters.push(ReadAdapter {
+            adapter,
+            samples,
+            weight,
+            files: folder.sha256().await?,
+        });
     }
     Ok(adapters)
 }
@@ -214,7 +262,11 @@ pub fn tasks(model: &Model, adapters: &[ReadAdapter]) -> Result<Vec<Task>> {
                 name: read.adapter.name.clone(),
                 weight: read.weight,
                 deltas: deltas(model, &read.adapter)?,
-                samples: read.samples.as_ref().map(|s| s.samples.clone()).unwrap_or_default(),
+                samples: read
+                    .samples
+                    .as_ref()
+                    .map(|s| s.samples.clone())
+                    .unwrap_or_default(),
             })
         })
         .collect()
@@ -227,7 +279,10 @@ pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Facto
         let mismatch = |what: String| {
             Err(Error::new(
                 Code::ShapeMismatch,
-                format!("adapter \"{}\" is not for this base model: {what}; module: {path}", adapter.name),
+                format!(
+                    "adapter \"{}\" is not for this base model: {what}; module: {path}",
+                    adapter.name
+                ),
             ))
         };
         let name = model.family.canonical(path);
@@ -240,11 +295,23 @@ pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Facto
                 lora.d_out, lora.d_in, module.d_out, module.d_in
             ));
         }
-        let factors = Factors { a: lora.a.clone(), b: lora.b.clone(), rank: lora.rank, d_out: lora.d_out, d_in: lora.d_in };
-        if deltas.insert(name.to_owned(), factors.scaled(lora.scaling)).is_some() {
+        let factors = Factors {
+            a: lora.a.clone(),
+            b: lora.b.clone(),
+            rank: lora.rank,
+            d_out: lora.d_out,
+            d_in: lora.d_in,
+        };
+        if deltas
+            .insert(name.to_owned(), factors.scaled(lora.scaling))
+            .is_some()
+        {
             return Err(Error::new(
                 Code::Duplicate,
-                format!("adapter \"{}\" targets one layer under two names; module: {path}", adapter.name),
+                format!(
+                    "adapter \"{}\" targets one layer under two names; module: {path}",
+                    adapter.name
+                ),
             ));
         }
     }
@@ -276,7 +343,9 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter]) -> Result<()> {
         if samples.is_empty() {
             return Err(Error::new(
                 Code::SamplesInvalid,
-                format!("adapter \"{name}\" has no calibration samples; give a file with a few texts of its task, one a line"),
+                format!(
+                    "adapter \"{name}\" has no calibration samples; give a file with a few texts of its task, one a line"
+                ),
             ));
         }
         for (index, sample) in samples.iter().enumerate() {
@@ -284,13 +353,20 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter]) -> Result<()> {
             if sample.ids.len() > facts.max_length {
                 return Err(Error::new(
                     Code::SamplesInvalid,
-                    format!("adapter \"{name}\", sample {number}: {} tokens, the model takes {}; set maxLength", sample.ids.len(), facts.max_length),
+                    format!(
+                        "adapter \"{name}\", sample {number}: {} tokens, the model takes {}; set maxLength",
+                        sample.ids.len(),
+                        facts.max_length
+                    ),
                 ));
             }
             if let Some(id) = sample.ids.iter().find(|&&id| id as usize >= facts.vocab_size) {
                 return Err(Error::new(
                     Code::SamplesInvalid,
-                    format!("adapter \"{name}\", sample {number}: token id {id} is outside the vocabulary of {}; the tokenizer is of another model", facts.vocab_size),
+                    format!(
+                        "adapter \"{name}\", sample {number}: token id {id} is outside the vocabulary of {}; the tokenizer is of another model",
+                        facts.vocab_size
+                    ),
                 ));
             }
         }

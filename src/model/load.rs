@@ -29,7 +29,9 @@ impl Loader<'_> {
         if found != shape {
             return Err(Error::new(
                 Code::ShapeMismatch,
-                format!("base model: config.json asks for shape {shape:?} where the file has {found:?}; config and weights are of different models; tensor: {key}"),
+                format!(
+                    "base model: config.json asks for shape {shape:?} where the file has {found:?}; config and weights are of different models; tensor: {key}"
+                ),
             ));
         }
         self.checkpoint.f32(key).await
@@ -46,7 +48,14 @@ impl Loader<'_> {
     }
 
     /// A linear layer from parameters already read.
-    pub fn linear_of(&self, name: String, weight: Vec<f32>, bias: Vec<f32>, d_out: usize, d_in: usize) -> Linear {
+    pub fn linear_of(
+        &self,
+        name: String,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        d_out: usize,
+        d_in: usize,
+    ) -> Linear {
         let keep = self.keep_host.is_some_and(|names| names.contains(&name));
         Linear {
             name,

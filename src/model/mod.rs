@@ -138,7 +138,10 @@ pub async fn open(folder: Folder) -> Result<Model> {
     let config: Value = folder.read_json("config.json").await?.ok_or_else(|| {
         Error::new(
             Code::Missing,
-            format!("{}: no config.json; drop the whole folder of the base model as it was downloaded", folder.label()),
+            format!(
+                "{}: no config.json; drop the whole folder of the base model as it was downloaded",
+                folder.label()
+            ),
         )
     })?;
     let checkpoint = Checkpoint::open(&folder, "model").await?;
@@ -155,7 +158,13 @@ pub async fn open(folder: Folder) -> Result<Model> {
             ));
         }
     };
-    Ok(Model { family, checkpoint, folder, config, kept: RefCell::default() })
+    Ok(Model {
+        family,
+        checkpoint,
+        folder,
+        config,
+        kept: RefCell::default(),
+    })
 }
 
 impl Model {
@@ -167,7 +176,10 @@ impl Model {
             parameters += info.elements();
             *by_type.entry(format!("{:?}", info.dtype)).or_default() += info.elements();
         }
-        let dtype = by_type.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name);
+        let dtype = by_type
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map(|(name, _)| name);
         ModelFacts {
             parameters,
             dtype: dtype.unwrap_or_default(),
@@ -188,10 +200,19 @@ impl Model {
     ///
     /// # Errors
     /// Whatever reading weights, the hook or the device reports, and cancellation.
-    pub async fn run(&self, pass: &Pass<'_>, batches: &[Batch], hook: &dyn Hook) -> Result<Vec<(Tensor<2>, usize)>> {
+    pub async fn run(
+        &self,
+        pass: &Pass<'_>,
+        batches: &[Batch],
+        hook: &dyn Hook,
+    ) -> Result<Vec<(Tensor<2>, usize)>> {
         let compute = pass.compute;
         let keep_host = pass.keep_host.then_some(pass.targeted);
-        let loader = Loader { checkpoint: &self.checkpoint, compute, keep_host };
+        let loader = Loader {
+            checkpoint: &self.checkpoint,
+            compute,
+            keep_host,
+        };
         let lanes = Lanes::new(compute, hook, pass.targeted, batches.len());
         let mut states = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -209,10 +230,16 @@ impl Model {
                 })
                 .await?;
             let block = self.block(&loader, index, pass.heads).await?;
-            let differs = block.linears().iter().any(|linear| pass.targeted.contains(&linear.name));
+            let differs = block
+                .linears()
+                .iter()
+                .any(|linear| pass.targeted.contains(&linear.name));
             if variants < hook.variants() && differs {
                 variants = hook.variants();
-                states = states.into_iter().map(|state: Tensor<2>| state.repeat_dim(0, variants)).collect();
+                states = states
+                    .into_iter()
+                    .map(|state: Tensor<2>| state.repeat_dim(0, variants))
+                    .collect();
             }
             let work = batches.iter().zip(states).map(|(batch, state)| {
                 let (lanes, block) = (&lanes, &block);
@@ -269,7 +296,11 @@ pub struct Steps {
 impl Steps {
     /// `total` steps to do; `stage` is what progress events call them.
     pub const fn new(stage: &'static str, total: usize) -> Self {
-        Self { stage, done: Cell::new(0), total }
+        Self {
+            stage,
+            done: Cell::new(0),
+            total,
+        }
     }
 
     /// Steps done.

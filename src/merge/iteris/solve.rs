@@ -37,7 +37,11 @@ pub(super) fn layer(
     let mut lambdas = Vec::with_capacity(work.tasks.len());
     for ((task, sums), norm) in work.tasks.iter().zip(&statistics.tasks).zip(weight_norms) {
         let output_norm = sums.members[member].output_norm;
-        let lambda = if options.adaptive_weights { task.weight * norm / output_norm } else { task.weight };
+        let lambda = if options.adaptive_weights {
+            task.weight * norm / output_norm
+        } else {
+            task.weight
+        };
         if !(lambda.is_finite() && lambda > 0.0) {
             return Err(Error::new(
                 Code::NotFinite,
@@ -68,10 +72,21 @@ pub(super) fn layer(
     })?;
     let condition = largest / cholesky.smallest_eigenvalue();
     let solution = match options.target {
-        Target::Delta => Solution::Factors(solve_factors(work, statistics, member, &layer.name, &lambdas, &cholesky)),
+        Target::Delta => Solution::Factors(solve_factors(
+            work,
+            statistics,
+            member,
+            &layer.name,
+            &lambdas,
+            &cholesky,
+        )),
         Target::Full => solve_dense(work, statistics, layer, &lambdas, &cholesky),
     };
-    Ok(Solved { solution, lambdas, condition })
+    Ok(Solved {
+        solution,
+        lambdas,
+        condition,
+    })
 }
 
 /// A*_i = lambda_i A_i C_i^T S^-1, stacked with the B_i.
@@ -87,7 +102,9 @@ fn solve_factors(
     let mut right = Vec::new();
     let mut parts = Vec::new();
     for ((task, sums), lambda) in work.tasks.iter().zip(&statistics.tasks).zip(lambdas) {
-        let Some(factors) = task.deltas.get(layer) else { continue };
+        let Some(factors) = task.deltas.get(layer) else {
+            continue;
+        };
         let ridge = work.options.alpha1 * sums.cross_norm(d_in);
         let projected = sums.members[member].projected.iter().zip(&factors.a);
         right.extend(projected.map(|(sum, &a)| lambda * (sum + ridge * f64::from(a))));
@@ -100,7 +117,13 @@ fn solve_factors(
 }
 
 /// D* = (sum_i lambda_i (W0 + D_i) C_i^T) S^-1 - W0.
-fn solve_dense(work: &Work<'_>, statistics: &GroupStatistics, layer: &Linear, lambdas: &[f64], cholesky: &Cholesky) -> Solution {
+fn solve_dense(
+    work: &Work<'_>,
+    statistics: &GroupStatistics,
+    layer: &Linear,
+    lambdas: &[f64],
+    cholesky: &Cholesky,
+) -> Solution {
     let d_in = statistics.d_in;
     let w0 = layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
     let d_out = w0.len() / d_in;
@@ -109,16 +132,34 @@ fn solve_dense(work: &Work<'_>, statistics: &GroupStatistics, layer: &Linear, la
         let mut adapted: Vec<f64> = w0.iter().map(|&x| f64::from(x)).collect();
         if let Some(factors) = task.deltas.get(&layer.name) {
             let b = View::new(&factors.b, d_out, factors.rank);
-            multiply(b, View::new(&factors.a, factors.rank, d_in), 1.0, Part::Full, &mut adapted, d_in);
+            multiply(
+                b,
+                View::new(&factors.a, factors.rank, d_in),
+                1.0,
+                Part::Full,
+                &mut adapted,
+                d_in,
+            );
         }
-        let mut cross = if sums.cross.is_empty() { symmetric(&sums.gram, d_in) } else { sums.cross.clone() };
+        let mut cross = if sums.cross.is_empty() {
+            symmetric(&sums.gram, d_in)
+        } else {
+            sums.cross.clone()
+        };
         let ridge = work.options.alpha1 * sums.cross_norm(d_in);
         (0..d_in).for_each(|i| cross[i * d_in + i] += ridge);
-        let (left, cross) = (View::new(&adapted, d_out, d_in), View::new(&cross, d_in, d_in).transposed());
+        let (left, cross) = (
+            View::new(&adapted, d_out, d_in),
+            View::new(&cross, d_in, d_in).transposed(),
+        );
         multiply(left, cross, *lambda, Part::Full, &mut right, d_in);
     }
     cholesky.solve_rows(&mut right);
-    let data = right.into_iter().zip(w0).map(|(x, &w)| (x - f64::from(w)) as f32).collect();
+    let data = right
+        .into_iter()
+        .zip(w0)
+        .map(|(x, &w)| (x - f64::from(w)) as f32)
+        .collect();
     Solution::Dense { data, d_out, d_in }
 }
 

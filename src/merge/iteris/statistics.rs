@@ -51,13 +51,20 @@ impl GroupStatistics {
                 members: layers
                     .iter()
                     .map(|layer| MemberStatistics {
-                        projected: if full { Vec::new() } else { vec![0.0; rank(layer) * d_in] },
+                        projected: if full {
+                            Vec::new()
+                        } else {
+                            vec![0.0; rank(layer) * d_in]
+                        },
                         output_norm: 0.0,
                     })
                     .collect(),
             }
         });
-        Self { d_in, tasks: tasks.collect() }
+        Self {
+            d_in,
+            tasks: tasks.collect(),
+        }
     }
 
     /// Adds one micro-batch's features; `merged_variant` is the variant whose features are Xt.
@@ -92,7 +99,8 @@ impl GroupStatistics {
                     && !member.projected.is_empty()
                 {
                     let low = group.input.project(own.clone(), a);
-                    accumulate_product((&low, low.all()), xt.clone(), Part::Full, &mut member.projected).await?;
+                    accumulate_product((&low, low.all()), xt.clone(), Part::Full, &mut member.projected)
+                        .await?;
                     count(4 * rows * d_in * a.d_out());
                 }
             }
