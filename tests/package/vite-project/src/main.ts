@@ -31,10 +31,11 @@ async function mergeExample(): Promise<Record<string, string>> {
   return made;
 }
 
-/** The code of the error of a merge of nothing. */
+/** The code of the error of a merge of no adapters. */
 async function mergeNothing(): Promise<string> {
   try {
-    await merge({ base: [], adapters: [] });
+    const manifest: Manifest = await (await fetch("/example/example.json")).json();
+    await merge({ base: await Promise.all(manifest.base.map(file)), adapters: [] });
     return "none";
   } catch (error) {
     return error instanceof IterisError ? error.code : "untyped";
