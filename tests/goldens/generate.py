@@ -211,10 +211,12 @@ ADAPTERS = {
     ),
     "dense": dict(r=2, lora_alpha=5, target_modules=["attention.output.dense", "output.dense"]),
     "regex": dict(r=2, lora_alpha=4, target_modules=r".*layer\.1\.attention\.self\.(query|key)"),
+    # PEFT's own choice of every linear layer: the pooler is one.
+    "all-linear": dict(r=2, lora_alpha=4, target_modules="all-linear"),
 }  # fmt: skip
 """Adapters on the base of `adapters/base`, as `LoraConfig` takes them."""
 
-LABELS = {"qv": 3, "all": 5, "dense": 2, "regex": 4}
+LABELS = {"qv": 3, "all": 5, "dense": 2, "regex": 4, "all-linear": 3}
 """Labels of each adapter's own classifier: a head's size is the adapter's affair, not the base's."""
 
 
@@ -277,6 +279,7 @@ PAIRS = {
     "qv+dense": ["qv", "dense"],
     "all+regex+features": ["all", "regex", "features"],
     "all": ["all"],
+    "qv+all-linear": ["qv", "all-linear"],
 }
 
 
@@ -304,6 +307,8 @@ def cases() -> list[dict]:
     found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 1.0], "method": "linear"})
     found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "linear"})
     found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "task-arithmetic", "scale": 0.7})
+    found.append(case("qv+all-linear"))
+    found.append(case("qv+all-linear", target="full", schedule="iterate", max_iter=2))
     return found
 
 

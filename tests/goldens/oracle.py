@@ -28,6 +28,9 @@ ORDER = [
 ]
 """The levels of one BERT layer in dataflow order; the members of a level read the same input."""
 
+POOLER = "pooler.dense"
+"""The last level: it reads the first token of every sample and nothing else."""
+
 
 @dataclasses.dataclass
 class Batch:
@@ -111,7 +114,7 @@ def levels(tasks: list[Task], layers: int) -> list[list[str]]:
         for layer in range(layers)
         for parts in ORDER
     ]
-    found = [names for names in found if names]
+    found = [names for names in [*found, [POOLER]] if targeted.intersection(names)]
     unknown = targeted - {name for names in found for name in names}
     if unknown:
         raise ValueError(f"targeted modules that the oracle does not know: {sorted(unknown)}")
@@ -149,11 +152,14 @@ class patched:
 def features(
     encoder: nn.Module, batch: Batch, deltas: Deltas, names: list[str], padding: str
 ) -> dict[str, torch.Tensor]:
-    """The inputs (rows, d_in) in f64 of the named layers, one row a token, when the model runs with the deltas."""
+    """The inputs (rows, d_in) in f64 of the named layers when the model runs with the deltas.
+
+    One row a token; for the pooler one row a sample.
+    """
     with patched(encoder, deltas, names) as run:
         batch(encoder)
     keep = batch.attention_mask.bool() if padding == "exclude" else torch.ones_like(batch.attention_mask).bool()
-    return {name: run.inputs[name][keep].double() for name in names}
+    return {name: (run.inputs[name] if name == POOLER else run.inputs[name][keep]).double() for name in names}
 
 
 def ridge(gram: torch.Tensor, alpha: float) -> torch.Tensor:

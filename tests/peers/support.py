@@ -7,6 +7,7 @@ transformers, PEFT or `tests/goldens/oracle.py`; our side is only ever run as a 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import pathlib
 import subprocess
@@ -38,16 +39,20 @@ def minilm() -> pathlib.Path:
 
 
 def wasm(request: dict) -> dict:
-    """One call of the wasm module in Node; see wasm.mjs."""
-    done = subprocess.run(
-        ["node", HERE / "wasm.mjs"],
-        input=json.dumps(request, default=str),
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    """One call of the wasm module in Node; see wasm.mjs. A process that has died is no answer and fails the test."""
+    server = _wasm_server()
+    print(json.dumps(request, default=str), file=server.stdin, flush=True)
+    line = server.stdout.readline()
+    if not line:
+        _wasm_server.cache_clear()
+    assert line, f"wasm.mjs ended with code {server.wait(10)}"
+    return json.loads(line)
+
+
+@functools.cache
+def _wasm_server() -> subprocess.Popen:
+    """One process for all calls: the module takes seconds to compile. It ends when its standard input does."""
+    return subprocess.Popen(["node", HERE / "wasm.mjs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def cli(*words: object) -> tuple[int, dict, str]:

@@ -21,7 +21,7 @@ from support import (
 from transformers import BertForSequenceClassification, BertModel
 
 ADAPTERS = GOLDENS / "adapters"
-CLASSIFIERS = ["qv", "all", "dense", "regex"]
+CLASSIFIERS = ["qv", "all", "dense", "regex", "all-linear"]
 CASES = json.loads((ADAPTERS / "merged" / "cases.json").read_text())
 # As tests/goldens/README.md explains: what the oracle itself moves by when its forward pass goes to f32, times ten.
 DELTA_TOLERANCE = 1e-3
@@ -108,7 +108,7 @@ def test_transformers_finds_the_oracles_deltas_in_a_merged_base(case, expected, 
             assert float((moved - delta).norm() / delta.norm()) < DELTA_TOLERANCE, name
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[7], CASES[20], CASES[22]], ids=described)
+@pytest.mark.parametrize("case", [CASES[0], CASES[7], CASES[20], CASES[22], CASES[25]], ids=described)
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_logits_under_a_merged_adapter_are_pefts(case, dtype, tmp_path):
     merge(case, tmp_path / "out", dtype=dtype)

@@ -1,5 +1,5 @@
 // The wasm module on token ids, for the Python checks: the goldens have no tokenizer, and the command line prints
-// no logits. Reads one JSON request on standard input and writes one JSON answer:
+// no logits. Reads JSON requests on standard input, one a line, and writes an answer for each, on a line:
 //
 //     { command: "logits", base, adapter, head, samples: { ids, type_ids } }     folders; adapter and head may be null
 //     { command: "merge", base, adapters: [{ name, folder, weight, samples }], options, out }
@@ -7,7 +7,7 @@
 // A refusal is an answer too: { error: { code, message } }.
 import { appendFile, mkdir, open, readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { text } from "node:stream/consumers";
+import { createInterface } from "node:readline";
 import init, { Device, logits, merge } from "../../www/wasm/iteris_web.js";
 
 /** @param {string} folder */
@@ -72,12 +72,13 @@ async function answer(/** @type {any} */ request) {
 }
 
 await init({ module_or_path: await readFile(new URL("../../www/wasm/iteris_web_bg.wasm", import.meta.url)) });
-const request = JSON.parse(await text(process.stdin));
-let said;
-try {
-  said = await answer(request);
-} catch (error) {
-  const { code = "thrown", message = String(error) } = /** @type {any} */ (error);
-  said = { error: { code, message } };
+for await (const line of createInterface({ input: process.stdin })) {
+  let said;
+  try {
+    said = await answer(JSON.parse(line));
+  } catch (error) {
+    const { code = "thrown", message = String(error) } = /** @type {any} */ (error);
+    said = { error: { code, message } };
+  }
+  process.stdout.write(`${JSON.stringify(said)}\n`);
 }
-process.stdout.write(JSON.stringify(said));
