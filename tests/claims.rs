@@ -14,7 +14,7 @@ use iteris_web::{
     progress::{Observer, Progress, Silent},
     report::MergeReport,
 };
-use support::{adapter, folder, golden_samples, goldens, relative_error, tensors, written_deltas};
+use support::{adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas};
 
 /// A golden adapter with its own samples.
 fn golden(name: &str) -> AdapterInput {
@@ -188,9 +188,10 @@ fn a_truncated_adapter_is_the_best_of_its_rank() {
     )
     .unwrap();
     let (exact, cut) = (deltas(&exact), deltas(&cut));
+    let config = json(&goldens().join("adapters/base/config.json"));
     for (module, layer) in modules(&report).iter().zip(&cut_report.layers) {
         let (full, low) = (exact(module), cut(module));
-        assert_eq!(layer.rank, 3);
+        assert!(layer.rank <= 3, "{module}: rank {}", layer.rank);
         let kept = layer.energy_kept.unwrap();
         // What is left out is orthogonal to what is kept: 1 - kept of the squared norm.
         let error = relative_error(&low, &full).powi(2);
@@ -198,18 +199,15 @@ fn a_truncated_adapter_is_the_best_of_its_rank() {
             (error - (1.0 - kept)).abs() < 1e-5,
             "{module}: error {error}, kept {kept}"
         );
-        let columns = full.len()
-            / if module.ends_with("intermediate.dense") {
-                52
-            } else {
-                36
-            };
-        let svd = nalgebra::DMatrix::from_row_iterator(
-            full.len() / columns,
-            columns,
-            full.iter().map(|&x| f64::from(x)),
-        )
-        .singular_values();
+        let wide = module.ends_with("output.dense") && !module.contains("attention");
+        let columns = config[if wide { "intermediate_size" } else { "hidden_size" }]
+            .as_u64()
+            .unwrap() as usize;
+        let dense = full.iter().map(|&x| f64::from(x));
+        let svd =
+            nalgebra::DMatrix::from_row_iterator(full.len() / columns, columns, dense).singular_values();
+        let mut svd: Vec<f64> = svd.iter().copied().collect();
+        svd.sort_by(|a, b| b.total_cmp(a));
         let best: f64 =
             svd.iter().take(3).map(|s| s * s).sum::<f64>() / svd.iter().map(|s| s * s).sum::<f64>();
         assert!(
@@ -373,13 +371,21 @@ fn bad_input_is_refused_with_its_code_and_place() {
         samples.samples[0].type_ids = vec![0; 65];
     }
     refused(vec![long], defaults(), Code::SamplesInvalid, "65 tokens");
+    // Fewer tokens than inputs of a layer: without a ridge nothing holds the rest.
+    let mut short = golden("qv");
+    if let Some(samples) = short.samples.as_mut() {
+        samples.samples.truncate(1);
+        samples.samples[0].ids.truncate(9);
+        samples.samples[0].type_ids.truncate(9);
+    }
+    let no_ridge = MergeOptions {
+        alpha1: 0.0,
+        alpha2: 0.0,
+        ..defaults()
+    };
     refused(
-        vec![golden("qv"), golden("all"), golden("dense")],
-        MergeOptions {
-            alpha1: 0.0,
-            alpha2: 0.0,
-            ..defaults()
-        },
+        vec![short],
+        no_ridge,
         Code::NotPositiveDefinite,
         "layer: encoder.layer.0",
     );

@@ -14,10 +14,11 @@ pub struct Cholesky {
     l: Vec<f64>,
 }
 
-/// The matrix has no Cholesky factor: the pivot of this row is not positive.
+/// The matrix has no Cholesky factor that means anything: the pivot of this row is not positive beyond
+/// rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotPositiveDefinite {
-    /// The row whose pivot is zero, negative or not a number.
+    /// The row whose pivot is negative, not a number, or nothing but the rounding of its diagonal entry.
     pub row: usize,
 }
 
@@ -25,9 +26,12 @@ impl Cholesky {
     /// Factors the matrix whose lower triangle is in `s` (n x n, row-major).
     ///
     /// # Errors
-    /// [`NotPositiveDefinite`] at the first pivot that is not a positive finite number.
+    /// [`NotPositiveDefinite`] at the first pivot that is not finite and positive beyond rounding.
     pub fn new(mut s: Vec<f64>, n: usize) -> Result<Self, NotPositiveDefinite> {
         let mut panel: Vec<f64> = Vec::new();
+        let rounding: Vec<f64> = (0..n)
+            .map(|i| s[i * n + i].abs() * f64::EPSILON * n as f64)
+            .collect();
         for start in (0..n).step_by(BLOCK) {
             let end = n.min(start + BLOCK);
             for j in start..end {
@@ -39,7 +43,7 @@ impl Cholesky {
                 }
                 let (factors, pivot) = row.split_at_mut(j - start);
                 let value = pivot[0] - factors.iter().map(|v| v * v).sum::<f64>();
-                if !(value.is_finite() && value > 0.0) {
+                if !(value.is_finite() && value > rounding[j]) {
                     return Err(NotPositiveDefinite { row: j });
                 }
                 pivot[0] = value.sqrt();
@@ -214,6 +218,8 @@ mod tests {
         s[70 * 100 + 70] = -1.0;
         assert_eq!(Cholesky::new(s, 100).err(), Some(NotPositiveDefinite { row: 70 }));
         assert!(Cholesky::new(vec![f64::NAN], 1).is_err());
+        // Fewer rows than columns: singular, and its pivots are rounding of either sign.
+        assert!(Cholesky::new(gram(60, 50, 0.0), 60).is_err());
     }
 
     #[test]
