@@ -19,6 +19,7 @@ use crate::{
     compute::{
         Compute,
         gemm::{Part, View, multiply},
+        narrow,
     },
     error::{Code, Error, Result},
     io::Folder,
@@ -389,7 +390,7 @@ impl Head {
             .flat_map(|row| {
                 row.iter()
                     .zip(&self.bias)
-                    .map(|(x, &b)| (x + f64::from(b)) as f32)
+                    .map(|(x, &b)| narrow(x + f64::from(b)))
                     .collect::<Vec<_>>()
             })
             .collect()

@@ -72,7 +72,7 @@ pub struct SamplesReport {
     pub truncated: usize,
     /// Tokens in all.
     pub tokens: usize,
-    /// SHA-256 of the token ids (little-endian u32, each sample preceded by its length).
+    /// SHA-256 of the token ids (little-endian u32, each sample preceded by its length as u64).
     pub sha256: String,
 }
 

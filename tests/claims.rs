@@ -1,5 +1,12 @@
 //! What a merge promises whatever the adapters, and what it refuses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test stops at what it did not expect"
+)]
+
 mod support;
 
 use std::cell::Cell;

@@ -1,6 +1,13 @@
 //! Real MiniLM, real PEFT adapters: the merge equals the oracle's numbers, layer by layer, and so do
 //! the accuracies. Fixtures and their README are shared, not part of the project.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test stops at what it did not expect"
+)]
+
 mod support;
 
 use std::path::{Path, PathBuf};

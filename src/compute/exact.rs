@@ -86,7 +86,7 @@ impl Sliced {
         }
         // The power of two at or above the largest magnitude, so that scaling rounds nothing. Below the
         // normal range there is nothing to gain.
-        let above = (((largest.max(f32::MIN_POSITIVE)).to_bits() >> 23) as i32) - 126;
+        let above = (largest.max(f32::MIN_POSITIVE).to_bits() >> 23).cast_signed() - 126;
         let exponent = above - BITS;
         let mut rest = x * 2f32.powi(-exponent.max(-100)) * 2f32.powi(-exponent.min(-100) - 100);
         let mut slices = Vec::with_capacity(SLICES);
@@ -104,7 +104,7 @@ impl Sliced {
 
     /// What one unit of slice `i` stands for.
     fn unit(&self, i: usize) -> f64 {
-        2f64.powi(self.exponent - BITS * i as i32)
+        2f64.powi(self.exponent) / 2f64.powi(BITS).powf(i as f64)
     }
 
     /// The exact sum over rows of slice `i` times `other`'s slice `j`, row-major.

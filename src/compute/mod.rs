@@ -212,6 +212,15 @@ pub struct LayerNorm {
     pub epsilon: f32,
 }
 
+/// A sum of f64 as the f32 in which weights are kept and written: rounded once, at the end.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding to the type of the weights is what is meant"
+)]
+pub(crate) const fn narrow(value: f64) -> f32 {
+    value as f32
+}
+
 /// The memory of a CPU tensor and its columns; without a copy when nobody else holds the tensor.
 fn host_now(tensor: Tensor<2>) -> (Vec<f32>, usize) {
     let [rows, columns] = tensor.dims();

@@ -2,7 +2,10 @@
 
 use nalgebra::DMatrix;
 
-use super::gemm::{Part, View, multiply};
+use super::{
+    gemm::{Part, View, multiply},
+    narrow,
+};
 
 /// The best approximation of a given rank.
 pub struct Truncated {
@@ -115,8 +118,8 @@ fn finish(u: &DMatrix<f64>, vt: &DMatrix<f64>, values: &[f64], total: f64, rank:
     let mut b = vec![0.0; d_out * rank];
     for (place, &index) in order.iter().enumerate() {
         let root = values[index].max(0.0).sqrt();
-        a.extend((0..d_in).map(|j| (root * vt[(index, j)]) as f32));
-        (0..d_out).for_each(|i| b[i * rank + place] = (root * u[(i, index)]) as f32);
+        a.extend((0..d_in).map(|j| narrow(root * vt[(index, j)])));
+        (0..d_out).for_each(|i| b[i * rank + place] = narrow(root * u[(i, index)]));
     }
     a.resize(rank * d_in, 0.0);
     let kept: f64 = order.iter().map(|&i| values[i] * values[i]).sum();

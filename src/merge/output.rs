@@ -49,7 +49,7 @@ pub(super) async fn write(
     };
     match work.options.output {
         OutputKind::Adapter => {
-            write_adapter(work, solutions, &mut layers, adapters, &mut notes, &mut sink).await?
+            write_adapter(work, solutions, &mut layers, adapters, &mut notes, &mut sink).await?;
         }
         OutputKind::Base => write_base(work, solutions, &mut sink).await?,
     }
@@ -294,7 +294,7 @@ fn adapter_report(read: &ReadAdapter) -> AdapterReport {
         samples: read.samples.as_ref().map(|samples| {
             let mut hash = Sha256::new();
             for sample in &samples.samples {
-                hash.update((sample.ids.len() as u32).to_le_bytes());
+                hash.update((sample.ids.len() as u64).to_le_bytes());
                 sample.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             }
             SamplesReport {

@@ -9,7 +9,7 @@ use super::MergeOptions;
 use crate::{
     adapter::Adapter,
     batch::Sample,
-    compute::Compute,
+    compute::{Compute, narrow},
     error::{Code, Error, Result},
     io::{FileDigest, Folder},
     linear::Delta,
@@ -81,7 +81,7 @@ impl Factors {
     /// `factor` times the delta.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
-        let b = self.b.iter().map(|&x| (f64::from(x) * factor) as f32).collect();
+        let b = self.b.iter().map(|&x| narrow(f64::from(x) * factor)).collect();
         Self { b, ..self.clone() }
     }
 
@@ -132,7 +132,7 @@ impl Factors {
             View::new(&self.a, self.rank, self.d_in),
         );
         multiply(b, a, 1.0, Part::Full, &mut out, self.d_in);
-        out.into_iter().map(|x| x as f32).collect()
+        out.into_iter().map(narrow).collect()
     }
 }
 
@@ -254,7 +254,7 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
 ///
 /// # Errors
 /// [`Code::ShapeMismatch`] naming the module, if an adapter is for another base model.
-pub fn tasks(model: &Model, adapters: &[ReadAdapter]) -> Result<Vec<Task>> {
+pub(super) fn tasks(model: &Model, adapters: &[ReadAdapter]) -> Result<Vec<Task>> {
     adapters
         .iter()
         .map(|read| {

@@ -1,6 +1,17 @@
 //! What the numerical tests share: goldens and fixtures read from disk, and distances between matrices.
 
 #![allow(dead_code, reason = "every test binary uses a part of this")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+#![allow(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "numbers of small test files"
+)]
 
 use std::{
     path::{Path, PathBuf},

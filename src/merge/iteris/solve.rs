@@ -4,6 +4,7 @@ use super::statistics::GroupStatistics;
 use crate::{
     compute::{
         gemm::{Part, View, multiply},
+        narrow,
         solve::{Cholesky, largest_eigenvalue},
     },
     error::{Code, Error, Result},
@@ -112,7 +113,7 @@ fn solve_factors(
     }
     cholesky.solve_rows(&mut right);
     let mut stacked = Factors::stack(parts);
-    stacked.a = right.into_iter().map(|x| x as f32).collect();
+    stacked.a = right.into_iter().map(narrow).collect();
     stacked
 }
 
@@ -158,7 +159,7 @@ fn solve_dense(
     let data = right
         .into_iter()
         .zip(w0)
-        .map(|(x, &w)| (x - f64::from(w)) as f32)
+        .map(|(x, &w)| narrow(x - f64::from(w)))
         .collect();
     Solution::Dense { data, d_out, d_in }
 }

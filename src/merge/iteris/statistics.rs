@@ -13,34 +13,34 @@ use crate::{
 };
 
 /// The sums of one group.
-pub struct GroupStatistics {
+pub(super) struct GroupStatistics {
     /// Columns of the common input.
-    pub d_in: usize,
+    pub(super) d_in: usize,
     /// One a task.
-    pub tasks: Vec<TaskStatistics>,
+    pub(super) tasks: Vec<TaskStatistics>,
 }
 
 /// The sums of one task.
-pub struct TaskStatistics {
+pub(super) struct TaskStatistics {
     /// Xt^T Xt (d_in x d_in), lower triangle.
-    pub gram: Vec<f64>,
+    pub(super) gram: Vec<f64>,
     /// Xt^T X (d_in x d_in); empty where no member needs it, or where X = Xt and it is the Gram matrix.
-    pub cross: Vec<f64>,
+    pub(super) cross: Vec<f64>,
     /// One a member of the group.
-    pub members: Vec<MemberStatistics>,
+    pub(super) members: Vec<MemberStatistics>,
 }
 
 /// The sums of one task at one layer of the group.
-pub struct MemberStatistics {
+pub(super) struct MemberStatistics {
     /// A (X^T Xt) (rank x d_in); empty without a delta, or where `cross` is used whole.
-    pub projected: Vec<f64>,
+    pub(super) projected: Vec<f64>,
     /// ||X (W0 + D)^T||_F^2
-    pub output_norm: f64,
+    pub(super) output_norm: f64,
 }
 
 impl GroupStatistics {
     /// Zero sums for the layers of a group; `same_features` says that X = Xt (one variant runs).
-    pub fn new(work: &Work<'_>, layers: &[&Linear], d_in: usize, same_features: bool) -> Self {
+    pub(super) fn new(work: &Work<'_>, layers: &[&Linear], d_in: usize, same_features: bool) -> Self {
         let full = work.options.target == Target::Full;
         let tasks = work.tasks.iter().map(|task| {
             let rank = |layer: &&Linear| task.deltas.get(&layer.name).map_or(0, |factors| factors.rank);
@@ -71,7 +71,7 @@ impl GroupStatistics {
     ///
     /// # Errors
     /// If the device cannot be read.
-    pub async fn collect(
+    pub(super) async fn collect(
         &mut self,
         work: &Work<'_>,
         deltas: &[BTreeMap<String, Rc<Delta>>],
@@ -109,7 +109,7 @@ impl GroupStatistics {
     }
 
     /// Adds the sums of other samples.
-    pub fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
         for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
             add(&mut task.gram, &other.gram);
@@ -124,7 +124,7 @@ impl GroupStatistics {
 
 impl TaskStatistics {
     /// ||Xt^T Xt||_F from the lower triangle.
-    pub fn gram_norm(&self, d_in: usize) -> f64 {
+    pub(super) fn gram_norm(&self, d_in: usize) -> f64 {
         let mut sum = 0.0;
         for (i, row) in self.gram.chunks_exact(d_in).enumerate() {
             sum += 2.0 * row[..i].iter().map(|x| x * x).sum::<f64>() + row[i] * row[i];
@@ -133,7 +133,7 @@ impl TaskStatistics {
     }
 
     /// ||Xt^T X||_F
-    pub fn cross_norm(&self, d_in: usize) -> f64 {
+    pub(super) fn cross_norm(&self, d_in: usize) -> f64 {
         if self.cross.is_empty() {
             return self.gram_norm(d_in);
         }
