@@ -329,6 +329,19 @@ describe("merging", () => {
     await page.context().close();
   });
 
+  test("the example gives back what it took the place of", async () => {
+    const { page } = await openPage(browser, served.url);
+    await drop(page, zone(page, "adapters"), [first().folder]);
+    await page.locator(".cards .facts").waitFor();
+    await page.getByRole("button", { name: "Try the example" }).click();
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await mergeButton(page).waitFor();
+    expect(await page.locator(".cards > li").count()).toBe(example.adapters.length);
+    await page.getByRole("button", { name: "Put mine back" }).click();
+    await expect.poll(() => page.locator(".cards > li").count()).toBe(1);
+    await page.context().close();
+  });
+
   test("the page answers while the worker works", async () => {
     const { page } = await openPage(browser, served.url);
     await dropEverything(page);

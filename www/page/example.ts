@@ -57,23 +57,20 @@ export async function runExample(store: Store): Promise<void> {
       state.example = "idle";
       state.notices = [];
     });
-    if (oldBase || oldAdapters.length > 0) {
-      store.notify({
-        place: "top",
-        tone: "info",
-        text: "The example took the place of what you had dropped.",
-        action: {
-          label: "Put mine back",
-          run: () =>
-            store.change((state) => {
-              state.base = oldBase;
-              state.adapters = oldAdapters;
-              state.open = oldOpen;
-              outdate(state);
-            }),
-        },
+    const replaced = oldBase !== undefined || oldAdapters.length > 0;
+    const putBack = (): void =>
+      store.change((state) => {
+        state.base = oldBase;
+        state.adapters = oldAdapters;
+        state.open = oldOpen;
+        outdate(state);
       });
-    }
+    store.notify({
+      place: "top",
+      tone: "info",
+      text: `The example, “${manifest.title}”: ${manifest.description}${replaced ? " It took the place of what you had dropped." : ""}`,
+      ...(replaced ? { action: { label: "Put mine back", run: putBack } } : {}),
+    });
   } catch (thrown) {
     store.change((state) => {
       state.example = "idle";

@@ -43,7 +43,7 @@ export async function run(store: Store): Promise<void> {
   try {
     store.change((state) => {
       state.result = undefined;
-      state.notices = state.notices.filter((notice) => notice.action);
+      state.notices = state.notices.filter(({ place }) => place === "top");
     });
     const method = settings.method;
     const { files, report, device } = await merge({ ...request, ...options });
