@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { run, Stop, say, since } from "./console.mjs";
 import { npmBin, root } from "./paths.mjs";
-import { nativeRust, wasmRust } from "./steps/rust.mjs";
+import { cargoTool, nativeRust, wasmRust } from "./steps/rust.mjs";
 import { wasmSizeGate } from "./steps/wasm.mjs";
 
 export class Checks {
@@ -17,9 +17,7 @@ export class Checks {
       await run(npmBin("biome"), biome, { cwd: root, shows: "biome ci" });
     });
     await this.#group("formatting of Rust", async () => {
-      const { fmt, env } = await nativeRust();
-      if (!fmt) throw new Stop("no rustfmt beside cargo", "rustup component add rustfmt");
-      await run(fmt, ["fmt", "--all", "--check"], { cwd: root, env, shows: "cargo fmt --check" });
+      await cargoTool(await nativeRust(), "fmt", ["--all", "--check"]);
     });
   }
 
@@ -64,9 +62,9 @@ export class Checks {
 
   /**
    * @param {"unit" | "cli" | "browser" | "package" | "emotion"} project of vitest.config.ts
-   * @param {NodeJS.ProcessEnv} env
+   * @param {NodeJS.ProcessEnv} [env]
    */
-  async javascript(project, env) {
+  async javascript(project, env = {}) {
     await this.#group(`vitest, project ${project}`, async () => {
       const report = join(root, `build/vitest/${project}.json`);
       mkdirSync(join(root, "build/vitest"), { recursive: true });
@@ -111,8 +109,6 @@ export class Checks {
  * @param {import("./steps/rust.mjs").Rust} rust
  * @param {string[]} what
  */
-async function clippy(rust, what) {
-  if (!rust.clippy) throw new Stop("no clippy beside cargo", "rustup component add clippy");
-  const args = ["clippy", "--locked", ...what, ...rust.flags, "--", "-D", "warnings"];
-  await run(rust.clippy, args, { cwd: root, env: rust.env, shows: "cargo clippy" });
+function clippy(rust, what) {
+  return cargoTool(rust, "clippy", ["--locked", ...what, ...rust.flags, "--", "-D", "warnings"]);
 }

@@ -57,8 +57,8 @@ export async function test() {
   await checks.types();
   await buildPage();
   await buildPackage();
-  await checks.javascript("unit", { CHROME_PATH: browser });
-  await checks.javascript("cli", {});
+  await checks.javascript("unit");
+  await checks.javascript("cli");
   await checks.javascript("browser", { CHROME_PATH: browser });
   await checks.javascript("package", { CHROME_PATH: browser });
   checks.summary();

@@ -1,9 +1,9 @@
 // Finds a Rust toolchain for this machine's own code and one for wasm32-unknown-unknown. They may differ: where
 // rustup cannot add the wasm target, Debian's packages build the wasm standard library together with the crate.
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import { homedir } from "node:os";
-import { join } from "node:path";
-import { find, output, Stop, say } from "../console.mjs";
+import { dirname, join } from "node:path";
+import { find, output, run, Stop, say } from "../console.mjs";
 import { nativeTarget, root, wasmTarget } from "../paths.mjs";
 import { aptHas, aptInstall } from "./apt.mjs";
 
@@ -12,12 +12,12 @@ import { aptHas, aptInstall } from "./apt.mjs";
  * @property {string} cargo path
  * @property {string[]} flags for every cargo command that compiles
  * @property {NodeJS.ProcessEnv} env
- * @property {string | null} clippy path of a cargo-clippy of the same toolchain
- * @property {string | null} fmt path of a cargo-fmt
+ * @property {boolean} debian whether it is that of Debian's packages
  */
 
 const TRIPLE = "wasm32-unknown-unknown";
-const DEBIAN = ["rustc-web", "cargo-web", "rust-web-src", "lld-19", "rust-web-clippy", "rustfmt-web"];
+const DEBIAN = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
+const DEBIAN_CARGO = "/usr/bin/cargo";
 const REMEDY = `install Rust from https://rustup.rs, then: rustup target add ${TRIPLE}`;
 
 const cargoHome = process.env.CARGO_HOME || join(homedir(), ".cargo");
@@ -39,26 +39,18 @@ export async function nativeRust() {
   const env = { ...process.env, CARGO_TARGET_DIR: nativeTarget };
   const cargo = find("cargo", [cargoBin]);
   if (cargo && recentEnough(cargo.replace(/cargo$/, "rustc"))) {
-    return { cargo, flags: [], env, clippy: beside(cargo, "cargo-clippy"), fmt: beside(cargo, "cargo-fmt") };
+    const debian = realpathSync(dirname(cargo)) === dirname(DEBIAN_CARGO) && aptHas("cargo-web");
+    return { cargo, flags: [], env, debian };
   }
   await aptInstall(DEBIAN, REMEDY);
-  return { ...debianRust(), flags: [], env };
+  return { cargo: DEBIAN_CARGO, flags: [], env, debian: true };
 }
 
 /** Rust for the browser. @returns {Promise<Rust>} */
 export async function wasmRust() {
   const env = { ...process.env, CARGO_TARGET_DIR: wasmTarget, RUSTFLAGS: WASM_RUSTFLAGS };
   const target = ["--target", TRIPLE];
-  const ofRustup = () => {
-    const cargo = join(rustup ?? "", "../cargo");
-    return {
-      cargo,
-      flags: target,
-      env,
-      clippy: beside(cargo, "cargo-clippy"),
-      fmt: beside(cargo, "cargo-fmt"),
-    };
-  };
+  const ofRustup = () => ({ cargo: join(rustup ?? "", "../cargo"), flags: target, env, debian: false });
   if (rustup && rustupHasTarget(rustup)) {
     say("set-up", `Rust for wasm: rustup's, with the target ${TRIPLE}`);
     return ofRustup();
@@ -74,28 +66,37 @@ export async function wasmRust() {
   if (!recentEnough("/usr/bin/rustc")) throw new Stop("Debian's Rust is too old", REMEDY);
   say("set-up", "Rust for wasm: Debian's packages, with the standard library built from source");
   return {
-    ...debianRust(),
+    cargo: DEBIAN_CARGO,
+    debian: true,
     flags: ["-Z", "build-std=std,panic_abort", ...target],
     env: {
       ...env,
       RUSTC_BOOTSTRAP: "1",
       RUSTC: "/usr/bin/rustc",
-      CARGO: "/usr/bin/cargo",
+      CARGO: DEBIAN_CARGO,
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER: "wasm-ld-19",
     },
   };
 }
 
-function debianRust() {
-  return { cargo: "/usr/bin/cargo", clippy: find("/usr/bin/cargo-clippy"), fmt: find("/usr/bin/cargo-fmt") };
-}
-
 /**
- * @param {string} program
- * @param {string} name
+ * Runs cargo's formatter or linter, of the same toolchain.
+ * @param {Rust} rust
+ * @param {"fmt" | "clippy"} tool
+ * @param {string[]} args
  */
-function beside(program, name) {
-  return find(join(program, "..", name));
+export async function cargoTool(rust, tool, args) {
+  const options = { cwd: root, env: rust.env, shows: `cargo ${tool}` };
+  if (rust.debian) {
+    await aptInstall([tool === "fmt" ? "rustfmt-web" : "rust-web-clippy"], REMEDY);
+    // Not through cargo, which would take rustup's from PATH where there is one.
+    return run(`/usr/bin/cargo-${tool}`, [tool, ...args], options);
+  }
+  const component = tool === "fmt" ? "rustfmt" : "clippy";
+  if (output(rust.cargo, [tool, "--version"]) === null) {
+    throw new Stop(`no ${component} beside ${rust.cargo}`, `rustup component add ${component}`);
+  }
+  return run(rust.cargo, [tool, ...args], options);
 }
 
 /** @param {string} rustup */
