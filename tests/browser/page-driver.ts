@@ -48,8 +48,13 @@ export const zone = (page: Page, name: "base" | "adapters"): Locator => page.loc
 
 /** What the checklist still wants, in its words. */
 export async function lacking(page: Page): Promise<string[]> {
-  const items = await page.locator("#checklist li:not(.done)").allInnerTexts();
-  return items.map((text) => text.trim());
+  return await page.locator("#checklist li:not(.done)").evaluateAll((items) =>
+    items.map((item) => {
+      const seen = item.cloneNode(true) as Element;
+      for (const spoken of seen.querySelectorAll(".sr-only")) spoken.remove();
+      return seen.textContent?.trim() ?? "";
+    }),
+  );
 }
 
 /** Everything the page is saying, wherever it says it. */

@@ -92,6 +92,13 @@ describe("recognise", () => {
     expect(recognise(dropped("m/config.json", "m/pytorch_model.bin"), "base").bases).toHaveLength(1);
   });
 
+  it("takes from a model's own folder only texts whose name says so", () => {
+    const adapter = ["a/adapter_config.json", "a/adapter_model.safetensors"];
+    const found = recognise(dropped(...adapter, "a/samples.txt", "a/inputs.json", "a/notes.txt"), "adapters");
+    expect(paths(found.texts)).toEqual(["a/samples.txt"]);
+    expect(found.ignored).toEqual(["a/inputs.json", "a/notes.txt"]);
+  });
+
   it("leaves out what training and file managers leave behind", () => {
     const found = recognise(
       dropped(

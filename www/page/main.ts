@@ -5,7 +5,7 @@
  * how to put a merge into a page of one's own.
  */
 import { html, nothing, render, type TemplateResult } from "lit-html";
-import { chooseDevice, release } from "../lib/index.ts";
+import { chooseDevice, defaultOptions, release } from "../lib/index.ts";
 import { acceptDrops } from "./dropzone.ts";
 import { runExample } from "./example.ts";
 import * as icons from "./icons.ts";
@@ -85,6 +85,8 @@ function targetOf(zone: HTMLElement | undefined): Target {
 async function findDevice(store: Store): Promise<void> {
   try {
     const value = await chooseDevice("auto");
+    // Loads the wasm module now, so that nothing at all is fetched once files have been dropped.
+    await defaultOptions();
     store.change((state) => {
       state.device = { status: "ready", value };
     });

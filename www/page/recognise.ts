@@ -56,6 +56,9 @@ const MODEL_FILES = new Set([
   "config_sentence_transformers.json",
 ]);
 
+/** In a model's own folder most text files are settings or notes; these names say that they are samples. */
+const TEXT_BY_NAME = /sample|calib|text|held|test|eval|valid|dev/i;
+
 /** Leftovers of training that would otherwise look like samples. */
 const TRAINING_FILES =
   /^(trainer_state|all_results|(train|eval|test)_results|requirements|readme|license|notice|merge_report)\.|\.index\.json$/i;
@@ -103,11 +106,12 @@ export function recognise(files: readonly Dropped[], zone: "base" | "adapters" |
       !isAdapter &&
       (names.some((name) => MODEL_WEIGHTS.test(name)) ||
         (zone === "base" && folder === "" && names.some(isModelFile)));
+    const inModel = folder !== "" && (isAdapter || isBase);
     const group: Group = { folder, label: baseName(folder), files: [] };
     for (const member of members) {
       const name = baseName(member.path);
       if ((isAdapter || isBase) && belongs(name, isAdapter)) group.files.push(member);
-      else if (isText(name) && !(isBase && folder !== "")) result.texts.push(member);
+      else if (isText(name) && !(inModel && !TEXT_BY_NAME.test(name))) result.texts.push(member);
       else result.ignored.push(member.path);
     }
     if (isAdapter) result.adapters.push(group);

@@ -16,7 +16,7 @@ import {
 import { plural } from "./format.ts";
 import { namedBlobs } from "./intake.ts";
 import { describe } from "./problem.ts";
-import { METHOD_NAMES, mergeOptions } from "./settings.ts";
+import { METHOD_NAMES, mergeOptions, needsSamples } from "./settings.ts";
 import type { Adapter, Comparison, State, Store } from "./state.ts";
 
 interface Variant {
@@ -34,7 +34,7 @@ export async function run(store: Store): Promise<void> {
   const adapters = [...store.state.adapters];
   const request: MergeRequest = {
     base: namedBlobs(base.files),
-    adapters: adapters.map(adapterInput),
+    adapters: adapters.map((adapter) => adapterInput(adapter, needsSamples(settings))),
     options: mergeOptions(settings),
     device: settings.device,
   };
@@ -118,6 +118,7 @@ async function runComparison(
       const linear = await merge({
         ...request,
         ...options,
+        adapters: adapters.map((adapter) => adapterInput(adapter, false)),
         options: { ...request.options, method: "linear", output: "adapter" },
       });
       merged.push({ name: LINEAR, files: linear.files });
@@ -129,7 +130,7 @@ async function runComparison(
       relabel(store, `Comparing on ${adapter.name}`);
       const { report } = await compare({
         base: request.base,
-        adapters: [{ ...adapterInput(adapter), samples: testTexts(adapter)?.dropped.file }],
+        adapters: [{ ...adapterInput(adapter, false), samples: testTexts(adapter)?.dropped.file }],
         merged,
         device: request.device,
         options: { maxLength: request.options?.maxLength ?? null },
@@ -158,8 +159,13 @@ async function runComparison(
 /** Held-out texts show what the merge is worth; without them the calibration samples must do. */
 const testTexts = (adapter: Adapter) => adapter.texts.heldOut ?? adapter.texts.samples;
 
-function adapterInput({ name, files, weight, texts }: Adapter): AdapterInput {
-  return { name, files: namedBlobs(files), weight, samples: texts.samples?.dropped.file };
+function adapterInput({ name, files, weight, texts }: Adapter, withSamples: boolean): AdapterInput {
+  return {
+    name,
+    files: namedBlobs(files),
+    weight,
+    samples: withSamples ? texts.samples?.dropped.file : undefined,
+  };
 }
 
 function begin(store: Store, label: string): AbortController {
