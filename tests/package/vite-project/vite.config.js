@@ -1,4 +1,0 @@
-// What README.md tells a user of Vite to write.
-export default {
-  optimizeDeps: { exclude: ["iteris-web"] },
-};
