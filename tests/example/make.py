@@ -2,7 +2,7 @@
 
     python tests/example/make.py [--out FOLDER]
 
-Everything starts from the sentences of `grammar.py` and a seed: a WordPiece vocabulary, a BERT trained from nothing to fill
+Everything starts from the sentences of `grammar.py`, a vocabulary and a seed: a BERT trained from nothing to fill
 in masked words and to tell the three kinds of text apart, and on it one adapter a task, trained with PEFT. The base is rounded
 to f16 before any adapter is trained, so that the adapters fit the file that is saved. Takes some ten minutes on one core.
 What can go wrong: a text in both the training and the held-out set; `grammar.texts` keeps one set of all that was given out.
@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "goldens"))
 from oracle import Batch, Deltas, Options, Task, iteris, linear_average, patched, peft_deltas, task_arithmetic  # noqa: E402
 
@@ -54,20 +55,18 @@ def log(message: str) -> None:
     print(f"[{time.perf_counter() - STARTED:6.0f} s] {message}", flush=True)
 
 
-def train_tokenizer(texts: list[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+def make_tokenizer() -> Tokenizer:
+    """WordPiece over `vocabulary.txt`, a token a line.
+
+    The vocabulary was learnt once from such texts by the tokenizers library and is kept: its trainer breaks ties by chance,
+    and would give another one each time. Every printable character is in it, so that a person's own sentence is spelled
+    rather than unknown.
+    """
+    tokens = (HERE / "vocabulary.txt").read_text().splitlines()
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # Every printable character is in the vocabulary, so that a person's own sentence is spelled rather than unknown.
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.WordPieceTrainer(
-            vocab_size=700,
-            special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-            initial_alphabet=[chr(code) for code in range(33, 127) if not chr(code).isupper()],
-            show_progress=False,
-        ),
-    )
+    tokenizer.add_special_tokens(tokens[:5])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -257,8 +256,8 @@ README = """\
 
 A BERT of {parameters:.2f} million parameters and three LoRA adapters for it, small enough to be part of the page. All of it was
 made for this project by `tests/example/make.py`: the sentences come from the grammars in `tests/example/grammar.py`, the
-tokenizer and the model were trained on them from nothing (masked words, and which of the three kinds of text it is), and each
-adapter was trained with PEFT on one task. It is a demonstration and good for nothing else.
+tokenizer was made from them, the model was trained on them from nothing (masked words, and which of the three kinds of text
+it is), and each adapter was trained with PEFT on one task. It is a demonstration and good for nothing else.
 
 | task | what it tells | labels |
 | --- | --- | --- |
@@ -329,7 +328,7 @@ def make(out: pathlib.Path) -> None:
     }
     unlabelled = {task: grammar.texts(task, PRETRAINING_TEXTS, draw, taken) for task in grammar.TASKS}
     corpus = [(text, kind) for kind, task in enumerate(unlabelled) for text, _ in unlabelled[task]]
-    tokenizer = train_tokenizer([text for text, _ in corpus])
+    tokenizer = make_tokenizer()
     log(f"{len(corpus)} texts to learn to read from, {tokenizer.get_vocab_size()} tokens")
     ids = encode(tokenizer, [text for text, _ in corpus])
     write_base(
