@@ -36,11 +36,11 @@ function start(...more: string[]): Child {
   return spawn(process.execPath, [cli, ...line, ...more], { stdio: ["ignore", "pipe", "pipe"] });
 }
 
-/** Samples that take minutes to merge. */
+/** Samples enough for many micro-batches, which take a while. */
 function makeLong(): void {
   for (const { samples } of tiny.adapters) {
     const lines = readFileSync(samples, "utf8");
-    writeFileSync(samples, `${lines.trim()}\n`.repeat(4000));
+    writeFileSync(samples, `${lines.trim()}\n`.repeat(1000));
   }
 }
 
@@ -73,14 +73,18 @@ test.each(["SIGINT", "SIGTERM"] as const)(
   async (signal) => {
     makeLong();
     const child = start("--json");
-    const [stdout, [code]] = await Promise.all([
-      text(child.stdout),
-      once(child, "exit"),
-      running(child).then(() => child.kill(signal)),
-    ]);
+    let sent = 0;
+    const stop = async () => {
+      await running(child);
+      sent = performance.now();
+      child.kill(signal);
+    };
+    const [stdout, [code]] = await Promise.all([text(child.stdout), once(child, "exit"), stop()]);
     expect(code).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({ error: { code: "cancelled" } });
     expect(outputs()).toEqual([]);
+    // Less than the patience after which it would have been ended by force.
+    expect(performance.now() - sent).toBeLessThan(9500);
   },
 );
 

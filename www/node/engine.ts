@@ -9,7 +9,7 @@ import { setImmediate } from "node:timers/promises";
 import { DeviceWatch } from "../lib/device/watch.ts";
 import { Engine, retires } from "../lib/engine/engine.ts";
 import { Faults } from "../lib/engine/faults.ts";
-import { IterisError, toIterisError } from "../lib/errors.ts";
+import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
 import { listenForPanics } from "../lib/worker/panics.ts";
 import * as glue from "../wasm/iteris_web.js";
@@ -51,13 +51,34 @@ const engine = new Engine({
 let broken: IterisError | null = null;
 let last: Promise<unknown> = Promise.resolve();
 
-async function runAlone<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
+/** How long a cancelled call may take to stop by itself. */
+const patienceMilliseconds = 10_000;
+
+/** Ends a call that was cancelled and does not stop; the result stops watching. */
+function endIfStuck(signal: AbortSignal | undefined): () => void {
+  let patience: NodeJS.Timeout | undefined;
+  const abort = () => {
+    patience = setTimeout(() => {
+      broken = new IterisError("internal", "Internal fault: a cancelled call did not stop.");
+      faults.raise(cancelled());
+    }, patienceMilliseconds);
+  };
+  if (signal?.aborted) abort();
+  signal?.addEventListener("abort", abort, { once: true });
+  return () => {
+    clearTimeout(patience);
+    signal?.removeEventListener("abort", abort);
+  };
+}
+
+async function runAlone<T>(work: (engine: Engine) => Promise<T>, signal?: AbortSignal): Promise<T> {
   if (broken !== null) {
     throw new IterisError(broken.code, `${broken.message} This process cannot go on; start a new one.`);
   }
   const stopListening = listenForTraps((trap) => {
     faults.raise(new IterisError("internal", `Internal fault: ${lastPanic() ?? trap.message}`));
   });
+  const stopWatching = endIfStuck(signal);
   try {
     return await work(engine);
   } catch (thrown) {
@@ -66,13 +87,14 @@ async function runAlone<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
     if (retires(error) && error.code !== "cancelled") broken = error;
     throw error;
   } finally {
+    stopWatching();
     stopListening();
   }
 }
 
-/** Runs `work` when the calls before it have ended. */
-export function withEngine<T>(work: (engine: Engine) => Promise<T>): Promise<T> {
-  const queued = last.then(() => runAlone(work));
+/** Runs `work` when the calls before it have ended; `signal` is what `work` itself listens to. */
+export function withEngine<T>(work: (engine: Engine) => Promise<T>, signal?: AbortSignal): Promise<T> {
+  const queued = last.then(() => runAlone(work, signal));
   last = queued.catch(() => {});
   return queued;
 }

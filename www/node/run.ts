@@ -64,7 +64,7 @@ export function mergeInto(request: NodeMergeRequest, sink: Sink): Promise<Omit<M
       options: request.options ?? {},
       device: request.device ?? "auto",
     };
-    return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink));
+    return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink), request.signal);
   });
 }
 
@@ -83,6 +83,6 @@ export function compareNow(request: NodeCompareRequest): Promise<CompareResult> 
       maxLength: request.options?.maxLength ?? null,
       device: request.device ?? ("auto" as const),
     };
-    return withEngine((engine) => engine.compare(job, contextOf(request)));
+    return withEngine((engine) => engine.compare(job, contextOf(request)), request.signal);
   });
 }
