@@ -18,4 +18,4 @@ pub mod model;
 pub mod progress;
 pub mod report;
 #[cfg(target_arch = "wasm32")]
-mod wasm;
+pub mod wasm;

@@ -247,6 +247,16 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
     Ok(value)
 }
 
+/// A JavaScript number that counts something.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, and counts are whole"
+)]
+const fn whole(number: f64) -> u64 {
+    number as u64
+}
+
 fn get(object: &JsValue, name: &str) -> JsValue {
     Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED)
 }
@@ -318,7 +328,9 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
     };
     Ok(TaskSamples {
         samples,
-        truncated: get(value, "truncated").as_f64().map_or(0, |count| count as usize),
+        truncated: get(value, "truncated")
+            .as_f64()
+            .map_or(0, |count| whole(count) as usize),
         labels: get(value, "labels")
             .dyn_ref::<Array>()
             .map(|list| list.iter().map(label).collect())
@@ -358,7 +370,7 @@ impl JsSource {
         };
         Ok(Self {
             name,
-            size: size as u64,
+            size: whole(size),
             object,
             blob,
         })
