@@ -108,24 +108,26 @@ function savePanel(store: Store, { files, output }: Result): TemplateResult {
     : undefined;
   return html`
     <section class="panel" aria-labelledby="save-heading">
-      <h3 id="save-heading">Save it</h3>
-      <div class="save-buttons">
-        ${
-          totalBytes(files) <= ZIP_LIMIT_BYTES
-            ? html`
-              <button class="primary" type="button" @click=${saveZip}>
-                ${icons.save} Download ${output === "adapter" ? "adapter" : "model"} (.zip, ${bytes(totalBytes(files))})
-              </button>
-            `
-            : nothing
-        }
-        ${
-          saveFolder
-            ? html`
-              <button class="secondary" type="button" @click=${saveFolder}>${icons.folder} Save to a folder</button>
-            `
-            : nothing
-        }
+      <div class="save-head">
+        <h3 id="save-heading">Save it</h3>
+        <div class="save-buttons">
+          ${
+            totalBytes(files) <= ZIP_LIMIT_BYTES
+              ? html`
+                <button class="primary" type="button" @click=${saveZip}>
+                  ${icons.save} Download ${output === "adapter" ? "adapter" : "model"} (.zip, ${bytes(totalBytes(files))})
+                </button>
+              `
+              : nothing
+          }
+          ${
+            saveFolder
+              ? html`
+                <button class="secondary" type="button" @click=${saveFolder}>${icons.folder} Save to a folder</button>
+              `
+              : nothing
+          }
+        </div>
       </div>
       <details>
         <summary>Single files</summary>
