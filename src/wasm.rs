@@ -330,7 +330,7 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
         samples,
         truncated: get(value, "truncated")
             .as_f64()
-            .map_or(0, |count| whole(count) as usize),
+            .map_or(0, |count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
         labels: get(value, "labels")
             .dyn_ref::<Array>()
             .map(|list| list.iter().map(label).collect())
@@ -494,6 +494,7 @@ fn to_js<T: Serialize>(value: &T) -> Result<JsValue> {
 }
 
 /// A JavaScript `Error` with the stable `code`.
+#[allow(clippy::needless_pass_by_value, reason = "`map_err` hands its error over")]
 fn throw(error: Error) -> JsValue {
     let object = js_sys::Error::new(&error.to_string());
     // Setting a property of a fresh object cannot fail.
