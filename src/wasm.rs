@@ -35,6 +35,18 @@ export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; len
 export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; }
 "#;
 
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn console_error(message: &str);
+}
+
+/// Runs when the module starts: a panic, which ends the module, says where it happened.
+#[wasm_bindgen(start)]
+pub fn start() {
+    std::panic::set_hook(Box::new(|panic| console_error(&panic.to_string())));
+}
+
 /// The version of the program.
 #[wasm_bindgen]
 pub fn version() -> String {

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use burn::tensor::Tensor;
-use futures_util::future::try_join_all;
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -245,7 +245,7 @@ impl Model {
                 let (lanes, block) = (&lanes, &block);
                 async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
             });
-            states = try_join_all(work).await?;
+            states = all_or_first_error(work).await?;
             compute.cleanup();
             pass.steps.advance();
         }
@@ -316,4 +316,23 @@ impl Steps {
     fn advance(&self) {
         self.done.set(self.done.get() + 1);
     }
+}
+
+/// All results in the order of `work`, or the first error at once.
+///
+/// Not `try_join_all`: given more than 30 futures it hands results on in order, so that an error of one
+/// micro-batch is never seen while those before it wait for that one in a meeting.
+async fn all_or_first_error<T>(
+    work: impl Iterator<Item = impl Future<Output = Result<T>>>,
+) -> Result<Vec<T>> {
+    let mut running: FuturesUnordered<_> = work
+        .enumerate()
+        .map(|(index, one)| async move { one.await.map(|done| (index, done)) })
+        .collect();
+    let mut done = Vec::new();
+    while let Some(one) = running.try_next().await? {
+        done.push(one);
+    }
+    done.sort_by_key(|(index, _)| *index);
+    Ok(done.into_iter().map(|(_, value)| value).collect())
 }

@@ -214,3 +214,19 @@ test("a merge cancelled within a layer leaves the module in order", async () => 
   await expect(mergeTiny({ signal: stop.signal, onProgress })).rejects.toMatchObject({ code: "cancelled" });
   await expect(mergeTiny()).resolves.toBeDefined();
 });
+
+test("a merge cancelled while many micro-batches wait for each other ends as soon", async () => {
+  for (const { samples } of tiny.adapters) {
+    writeFileSync(samples, `${readFileSync(samples, "utf8").trim()}\n`.repeat(1000));
+  }
+  const stop = new AbortController();
+  let aborted = 0;
+  const onProgress = ({ stage }: { stage: string }) => {
+    if (stage !== "solve" || aborted > 0) return;
+    aborted = performance.now();
+    stop.abort();
+  };
+  await expect(mergeTiny({ signal: stop.signal, onProgress })).rejects.toMatchObject({ code: "cancelled" });
+  // Less than the patience after which it would have been ended by force.
+  expect(performance.now() - aborted).toBeLessThan(9500);
+});
