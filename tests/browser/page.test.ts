@@ -1,5 +1,5 @@
 /** The page as a person uses it: files from disk, dropped and picked; merged, cancelled, saved. */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { unzipSync } from "fflate";
 import type { Browser, Page } from "playwright-core";
@@ -96,9 +96,12 @@ describe("what was dropped", () => {
       new RegExp(`Samples are missing for ${first().name}`),
     );
 
-    // A base model without its tokenizer, which is then dropped by itself.
-    const bare = ["config.json", "model.safetensors"].map((name) => join(example.base, name));
-    await drop(page, zone(page, "base"), bare);
+    // A folder of a base model without its tokenizer, which is then dropped by itself.
+    const bare = join(example.folder, "bare");
+    mkdirSync(bare);
+    for (const name of ["config.json", "model.safetensors"])
+      copyFileSync(join(example.base, name), join(bare, name));
+    await drop(page, zone(page, "base"), [bare]);
     await eventually(async () => (await lacking(page)).join("\n")).toContain("tokenizer.json");
     await drop(page, zone(page, "base"), [join(example.base, "tokenizer.json")]);
     await eventually(async () => (await lacking(page)).join("\n")).not.toContain("tokenizer.json");
@@ -110,6 +113,9 @@ describe("what was dropped", () => {
     );
     await ready(page);
     expect(await lacking(page)).toEqual([]);
+    await mergeButton(page).click();
+    await resultHeading(page).waitFor();
+    rmSync(bare, { recursive: true });
     await page.context().close();
   });
 

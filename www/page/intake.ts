@@ -33,9 +33,12 @@ import {
 /** Where something was dropped: on a zone, on an adapter's slot for texts, or just on the page. */
 export type Target = { zone: "base" | "adapters" } | { zone: "text"; adapter: string; role: Role };
 
-/** The files of a card as the library takes them. */
+/**
+ * The files of a card as the library takes them. They are of one folder, so their own names tell them apart;
+ * a file added later may have come from elsewhere, and its path would say so.
+ */
 export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
-  files.map(({ path, file }) => ({ name: path, blob: file }));
+  files.map(({ file }) => ({ name: file.name, blob: file }));
 
 let adapterCount = 0;
 
