@@ -64,12 +64,14 @@ def cli(*words: object) -> tuple[int, dict, str]:
     return done.returncode, json.loads(done.stdout or "null"), done.stderr
 
 
-def merge_words(base: pathlib.Path, tasks: list[dict], out: pathlib.Path, *more: object) -> list[object]:
-    """The words of a merge; a task has `folder`, `samples` and perhaps `compare`."""
+def merge_words(
+    base: pathlib.Path, tasks: list[dict], out: pathlib.Path, *more: object, compares: bool
+) -> list[object]:
+    """The words of a merge; a task has `folder`, `samples` and, to compare with, `compare`."""
     words: list[object] = ["merge", "--base", base, "--out", out, "--device", "cpu"]
     for task in tasks:
         words += ["--adapter", task["folder"], "--samples", task["samples"]]
-        if "compare" in task:
+        if compares:
             words += ["--compare", task["compare"]]
     return [*words, *more]
 

@@ -63,9 +63,11 @@ def emotion_tasks() -> list[dict]:
 class Merged:
     """One merge by the command line, and the model it was for."""
 
-    def __init__(self, base, tasks, out, *more):
+    def __init__(self, base, tasks, out, *more, compares=False):
         self.base, self.tasks, self.out = base, tasks, out
-        status, self.said, complaint = cli(*merge_words(base, tasks, out, "--max-length", LIMIT, *more))
+        status, self.said, complaint = cli(
+            *merge_words(base, tasks, out, "--max-length", LIMIT, *more, compares=compares)
+        )
         assert status == 0, (self.said, complaint)
 
     def texts(self, task):
@@ -84,8 +86,8 @@ class Merged:
 def merged(request, tmp_path_factory):
     out = tmp_path_factory.mktemp(request.param) / "out"
     if request.param == "example":
-        return Merged(EXAMPLE / "base", example_tasks(), out)
-    return Merged(minilm(), emotion_tasks(), out)
+        return Merged(EXAMPLE / "base", example_tasks(), out, compares=True)
+    return Merged(minilm(), emotion_tasks(), out, compares=True)
 
 
 def merged_name(merged: Merged) -> str:
