@@ -4,7 +4,7 @@
 //! the reason the CPU path is usable. The register tile is 4 rows by two SIMD vectors: eight
 //! accumulators are what a wasm engine keeps in registers, a larger tile spills and halves the speed.
 
-use std::ops::{Add, AddAssign, Mul};
+use std::ops::{Add, AddAssign, Mul, Range};
 
 use wide::{f32x4, f64x2};
 
@@ -152,7 +152,8 @@ impl<E: Scalar> Packed<E> {
             .step_by(BLOCK_DEPTH)
             .map(|start| {
                 let mut block = Vec::new();
-                pack_columns(&right, start, depth_of(right.rows, start), &mut block);
+                let depth = depth_of(right.rows, start);
+                pack(&right, 2 * E::LANES, 0..right.columns, (start, depth), &mut block);
                 block
             })
             .collect();
@@ -192,7 +193,7 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     let mut rows = Vec::new();
     for start in (0..right.rows).step_by(BLOCK_DEPTH) {
         let depth = depth_of(right.rows, start);
-        pack_columns(&right, start, depth, &mut block);
+        pack(&right, 2 * E::LANES, 0..right.columns, (start, depth), &mut block);
         multiply_block(
             &left,
             start,
@@ -242,60 +243,36 @@ fn depth_of(total: usize, start: usize) -> usize {
     BLOCK_DEPTH.min(total - start)
 }
 
-/// Lays columns out in panels of two vectors' width, zero-padded, depth by depth.
-fn pack_columns<E: Scalar, T: Copy + Into<E>>(
-    right: &View<'_, T>,
-    start: usize,
-    depth: usize,
-    block: &mut Vec<E>,
-) {
-    let width = 2 * E::LANES;
-    block.clear();
-    block.resize(right.columns.div_ceil(width) * width * depth, E::default());
-    for (panel, target) in block.chunks_exact_mut(width * depth).enumerate() {
-        let first = panel * width;
-        let columns = width.min(right.columns - first);
-        if right.column_stride == 1 {
-            for (d, target) in target.chunks_exact_mut(width).enumerate() {
-                let from = (start + d) * right.row_stride + first;
-                for (to, &value) in target.iter_mut().zip(&right.data[from..from + columns]) {
-                    *to = value.into();
-                }
-            }
-        } else {
-            for column in 0..columns {
-                for d in 0..depth {
-                    target[d * width + column] = right.at(start + d, first + column).into();
-                }
-            }
-        }
-    }
-}
-
-/// Lays rows out in panels of [`TILE_ROWS`], zero-padded, depth by depth.
-fn pack_rows<E: Scalar, T: Copy + Into<E>>(
-    left: &View<'_, T>,
-    (first, count): (usize, usize),
-    start: usize,
-    depth: usize,
+/// Lays columns `range` of rows `start..start + depth` out in zero-padded panels `width` wide, row by row.
+///
+/// Its loops run over slices: with a bounds check an element the packing costs more than the product.
+fn pack<E: Scalar, T: Copy + Into<E>>(
+    matrix: &View<'_, T>,
+    width: usize,
+    range: Range<usize>,
+    (start, depth): (usize, usize),
     packed: &mut Vec<E>,
 ) {
     packed.clear();
-    packed.resize(count.div_ceil(TILE_ROWS) * TILE_ROWS * depth, E::default());
-    for (panel, target) in packed.chunks_exact_mut(TILE_ROWS * depth).enumerate() {
-        let row = first + panel * TILE_ROWS;
-        let rows = TILE_ROWS.min(first + count - row);
-        if left.row_stride == 1 {
-            for (d, target) in target.chunks_exact_mut(TILE_ROWS).enumerate() {
-                let from = (start + d) * left.column_stride + row;
-                for (to, &value) in target.iter_mut().zip(&left.data[from..from + rows]) {
+    packed.resize(range.len().div_ceil(width) * width * depth, E::default());
+    for (panel, target) in packed.chunks_exact_mut(width * depth).enumerate() {
+        let first = range.start + panel * width;
+        let columns = width.min(range.end - first);
+        if matrix.column_stride == 1 {
+            for (row, target) in target.chunks_exact_mut(width).enumerate() {
+                let from = (start + row) * matrix.row_stride + first;
+                for (to, &value) in target.iter_mut().zip(&matrix.data[from..from + columns]) {
                     *to = value.into();
                 }
             }
         } else {
-            for r in 0..rows {
-                for d in 0..depth {
-                    target[d * TILE_ROWS + r] = left.at(row + r, start + d).into();
+            // A view is contiguous one way or the other.
+            debug_assert_eq!(matrix.row_stride, 1);
+            for column in 0..columns {
+                let from = (first + column) * matrix.column_stride + start;
+                let source = &matrix.data[from..from + depth];
+                for (to, &value) in target[column..].iter_mut().step_by(width).zip(source) {
+                    *to = value.into();
                 }
             }
         }
@@ -321,7 +298,13 @@ fn multiply_block<E: Scalar, L: Copy + Into<E>>(
     let width = 2 * E::LANES;
     for first in (0..left.rows).step_by(BLOCK_ROWS) {
         let count = BLOCK_ROWS.min(left.rows - first);
-        pack_rows(left, (first, count), start, depth, packed);
+        pack(
+            &left.transposed(),
+            TILE_ROWS,
+            first..first + count,
+            (start, depth),
+            packed,
+        );
         for (panel, right) in block.chunks_exact(width * depth).enumerate() {
             let column = panel * width;
             let valid = width.min(columns - column);
