@@ -10,7 +10,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
-import { distFolder, root } from "../../xtask/paths.mjs";
+import { cache, distFolder, root } from "../../xtask/paths.mjs";
+import { nativeRust } from "../../xtask/steps/rust.mjs";
 import { fetchMiniLm } from "../minilm.mjs";
 
 const { values } = parseArgs({
@@ -48,6 +49,10 @@ const rows = [
   ],
 ];
 for (const { schedule, device, args } of runs) rows.push([schedule, device, ...measure(device, args)]);
+if (inputs.emotion) {
+  rows.push(["sweep", "native, 1 core", ...(await native())]);
+  rows.push(["iterate 1", "PyTorch", ...pytorch(1)], ["iterate 6", "PyTorch", ...pytorch(6)]);
+}
 const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
 for (const row of rows) {
   console.log(
@@ -72,14 +77,55 @@ function measure(device, args) {
     results.push(result);
   }
   const best = results.reduce((a, b) => (b.report.seconds.total < a.report.seconds.total ? b : a));
-  const { seconds, flops } = best.report;
+  return cells(best.report, Math.min(...results.map((result) => result.peakBytes)));
+}
+
+/**
+ * The cells of a row.
+ * @param {any} report
+ * @param {number} peakBytes
+ */
+function cells({ seconds, operations }, peakBytes) {
   const rate = (/** @type {number} */ count, /** @type {number} */ time) => (count / time / 1e9).toFixed(1);
   return [
     ...["total", "load", "forward", "gram", "solve", "write"].map((stage) => seconds[stage].toFixed(2)),
-    rate(flops.forward, seconds.forward),
-    rate(flops.gram, seconds.gram),
-    String(Math.round(Math.min(...results.map((result) => result.peakBytes)) / 2 ** 20)),
+    rate(operations.forward, seconds.forward),
+    rate(operations.gram, seconds.gram),
+    String(Math.round(peakBytes / 2 ** 20)),
   ];
+}
+
+/** The same core compiled for this machine: what the CPU device is to be held against. */
+async function native() {
+  const { cargo, env } = await nativeRust();
+  const args = [
+    "run",
+    "--quiet",
+    "--locked",
+    "--example",
+    "native_bench",
+    "--",
+    fetchMiniLm(),
+    values.fixtures,
+  ];
+  const result = spawnSync(cargo, args, { cwd: root, encoding: "utf8", env: { ...process.env, ...env } });
+  if (result.status !== 0) return [result.stderr.trim().split("\n").at(-1) ?? ""];
+  const report = JSON.parse(result.stdout);
+  return cells(report, report.peak_bytes);
+}
+
+/**
+ * The published algorithm in PyTorch, where `npm run test:peers` has made its environment.
+ * @param {number} passes
+ */
+function pytorch(passes) {
+  const python = join(cache, "peers/bin/python");
+  if (!existsSync(python)) return ["npm run test:peers makes its environment"];
+  const args = [join(import.meta.dirname, "peer.py"), fetchMiniLm(), values.fixtures, String(passes)];
+  const result = spawnSync(python, args, { encoding: "utf8" });
+  if (result.status !== 0) return [result.stderr.trim().split("\n").at(-1) ?? ""];
+  const { total, peak_bytes } = JSON.parse(result.stdout);
+  return [total.toFixed(2), "", "", "", "", "", "", "", String(Math.round(peak_bytes / 2 ** 20))];
 }
 
 /**
@@ -126,6 +172,7 @@ function emotion(folder) {
     title:
       "Emotion fixtures: MiniLM (22 million parameters), three adapters, 50 samples each of at most 64 tokens",
     args: ["--base", fetchMiniLm(), "--max-length", "64", ...adapters],
+    emotion: true,
   };
 }
 
@@ -146,5 +193,6 @@ function example() {
         join(folder, samples),
       ]),
     ],
+    emotion: false,
   };
 }
