@@ -1,10 +1,10 @@
 // Finds a Rust toolchain for this machine's own code and one for wasm32-unknown-unknown. They may differ: where
 // rustup cannot add the wasm target, Debian's packages build the wasm standard library together with the crate.
-import { readFileSync, realpathSync } from "node:fs";
+import { readdirSync, readFileSync, realpathSync, utimesSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { find, output, run, Stop, say } from "../console.mjs";
-import { nativeTarget, root, wasmTarget } from "../paths.mjs";
+import { nativeTarget, once, root, wasmTarget } from "../paths.mjs";
 import { aptHas, aptInstall } from "./apt.mjs";
 
 /**
@@ -36,6 +36,7 @@ const WASM_RUSTFLAGS = [
 
 /** Rust for this machine: tests, lints and the glue maker. @returns {Promise<Rust>} */
 export async function nativeRust() {
+  await claim(nativeTarget);
   const env = { ...process.env, CARGO_TARGET_DIR: nativeTarget };
   const cargo = find("cargo", [cargoBin]);
   if (cargo && recentEnough(cargo.replace(/cargo$/, "rustc"))) {
@@ -48,6 +49,7 @@ export async function nativeRust() {
 
 /** Rust for the browser. @returns {Promise<Rust>} */
 export async function wasmRust() {
+  await claim(wasmTarget);
   const env = { ...process.env, CARGO_TARGET_DIR: wasmTarget, RUSTFLAGS: WASM_RUSTFLAGS };
   const target = ["--target", TRIPLE];
   const ofRustup = () => ({ cargo: join(rustup ?? "", "../cargo"), flags: target, env, debian: false });
@@ -77,6 +79,23 @@ export async function wasmRust() {
       CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER: "wasm-ld-19",
     },
   };
+}
+
+/**
+ * Makes cargo see the sources of this checkout as new if another one used the target folder last. Cargo tells by the
+ * time of a file whether it changed, and to it the same crate in two checkouts is one: without this, a second checkout
+ * would be given what the first one's sources made.
+ * @param {string} target
+ */
+async function claim(target) {
+  await once(join(target, "checkout.txt"), root, () => {
+    const now = new Date();
+    for (const folder of ["src", "tests", "xtask/src"]) {
+      for (const name of readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })) {
+        if (name.endsWith(".rs")) utimesSync(join(root, folder, name), now, now);
+      }
+    }
+  });
 }
 
 /**
