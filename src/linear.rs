@@ -66,8 +66,8 @@ impl Delta {
     }
 
     /// Multiplications and additions for one row.
-    fn operations(&self) -> usize {
-        let product = |w: &Weight| 2 * w.d_in() * w.d_out();
+    fn operations(&self) -> f64 {
+        let product = |w: &Weight| w.operations(1);
         match self {
             Self::Factors { a, b } => product(a) + product(b),
             Self::Dense(weight) => product(weight),
@@ -214,10 +214,8 @@ impl<'a> Lanes<'a> {
     }
 
     fn project(&self, input: &Features, weight: &Weight) -> Features {
-        let operations = 2 * input.rows() * weight.d_in() * weight.d_out();
-        self.compute
-            .meter
-            .add_operations(Stage::Forward, operations as f64);
+        let operations = weight.operations(input.rows());
+        self.compute.meter.add_operations(Stage::Forward, operations);
         input.project(input.all(), weight)
     }
 
@@ -240,10 +238,8 @@ impl<'a> Lanes<'a> {
                     continue;
                 }
                 if let Some(delta) = self.hook.delta(&layer.name, task, variant) {
-                    let operations = delta.operations() * lane.len();
-                    self.compute
-                        .meter
-                        .add_operations(Stage::Forward, operations as f64);
+                    let operations = delta.operations() * lane.len() as f64;
+                    self.compute.meter.add_operations(Stage::Forward, operations);
                     output.add_to_rows(lane.clone(), delta.apply(input, lane));
                 }
             }

@@ -32,6 +32,12 @@ impl Weight {
         }
     }
 
+    /// Multiplications and additions of `rows` products; in f64, since such counts pass what wasm's usize
+    /// holds.
+    pub fn operations(&self, rows: usize) -> f64 {
+        2.0 * rows as f64 * self.d_in() as f64 * self.d_out() as f64
+    }
+
     /// The layer's inputs.
     pub fn d_in(&self) -> usize {
         match self {

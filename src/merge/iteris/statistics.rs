@@ -86,12 +86,14 @@ impl GroupStatistics {
             }
             let (x, xt) = ((group.input, own.clone()), (group.input, merged));
             let rows = own.len();
-            let count = |operations: usize| work.compute.meter.add_operations(Stage::Gram, operations as f64);
+            // A multiplication and an addition a term; in f64, since such counts pass what wasm's usize holds.
+            let count = |terms: f64| work.compute.meter.add_operations(Stage::Gram, 2.0 * terms);
+            let square = rows as f64 * (d_in * d_in) as f64;
             accumulate_product(xt.clone(), xt.clone(), Part::Lower, &mut sums.gram).await?;
-            count(rows * d_in * d_in);
+            count(square / 2.0);
             if !sums.cross.is_empty() {
                 accumulate_product(xt.clone(), x, Part::Full, &mut sums.cross).await?;
-                count(2 * rows * d_in * d_in);
+                count(square);
             }
             for ((layer, output), member) in group.layers.iter().zip(group.outputs).zip(&mut sums.members) {
                 member.output_norm += output.sum_of_squares(own.clone()).await?;
@@ -101,7 +103,7 @@ impl GroupStatistics {
                     let low = group.input.project(own.clone(), a);
                     accumulate_product((&low, low.all()), xt.clone(), Part::Full, &mut member.projected)
                         .await?;
-                    count(4 * rows * d_in * a.d_out());
+                    count(2.0 * rows as f64 * (d_in * a.d_out()) as f64);
                 }
             }
         }
