@@ -315,10 +315,16 @@ pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Facto
             ));
         }
     }
+    // By the family's names: either side may carry a prefix that the other lacks.
+    let base: BTreeSet<&str> = model
+        .checkpoint
+        .names()
+        .map(|key| model.family.canonical(key))
+        .collect();
     if let Some(head) = adapter.heads.keys().find(|head| {
         let name = model.family.canonical(head);
         let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
-        !model.family.is_readout(name) && module != "pooler.dense" && model.checkpoint.info(head).is_some()
+        !model.family.is_readout(name) && module != "pooler.dense" && base.contains(name)
     }) {
         return Err(Error::new(
             Code::AdapterUnsupported,

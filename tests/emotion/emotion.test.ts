@@ -1,6 +1,6 @@
 /**
  * Real MiniLM and real PEFT adapters through the command line in Node and through the package in Chromium,
- * on the CPU device: the oracle's deltas, lambdas and accuracies. The fixtures are shared, not part of the
+ * on the CPU device: the oracle's deltas and lambdas. The fixtures are shared, not part of the
  * project; their README says what each is.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { CompareReport, MergeReport } from "../../www/lib/types.ts";
+import type { MergeReport } from "../../www/lib/types.ts";
 import { runCommandLine } from "../../www/node/cli/run.ts";
 import { root } from "../../xtask/paths.mjs";
 import { launchBrowser, watch } from "../browser/harness/browser.ts";
@@ -28,7 +28,6 @@ if (!present) {
 /** The oracle's numbers for one group of tasks. */
 interface Expected {
   tasks: string[];
-  accuracy: Record<string, Record<string, number>>;
   lambda: Record<string, number[]>;
 }
 
@@ -89,7 +88,7 @@ describe.skipIf(!present)("in Node", () => {
     const argv = ["merge", "--base", minilm ?? "", ...adapters.flat(), "--out", join(folder, out)];
     const limits = ["--max-length", "64", "--device", "cpu", "--json"];
     expect(await runCommandLine([...argv, ...limits, ...more], terminal)).toBe(0);
-    const printed: { report: MergeReport; comparison: CompareReport | null } = JSON.parse(stdout);
+    const printed: { report: MergeReport } = JSON.parse(stdout);
     return { ...printed, weights: readFileSync(join(folder, out, "adapter_model.safetensors")) };
   }
 
@@ -100,22 +99,11 @@ describe.skipIf(!present)("in Node", () => {
     agrees(tasks, key, made.weights, made.report);
   });
 
-  test("a sweep over three adapters equals the oracle, and so do the accuracies", async () => {
+  // The accuracies are held against the oracle's in tests/peers, beside PEFT's own.
+  test("a sweep over three adapters equals the oracle", async () => {
     const tasks = ["emoint", "emotion-cause", "isear"];
-    const compare = tasks.flatMap((task) => ["--compare", join(fixtures, `${task}.test.jsonl`)]);
-    const { weights, report, comparison } = await merge(tasks, "sweep", ...compare);
-    agrees(tasks, "sweep", weights, report);
-    const { accuracy } = expected(tasks);
-    for (const { task, variants } of comparison?.tasks ?? []) {
-      const found = Object.fromEntries(variants.map(({ variant, accuracy }) => [variant, accuracy ?? 0]));
-      const pairs = { base: "base", adapter: "individual", linear: "linear", iteris: "sweep" };
-      for (const [ours, theirs] of Object.entries(pairs)) {
-        const name = ours in found ? ours : "merged";
-        const difference = Math.abs((found[name] ?? -1) - (accuracy[theirs]?.[task] ?? 0));
-        expect(difference, `${task}: ${ours} ${found[name]}`).toBeLessThanOrEqual(0.005);
-      }
-    }
-    expect(comparison?.tasks.length).toBe(3);
+    const made = await merge(tasks, "sweep");
+    agrees(tasks, "sweep", made.weights, made.report);
   });
 });
 
