@@ -57,7 +57,7 @@ pub struct ModelFacts {
     /// The architecture that the configuration names.
     pub architecture: String,
     /// Numbers in the checkpoint.
-    pub parameters: usize,
+    pub parameters: u64,
     /// Width of the hidden states.
     pub hidden_size: usize,
     /// Transformer layers.
@@ -171,9 +171,9 @@ impl Model {
     /// What a person wants to know of it.
     pub fn facts(&self) -> ModelFacts {
         let mut by_type: BTreeMap<String, usize> = BTreeMap::new();
-        let mut parameters = 0;
+        let mut parameters = 0u64;
         for info in self.checkpoint.infos() {
-            parameters += info.elements();
+            parameters += info.elements() as u64;
             *by_type.entry(format!("{:?}", info.dtype)).or_default() += info.elements();
         }
         let dtype = by_type
