@@ -29,6 +29,7 @@ export const errorCodes = {
   option_invalid: "an option is outside its range or contradicts another",
   not_positive_definite: "a Gram matrix is not positive definite even after the ridge",
   webgpu_unavailable: "WebGPU was asked for and cannot be used",
+  device_limit: "the model is larger than the device's limits",
   device_lost: "the GPU went away while it was working",
   internal: "a fault of the program itself",
 } as const;

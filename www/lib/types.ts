@@ -34,17 +34,43 @@ export type FileInput = File | NamedBlob | NamedUrl | FileSystemFileHandle | Fil
  */
 export type FilesInput = FileSystemDirectoryHandle | FileList | readonly FileInput[];
 
-/** One sample as it stands in a `.jsonl` file. */
-export interface Sample {
+/** A text, as it stands in a `.jsonl` file. A decoder-only model reads it through; an encoder encodes it. */
+export interface TextSample {
   text: string;
   /** The second text of a pair (entailment, paraphrase and the like). */
   text_pair?: string;
+  /** For an encoder-decoder: what is to be written; without it the adapter writes its own answer. */
+  target?: string;
   /** The right answer, by name or index; only a comparison looks at it. */
   label?: string | number | null;
 }
 
+/** What a decoder-only model is asked, and what it is to write; an encoder-decoder takes it as `text` and `target`. */
+export interface PromptSample {
+  prompt: string;
+  /** Exactly what follows the prompt, a leading space too; without it the adapter writes its own answer. */
+  completion?: string;
+  label?: string | number | null;
+}
+
+/** One turn of a chat. */
+export interface ChatMessage {
+  /** `system`, `user` or `assistant`, or another one that the tokenizer's chat template knows. */
+  role: string;
+  content: string;
+}
+
+/** A chat, which goes through the tokenizer's chat template. A last turn of the assistant is the completion. */
+export interface ChatSample {
+  messages: readonly ChatMessage[];
+  label?: string | number | null;
+}
+
+/** One sample. Kinds may be mixed within a file. */
+export type Sample = TextSample | PromptSample | ChatSample;
+
 /**
- * Samples of one task: a file (`.txt` with one a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the texts
+ * Samples of one task: a file (`.txt` with one text a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the samples
  * themselves.
  */
 export type SamplesInput =
@@ -56,14 +82,36 @@ export type SamplesInput =
   | readonly string[]
   | readonly Sample[];
 
+/** How an adapter of a generative model writes its own calibration text. */
+export interface SelfOptions {
+  /** Texts; default 32. */
+  count?: number | undefined;
+  /** What every text begins with; by default the beginning-of-sequence token alone. */
+  prompt?: string | undefined;
+  /** Default 0; the same seed gives the same texts. */
+  seed?: number | undefined;
+  /** Of the sampling, above 0; default 1, the model's own distribution. */
+  temperature?: number | undefined;
+  /** Nucleus of the sampling, above 0 to 1; default 1, all of it. */
+  topP?: number | undefined;
+  /** Tokens a text, at most; default 64. */
+  maxNewTokens?: number | undefined;
+}
+
+/** Instead of samples: the adapter writes them itself. */
+export type SelfInput = "self" | { self: true | SelfOptions };
+
 /** One adapter to be merged. */
 export interface AdapterInput<Files = FilesInput, Samples = SamplesInput> {
   /** The task's name in the report and in `heads/`; adapters must differ in it. */
   name: string;
   /** `adapter_config.json`, `adapter_model.safetensors` and, if there is one, `labels.json`. */
   files: Files;
-  /** Unlabelled calibration samples of the task, about 50. IterIS needs them, averages do not. */
-  samples?: Samples | undefined;
+  /**
+   * Unlabelled calibration samples of the task, about 50. IterIS needs them, averages do not. An adapter of a
+   * generative model can write them itself: `"self"`.
+   */
+  samples?: Samples | SelfInput | undefined;
   /** The adapter's weight in the merge, above 0; default 1. */
   weight?: number | undefined;
   /**
@@ -99,13 +147,23 @@ export interface MergeOptions {
   output: "adapter" | "base";
   /** Element type of the written tensors. */
   dtype: "f32" | "f16";
-  /** Tokens a sample is cut to; `null` takes the most that the model can read. */
+  /** Tokens a sample is cut to; `null` takes what tokenizer and model can read, at most 512. */
   maxLength: number | null;
+  /**
+   * What an encoder-decoder's decoder reads: the sample's `target`, or what the adapter itself writes (`own`),
+   * or the start token alone (`start`), which only compares with the published code.
+   */
+  decoderInputs: "own" | "start";
+  /** Tokens an adapter writes, at most, where a sample has no `target` or `completion`. */
+  maxNewTokens: number;
+  /** Which positions of a decoder-only model's samples are features: all, or the completion's alone. */
+  positions: "all" | "completion";
 }
 
 /** A step of a running merge or comparison. */
 export interface Progress {
-  stage: "load" | "forward" | "gram" | "solve" | "write" | "compare";
+  /** `generate`: an adapter, or a model of `generate()`, is writing; steps are tokens then. */
+  stage: "load" | "generate" | "forward" | "gram" | "solve" | "write" | "compare";
   /** The module at work, empty where a stage has none. */
   layer: string;
   /** Steps done, of `total`. */
@@ -134,10 +192,17 @@ export interface GpuAdapterInfo {
   software: boolean;
 }
 
+/** `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), or `encoder-decoder` (T5, BART). */
+export type ModelKind = "encoder" | "decoder" | "encoder-decoder";
+
 /** What a base model's files say about it. */
 export interface BaseFacts {
   /** The program's family, for example `bert`. */
   family: string;
+  /** What the model reads and writes. */
+  kind: ModelKind;
+  /** Whether it can write text: it has a language-modelling head. */
+  generates: boolean;
   /** The class of the checkpoint, for example `BertModel`. */
   architecture: string;
   parameters: number;
@@ -191,6 +256,10 @@ export interface SamplesFacts {
   labels: (string | number)[];
   /** How many of them are pairs. */
   pairs: number;
+  /** How many are of each kind. */
+  kinds: { text: number; prompt: number; messages: number };
+  /** How many of them have an answer: a `target`, a `completion`, or a last turn of the assistant. */
+  answers: number;
   /** Of the longest sample. */
   longestCharacters: number;
   /** The first three texts. */
@@ -229,6 +298,9 @@ export interface ReportOptions {
   output: MergeOptions["output"];
   dtype: MergeOptions["dtype"];
   max_length: number | null;
+  decoder_inputs: MergeOptions["decoderInputs"];
+  max_new_tokens: number;
+  positions: MergeOptions["positions"];
 }
 
 /** The content of `merge_report.json`: enough to repeat the merge, and what it did per layer. */
@@ -252,6 +324,18 @@ export interface MergeReport {
       truncated: number;
       tokens: number;
       sha256: string;
+      /** Where the answers came from: the samples, the adapter itself, or the start token stands for them. */
+      answers: "none" | "given" | "own" | "start" | "mixed";
+      answer_tokens: number;
+      /** Set where the adapter wrote the samples itself. */
+      self: {
+        count: number;
+        max_new_tokens: number;
+        temperature: number;
+        top_p: number;
+        seed: number;
+        prompt_tokens: number;
+      } | null;
     } | null;
   }[];
   /** The merged modules, in the order of the forward pass. */
@@ -333,14 +417,62 @@ export interface MergeResult {
 /** What `compare` takes. `samples` of an adapter are the ones compared on. */
 export interface CompareRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
   base: Files;
-  adapters: readonly Omit<AdapterInput<Files, Samples>, "heldOut">[];
+  adapters: readonly (Omit<AdapterInput<Files, Samples>, "heldOut" | "samples"> & {
+    samples?: Samples | undefined;
+  })[];
   /** Merged adapters, for example the files of two merges, each with a name for the table. */
   merged: readonly { name: string; files: Files }[];
-  options?: Pick<Partial<MergeOptions>, "maxLength"> | undefined;
+  options?: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens"> | undefined;
 }
 
 /** What `compare` resolves to. */
 export interface CompareResult {
   report: CompareReport;
   device: DeviceChoice;
+}
+
+/** What writes in `generate`: the base model alone (no `files`), with an adapter, or another whole model. */
+export interface VariantInput<Files = FilesInput> {
+  /** Its name in the result; variants must differ in it. */
+  name: string;
+  /** A PEFT adapter for the base, merged ones too, or a whole model of its shape; left out: the base itself. */
+  files?: Files | undefined;
+}
+
+/** What `generate` takes. Names are those of transformers' generation options, in camelCase. */
+export interface GenerateRequest<Files = FilesInput> extends RunControl {
+  /** `config.json`, `generation_config.json`, the safetensors files and the tokenizer's files. */
+  base: Files;
+  /** What writes, in order. With neither `variants` nor `adapters` the base alone. */
+  variants?: readonly VariantInput<Files>[] | undefined;
+  /** In place of `variants`: the base, then the base with each of these adapters. */
+  adapters?: readonly { name: string; files: Files }[] | undefined;
+  /** One or several; for an encoder-decoder, what the encoder reads. */
+  prompts?: string | readonly string[] | undefined;
+  /** In place of `prompts`: one chat or several, which go through the tokenizer's chat template. */
+  messages?: readonly ChatMessage[] | readonly (readonly ChatMessage[])[] | undefined;
+  /** Default 64. */
+  maxNewTokens?: number | undefined;
+  /** Default 0, which takes the likeliest token each time (greedy). */
+  temperature?: number | undefined;
+  /** Samples from the likeliest tokens that together have this probability; default 1, all of them. */
+  topP?: number | undefined;
+  /** Of the sampling; default 0. */
+  seed?: number | undefined;
+}
+
+/** What `generate` resolves to. */
+export interface GenerateResult {
+  variants: {
+    name: string;
+    /** What it wrote after each prompt, without the prompt and without special tokens. */
+    texts: string[];
+    /** Whether it came to its own end, or to `maxNewTokens`, for each prompt. */
+    finished: boolean[];
+  }[];
+  seconds: number;
+  /** New tokens of all variants and prompts. */
+  tokens: number;
+  device: DeviceChoice;
+  notes: string[];
 }

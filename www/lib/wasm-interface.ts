@@ -29,7 +29,7 @@ export interface SourceFile {
 
 /** The samples of one task as token ids; ragged, the core pads. */
 export interface TokenizedSamples {
-  /** All samples one after another. */
+  /** All samples one after another: a text, a prompt without its answer, or what an encoder reads. */
   ids: Uint32Array;
   /** Segment ids, as long as `ids`. */
   typeIds?: Uint32Array;
@@ -41,13 +41,40 @@ export interface TokenizedSamples {
   labels?: (string | number | null)[];
   /** The file the samples came from, for the report. */
   source?: string;
+  /** One per sample: 1 where the adapter is to write the answer itself. */
+  prompts?: Uint8Array;
+  /** Given completions or targets one after another, each with the token that ends it. */
+  answers?: Uint32Array;
+  /** Tokens per answer, 0 where none is given; they sum to `answers.length`. */
+  answerLengths?: Uint32Array;
+  /** The right answers as the model would write them, each with the token that ends it; for comparisons. */
+  labelIds?: Uint32Array;
+  /** Tokens per right answer, 0 where there is none; they sum to `labelIds.length`. */
+  labelLengths?: Uint32Array;
+  /** Sentences for the report's notes, for example which side was cut. */
+  notes?: string[];
+}
+
+/** In place of samples: the adapter writes them itself. */
+export interface SelfSamples {
+  self: {
+    count: number;
+    maxNewTokens: number;
+    /** Above 0. */
+    temperature: number;
+    /** Above 0, to 1. */
+    topP: number;
+    seed: number;
+    /** What every text begins with, special tokens among it; left out: the beginning-of-sequence token. */
+    prompt?: Uint32Array;
+  };
 }
 
 /** One adapter as the core takes it. */
 export interface AdapterSource {
   name: string;
   files: SourceFile[];
-  samples?: TokenizedSamples;
+  samples?: TokenizedSamples | SelfSamples;
   weight?: number;
 }
 
@@ -56,6 +83,32 @@ export interface MergedSource {
   /** Its name in the comparison, for example `iteris` or `linear`. */
   name: string;
   files: SourceFile[];
+}
+
+/** What the core is to write, and how. */
+export interface GenerateSource {
+  base: SourceFile[];
+  /** Without `files` the base itself; with a PEFT adapter's, or a whole model's. */
+  variants: { name: string; files?: SourceFile[] }[];
+  /** One after another; `lengths` sum to `ids.length`. */
+  prompts: { ids: Uint32Array; lengths: Uint32Array };
+  /** `temperature` 0 is greedy. */
+  options: { maxNewTokens: number; temperature: number; topP: number; seed: number };
+}
+
+/** What the core wrote. */
+export interface Generated {
+  variants: {
+    name: string;
+    /** New tokens, prompt after prompt; the stop token is among them where `finished`. */
+    ids: Uint32Array;
+    lengths: Uint32Array;
+    finished: boolean[];
+  }[];
+  seconds: number;
+  /** New tokens of all variants and prompts. */
+  tokens: number;
+  notes: string[];
 }
 
 /** How the core speaks while it works. */
@@ -92,8 +145,14 @@ export interface IterisWasm {
     observer: Observer,
   ): Promise<MergeReport>;
   compare(
-    request: { base: SourceFile[]; adapters: AdapterSource[]; merged: MergedSource[] },
+    request: {
+      base: SourceFile[];
+      adapters: AdapterSource[];
+      merged: MergedSource[];
+      options?: { maxNewTokens?: number };
+    },
     device: WasmDevice,
     observer: Observer,
   ): Promise<CompareReport>;
+  generate(request: GenerateSource, device: WasmDevice, observer: Observer): Promise<Generated>;
 }
