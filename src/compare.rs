@@ -283,6 +283,7 @@ impl Run<'_> {
         let states = model.run(&pass, &batches, &hook).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
         for (batch, (state, variants)) in batches.iter().zip(states) {
+            let state = state.tokens;
             let width = state.dims()[1];
             let data = self.compute.read(state).await?;
             for (variant, target) in features.iter_mut().enumerate() {

@@ -24,7 +24,7 @@ use burn::tensor::Tensor;
 
 use crate::{
     batch::{Rows, Stack},
-    compute::{Bias, Compute, Features, Stage, Weight, squares},
+    compute::{Attention, Bias, Cache, Compute, Features, Rotary, Stage, Weight, squares},
     error::Result,
 };
 
@@ -75,22 +75,28 @@ impl Delta {
     }
 }
 
-/// One micro-batch's features at a linear group.
+/// One micro-batch's features at a linear group: of those rows that count.
 pub struct Group<'a> {
     /// The layers that share the input.
     pub layers: &'a [&'a Linear],
     /// Their common input, all lanes.
     pub input: &'a Features,
-    /// W0 x (+ D_i x for variant 0), all lanes, without bias; one a layer.
-    pub outputs: &'a [Features],
+    /// Outputs of the rows that count, where those are not all.
+    outputs: Option<Vec<Features>>,
+    all_outputs: &'a [Features],
     stack: &'a Stack<'a>,
     rows: Rows,
 }
 
 impl Group<'_> {
+    /// W0 x (+ D_i x for variant 0), all lanes, without bias; one a layer.
+    pub fn outputs(&self) -> &[Features] {
+        self.outputs.as_deref().unwrap_or(self.all_outputs)
+    }
+
     /// The rows of a lane; empty if this micro-batch has no samples of the task.
     pub fn lane(&self, task: usize, variant: usize) -> Range<usize> {
-        self.stack.lane(self.rows, task, variant)
+        self.stack.counted_lane(self.rows, task, variant)
     }
 }
 
@@ -122,6 +128,7 @@ pub struct Lanes<'a> {
     compute: &'a Compute,
     hook: &'a dyn Hook,
     targeted: &'a BTreeSet<String>,
+    cache: Option<&'a Cache>,
     meeting: Meeting,
 }
 
@@ -138,13 +145,87 @@ impl<'a> Lanes<'a> {
             compute,
             hook,
             targeted,
+            cache: None,
             meeting: Meeting::new(micro_batches),
+        }
+    }
+
+    /// Lanes for one step of a generation, whose attentions go through `cache`.
+    pub fn with_cache(
+        compute: &'a Compute,
+        hook: &'a dyn Hook,
+        targeted: &'a BTreeSet<String>,
+        cache: &'a Cache,
+    ) -> Self {
+        Self {
+            cache: Some(cache),
+            ..Self::new(compute, hook, targeted, 1)
         }
     }
 
     /// The device of this pass.
     pub const fn compute(&self) -> &'a Compute {
         self.compute
+    }
+
+    /// Self-attention among `rows`. `name` tells this attention from the model's others; the arguments
+    /// are those of [`Compute::attention`].
+    pub fn attend(
+        &self,
+        stack: &Stack<'_>,
+        rows: Rows,
+        name: &str,
+        [query, key, value]: [Tensor<2>; 3],
+        how: &Attention,
+    ) -> Tensor<2> {
+        let sequences = stack.sequences(rows);
+        match self.cache {
+            None => self
+                .compute
+                .attention(query, (key, value), &sequences, &sequences, how),
+            Some(cache) => self
+                .compute
+                .attend(cache, name, query, &sequences, Some((key, value)), how),
+        }
+    }
+
+    /// Attention of a decoder's rows to an encoder's. `keys_values` computes keys and values from the
+    /// encoder's output; in a generation it is called once.
+    ///
+    /// # Errors
+    /// Whatever `keys_values` reports.
+    pub async fn attend_encoder(
+        &self,
+        stack: &Stack<'_>,
+        name: &str,
+        query: Tensor<2>,
+        keys_values: impl AsyncFnOnce() -> Result<[Tensor<2>; 2]>,
+        how: &Attention,
+    ) -> Result<Tensor<2>> {
+        let queries = stack.sequences(Rows::Targets);
+        let Some(cache) = self.cache else {
+            let [key, value] = keys_values().await?;
+            let keys = stack.sequences(Rows::Tokens);
+            return Ok(self.compute.attention(query, (key, value), &queries, &keys, how));
+        };
+        if !cache.has(name) {
+            let [key, value] = keys_values().await?;
+            let keys = stack.sequences(Rows::Tokens);
+            self.compute.remember(cache, name, (key, value), &keys);
+        }
+        Ok(self.compute.attend(cache, name, query, &queries, None, how))
+    }
+
+    /// Rotary position embedding of every head of `x` (rows x heads * head_size).
+    pub fn rotary(
+        &self,
+        stack: &Stack<'_>,
+        rows: Rows,
+        x: Tensor<2>,
+        head_size: usize,
+        rotary: &Rotary,
+    ) -> Tensor<2> {
+        self.compute.rotary(x, head_size, &stack.positions(rows), rotary)
     }
 
     /// One layer with an input of its own. See [`group`](Self::group).
@@ -179,10 +260,17 @@ impl<'a> Lanes<'a> {
         let differs = layers.iter().any(|layer| self.targeted.contains(&layer.name));
         if differs {
             self.add_deltas(stack, rows, &layers, &input, &mut outputs, 0..1);
+            let counted = stack.counted_rows(rows);
+            let only = |all: &[Features]| -> Option<Vec<Features>> {
+                let rows = counted.as_ref()?;
+                Some(all.iter().map(|features| features.gather(rows)).collect())
+            };
+            let counted_input = only(std::slice::from_ref(&input));
             let group = Group {
                 layers: &layers,
-                input: &input,
-                outputs: &outputs,
+                input: counted_input.as_ref().map_or(&input, |input| &input[0]),
+                outputs: only(&outputs),
+                all_outputs: &outputs,
                 stack,
                 rows,
             };
@@ -194,8 +282,9 @@ impl<'a> Lanes<'a> {
             self.hook
                 .measure(&Group {
                     layers: &layers,
-                    input: &input,
-                    outputs: &outputs,
+                    input: counted_input.as_ref().map_or(&input, |input| &input[0]),
+                    outputs: only(&outputs),
+                    all_outputs: &outputs,
                     stack,
                     rows,
                 })

@@ -330,6 +330,7 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
             Sample {
                 ids: ids[range.clone()].to_vec(),
                 type_ids: kinds[range].to_vec(),
+                ..Sample::default()
             }
         })
         .collect();

@@ -66,6 +66,7 @@ fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_ro
         let states = model.run(&pass, &batches, &NoLanes).await.unwrap();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
         for (batch, (state, _)) in batches.iter().zip(states) {
+            let state = state.tokens;
             let width = state.dims()[1];
             let data = compute.read(state).await.unwrap();
             for (index, place) in batch.places.iter().enumerate() {

@@ -1,8 +1,11 @@
-//! Multi-head self-attention over packed rows.
+//! Attention over packed rows.
 //!
 //! Hidden states hold only real tokens (padding rows are not computed), so a sample is a run of rows
 //! and attention is the one operator that must know where samples begin. The CPU goes sample by sample;
-//! the GPU gathers a padded batch, attends with a mask, and gathers back.
+//! the GPU gathers a padded batch, attends with a mask, and gathers back. Keys may come from another
+//! place than queries: an encoder's output, or the cache of a generation ([`super::cache`]).
+
+use std::rc::Rc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
@@ -22,41 +25,188 @@ pub struct Sequence {
     pub attended: usize,
 }
 
-/// softmax(Q K^T / sqrt(d)) V for every sequence and head, on the CPU.
-pub(super) fn on_host(
-    query: &[f32],
-    key: &[f32],
-    value: &[f32],
+/// How far a token sees, in tokens of its own sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// The furthest token before it.
+    pub back: usize,
+    /// The furthest token after it.
+    pub ahead: usize,
+}
+
+impl Sight {
+    /// Every token sees every other.
+    pub const FULL: Self = Self {
+        back: usize::MAX,
+        ahead: usize::MAX,
+    };
+    /// A token sees itself and all before it.
+    pub const CAUSAL: Self = Self {
+        back: usize::MAX,
+        ahead: 0,
+    };
+
+    const fn sees(self, query: usize, key: usize) -> bool {
+        if key <= query {
+            query - key <= self.back
+        } else {
+            key - query <= self.ahead
+        }
+    }
+}
+
+/// A number a head and a distance that is added to scores (T5's relative position bias).
+pub struct DistanceBias {
+    /// (buckets x heads), row-major.
+    pub table: Vec<f32>,
+    /// The bucket of `key position - query position`.
+    pub bucket: Box<dyn Fn(isize) -> usize>,
+}
+
+/// The mathematics of an attention: softmax(cap(Q K^T scale) + bias + mask) V, a head at a time.
+#[derive(Clone)]
+pub struct Attention {
+    /// Query heads; a query row is `heads * head_size` wide.
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`: each serves `heads / key_heads` consecutive query heads.
+    pub key_heads: usize,
+    /// Width of a head.
+    pub head_size: usize,
+    /// Factor of the scores, usually 1 / sqrt(head_size).
+    pub scale: f32,
+    /// Which keys a query sees.
+    pub sight: Sight,
+    /// `cap * tanh(score / cap)` (Gemma 2), before the mask.
+    pub soft_cap: Option<f32>,
+    /// Added to the scores, before the mask.
+    pub bias: Option<Rc<DistanceBias>>,
+}
+
+impl Attention {
+    /// Plain multi-head attention in which every token sees every other.
+    pub fn full(heads: usize, head_size: usize) -> Self {
+        Self {
+            heads,
+            key_heads: heads,
+            head_size,
+            scale: 1.0 / (head_size as f32).sqrt(),
+            sight: Sight::FULL,
+            soft_cap: None,
+            bias: None,
+        }
+    }
+
+    /// Width of a key or value row.
+    pub const fn key_columns(&self) -> usize {
+        self.key_heads * self.head_size
+    }
+
+    /// Bias of one head by `key - query + queries_end - 1`, for queries below `queries_end` and keys below
+    /// `keys_end`.
+    fn biases(&self, queries_end: usize, keys_end: usize) -> Vec<Vec<f32>> {
+        let Some(bias) = &self.bias else {
+            return Vec::new();
+        };
+        let reach = queries_end.max(1) - 1;
+        let buckets: Vec<usize> = (0..reach + keys_end)
+            .map(|at| (bias.bucket)(at.cast_signed() - reach.cast_signed()))
+            .collect();
+        (0..self.heads)
+            .map(|head| {
+                buckets
+                    .iter()
+                    .map(|bucket| bias.table[bucket * self.heads + head])
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+/// One sample's queries and the keys and values that they attend to, in memory.
+pub(super) struct Span<'a> {
+    /// Its query rows, among all of them.
+    pub(super) queries: std::ops::Range<usize>,
+    /// Position of its first query among the keys.
+    pub(super) first: usize,
+    /// (n x key columns), row-major.
+    pub(super) keys: &'a [f32],
+    /// As `keys`.
+    pub(super) values: &'a [f32],
+}
+
+/// The spans of samples whose keys are rows of one matrix.
+pub(super) fn spans<'a>(
+    queries: &[Sequence],
+    keys: &[Sequence],
+    (key, value): (&'a [f32], &'a [f32]),
     columns: usize,
-    sequences: &[Sequence],
-    heads: usize,
-) -> Vec<f32> {
-    let size = columns / heads;
-    let scale = 1.0 / (size as f32).sqrt();
+) -> Vec<Span<'a>> {
+    queries
+        .iter()
+        .zip(keys)
+        .map(|(from, to)| {
+            let rows = to.start * columns..(to.start + to.attended) * columns;
+            Span {
+                queries: from.start..from.start + from.length,
+                first: 0,
+                keys: &key[rows.clone()],
+                values: &value[rows],
+            }
+        })
+        .collect()
+}
+
+/// Attention on the CPU; `query` is (rows x heads * head_size), and so is the result.
+pub(super) fn on_host(query: &[f32], spans: &[Span<'_>], how: &Attention) -> Vec<f32> {
+    let (size, columns, key_columns) = (how.head_size, how.heads * how.head_size, how.key_columns());
+    let group = how.heads / how.key_heads;
+    let longest = |length: fn(&Span<'_>) -> usize| spans.iter().map(length).max().unwrap_or(0);
+    let queries_end = longest(|span| span.first + span.queries.len());
+    let biases = how.biases(queries_end, longest(|span| span.keys.len()) / key_columns);
     let mut out = vec![0.0; query.len()];
     let mut scores = Vec::new();
-    for sequence in sequences {
-        let (rows, attended) = (sequence.length, sequence.attended);
-        for head in 0..heads {
-            let first = sequence.start * columns + head * size;
-            let last = (sequence.start + rows) * columns;
-            let part = |data| View::strided(data, rows, size, columns);
-            let keys = |data| View::strided(data, attended, size, columns);
+    for span in spans {
+        let rows = span.queries.len();
+        let attended = span.keys.len() / key_columns;
+        if rows == 0 || attended == 0 {
+            continue;
+        }
+        for head in 0..how.heads {
+            let first = span.queries.start * columns + head * size;
+            let last = span.queries.end * columns;
+            let shared = head / group * size;
+            let keys = |data| View::strided(data, attended, size, key_columns);
             scores.clear();
             scores.resize(rows * attended, 0.0);
             multiply(
-                part(&query[first..last]),
-                keys(&key[first..last]).transposed(),
-                scale,
+                View::strided(&query[first..last], rows, size, columns),
+                keys(&span.keys[shared..]).transposed(),
+                how.scale,
                 Part::Full,
                 &mut scores,
                 attended,
             );
-            scores.chunks_exact_mut(attended).for_each(softmax);
-            let weights = View::new(&scores, rows, attended);
+            for (row, scores) in scores.chunks_exact_mut(attended).enumerate() {
+                let at = span.first + row;
+                if let Some(cap) = how.soft_cap {
+                    scores.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+                }
+                if let Some(bias) = biases.get(head) {
+                    let bias = &bias[queries_end - 1 - at..];
+                    scores.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+                }
+                if how.sight != Sight::FULL {
+                    for (key, score) in scores.iter_mut().enumerate() {
+                        if !how.sight.sees(at, key) {
+                            *score = MASKED;
+                        }
+                    }
+                }
+                softmax(scores);
+            }
             multiply(
-                weights,
-                keys(&value[first..last]),
+                View::new(&scores, rows, attended),
+                keys(&span.values[shared..]),
                 1.0,
                 Part::Full,
                 &mut out[first..last],
@@ -67,47 +217,126 @@ pub(super) fn on_host(
     out
 }
 
+/// The rows of keys that one sample's queries attend to, on the device.
+pub(super) struct KeyRows {
+    /// Position of the sample's first query among them.
+    pub(super) first: usize,
+    /// Row indices, in the order of positions.
+    pub(super) rows: Vec<usize>,
+}
+
+impl KeyRows {
+    pub(super) fn of(keys: &[Sequence]) -> Vec<Self> {
+        keys.iter()
+            .map(|to| Self {
+                first: 0,
+                rows: (to.start..to.start + to.attended).collect(),
+            })
+            .collect()
+    }
+}
+
 /// The same through burn's operators.
 pub(super) fn on_device(
     query: Tensor<2>,
-    key: Tensor<2>,
-    value: Tensor<2>,
-    sequences: &[Sequence],
-    heads: usize,
+    (key, value): (Tensor<2>, Tensor<2>),
+    queries: &[Sequence],
+    key_rows: &[KeyRows],
+    how: &Attention,
     device: &Device,
 ) -> Tensor<2> {
     let [rows, columns] = query.dims();
-    let batch = sequences.len();
-    let longest = sequences.iter().map(|s| s.length).max().unwrap_or(0);
-    let size = columns / heads;
+    let (batch, size) = (queries.len(), how.head_size);
+    let group = how.heads / how.key_heads;
+    let longest = queries.iter().map(|s| s.length).max().unwrap_or(0);
+    let attended = key_rows.iter().map(|keys| keys.rows.len()).max().unwrap_or(0);
 
     // Row of the packed features at each place of the padded batch (any row where there is none).
-    let gather: Vec<usize> = sequences
+    let from: Vec<usize> = queries
         .iter()
-        .flat_map(|s| (0..longest).map(|i| s.start + i.min(s.length - 1)))
+        .flat_map(|s| (0..longest).map(|i| s.start + i.min(s.length.max(1) - 1)))
+        .map(|row| row.min(rows - 1))
         .collect();
-    let mask: Vec<f32> = sequences
+    let to: Vec<usize> = key_rows
         .iter()
-        .flat_map(|s| (0..longest).map(|i| if i < s.attended { 0.0 } else { MASKED }))
+        .flat_map(|keys| (0..attended).map(|i| keys.rows.get(i).copied().unwrap_or(0)))
         .collect();
-    let mut scatter = vec![0; rows];
-    for (b, s) in sequences.iter().enumerate() {
-        (0..s.length).for_each(|i| scatter[s.start + i] = b * longest + i);
+    let mut mask = vec![MASKED; batch * longest * attended];
+    for (mask, keys) in mask.chunks_exact_mut(longest * attended).zip(key_rows) {
+        for (row, mask) in mask.chunks_exact_mut(attended).enumerate() {
+            for (key, mask) in mask.iter_mut().take(keys.rows.len()).enumerate() {
+                if how.sight.sees(keys.first + row, key) {
+                    *mask = 0.0;
+                }
+            }
+        }
+    }
+    let mut back = vec![0; rows];
+    for (b, s) in queries.iter().enumerate() {
+        (0..s.length).for_each(|i| back[s.start + i] = b * longest + i);
     }
 
-    let gather = indices(&gather, device);
-    let padded = |x: Tensor<2>| {
-        x.select(0, gather.clone())
-            .reshape([batch, longest, heads, size])
+    let floats =
+        |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
+    // Query heads that share a key head are more rows of one product.
+    let padded_query = query
+        .select(0, indices(&from, device))
+        .reshape([batch, longest, how.key_heads, group * size])
+        .swap_dims(1, 2)
+        .reshape([batch * how.key_heads, longest, group, size])
+        .swap_dims(1, 2)
+        .reshape([batch, how.key_heads, group * longest, size]);
+    let to = indices(&to, device);
+    let padded_keys = |x: Tensor<2>| {
+        x.select(0, to.clone())
+            .reshape([batch, attended, how.key_heads, size])
             .swap_dims(1, 2)
     };
-    let mask = Tensor::<1>::from_data(TensorData::new(mask, [batch * longest]), device)
-        .reshape([batch, 1, 1, longest]);
-    let scores = padded(query).matmul(padded(key).swap_dims(2, 3)) * (1.0 / (size as f32).sqrt()) + mask;
-    let out = activation::softmax(scores, 3).matmul(padded(value));
-    out.swap_dims(1, 2)
+    let scores = padded_query.matmul(padded_keys(key).swap_dims(2, 3)) * how.scale;
+    let mut scores = scores.reshape([batch, how.heads, longest, attended]);
+    if let Some(cap) = how.soft_cap {
+        scores = (scores / cap).tanh() * cap;
+    }
+    if how.bias.is_some() {
+        scores = scores + device_bias(how, key_rows, (longest, attended), device);
+    }
+    let scores = scores + floats(mask, [batch, 1, longest, attended]);
+    let weights = activation::softmax(scores, 3).reshape([batch, how.key_heads, group * longest, attended]);
+    weights
+        .matmul(padded_keys(value))
+        .reshape([batch, how.heads, longest, size])
+        .swap_dims(1, 2)
         .reshape([batch * longest, columns])
-        .select(0, indices(&scatter, device))
+        .select(0, indices(&back, device))
+}
+
+/// The distance bias, (1 or samples x heads x queries x keys): once for all samples whose queries begin
+/// at one position, as they do but for a generation of ragged prompts.
+fn device_bias(
+    how: &Attention,
+    key_rows: &[KeyRows],
+    (longest, attended): (usize, usize),
+    device: &Device,
+) -> Tensor<4> {
+    let end = key_rows.iter().map(|keys| keys.first).max().unwrap_or(0) + longest;
+    let biases = how.biases(end, attended);
+    let mut firsts: Vec<usize> = key_rows.iter().map(|keys| keys.first).collect();
+    if firsts.iter().all(|&first| first == firsts[0]) {
+        firsts.truncate(1);
+    }
+    let mut data: Vec<f32> = Vec::with_capacity(firsts.len() * how.heads * longest * attended);
+    for first in &firsts {
+        for bias in &biases {
+            for query in *first..first + longest {
+                let from = end - 1 - query;
+                data.extend(&bias[from..from + attended]);
+            }
+        }
+    }
+    Tensor::from_data(
+        TensorData::new(data, [firsts.len(), how.heads, longest, attended]),
+        device,
+    )
 }
 
 /// Small enough that its exponential is zero after any real score; finite, since WGSL has no infinity.

@@ -113,6 +113,24 @@ impl Features {
         }
     }
 
+    /// The given rows, one after another.
+    pub fn gather(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Host { data, columns } => Self::Host {
+                data: rows
+                    .iter()
+                    .flat_map(|row| &data[row * columns..(row + 1) * columns])
+                    .copied()
+                    .collect(),
+                columns: *columns,
+            },
+            Self::Device(tensor) => {
+                let rows = super::attention::indices(rows, &tensor.device());
+                Self::Device(tensor.clone().select(0, rows))
+            }
+        }
+    }
+
     /// `self[rows] += other`.
     pub fn add_to_rows(&mut self, rows: Range<usize>, other: Self) {
         match (self, other) {

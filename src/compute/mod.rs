@@ -7,21 +7,25 @@
 //! so whatever returns numbers is `async`.
 
 mod attention;
+mod cache;
 mod exact;
 mod features;
 pub mod gemm;
 mod meter;
 mod pointwise;
+mod rotary;
 pub mod solve;
 pub mod svd;
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
 pub use self::{
-    attention::Sequence,
+    attention::{Attention, DistanceBias, Sequence, Sight},
+    cache::Cache,
     features::{Bias, Features, Weight, accumulate_product, squares},
     meter::{Meter, Stage},
     pointwise::Activation,
+    rotary::Rotary,
 };
 use crate::error::{Code, Error, Result};
 
@@ -152,26 +156,71 @@ impl Compute {
             + self.vector(norm.beta.clone()).reshape([1, columns])
     }
 
-    /// Multi-head self-attention over packed rows; see [`attention`].
+    /// Root-mean-square normalisation of every run of `norm.weight.len()` columns: of whole rows, or of
+    /// each head.
+    pub fn rms_norm(&self, x: Tensor<2>, norm: &RmsNorm) -> Tensor<2> {
+        if self.path == Path::Kernels {
+            return self.on_host(x, |values, _| {
+                pointwise::rms_norm(values, &norm.weight, norm.epsilon);
+            });
+        }
+        let [rows, columns] = x.dims();
+        let width = norm.weight.len();
+        let x = x.reshape([rows * columns / width, width]);
+        let mean = x.clone().square().mean_dim(1);
+        let scaled = x / (mean + norm.epsilon).sqrt();
+        (scaled * self.vector(norm.weight.clone()).reshape([1, width])).reshape([rows, columns])
+    }
+
+    /// Attention over packed rows; see [`attention`].
     ///
-    /// `query`, `key` and `value` are (rows x hidden); `sequences` says which rows belong together.
+    /// `query` is (rows x heads * head_size), `key` and `value` (rows x key_heads * head_size); `queries`
+    /// and `keys` say which rows of each belong to a sample, in the same order.
     pub fn attention(
         &self,
         query: Tensor<2>,
-        key: Tensor<2>,
-        value: Tensor<2>,
-        sequences: &[Sequence],
-        heads: usize,
+        (key, value): (Tensor<2>, Tensor<2>),
+        queries: &[Sequence],
+        keys: &[Sequence],
+        how: &Attention,
     ) -> Tensor<2> {
         match self.path {
             Path::Kernels => {
                 let [_, columns] = query.dims();
-                let (query, key, value) = (host_now(query), host_now(key), host_now(value));
-                let out = attention::on_host(&query.0, &key.0, &value.0, columns, sequences, heads);
+                let (query, (key, key_columns), (value, _)) =
+                    (host_now(query), host_now(key), host_now(value));
+                let spans = attention::spans(queries, keys, (&key, &value), key_columns);
+                let out = attention::on_host(&query.0, &spans, how);
                 self.tensor(out, query.0.len() / columns, columns)
             }
-            Path::Tensors => attention::on_device(query, key, value, sequences, heads, &self.device),
+            Path::Tensors => {
+                let rows = attention::KeyRows::of(keys);
+                attention::on_device(query, (key, value), queries, &rows, how, &self.device)
+            }
         }
+    }
+
+    /// Attention of one more step of a generation to the keys in `cache` and to their own `own` keys and
+    /// values, which are added to it under `name`. Without `own`, to what the cache has alone.
+    pub fn attend(
+        &self,
+        cache: &Cache,
+        name: &str,
+        query: Tensor<2>,
+        queries: &[Sequence],
+        own: Option<(Tensor<2>, Tensor<2>)>,
+        how: &Attention,
+    ) -> Tensor<2> {
+        let has_own = own.is_some();
+        if let Some(own) = own {
+            cache.append(self.path, name, own, queries);
+        }
+        cache.attend(self, name, query, queries, has_own, how)
+    }
+
+    /// Keeps an encoder's keys and values for the steps of a generation.
+    pub fn remember(&self, cache: &Cache, name: &str, own: (Tensor<2>, Tensor<2>), keys: &[Sequence]) {
+        cache.append(self.path, name, own, keys);
     }
 
     /// Row indices as a tensor of the device, for selecting rows.
@@ -209,6 +258,14 @@ pub struct LayerNorm {
     /// Shift, one a column.
     pub beta: Vec<f32>,
     /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// The parameters of a root-mean-square normalisation.
+pub struct RmsNorm {
+    /// Scale, one a column.
+    pub weight: Vec<f32>,
+    /// Added to the mean square.
     pub epsilon: f32,
 }
 

@@ -98,6 +98,15 @@ pub(super) fn layer_norm(values: &mut [f32], gamma: &[f32], beta: &[f32], epsilo
     }
 }
 
+/// Root-mean-square normalisation of each run of `weight.len()` numbers in place.
+pub(super) fn rms_norm(values: &mut [f32], weight: &[f32], epsilon: f32) {
+    let n = weight.len();
+    for row in values.chunks_exact_mut(n) {
+        let scale = 1.0 / (sum_of_squares(row) / n as f32 + epsilon).sqrt();
+        row.iter_mut().zip(weight).for_each(|(x, w)| *x *= scale * w);
+    }
+}
+
 /// Softmax of one row in place; `f32::NEG_INFINITY` entries become zero.
 pub(super) fn softmax(row: &mut [f32]) {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

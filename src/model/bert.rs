@@ -12,10 +12,15 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Block, Family, Heads, Loader, ModelFacts, Module};
+use super::{
+    Block, Family, Heads, Kind, Loader, ModelFacts, Module, State,
+    config::{activation, architecture, invalid, only, parse, unsupported},
+    load::LinearShape,
+    parts::{modules, prefix, without_prefix},
+};
 use crate::{
     batch::{Batch, Rows, Stack},
-    compute::{Activation, Compute, LayerNorm},
+    compute::{Activation, Attention, Compute, LayerNorm},
     error::{Code, Error, Result},
     io::Checkpoint,
     linear::{Lanes, Linear},
@@ -39,11 +44,7 @@ struct Config {
     #[serde(default)]
     pad_token_id: Option<u32>,
     #[serde(default)]
-    position_embedding_type: Option<String>,
-    #[serde(default)]
     is_decoder: bool,
-    #[serde(default)]
-    architectures: Option<Vec<String>>,
 }
 
 fn gelu() -> String {
@@ -57,153 +58,64 @@ const fn two() -> usize {
 }
 
 /// The family over one checkpoint.
-pub(super) struct Bert {
+struct Bert {
     config: Config,
+    architecture: String,
     activation: Activation,
     prefix: &'static str,
     modules: Vec<Module>,
     has_pooler: bool,
 }
 
-/// Rows of an embedding table read at a time.
-const TABLE_ROWS: usize = 4096;
-
-impl Bert {
-    pub(super) fn new(config: &Value, checkpoint: &Checkpoint) -> Result<Self> {
-        let config = Config::deserialize(config).map_err(|error| {
-            Error::new(
-                Code::ConfigInvalid,
-                format!("config.json of the base model: {error}"),
-            )
-        })?;
-        let refuse = |what: String| {
-            Err(Error::new(
-                Code::ModelUnsupported,
-                format!("config.json of the base model: {what}"),
-            ))
-        };
-        let Some(activation) = Activation::from_name(&config.hidden_act) else {
-            return refuse(format!(
-                "hidden_act \"{}\" is not supported (gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, tanh)",
-                config.hidden_act
-            ));
-        };
-        if let Some(kind) = config
-            .position_embedding_type
-            .as_deref()
-            .filter(|&kind| kind != "absolute")
-        {
-            return refuse(format!(
-                "position_embedding_type \"{kind}\" is not supported (absolute)"
-            ));
-        }
-        if config.is_decoder {
-            return refuse("is_decoder is true; only encoders are supported in this family".into());
-        }
-        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-        if hidden == 0
-            || heads == 0
-            || hidden % heads != 0
-            || config.num_hidden_layers == 0
-            || config.intermediate_size == 0
-        {
-            return Err(Error::new(
-                Code::ConfigInvalid,
-                format!(
-                    "config.json of the base model: {hidden} hidden units in {heads} heads and {} layers make no model",
-                    config.num_hidden_layers
-                ),
-            ));
-        }
-        let prefix = if checkpoint
-            .info("bert.embeddings.word_embeddings.weight")
-            .is_some()
-        {
-            "bert."
-        } else {
-            ""
-        };
-        let has_pooler = checkpoint.info(&format!("{prefix}pooler.dense.weight")).is_some();
-        let mut modules = Vec::new();
-        let wide = config.intermediate_size;
-        for block in 0..config.num_hidden_layers {
-            for (suffix, d_out, d_in) in LAYERS.map(|(suffix, kind)| match kind {
-                Shape::Square => (suffix, hidden, hidden),
-                Shape::Widen => (suffix, wide, hidden),
-                Shape::Narrow => (suffix, hidden, wide),
-            }) {
-                let name = format!("encoder.layer.{block}.{suffix}");
-                modules.push(Module {
-                    key: format!("{prefix}{name}.weight"),
-                    name,
-                    d_out,
-                    d_in,
-                    block,
-                });
-            }
-        }
-        if has_pooler {
-            let name = String::from("pooler.dense");
-            let block = config.num_hidden_layers;
-            modules.push(Module {
-                key: format!("{prefix}{name}.weight"),
-                name,
-                d_out: hidden,
-                d_in: hidden,
-                block,
-            });
-        }
-        Ok(Self {
-            config,
-            activation,
-            prefix,
-            modules,
-            has_pooler,
-        })
+/// See [`super::FAMILIES`].
+pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
+    let architecture = architecture(config, "BertModel");
+    only(config, "position_embedding_type", &["absolute".into()])?;
+    let config: Config = parse(config)?;
+    let activation = activation("hidden_act", &config.hidden_act)?;
+    if config.is_decoder {
+        return Err(unsupported(
+            "is_decoder is true; only encoders are supported in this family",
+        ));
     }
-
-    /// Rows `ids` of an embedding table, one after another, without holding the table.
-    async fn rows(&self, loader: &Loader<'_>, table: &str, size: usize, ids: &[u32]) -> Result<Vec<f32>> {
-        let width = self.config.hidden_size;
-        let key = format!("{}embeddings.{table}.weight", self.prefix);
-        let found = loader.checkpoint.require(&key)?;
-        if found.shape != [size, width] {
-            return Err(Error::new(
-                Code::ShapeMismatch,
-                format!(
-                    "base model: config.json asks for shape {:?} where the file has {:?}; tensor: {key}",
-                    [size, width],
-                    found.shape
-                ),
-            ));
-        }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
-            return Err(Error::new(
-                Code::SamplesInvalid,
-                format!(
-                    "a sample needs row {id} of {table}, which has {size}; the tokenizer is of another model, or the sample is too long"
-                ),
-            ));
-        }
-        let mut out = vec![0.0; ids.len() * width];
-        for start in (0..size).step_by(TABLE_ROWS) {
-            let end = size.min(start + TABLE_ROWS);
-            if !ids.iter().any(|&id| (start..end).contains(&(id as usize))) {
-                continue;
-            }
-            let part = loader
-                .checkpoint
-                .f32_range(&key, start * width..end * width)
-                .await?;
-            for (row, &id) in out.chunks_exact_mut(width).zip(ids) {
-                if (start..end).contains(&(id as usize)) {
-                    let from = (id as usize - start) * width;
-                    row.copy_from_slice(&part[from..from + width]);
-                }
-            }
-        }
-        Ok(out)
+    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+    if hidden == 0
+        || heads == 0
+        || hidden % heads != 0
+        || config.num_hidden_layers == 0
+        || config.intermediate_size == 0
+    {
+        return Err(invalid(&format!(
+            "{hidden} hidden units in {heads} heads and {} layers make no model",
+            config.num_hidden_layers
+        )));
     }
+    let prefix = prefix(checkpoint, "embeddings.word_embeddings.weight", &["bert.", ""]);
+    let has_pooler = checkpoint.info(&format!("{prefix}pooler.dense.weight")).is_some();
+    let wide = config.intermediate_size;
+    let layers = (0..config.num_hidden_layers).flat_map(|block| {
+        let layers = LAYERS.map(|(suffix, kind)| {
+            let name = format!("encoder.layer.{block}.{suffix}");
+            match kind {
+                Shape::Square => (name, hidden, hidden),
+                Shape::Widen => (name, wide, hidden),
+                Shape::Narrow => (name, hidden, wide),
+            }
+        });
+        modules(prefix, block, layers)
+    });
+    let pooler = has_pooler.then(|| (String::from("pooler.dense"), hidden, hidden));
+    let modules = layers
+        .chain(modules(prefix, config.num_hidden_layers, pooler))
+        .collect();
+    Ok(Box::new(Bert {
+        config,
+        architecture,
+        activation,
+        prefix,
+        modules,
+        has_pooler,
+    }))
 }
 
 #[derive(Clone, Copy)]
@@ -228,14 +140,9 @@ impl Family for Bert {
     fn facts(&self) -> ModelFacts {
         ModelFacts {
             family: "bert".into(),
-            architecture: self
-                .config
-                .architectures
-                .iter()
-                .flatten()
-                .next()
-                .cloned()
-                .unwrap_or_else(|| "BertModel".into()),
+            kind: Kind::Encoder,
+            generates: false,
+            architecture: self.architecture.clone(),
             parameters: 0,
             hidden_size: self.config.hidden_size,
             layers: self.config.num_hidden_layers,
@@ -262,40 +169,23 @@ impl Family for Bert {
     }
 
     fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        module.strip_prefix("bert.").unwrap_or(module)
-    }
-
-    fn is_readout(&self, head: &str) -> bool {
-        self.readouts()
-            .iter()
-            .any(|name| head.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+        without_prefix(module, &["bert."])
     }
 
     fn readouts(&self) -> &'static [&'static str] {
         &["classifier", "score"]
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<Tensor<2>> {
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, _rows: Rows) -> Result<Tensor<2>> {
         let config = &self.config;
-        let mut sum = self
-            .rows(loader, "word_embeddings", config.vocab_size, &batch.ids)
-            .await?;
-        let positions = self
-            .rows(
-                loader,
-                "position_embeddings",
-                config.max_position_embeddings,
-                &batch.positions,
-            )
-            .await?;
-        let types = self
-            .rows(
-                loader,
-                "token_type_embeddings",
-                config.type_vocab_size,
-                &batch.type_ids,
-            )
-            .await?;
+        let table = async |name: &str, size, ids| {
+            let key = format!("{}embeddings.{name}.weight", self.prefix);
+            loader.rows(&key, size, config.hidden_size, ids).await
+        };
+        let (ids, positions) = (&batch.tokens.ids, &batch.tokens.positions);
+        let mut sum = table("word_embeddings", config.vocab_size, ids).await?;
+        let positions = table("position_embeddings", config.max_position_embeddings, positions).await?;
+        let types = table("token_type_embeddings", config.type_vocab_size, &batch.type_ids).await?;
         for ((sum, position), kind) in sum.iter_mut().zip(positions).zip(types) {
             *sum += kind + position;
         }
@@ -306,7 +196,7 @@ impl Family for Bert {
                 config.layer_norm_eps,
             )
             .await?;
-        let embedded = loader.compute.tensor(sum, batch.ids.len(), config.hidden_size);
+        let embedded = loader.compute.tensor(sum, ids.len(), config.hidden_size);
         Ok(loader.compute.layer_norm(embedded, &norm))
     }
 
@@ -320,8 +210,10 @@ impl Family for Bert {
         }
         let name = |suffix: &str| format!("encoder.layer.{block}.{suffix}");
         let key = |suffix: &str| format!("{}encoder.layer.{block}.{suffix}", self.prefix);
-        let linear =
-            async |suffix: &str, d_out, d_in| loader.linear(name(suffix), &key(suffix), d_out, d_in).await;
+        let linear = async |suffix: &str, d_out, d_in| {
+            let shape = LinearShape::new(d_out, d_in).biased(true);
+            loader.linear(name(suffix), &key(suffix), shape).await
+        };
         let norm = async |suffix: &str| {
             loader
                 .layer_norm(&key(suffix), hidden, config.layer_norm_eps)
@@ -336,7 +228,7 @@ impl Family for Bert {
             intermediate: linear("intermediate.dense", wide, hidden).await?,
             output: linear("output.dense", hidden, wide).await?,
             output_norm: norm("output.LayerNorm").await?,
-            heads: config.num_attention_heads,
+            attention: Attention::full(config.num_attention_heads, hidden / config.num_attention_heads),
             activation: self.activation,
         }))
     }
@@ -359,7 +251,7 @@ impl Bert {
             return Ok(Some(loader.linear_of(
                 "pooler.dense".into(),
                 weight,
-                bias,
+                Some(bias),
                 hidden,
                 hidden,
             )));
@@ -369,7 +261,11 @@ impl Bert {
         }
         let key = format!("{}pooler.dense", self.prefix);
         loader
-            .linear("pooler.dense".into(), &key, hidden, hidden)
+            .linear(
+                "pooler.dense".into(),
+                &key,
+                LinearShape::new(hidden, hidden).biased(true),
+            )
             .await
             .map(Some)
     }
@@ -384,28 +280,26 @@ struct Layer {
     intermediate: Linear,
     output: Linear,
     output_norm: LayerNorm,
-    heads: usize,
+    attention: Attention,
     activation: Activation,
 }
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: Tensor<2>) -> Result<Tensor<2>> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
         let compute: &Compute = lanes.compute();
         let rows = Rows::Tokens;
-        let [query, key, value] = lanes
-            .group(stack, rows, [&self.query, &self.key, &self.value], state.clone())
-            .await?;
-        let context = compute.attention(query, key, value, &stack.sequences(), self.heads);
+        let x = state.tokens.clone();
+        let projections = [&self.query, &self.key, &self.value];
+        let projected = lanes.group(stack, rows, projections, x.clone()).await?;
+        let context = lanes.attend(stack, rows, &self.query.name, projected, &self.attention);
         let attended = lanes.linear(stack, rows, &self.attention_output, context).await?;
-        let state = compute.layer_norm(attended + state, &self.attention_norm);
+        let x = compute.layer_norm(attended + x, &self.attention_norm);
 
-        let wide = lanes
-            .linear(stack, rows, &self.intermediate, state.clone())
-            .await?;
+        let wide = lanes.linear(stack, rows, &self.intermediate, x.clone()).await?;
         let wide = compute.activation(self.activation, wide);
         let output = lanes.linear(stack, rows, &self.output, wide).await?;
-        Ok(compute.layer_norm(output + state, &self.output_norm))
+        Ok(state.with_tokens(compute.layer_norm(output + x, &self.output_norm)))
     }
 
     fn linears(&self) -> Vec<&Linear> {
@@ -427,15 +321,19 @@ struct Pooler {
 
 #[async_trait(?Send)]
 impl Block for Pooler {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: Tensor<2>) -> Result<Tensor<2>> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
         let compute = lanes.compute();
-        let first: Vec<usize> = stack.sequences().iter().map(|sequence| sequence.start).collect();
-        let first = state.select(0, compute.indices(&first));
+        let first: Vec<usize> = stack
+            .sequences(Rows::Tokens)
+            .iter()
+            .map(|sequence| sequence.start)
+            .collect();
+        let first = state.tokens.clone().select(0, compute.indices(&first));
         let Some(dense) = &self.dense else {
-            return Ok(first);
+            return Ok(state.with_tokens(first));
         };
         let pooled = lanes.linear(stack, Rows::Samples, dense, first).await?;
-        Ok(compute.activation(Activation::Tanh, pooled))
+        Ok(state.with_tokens(compute.activation(Activation::Tanh, pooled)))
     }
 
     fn linears(&self) -> Vec<&Linear> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, rc::Rc};
 
 use crate::{
-    compute::{Compute, LayerNorm},
+    compute::{Compute, LayerNorm, RmsNorm},
     error::{Code, Error, Result},
     io::Checkpoint,
     linear::Linear,
@@ -19,6 +19,71 @@ pub struct Loader<'a> {
     pub keep_host: Option<&'a BTreeSet<String>>,
 }
 
+/// What a linear layer in a checkpoint looks like.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearShape {
+    /// Outputs.
+    pub d_out: usize,
+    /// Inputs.
+    pub d_in: usize,
+    /// Whether it has a bias.
+    pub bias: bool,
+    /// Whether its weight is stored (d_in x d_out).
+    pub transposed: bool,
+}
+
+impl LinearShape {
+    /// A layer without a bias, stored (d_out x d_in).
+    pub const fn new(d_out: usize, d_in: usize) -> Self {
+        Self {
+            d_out,
+            d_in,
+            bias: false,
+            transposed: false,
+        }
+    }
+
+    /// The same with a bias, if `bias`.
+    #[must_use]
+    pub const fn biased(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// The same stored (d_in x d_out).
+    #[must_use]
+    pub const fn transposed(self) -> Self {
+        Self {
+            transposed: true,
+            ..self
+        }
+    }
+}
+
+/// Rows of a table that are read though nobody needs them, to save a read of its own for the next.
+const ROWS_APART: usize = 16;
+/// Rows of a table read at a time.
+const ROWS_AT_ONCE: usize = 4096;
+
+fn shape_mismatch(key: &str, wanted: &[usize], found: &[usize]) -> Error {
+    Error::new(
+        Code::ShapeMismatch,
+        format!(
+            "base model: config.json asks for shape {wanted:?} where the file has {found:?}; config and weights are of different models; tensor: {key}"
+        ),
+    )
+}
+
+/// The (columns x rows) transpose of a (rows x columns) matrix.
+pub fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; data.len()];
+    for (i, row) in data.chunks_exact(columns).enumerate() {
+        for (j, x) in row.iter().enumerate() {
+            out[j * rows + i] = *x;
+        }
+    }
+    out
+}
+
 impl Loader<'_> {
     /// A parameter of the given shape.
     ///
@@ -27,23 +92,32 @@ impl Loader<'_> {
     pub async fn parameter(&self, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let found = &self.checkpoint.require(key)?.shape;
         if found != shape {
-            return Err(Error::new(
-                Code::ShapeMismatch,
-                format!(
-                    "base model: config.json asks for shape {shape:?} where the file has {found:?}; config and weights are of different models; tensor: {key}"
-                ),
-            ));
+            return Err(shape_mismatch(key, shape, found));
         }
         self.checkpoint.f32(key).await
     }
 
-    /// A linear layer with a bias; `key` is its path in the checkpoint, `name` in the family's naming.
+    /// A linear layer; `key` is its path in the checkpoint, `name` in the family's naming.
     ///
     /// # Errors
     /// As [`parameter`](Self::parameter).
-    pub async fn linear(&self, name: String, key: &str, d_out: usize, d_in: usize) -> Result<Linear> {
-        let weight = self.parameter(&format!("{key}.weight"), &[d_out, d_in]).await?;
-        let bias = self.parameter(&format!("{key}.bias"), &[d_out]).await?;
+    pub async fn linear(&self, name: String, key: &str, shape: LinearShape) -> Result<Linear> {
+        let LinearShape {
+            d_out,
+            d_in,
+            bias,
+            transposed,
+        } = shape;
+        let stored = if transposed { [d_in, d_out] } else { [d_out, d_in] };
+        let mut weight = self.parameter(&format!("{key}.weight"), &stored).await?;
+        if transposed {
+            weight = transpose(&weight, d_in, d_out);
+        }
+        let bias = if bias {
+            Some(self.parameter(&format!("{key}.bias"), &[d_out]).await?)
+        } else {
+            None
+        };
         Ok(self.linear_of(name, weight, bias, d_out, d_in))
     }
 
@@ -52,7 +126,7 @@ impl Loader<'_> {
         &self,
         name: String,
         weight: Vec<f32>,
-        bias: Vec<f32>,
+        bias: Option<Vec<f32>>,
         d_out: usize,
         d_in: usize,
     ) -> Linear {
@@ -60,9 +134,80 @@ impl Loader<'_> {
         Linear {
             name,
             weight: self.compute.weight(&weight, d_out, d_in),
-            bias: Some(self.compute.bias(bias)),
+            bias: bias.map(|bias| self.compute.bias(bias)),
             host: keep.then(|| Rc::new(weight)),
         }
+    }
+
+    /// Rows `ids` of an embedding table (size x width), one after another, without holding the table.
+    ///
+    /// # Errors
+    /// [`Code::SamplesInvalid`] for an id outside the table, and as [`parameter`](Self::parameter).
+    pub async fn rows(&self, key: &str, size: usize, width: usize, ids: &[u32]) -> Result<Vec<f32>> {
+        let found = &self.checkpoint.require(key)?.shape;
+        if *found != [size, width] {
+            return Err(shape_mismatch(key, &[size, width], found));
+        }
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
+            return Err(Error::new(
+                Code::SamplesInvalid,
+                format!(
+                    "a sample needs row {id} of a table that has {size}; the tokenizer is of another model, or the sample is too long; tensor: {key}"
+                ),
+            ));
+        }
+        let mut order: Vec<(usize, usize)> = ids
+            .iter()
+            .enumerate()
+            .map(|(at, &id)| (id as usize, at))
+            .collect();
+        order.sort_unstable();
+        let mut out = vec![0.0; ids.len() * width];
+        let mut rest = order.as_slice();
+        while let Some(&(first, _)) = rest.first() {
+            // Ids that lie close together are read at once.
+            let mut end = first + 1;
+            let count = rest
+                .iter()
+                .take_while(|(id, _)| {
+                    let near = *id <= end + ROWS_APART && *id < first + ROWS_AT_ONCE;
+                    if near {
+                        end = id + 1;
+                    }
+                    near
+                })
+                .count();
+            let part = self.checkpoint.f32_range(key, first * width..end * width).await?;
+            for (id, at) in &rest[..count] {
+                let from = (id - first) * width;
+                out[at * width..(at + 1) * width].copy_from_slice(&part[from..from + width]);
+            }
+            rest = &rest[count..];
+        }
+        Ok(out)
+    }
+
+    /// A root-mean-square normalisation; `offset` is added to its weight (1 for Gemma, whose checkpoints
+    /// have the difference from one).
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub async fn rms_norm(&self, key: &str, width: usize, epsilon: f32, offset: f32) -> Result<RmsNorm> {
+        let mut weight = self.parameter(&format!("{key}.weight"), &[width]).await?;
+        weight.iter_mut().for_each(|x| *x += offset);
+        Ok(RmsNorm { weight, epsilon })
+    }
+
+    /// A layer normalisation without a bias.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub async fn scale_norm(&self, key: &str, width: usize, epsilon: f32) -> Result<LayerNorm> {
+        Ok(LayerNorm {
+            gamma: self.parameter(&format!("{key}.weight"), &[width]).await?,
+            beta: vec![0.0; width],
+            epsilon,
+        })
     }
 
     /// A layer normalisation, under PyTorch's parameter names or TensorFlow's (`gamma`, `beta`).

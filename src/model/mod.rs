@@ -5,11 +5,16 @@
 //! calls every layer that an adapter may target through [`crate::linear`].
 
 mod bert;
+mod config;
+mod generation;
+mod head;
 mod load;
+mod parts;
 
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     rc::Rc,
 };
 
@@ -19,11 +24,11 @@ use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use self::load::Loader;
+pub use self::{generation::GenerationConfig, head::LmHead, load::Loader};
 use crate::{
     adapter::HeadTensor,
-    batch::{Batch, Stack},
-    compute::{Compute, Stage},
+    batch::{Batch, Rows, Stack},
+    compute::{Cache, Compute, Stage},
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     linear::{Hook, Lanes, Linear},
@@ -46,6 +51,20 @@ pub struct Module {
     pub d_in: usize,
     /// The block it is in.
     pub block: usize,
+    /// Whether the checkpoint has its weight as (d_in x d_out), as GPT-2's `Conv1D` does.
+    pub transposed: bool,
+}
+
+/// What a family's models read and write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Reads a text.
+    Encoder,
+    /// Reads a text and goes on with it.
+    Decoder,
+    /// Reads a text and writes another.
+    EncoderDecoder,
 }
 
 /// What a person wants to know of a base model before merging.
@@ -54,6 +73,10 @@ pub struct Module {
 pub struct ModelFacts {
     /// The family, e.g. `bert`.
     pub family: String,
+    /// What its models read and write.
+    pub kind: Kind,
+    /// Whether it can write text: a language model with its head.
+    pub generates: bool,
     /// The architecture that the configuration names.
     pub architecture: String,
     /// Numbers in the checkpoint.
@@ -78,6 +101,35 @@ pub struct ModelFacts {
     pub has_pooler: bool,
 }
 
+/// The hidden states of one micro-batch between blocks.
+#[derive(Clone)]
+pub struct State {
+    /// The text's rows, (tokens x hidden); one row a sample behind a pooler.
+    pub tokens: Tensor<2>,
+    /// The rows of an encoder-decoder's decoder, (targets x hidden); none for other families.
+    pub targets: Option<Tensor<2>>,
+}
+
+impl State {
+    /// The rows that the head reads: the decoder's, where there is one.
+    pub fn last(self) -> Tensor<2> {
+        self.targets.unwrap_or(self.tokens)
+    }
+
+    /// The same with other rows of the text.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tensor<2>) -> Self {
+        Self { tokens, ..self }
+    }
+
+    fn repeat(self, copies: usize) -> Self {
+        Self {
+            tokens: self.tokens.repeat_dim(0, copies),
+            targets: self.targets.map(|targets| targets.repeat_dim(0, copies)),
+        }
+    }
+}
+
 /// A model family over one checkpoint.
 #[async_trait(?Send)]
 pub trait Family {
@@ -87,6 +139,10 @@ pub trait Family {
     fn modules(&self) -> &[Module];
     /// How many blocks a forward pass has.
     fn blocks(&self) -> usize;
+    /// How many of them, from the first, are an encoder-decoder's encoder.
+    fn encoder_blocks(&self) -> usize {
+        0
+    }
     /// The token id of padding.
     fn pad_id(&self) -> u32;
     /// The family's name for a module path of an adapter, which may carry a prefix of the class it was
@@ -94,20 +150,29 @@ pub trait Family {
     fn canonical<'a>(&self, module: &'a str) -> &'a str;
     /// Whether a head is one that only follows the model's features (a classifier), so that merging may
     /// ignore it.
-    fn is_readout(&self, head: &str) -> bool;
-    /// The state that enters block 0, (rows x hidden), before lanes differ.
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<Tensor<2>>;
+    fn is_readout(&self, head: &str) -> bool {
+        self.readouts()
+            .iter()
+            .any(|name| head.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    }
+    /// Names of a classifier's weight and bias in a checkpoint or an adapter, in the order they are looked
+    /// for.
+    fn readouts(&self) -> &'static [&'static str];
+    /// The head that turns the last block's rows into logits over the vocabulary; none for an encoder.
+    fn head(&self) -> Option<LmHead> {
+        None
+    }
+    /// The state of the given rows that enters the first block, (rows x hidden), before lanes differ.
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>>;
     /// Reads one block. `heads` are the task's own tensors, where one task alone is run.
     async fn load(&self, loader: &Loader<'_>, block: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>>;
-    /// Names of the head's weight and bias in a checkpoint or an adapter, in the order they are looked for.
-    fn readouts(&self) -> &'static [&'static str];
 }
 
 /// One block's weights and the computation on them.
 #[async_trait(?Send)]
 pub trait Block {
     /// The state after the block.
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: Tensor<2>) -> Result<Tensor<2>>;
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State>;
     /// The layers that adapters may target.
     fn linears(&self) -> Vec<&Linear>;
 }
@@ -122,14 +187,25 @@ pub struct Model {
     pub folder: Folder,
     /// `config.json`.
     pub config: Value,
+    /// How the model begins and ends what it writes.
+    pub generation: GenerationConfig,
     /// Blocks kept between passes, for models that fit the memory several times over.
     kept: RefCell<BTreeMap<usize, Rc<dyn Block>>>,
+    /// The head's parts, kept likewise.
+    kept_head: RefCell<head::Kept>,
 }
 
 /// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.
 const KEEP_BYTES: usize = 768 << 20;
 
-/// Opens the base model in a folder: `config.json` and its safetensors.
+/// A family's constructor: it reads the parts of `config.json` that it depends on, refuses options that
+/// change the mathematics and that it does not handle, and looks into the checkpoint for names.
+type Open = fn(&Value, &Checkpoint) -> Result<Box<dyn Family>>;
+
+/// Every family, by `model_type` of `config.json`.
+const FAMILIES: &[(&str, Open)] = &[("bert", bert::open)];
+
+/// Opens the base model in a folder: `config.json`, its safetensors, and `generation_config.json`.
 ///
 /// # Errors
 /// [`Code::Missing`] without a configuration or weights, [`Code::ModelUnsupported`] for a family that is
@@ -144,26 +220,29 @@ pub async fn open(folder: Folder) -> Result<Model> {
             ),
         )
     })?;
-    let checkpoint = Checkpoint::open(&folder, "model").await?;
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or("");
-    let family: Box<dyn Family> = match kind {
-        "bert" => Box::new(bert::Bert::new(&config, &checkpoint)?),
-        other => {
-            return Err(Error::new(
-                Code::ModelUnsupported,
-                format!(
-                    "{}: config.json says model_type \"{other}\"; supported: bert",
-                    folder.label()
-                ),
-            ));
-        }
+    let Some((_, family)) = FAMILIES.iter().find(|(name, _)| *name == kind) else {
+        let supported: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        return Err(Error::new(
+            Code::ModelUnsupported,
+            format!(
+                "{}: config.json says model_type \"{kind}\"; supported: {}",
+                folder.label(),
+                supported.join(", ")
+            ),
+        ));
     };
+    let checkpoint = Checkpoint::open(&folder, "model").await?;
+    let family = family(&config, &checkpoint)?;
+    let generation = GenerationConfig::read(&folder, &config).await?;
     Ok(Model {
         family,
         checkpoint,
         folder,
         config,
+        generation,
         kept: RefCell::default(),
+        kept_head: RefCell::default(),
     })
 }
 
@@ -194,7 +273,8 @@ impl Model {
         self.family.modules().iter().find(|m| m.name == canonical)
     }
 
-    /// Runs the micro-batches through blocks `0..until` under `hook`; the state that results of each.
+    /// Runs the micro-batches through blocks `0..until` under `hook`; the state that results of each, and
+    /// how many copies of its rows that has.
     ///
     /// Lanes split at the first block with a layer in `targeted`; before it there is one copy.
     ///
@@ -205,18 +285,12 @@ impl Model {
         pass: &Pass<'_>,
         batches: &[Batch],
         hook: &dyn Hook,
-    ) -> Result<Vec<(Tensor<2>, usize)>> {
-        let compute = pass.compute;
-        let keep_host = pass.keep_host.then_some(pass.targeted);
-        let loader = Loader {
-            checkpoint: &self.checkpoint,
-            compute,
-            keep_host,
-        };
-        let lanes = Lanes::new(compute, hook, pass.targeted, batches.len());
+    ) -> Result<Vec<(State, usize)>> {
+        let loader = self.loader(pass);
+        let lanes = Lanes::new(pass.compute, hook, pass.targeted, batches.len());
         let mut states = Vec::with_capacity(batches.len());
         for batch in batches {
-            states.push(self.family.embed(&loader, batch).await?);
+            states.push(self.embed(&loader, batch).await?);
         }
         let mut variants = 1;
         for index in 0..pass.until {
@@ -226,7 +300,7 @@ impl Model {
                     layer: format!("block {} of {}", index + 1, pass.until),
                     done: pass.steps.done(),
                     total: pass.steps.total(),
-                    seconds: compute.meter.elapsed(),
+                    seconds: pass.compute.meter.elapsed(),
                 })
                 .await?;
             let block = self.block(&loader, index, pass.heads).await?;
@@ -236,20 +310,65 @@ impl Model {
                 .any(|linear| pass.targeted.contains(&linear.name));
             if variants < hook.variants() && differs {
                 variants = hook.variants();
-                states = states
-                    .into_iter()
-                    .map(|state: Tensor<2>| state.repeat_dim(0, variants))
-                    .collect();
+                states = states.into_iter().map(|state| state.repeat(variants)).collect();
             }
             let work = batches.iter().zip(states).map(|(batch, state)| {
                 let (lanes, block) = (&lanes, &block);
                 async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
             });
             states = all_or_first_error(work).await?;
-            compute.cleanup();
+            pass.compute.cleanup();
             pass.steps.advance();
         }
         Ok(states.into_iter().map(|state| (state, variants)).collect())
+    }
+
+    /// One step of a generation: `state` through `blocks`, attentions through `cache`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), but for cancellation.
+    pub async fn step(
+        &self,
+        pass: &Pass<'_>,
+        batch: &Batch,
+        hook: &dyn Hook,
+        cache: &Cache,
+        (mut state, blocks): (State, Range<usize>),
+    ) -> Result<State> {
+        let loader = self.loader(pass);
+        let lanes = Lanes::with_cache(pass.compute, hook, pass.targeted, cache);
+        let stack = Stack::new(batch, 1);
+        for index in blocks {
+            let block = self.block(&loader, index, pass.heads).await?;
+            state = block.forward(&lanes, &stack, state).await?;
+        }
+        pass.compute.cleanup();
+        Ok(state)
+    }
+
+    /// The state that enters the first block.
+    ///
+    /// # Errors
+    /// Whatever reading weights reports, and token ids outside the vocabulary.
+    pub async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<State> {
+        let targets = if batch.targets.ids.is_empty() {
+            None
+        } else {
+            Some(self.family.embed(loader, batch, Rows::Targets).await?)
+        };
+        Ok(State {
+            tokens: self.family.embed(loader, batch, Rows::Tokens).await?,
+            targets,
+        })
+    }
+
+    /// The reader of weights for a pass.
+    pub fn loader<'a>(&'a self, pass: &Pass<'a>) -> Loader<'a> {
+        Loader {
+            checkpoint: &self.checkpoint,
+            compute: pass.compute,
+            keep_host: pass.keep_host.then_some(pass.targeted),
+        }
     }
 
     async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {

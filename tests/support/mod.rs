@@ -118,7 +118,11 @@ pub fn golden_samples(path: &Path) -> Vec<Sample> {
     let type_ids = rows("type_ids").unwrap_or_else(|| ids.iter().map(|row| vec![0; row.len()]).collect());
     ids.into_iter()
         .zip(type_ids)
-        .map(|(ids, type_ids)| Sample { ids, type_ids })
+        .map(|(ids, type_ids)| Sample {
+            ids,
+            type_ids,
+            ..Sample::default()
+        })
         .collect()
 }
 
@@ -138,6 +142,7 @@ pub fn fixture_samples(path: &Path) -> Vec<Sample> {
         Sample {
             ids: numbers(ids),
             type_ids: numbers(kinds),
+            ..Sample::default()
         }
     })
     .collect()

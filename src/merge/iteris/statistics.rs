@@ -95,7 +95,7 @@ impl GroupStatistics {
                 accumulate_product(xt.clone(), x, Part::Full, &mut sums.cross).await?;
                 count(square);
             }
-            for ((layer, output), member) in group.layers.iter().zip(group.outputs).zip(&mut sums.members) {
+            for ((layer, output), member) in group.layers.iter().zip(group.outputs()).zip(&mut sums.members) {
                 member.output_norm += output.sum_of_squares(own.clone()).await?;
                 if let Some(Delta::Factors { a, .. }) = deltas[task].get(&layer.name).map(Rc::as_ref)
                     && !member.projected.is_empty()

@@ -1,0 +1,84 @@
+//! Reading `config.json`: what every family needs to say when it cannot take a model.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{
+    compute::Activation,
+    error::{Code, Error, Result},
+};
+
+/// The parts of `config.json` that a family depends on.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`] naming the field.
+pub(super) fn parse<T: DeserializeOwned>(config: &Value) -> Result<T> {
+    T::deserialize(config).map_err(|error| invalid(&error.to_string()))
+}
+
+/// A configuration that makes no model.
+pub(super) fn invalid(what: &str) -> Error {
+    Error::new(
+        Code::ConfigInvalid,
+        format!("config.json of the base model: {what}"),
+    )
+}
+
+/// An option that would change the mathematics and is not handled.
+pub(super) fn unsupported(what: &str) -> Error {
+    Error::new(
+        Code::ModelUnsupported,
+        format!("config.json of the base model: {what}"),
+    )
+}
+
+/// The activation of that name; `option` is what `config.json` calls it.
+///
+/// # Errors
+/// [`Code::ModelUnsupported`] naming the option and those that are known.
+pub(super) fn activation(option: &str, name: &str) -> Result<Activation> {
+    Activation::from_name(name).ok_or_else(|| {
+        unsupported(&format!(
+            "{option} \"{name}\" is not supported (gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, tanh)"
+        ))
+    })
+}
+
+/// The value of `option`, if it is there and not one of `accepted` (or null), is refused.
+///
+/// # Errors
+/// [`Code::ModelUnsupported`] naming the option and what is accepted.
+pub(super) fn only(config: &Value, option: &str, accepted: &[Value]) -> Result<()> {
+    match config.get(option) {
+        None | Some(Value::Null) => Ok(()),
+        Some(value) if accepted.contains(value) => Ok(()),
+        Some(value) => {
+            let accepted: Vec<String> = accepted.iter().map(Value::to_string).collect();
+            Err(unsupported(&format!(
+                "{option} is {value}, which is not supported (only {})",
+                accepted.join(", ")
+            )))
+        }
+    }
+}
+
+/// Whether numbers that must be positive are, and heads divide widths.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`] naming the first that is zero.
+pub(super) fn positive(numbers: &[(&str, usize)]) -> Result<()> {
+    match numbers.iter().find(|(_, number)| *number == 0) {
+        Some((name, _)) => Err(invalid(&format!("{name} is 0, which makes no model"))),
+        None => Ok(()),
+    }
+}
+
+/// The class that the configuration names, or `fallback`.
+pub(super) fn architecture(config: &Value, fallback: &str) -> String {
+    config
+        .get("architectures")
+        .and_then(|names| names.get(0))
+        .and_then(Value::as_str)
+        .unwrap_or(fallback)
+        .to_owned()
+}

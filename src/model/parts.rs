@@ -1,0 +1,37 @@
+//! What several families share: finding a checkpoint's prefix, lists of modules.
+
+use super::Module;
+use crate::io::Checkpoint;
+
+/// The first of `prefixes` under which the checkpoint has the tensor `probe`; none is as good as the last.
+pub(super) fn prefix(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'static str]) -> &'static str {
+    let found = prefixes
+        .iter()
+        .find(|prefix| checkpoint.info(&format!("{prefix}{probe}")).is_some());
+    found.or(prefixes.last()).copied().unwrap_or("")
+}
+
+/// Module paths without the first of `prefixes` that they have.
+pub(super) fn without_prefix<'a>(module: &'a str, prefixes: &[&str]) -> &'a str {
+    prefixes
+        .iter()
+        .find_map(|prefix| module.strip_prefix(prefix))
+        .unwrap_or(module)
+}
+
+/// The targetable layers of one block: `(name, d_out, d_in)`, names in the family's naming and, behind
+/// `prefix`, the checkpoint's.
+pub(super) fn modules<'a>(
+    prefix: &'a str,
+    block: usize,
+    layers: impl IntoIterator<Item = (String, usize, usize)> + 'a,
+) -> impl Iterator<Item = Module> + 'a {
+    layers.into_iter().map(move |(name, d_out, d_in)| Module {
+        key: format!("{prefix}{name}.weight"),
+        name,
+        d_out,
+        d_in,
+        block,
+        transposed: false,
+    })
+}
