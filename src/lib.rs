@@ -11,6 +11,7 @@ pub mod batch;
 pub mod compare;
 pub mod compute;
 pub mod error;
+pub mod generate;
 pub mod io;
 pub mod linear;
 pub mod merge;

@@ -17,15 +17,19 @@ pub enum Stage {
     Solve,
     /// Writing results.
     Write,
+    /// Writing text: a task's own answers, or what a user asks for.
+    Generate,
 }
 
-const STAGES: usize = 5;
+const STAGES: usize = 6;
 
 /// Sums by stage. Time not spent in another measured stage while [`Stage::Forward`] runs is the forward's.
 pub struct Meter {
     started: Instant,
     seconds: [Cell<f64>; STAGES],
     operations: [Cell<f64>; STAGES],
+    /// Whether the model's passes are those of a generation.
+    generating: Cell<bool>,
 }
 
 impl Default for Meter {
@@ -34,6 +38,7 @@ impl Default for Meter {
             started: Instant::now(),
             seconds: Default::default(),
             operations: Default::default(),
+            generating: Cell::new(false),
         }
     }
 }
@@ -50,8 +55,25 @@ impl Meter {
         cell.set(cell.get() + self.elapsed() - start);
     }
 
+    /// Counts what the model does from now on as [`Stage::Generate`], until the guard is dropped.
+    pub fn generating(&self) -> Generating<'_> {
+        self.generating.set(true);
+        Generating {
+            meter: self,
+            start: self.elapsed(),
+            others: self.others(),
+        }
+    }
+
+    /// Seconds of all measured stages.
+    fn others(&self) -> f64 {
+        self.seconds.iter().map(Cell::get).sum()
+    }
+
     /// Counts floating-point operations of a stage.
     pub fn add_operations(&self, stage: Stage, operations: f64) {
+        let generating = stage == Stage::Forward && self.generating.get();
+        let stage = if generating { Stage::Generate } else { stage };
         let cell = &self.operations[stage as usize];
         cell.set(cell.get() + operations);
     }
@@ -59,8 +81,7 @@ impl Meter {
     /// Seconds of a stage. The forward pass is what remains of the total.
     pub fn seconds(&self, stage: Stage) -> f64 {
         if stage == Stage::Forward {
-            let others: f64 = self.seconds.iter().map(Cell::get).sum();
-            return (self.elapsed() - others).max(0.0);
+            return (self.elapsed() - self.others()).max(0.0);
         }
         self.seconds[stage as usize].get()
     }
@@ -68,5 +89,23 @@ impl Meter {
     /// Floating-point operations of a stage.
     pub fn operations(&self, stage: Stage) -> f64 {
         self.operations[stage as usize].get()
+    }
+}
+
+/// Until it is dropped, the model generates.
+pub struct Generating<'a> {
+    meter: &'a Meter,
+    start: f64,
+    others: f64,
+}
+
+impl Drop for Generating<'_> {
+    fn drop(&mut self) {
+        let meter = self.meter;
+        meter.generating.set(false);
+        // What was measured meanwhile (reading weights) has its own stage.
+        let measured = meter.others() - self.others;
+        let cell = &meter.seconds[Stage::Generate as usize];
+        cell.set(cell.get() + meter.elapsed() - self.start - measured);
     }
 }

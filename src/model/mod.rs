@@ -196,7 +196,7 @@ pub struct Model {
 }
 
 /// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.
-const KEEP_BYTES: usize = 768 << 20;
+const KEEP_BYTES: usize = 1536 << 20;
 
 /// A family's constructor: it reads the parts of `config.json` that it depends on, refuses options that
 /// change the mathematics and that it does not handle, and looks into the checkpoint for names.
@@ -323,7 +323,7 @@ impl Model {
         Ok(states.into_iter().map(|state| (state, variants)).collect())
     }
 
-    /// One step of a generation: `state` through `blocks`, attentions through `cache`.
+    /// One step of a generation: `state` through `blocks`, attentions through `cache` if there is one.
     ///
     /// # Errors
     /// As [`run`](Self::run), but for cancellation.
@@ -332,11 +332,14 @@ impl Model {
         pass: &Pass<'_>,
         batch: &Batch,
         hook: &dyn Hook,
-        cache: &Cache,
+        cache: Option<&Cache>,
         (mut state, blocks): (State, Range<usize>),
     ) -> Result<State> {
         let loader = self.loader(pass);
-        let lanes = Lanes::with_cache(pass.compute, hook, pass.targeted, cache);
+        let lanes = match cache {
+            Some(cache) => Lanes::with_cache(pass.compute, hook, pass.targeted, cache),
+            None => Lanes::new(pass.compute, hook, pass.targeted, 1),
+        };
         let stack = Stack::new(batch, 1);
         for index in blocks {
             let block = self.block(&loader, index, pass.heads).await?;
@@ -362,6 +365,30 @@ impl Model {
         })
     }
 
+    /// Logits (rows x vocabulary, row-major) of hidden states (rows x hidden) behind the last block.
+    ///
+    /// # Errors
+    /// [`Code::ModelUnsupported`] for a model without a language model's head, and whatever reading it
+    /// reports.
+    pub async fn logits(&self, pass: &Pass<'_>, hidden: Tensor<2>) -> Result<Vec<f32>> {
+        let head = self.family.head().ok_or_else(|| {
+            let facts = self.family.facts();
+            Error::new(
+                Code::ModelUnsupported,
+                format!(
+                    "{} ({}) has no head that writes text; give the checkpoint of the language model itself",
+                    self.folder.label(),
+                    facts.architecture
+                ),
+            )
+        })?;
+        let keep = 4 * head.vocab_size * head.hidden_size <= KEEP_BYTES;
+        let mut kept = self.kept_head.take();
+        let logits = head.logits(&self.loader(pass), hidden, &mut kept, keep).await;
+        self.kept_head.replace(kept);
+        logits
+    }
+
     /// The reader of weights for a pass.
     pub fn loader<'a>(&'a self, pass: &Pass<'a>) -> Loader<'a> {
         Loader {
@@ -373,7 +400,14 @@ impl Model {
 
     async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {
         let own_heads = heads.is_some_and(|h| h.keys().any(|name| !self.family.is_readout(name)));
-        if !own_heads && let Some(block) = self.kept.borrow().get(&index) {
+        let enough = |block: &Rc<dyn Block>| {
+            let wanted = |linear: &&Linear| loader.keep_host.is_some_and(|names| names.contains(&linear.name));
+            block
+                .linears()
+                .iter()
+                .all(|linear| !wanted(linear) || linear.host.is_some())
+        };
+        if !own_heads && let Some(block) = self.kept.borrow().get(&index).filter(|block| enough(block)) {
             return Ok(Rc::clone(block));
         }
         let start = loader.compute.meter.elapsed();
