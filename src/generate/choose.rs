@@ -84,8 +84,7 @@ impl<'a> Chooser<'a> {
                 *score = if at == id as usize { 0.0 } else { f32::NEG_INFINITY };
             }
         };
-        if (rules.repetition_penalty - 1.0).abs() > f64::EPSILON {
-            let penalty = crate::compute::narrow(rules.repetition_penalty);
+        if let Some(penalty) = rules.repetition_penalty.map(crate::compute::narrow) {
             let mut seen = self.ids.clone();
             seen.sort_unstable();
             seen.dedup();
@@ -205,7 +204,7 @@ mod tests {
             min_new_tokens: 1,
             forced_eos: Some(0),
             no_repeat_ngram_size: 2,
-            repetition_penalty: 2.0,
+            repetition_penalty: Some(2.0),
             suppressed: vec![5],
             ..GenerationConfig::default()
         };

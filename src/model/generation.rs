@@ -26,8 +26,8 @@ pub struct GenerationConfig {
     pub min_new_tokens: usize,
     /// No stop token before this many tokens in all (a decoder's start token or a prompt counted).
     pub min_length: usize,
-    /// Factor against tokens that have been read or written (Keskar et al., 2019); 1 for none.
-    pub repetition_penalty: f64,
+    /// Factor against tokens that have been read or written (Keskar et al., 2019).
+    pub repetition_penalty: Option<f64>,
     /// No run of this many tokens twice; 0 for no such rule.
     pub no_repeat_ngram_size: usize,
     /// Tokens that are never written.
@@ -94,7 +94,7 @@ impl GenerationConfig {
         let settings = |file: &File| Self {
             min_new_tokens: file.min_new_tokens.unwrap_or(0),
             min_length: file.min_length.unwrap_or(0),
-            repetition_penalty: file.repetition_penalty.unwrap_or(1.0),
+            repetition_penalty: file.repetition_penalty.filter(|penalty| *penalty > 0.0),
             no_repeat_ngram_size: file.no_repeat_ngram_size.unwrap_or(0),
             suppressed: file.suppress_tokens.clone().unwrap_or_default(),
             suppressed_first: file.begin_suppress_tokens.clone().unwrap_or_default(),
