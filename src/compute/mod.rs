@@ -15,6 +15,7 @@ mod meter;
 mod pointwise;
 mod rotary;
 pub mod solve;
+mod split;
 pub mod svd;
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
