@@ -1,8 +1,9 @@
 //! Merging LoRA adapters with IterIS, in the browser.
 //!
 //! Reading order: [`linear`] is the one interface between models and merging; [`model`] are the families
-//! that call it; [`merge`] are the methods behind it. [`batch`] lays samples out as rows, [`compute`] does
-//! the arithmetic on a device, [`io`] and [`adapter`] read and write files, [`compare`] holds merged
+//! that call it; [`merge`] are the methods behind it. [`generate`] lets a model write, [`samples`] makes
+//! calibration samples complete with it, [`batch`] lays them out as rows, [`compute`] does the arithmetic on
+//! a device, [`io`] and [`adapter`] read and write files, [`compare`] holds merged
 //! models against each other, [`report`] is what a merge says of itself. The only file that knows of
 //! JavaScript is `wasm.rs`.
 
@@ -18,5 +19,6 @@ pub mod merge;
 pub mod model;
 pub mod progress;
 pub mod report;
+pub mod samples;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

@@ -6,6 +6,7 @@ use crate::{
     compute::{Meter, Stage},
     io::FileDigest,
     merge::MergeOptions,
+    samples::AnswersFrom,
 };
 
 /// The report of one merge.
@@ -70,10 +71,35 @@ pub struct SamplesReport {
     pub count: usize,
     /// How many were cut to the maximum length.
     pub truncated: usize,
-    /// Tokens in all.
+    /// Tokens in all, answers included.
     pub tokens: usize,
-    /// SHA-256 of the token ids (little-endian u32, each sample preceded by its length as u64).
+    /// Where their answers are from.
+    pub answers: AnswersFrom,
+    /// Tokens of the answers.
+    pub answer_tokens: usize,
+    /// How the adapter wrote the samples, if it did.
+    #[serde(rename = "self")]
+    pub own: Option<SelfReport>,
+    /// SHA-256 of the token ids (little-endian u32, each sample preceded by its length as u64; of an
+    /// encoder-decoder, its decoder's inputs likewise after each text).
     pub sha256: String,
+}
+
+/// How an adapter wrote its own calibration samples.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SelfReport {
+    /// How many.
+    pub count: usize,
+    /// The most tokens of each.
+    pub max_new_tokens: usize,
+    /// Of the draws.
+    pub temperature: f64,
+    /// Share of the probability that was drawn from.
+    pub top_p: f64,
+    /// Of the draws.
+    pub seed: u64,
+    /// Tokens of the prompt; 0 for the beginning-of-sequence token.
+    pub prompt_tokens: usize,
 }
 
 /// One merged layer.
@@ -123,6 +149,8 @@ pub struct TaskReport {
 pub struct Seconds {
     /// Reading and laying out weights.
     pub load: f64,
+    /// Answers and texts that adapters wrote for their own samples.
+    pub generate: f64,
     /// Forward passes.
     pub forward: f64,
     /// Sums over samples.
@@ -139,6 +167,7 @@ impl From<&Meter> for Seconds {
     fn from(meter: &Meter) -> Self {
         Self {
             load: meter.seconds(Stage::Load),
+            generate: meter.seconds(Stage::Generate),
             forward: meter.seconds(Stage::Forward),
             gram: meter.seconds(Stage::Gram),
             solve: meter.seconds(Stage::Solve),

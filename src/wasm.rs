@@ -20,9 +20,10 @@ use crate::{
     compute::Compute,
     error::{Code, Error, Result},
     io::{ByteSource, Folder, Sink},
-    merge::{self, AdapterInput, MergeOptions, MergeRequest, TaskSamples},
+    merge::{self, AdapterInput, MergeOptions, MergeRequest},
     model,
     progress::{self, Progress},
+    samples::TaskSamples,
 };
 
 #[wasm_bindgen(typescript_custom_section)]

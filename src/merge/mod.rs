@@ -16,18 +16,18 @@ use async_trait::async_trait;
 
 pub use self::{
     options::{MergeOptions, MethodName, OutputKind, Schedule, Target},
-    work::{
-        AdapterInput, Factors, ReadAdapter, Task, TaskSamples, Work, check_samples, deltas, read_adapters,
-    },
+    work::{AdapterInput, Factors, ReadAdapter, Task, Work, check_samples, deltas, read_adapters},
 };
 use crate::{
     compute::{Compute, Stage, svd},
     error::Result,
+    generate::Scene,
     io::{Folder, Sink},
     linear::Delta,
     model,
     progress::{Observer, Progress},
     report::{LayerReport, MergeReport},
+    samples::{self, Incomplete, TaskSamples},
 };
 
 /// A way to merge.
@@ -166,9 +166,40 @@ pub async fn merge(
         work::check_samples(&model, &adapters)?;
     }
     compute.meter.add_since(Stage::Load, start);
-    let work = Work::new(&model, compute, tasks, &options, observer);
+    let mut work = Work::new(&model, compute, tasks, &options, observer);
+    if method.needs_samples() {
+        complete_samples(&mut work, &adapters).await?;
+    }
     let merged = method.merge(&work).await?;
     output::write(&work, merged, &adapters, sink).await
+}
+
+/// Gives every task its samples, with the answers that its adapter writes.
+async fn complete_samples(work: &mut Work<'_>, adapters: &[ReadAdapter]) -> Result<()> {
+    let none = TaskSamples::default();
+    let tasks: Vec<Incomplete<'_>> = adapters
+        .iter()
+        .zip(&work.tasks)
+        .map(|(read, task)| Incomplete {
+            name: &read.adapter.name,
+            deltas: task.on(work.compute),
+            samples: read.samples.as_ref().unwrap_or(&none),
+        })
+        .collect();
+    let scene = Scene {
+        model: work.model,
+        compute: work.compute,
+        keep_host: Some(&work.targeted),
+        observer: work.observer,
+    };
+    let how = work.options.completing();
+    let complete = samples::complete(&scene, &tasks, &how).await?;
+    for (task, complete) in work.tasks.iter_mut().zip(complete) {
+        task.samples = complete.samples;
+        task.answers = complete.answers;
+        task.answer_tokens = complete.answer_tokens;
+    }
+    Ok(())
 }
 
 impl MethodName {

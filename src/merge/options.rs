@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     batch::Padding,
     error::{Code, Error, Result},
+    generate::Sampling,
     io::OutDtype,
+    samples::{Completing, DecoderInputs, Positions},
 };
 
 /// Names of the merge methods.
@@ -70,6 +72,12 @@ pub struct MergeOptions {
     pub adaptive_weights: bool,
     /// IterIS: what becomes of padding rows.
     pub padding: Padding,
+    /// Encoder-decoders: what the decoder reads.
+    pub decoder_inputs: DecoderInputs,
+    /// The most tokens of an answer that an adapter writes to its own samples.
+    pub max_new_tokens: usize,
+    /// Decoder-only models: whose features count.
+    pub positions: Positions,
     /// Task arithmetic: the factor of the sum.
     pub scale: f64,
     /// The rank of the written adapter; exact if `None`.
@@ -93,6 +101,9 @@ impl Default for MergeOptions {
             alpha2: 1e-5,
             adaptive_weights: true,
             padding: Padding::Exclude,
+            decoder_inputs: DecoderInputs::Own,
+            max_new_tokens: 16,
+            positions: Positions::All,
             scale: 1.0,
             rank: None,
             output: OutputKind::Adapter,
@@ -103,6 +114,15 @@ impl Default for MergeOptions {
 }
 
 impl MergeOptions {
+    /// How samples are made complete.
+    pub(super) const fn completing(&self) -> Completing {
+        Completing {
+            decoder_inputs: self.decoder_inputs,
+            positions: self.positions,
+            max_new_tokens: self.max_new_tokens,
+        }
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -119,6 +139,7 @@ impl MergeOptions {
         if !(1..=1000).contains(&self.max_iter) {
             return refuse(format!("maxIter is {}; give 1 to 1000 passes", self.max_iter));
         }
+        Sampling::greedy(self.max_new_tokens).check()?;
         if self.rank == Some(0) {
             return refuse("rank is 0; give at least 1, or leave it out for the exact rank".into());
         }

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use super::{Factors, Merged, OutputKind, Solution, Work, work::ReadAdapter};
+use super::{Factors, Merged, OutputKind, Solution, Task, Work, work::ReadAdapter};
 use crate::{
     adapter::{Adapter, CONFIG_FILE, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets},
     compute::Stage,
     error::{Code, Error, Result},
     io::{FileDigest, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize},
     progress::Progress,
-    report::{AdapterReport, InputReport, LayerReport, MergeReport, Operations, SamplesReport, peak_bytes},
+    report::{
+        AdapterReport, InputReport, LayerReport, MergeReport, Operations, SamplesReport, SelfReport,
+        peak_bytes,
+    },
 };
 
 /// The name of the report.
@@ -57,6 +60,12 @@ pub(super) async fn write(
         write_heads(&read.adapter, work.options.dtype, &mut sink).await?;
     }
     for read in adapters {
+        if read.samples.as_ref().is_some_and(|samples| samples.own.is_some()) {
+            notes.push(format!(
+                "{}: no samples were given; the adapter wrote its calibration texts itself",
+                read.adapter.name
+            ));
+        }
         if let Some(samples) = read.samples.as_ref().filter(|samples| samples.truncated > 0) {
             notes.push(format!(
                 "{}: {} of {} samples were longer than {} tokens and were cut",
@@ -77,7 +86,7 @@ pub(super) async fn write(
         options: work.options.clone(),
         device: work.compute.name().to_owned(),
         base,
-        adapters: adapters.iter().map(adapter_report).collect(),
+        adapters: adapters.iter().zip(&work.tasks).map(adapter_report).collect(),
         layers,
         seconds: (&work.compute.meter).into(),
         operations: Operations {
@@ -279,7 +288,7 @@ fn file_name(name: &str) -> String {
     }
 }
 
-fn adapter_report(read: &ReadAdapter) -> AdapterReport {
+fn adapter_report((read, task): (&ReadAdapter, &Task)) -> AdapterReport {
     AdapterReport {
         name: read.adapter.name.clone(),
         weight: read.weight,
@@ -291,17 +300,41 @@ fn adapter_report(read: &ReadAdapter) -> AdapterReport {
             .max()
             .unwrap_or(0),
         files: read.files.clone(),
-        samples: read.samples.as_ref().map(|samples| {
+        samples: read.samples.as_ref().map(|given| {
+            // A method that needs no samples has not made them complete.
+            let samples = if task.samples.is_empty() {
+                &given.samples
+            } else {
+                &task.samples
+            };
             let mut hash = Sha256::new();
-            for sample in &samples.samples {
-                hash.update((sample.ids.len() as u64).to_le_bytes());
-                sample.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            for sample in samples {
+                for ids in [&sample.ids, &sample.targets] {
+                    if ids.is_empty() {
+                        continue;
+                    }
+                    hash.update((ids.len() as u64).to_le_bytes());
+                    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                }
             }
             SamplesReport {
-                source: samples.source.clone(),
-                count: samples.samples.len(),
-                truncated: samples.truncated,
-                tokens: samples.samples.iter().map(|sample| sample.ids.len()).sum(),
+                source: given.source.clone(),
+                count: samples.len(),
+                truncated: given.truncated,
+                tokens: samples
+                    .iter()
+                    .map(|sample| sample.ids.len() + sample.targets.len())
+                    .sum(),
+                answers: task.answers,
+                answer_tokens: task.answer_tokens,
+                own: given.own.as_ref().map(|own| SelfReport {
+                    count: own.count,
+                    max_new_tokens: own.sampling.max_new_tokens,
+                    temperature: own.sampling.temperature,
+                    top_p: own.sampling.top_p,
+                    seed: own.sampling.seed,
+                    prompt_tokens: own.prompt.len(),
+                }),
                 sha256: hex(&hash.finalize()),
             }
         }),

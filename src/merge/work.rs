@@ -15,6 +15,7 @@ use crate::{
     linear::Delta,
     model::{Model, Module},
     progress::Observer,
+    samples::{AnswersFrom, TaskSamples},
 };
 
 /// One adapter as the caller gives it.
@@ -27,19 +28,6 @@ pub struct AdapterInput {
     pub samples: Option<TaskSamples>,
     /// The user's weight, positive.
     pub weight: f64,
-}
-
-/// Tokenised samples of one task.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct TaskSamples {
-    /// The samples.
-    pub samples: Vec<Sample>,
-    /// How many were cut to the longest length.
-    pub truncated: usize,
-    /// A label of each sample, where the caller has them.
-    pub labels: Vec<Option<String>>,
-    /// The file they came from.
-    pub source: Option<String>,
 }
 
 /// An adapter with all that was given for it.
@@ -144,8 +132,12 @@ pub struct Task {
     pub weight: f64,
     /// Deltas by module.
     pub deltas: BTreeMap<String, Factors>,
-    /// Calibration samples.
+    /// Calibration samples, complete; empty for a method that needs none.
     pub samples: Vec<Sample>,
+    /// Where the samples' answers are from.
+    pub answers: AnswersFrom,
+    /// Tokens of the answers.
+    pub answer_tokens: usize,
 }
 
 impl Task {
@@ -262,11 +254,9 @@ pub(super) fn tasks(model: &Model, adapters: &[ReadAdapter]) -> Result<Vec<Task>
                 name: read.adapter.name.clone(),
                 weight: read.weight,
                 deltas: deltas(model, &read.adapter)?,
-                samples: read
-                    .samples
-                    .as_ref()
-                    .map(|s| s.samples.clone())
-                    .unwrap_or_default(),
+                samples: Vec::new(),
+                answers: AnswersFrom::None,
+                answer_tokens: 0,
             })
         })
         .collect()
@@ -346,6 +336,25 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter]) -> Result<()> {
     for read in adapters {
         let name = &read.adapter.name;
         let samples = read.samples.as_ref().map_or(&[][..], |s| &s.samples);
+        if let Some(own) = read.samples.as_ref().and_then(|s| s.own.as_ref()) {
+            if !facts.generates {
+                return Err(Error::new(
+                    Code::OptionInvalid,
+                    format!(
+                        "adapter \"{name}\" cannot write its own samples: {} does not write text; give a file of texts",
+                        facts.architecture
+                    ),
+                ));
+            }
+            if own.count == 0 {
+                return Err(Error::new(
+                    Code::OptionInvalid,
+                    format!("adapter \"{name}\": count is 0; let it write at least one sample"),
+                ));
+            }
+            own.sampling.check()?;
+            continue;
+        }
         if samples.is_empty() {
             return Err(Error::new(
                 Code::SamplesInvalid,
@@ -356,6 +365,14 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter]) -> Result<()> {
         }
         for (index, sample) in samples.iter().enumerate() {
             let number = index + 1;
+            if sample.ids.is_empty() {
+                return Err(Error::new(
+                    Code::SamplesInvalid,
+                    format!(
+                        "adapter \"{name}\", sample {number}: the tokenizer makes no token of it; remove it or give a text"
+                    ),
+                ));
+            }
             if sample.ids.len() > facts.max_length {
                 return Err(Error::new(
                     Code::SamplesInvalid,

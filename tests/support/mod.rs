@@ -21,7 +21,8 @@ use std::{
 use iteris_web::{
     batch::Sample,
     io::{ByteSource, Checkpoint, FileSource, Folder},
-    merge::{AdapterInput, TaskSamples},
+    merge::AdapterInput,
+    samples::TaskSamples,
 };
 use serde_json::Value;
 
