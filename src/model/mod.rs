@@ -6,10 +6,15 @@
 
 mod bert;
 mod config;
+mod decoder;
+mod encoder_decoder;
 mod generation;
 mod head;
+mod llama;
 mod load;
 mod parts;
+mod rope;
+mod t5;
 
 use std::{
     cell::{Cell, RefCell},
@@ -203,7 +208,7 @@ const KEEP_BYTES: usize = 1536 << 20;
 type Open = fn(&Value, &Checkpoint) -> Result<Box<dyn Family>>;
 
 /// Every family, by `model_type` of `config.json`.
-const FAMILIES: &[(&str, Open)] = &[("bert", bert::open)];
+const FAMILIES: &[(&str, Open)] = &[("bert", bert::open), ("llama", llama::open), ("mt5", t5::open), ("t5", t5::open)];
 
 /// Opens the base model in a folder: `config.json`, its safetensors, and `generation_config.json`.
 ///
@@ -220,6 +225,7 @@ pub async fn open(folder: Folder) -> Result<Model> {
             ),
         )
     })?;
+    let checkpoint = Checkpoint::open(&folder, "model").await?;
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or("");
     let Some((_, family)) = FAMILIES.iter().find(|(name, _)| *name == kind) else {
         let supported: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
@@ -232,7 +238,6 @@ pub async fn open(folder: Folder) -> Result<Model> {
             ),
         ));
     };
-    let checkpoint = Checkpoint::open(&folder, "model").await?;
     let family = family(&config, &checkpoint)?;
     let generation = GenerationConfig::read(&folder, &config).await?;
     Ok(Model {
