@@ -365,7 +365,10 @@ def rounded(value):
 
 def generate(out: pathlib.Path) -> None:
     torch.set_num_threads(1)
-    shutil.rmtree(out, ignore_errors=True)
+    # `families` beside them is another script's.
+    for folder in out.glob("*"):
+        if folder.name != "families":
+            shutil.rmtree(folder)
     models(out)
     adapters(out)
     merges(out)

@@ -12,6 +12,12 @@ from support import EMOTION, GOLDENS, bert, minilm, needs_emotion
 TOLERANCE = 1e-6
 
 
+def of_bert(pattern):
+    """Names of the goldens that `generate.py` makes; `families` has a check of its own."""
+    found = (path.relative_to(GOLDENS) for path in GOLDENS.rglob(pattern) if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != "families")
+
+
 @pytest.fixture(scope="module")
 def again(tmp_path_factory):
     folder = tmp_path_factory.mktemp("goldens")
@@ -20,13 +26,10 @@ def again(tmp_path_factory):
 
 
 def test_the_script_makes_the_same_files(again):
-    def names(folder):
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-    assert names(again) == names(GOLDENS)
+    assert sorted(str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()) == of_bert("*")
 
 
-@pytest.mark.parametrize("name", sorted(str(path.relative_to(GOLDENS)) for path in GOLDENS.rglob("*.safetensors")))
+@pytest.mark.parametrize("name", of_bert("*.safetensors"))
 def test_tensors_come_out_the_same(again, name):
     here, there = load_file(GOLDENS / name), load_file(again / name)
     assert here.keys() == there.keys()
@@ -39,7 +42,7 @@ def test_tensors_come_out_the_same(again, name):
         assert worst <= (TOLERANCE * max(1.0, float(value.abs().max())) if computed else 0.0), key
 
 
-@pytest.mark.parametrize("name", sorted(str(path.relative_to(GOLDENS)) for path in GOLDENS.rglob("*.json")))
+@pytest.mark.parametrize("name", of_bert("*.json"))
 def test_json_comes_out_the_same(again, name):
     def same(here, there, where):
         if isinstance(here, float):
