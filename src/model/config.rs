@@ -62,6 +62,62 @@ pub(super) fn only(config: &Value, option: &str, accepted: &[Value]) -> Result<(
     }
 }
 
+/// The configuration with `defaults` (those of transformers' class) for what it leaves out.
+pub(super) fn with_defaults(config: &Value, mut defaults: Value) -> Value {
+    if let (Some(all), Some(own)) = (defaults.as_object_mut(), config.as_object()) {
+        all.extend(own.clone());
+    }
+    defaults
+}
+
+/// Weights that are stored quantised are refused: they are no numbers to add an adapter to.
+///
+/// # Errors
+/// [`Code::ModelUnsupported`] naming the method.
+pub(super) fn unquantised(config: &Value) -> Result<()> {
+    match config.get("quantization_config") {
+        None | Some(Value::Null) => Ok(()),
+        Some(quantisation) => Err(unsupported(&format!(
+            "quantization_config says that the weights are quantised ({}); take the model in bf16, f16 or f32",
+            quantisation
+                .get("quant_method")
+                .and_then(Value::as_str)
+                .unwrap_or("unknown method")
+        ))),
+    }
+}
+
+/// Which layers see only a window: what `layer_types` says, or `otherwise` where it is absent.
+///
+/// # Errors
+/// [`Code::ModelUnsupported`] for other kinds of layers, [`Code::ConfigInvalid`] for another count.
+pub(super) fn sliding_layers(
+    config: &Value,
+    layers: usize,
+    otherwise: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
+    let Some(types) = config.get("layer_types").filter(|types| !types.is_null()) else {
+        return Ok((0..layers).map(otherwise).collect());
+    };
+    let types: Vec<String> = parse(types)?;
+    if types.len() != layers {
+        return Err(invalid(&format!(
+            "layer_types has {} entries for {layers} layers",
+            types.len()
+        )));
+    }
+    types
+        .iter()
+        .map(|kind| match kind.as_str() {
+            "sliding_attention" => Ok(true),
+            "full_attention" => Ok(false),
+            other => Err(unsupported(&format!(
+                "layer_types has \"{other}\", which is not supported (only full_attention, sliding_attention)"
+            ))),
+        })
+        .collect()
+}
+
 /// Whether numbers that must be positive are, and heads divide widths.
 ///
 /// # Errors
