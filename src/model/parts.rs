@@ -35,3 +35,12 @@ pub(super) fn modules<'a>(
         transposed: false,
     })
 }
+
+/// Whether a checkpoint of that class is, or becomes with its embedding table as the head, a language
+/// model: not a classifier's, and not an encoder alone.
+pub(super) fn is_language_model(architecture: &str) -> bool {
+    ["ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Model"]
+        .iter()
+        .any(|kind| architecture.ends_with(kind))
+        && !architecture.ends_with("EncoderModel")
+}
