@@ -4,15 +4,20 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { errorCodes, IterisError } from "../../www/lib/errors.ts";
 import type { CompareReport, Progress } from "../../www/lib/types.ts";
-import { type MergeCommand, parseCommand, wantsJson } from "../../www/node/cli/args.ts";
+import { parseCommand, wantsJson } from "../../www/node/cli/args.ts";
 import { exitCode, tell } from "../../www/node/cli/failure.ts";
 import { FolderSink } from "../../www/node/cli/folder-sink.ts";
-import { helpMerge } from "../../www/node/cli/help.ts";
+import { describe as describeTexts } from "../../www/node/cli/generate.ts";
+import { helpTexts } from "../../www/node/cli/help.ts";
+import type { GenerateCommand } from "../../www/node/cli/parse-generate.ts";
+import type { MergeCommand } from "../../www/node/cli/parse-merge.ts";
 import { clock, progressView, secondsLeft } from "../../www/node/cli/progress.ts";
 import { comparisonTable } from "../../www/node/cli/table.ts";
 
 const words = (line: string) => line.split(" ").filter((word) => word !== "");
 const merge = (line: string) => parseCommand(words(`merge --base m --out o ${line}`)) as MergeCommand;
+const generate = (line: string, ...texts: string[]) =>
+  parseCommand([...words(`generate --base m ${line}`), ...texts]) as GenerateCommand;
 const refused = (message: string) =>
   expect.objectContaining({ code: "option_invalid", message: expect.stringContaining(message) });
 
@@ -116,8 +121,147 @@ describe("the command line of a merge", () => {
         " ",
       ),
       ..."max-iter target alpha no-adaptive-weights padding scale max-length device".split(" "),
+      ..."self-prompt decoder-inputs max-new-tokens positions seed".split(" "),
     ];
-    for (const option of options) expect(helpMerge).toContain(`--${option}`);
+    for (const option of options) expect(helpTexts.merge).toContain(`--${option}`);
+  });
+
+  it("reads what language models need", () => {
+    expect(merge("--decoder-inputs own --max-new-tokens 8").options).toEqual({
+      decoderInputs: "own",
+      maxNewTokens: 8,
+    });
+    expect(merge("--decoder-inputs start").options).toEqual({ decoderInputs: "start" });
+    expect(merge("--positions completion --max-new-tokens 32").options).toEqual({
+      positions: "completion",
+      maxNewTokens: 32,
+    });
+  });
+
+  it("lets adapters write their samples themselves, one by one", () => {
+    const line =
+      "--adapter a --samples self --adapter b --samples b.txt --adapter c --samples self --self-prompt Once --seed 7";
+    expect(merge(line).adapters.map(({ samples }) => samples)).toEqual([
+      { self: { seed: 7 } },
+      "b.txt",
+      { self: { prompt: "Once", seed: 7 } },
+    ]);
+  });
+
+  it.each([
+    [
+      "--adapter a --samples self --method linear",
+      "--samples self does nothing here: --method linear needs no",
+    ],
+    ["--positions completion --method task-arithmetic", "--positions does nothing here"],
+    ["--decoder-inputs start --method linear", "--decoder-inputs does nothing here"],
+    ["--decoder-inputs start --max-new-tokens 4", "no adapter writes an answer"],
+    ["--method linear --max-new-tokens 4", "no adapter writes an answer"],
+    [
+      "--decoder-inputs own --positions completion",
+      "for encoder-decoders, --positions completion for decoder",
+    ],
+    ["--decoder-inputs mine", "--decoder-inputs must be own or start, not mine."],
+    ["--positions last", "--positions must be all or completion, not last."],
+    ["--max-new-tokens 0", "--max-new-tokens must be a whole number above 0"],
+    ["--adapter a --samples a.txt --self-prompt x", "--self-prompt x goes with --samples self."],
+    ["--adapter a --samples a.txt --seed 1", "--seed goes with --samples self."],
+  ])("refuses %s, which would do nothing", (line, message) => {
+    expect(() => merge(line)).toThrowError(refused(message));
+  });
+
+  it("may limit what is written only for a comparison", () => {
+    const line = "--adapter a --compare a.jsonl --method linear --max-new-tokens 4";
+    expect(merge(line).options).toEqual({ method: "linear", maxNewTokens: 4 });
+  });
+});
+
+describe("the command line of a generation", () => {
+  it("reads prompts, adapters and how to sample", () => {
+    const line =
+      "--adapter x/a --adapter b --name one --temperature .7 --top-p .9 --seed 3 --max-new-tokens 8";
+    expect(generate(`${line} --prompts p.jsonl --device cpu --json --prompt`, "Where is it?")).toEqual({
+      command: "generate",
+      base: "m",
+      adapters: [
+        { name: "a", folder: "x/a" },
+        { name: "one", folder: "b" },
+      ],
+      prompts: ["Where is it?"],
+      promptsFile: "p.jsonl",
+      chat: false,
+      sampling: { maxNewTokens: 8, temperature: 0.7, topP: 0.9, seed: 3 },
+      device: "cpu",
+      json: true,
+    });
+  });
+
+  it("takes several prompts, and no adapter at all", () => {
+    expect(generate("--chat --prompt a --prompt b")).toMatchObject({
+      adapters: [],
+      prompts: ["a", "b"],
+      promptsFile: undefined,
+      chat: true,
+    });
+  });
+
+  it.each([
+    ["", "Give a text with --prompt, or a file of them with --prompts."],
+    ["--prompts p.txt --chat", "--chat is for --prompt"],
+    ["--prompt a --seed 1", "--seed does nothing without --temperature above 0"],
+    ["--prompt a --temperature 0 --top-p .5", "--top-p does nothing without --temperature above 0"],
+    ["--prompt a --max-new-tokens none", "--max-new-tokens must be a number, not none."],
+    ["--prompt a --temperature 1 --seed -1", "argument is ambiguous"],
+    ["--prompt a --temperature 1 --seed=-1", "--seed must be a whole number, 0 or more"],
+    ["--prompt a --prompts x --prompts y", "--prompts is given twice."],
+    ["--prompt a --out o", "Unknown option '--out'"],
+  ])("refuses %s with the reason and where the help is", (line, message) => {
+    expect(() => generate(line)).toThrowError(refused(message));
+    expect(() => generate(line)).toThrowError(refused("See: iteris-web generate --help"));
+  });
+
+  it("needs a base", () => {
+    expect(() => parseCommand(["generate", "--prompt", "a"])).toThrowError(refused("--base is missing"));
+  });
+
+  it("has every option in its help", () => {
+    const options =
+      "base adapter name prompt prompts chat max-new-tokens temperature top-p seed device json".split(" ");
+    for (const option of options) expect(helpTexts.generate).toContain(`--${option}`);
+  });
+});
+
+describe("what was written", () => {
+  const device = { kind: "cpu", why: "The CPU was asked for.", adapter: null } as const;
+
+  it("stands side by side, a block for each prompt", () => {
+    const told = describeTexts({
+      prompts: [{ prompt: "Where is\nit?" }, { messages: [{ role: "user", content: "And then?" }] }],
+      variants: [
+        { name: "base", texts: [" It is\nit is", "Then"], finished: [false, true] },
+        { name: "merged", texts: [" Here.", ""], finished: [true, true] },
+      ],
+      tokens: 12,
+      seconds: 0.51,
+      device,
+      notes: ["something"],
+    });
+    expect(told.split("\n")).toEqual([
+      "> Where is",
+      "> it?",
+      "  base    It is",
+      "          it is …",
+      "  merged  Here.",
+      "",
+      "> And then?",
+      "  base    Then",
+      "  merged",
+      "",
+      "… stands where --max-new-tokens ended what was being written.",
+      "12 tokens in 0.5 s. The CPU was asked for.",
+      "Note: something",
+      "",
+    ]);
   });
 });
 
@@ -128,6 +272,8 @@ describe("other command lines", () => {
     ["help merge", { command: "help", of: "merge" }],
     ["merge --help", { command: "help", of: "merge" }],
     ["merge -h", { command: "help", of: "merge" }],
+    ["generate -h", { command: "help", of: "generate" }],
+    ["help generate", { command: "help", of: "generate" }],
     ["inspect --help", { command: "help", of: "inspect" }],
     ["--version", { command: "version" }],
     ["inspect a b --json", { command: "inspect", paths: ["a", "b"], json: true }],

@@ -3,7 +3,13 @@
  * the core can. What it computes is not looked at by any test.
  */
 import type { BaseFacts, MergeOptions, MergeReport } from "../../www/lib/types.ts";
-import type { AdapterSource, IterisWasm, Observer, WasmDevice } from "../../www/lib/wasm-interface.ts";
+import type {
+  AdapterSource,
+  GenerateSource,
+  IterisWasm,
+  Observer,
+  WasmDevice,
+} from "../../www/lib/wasm-interface.ts";
 
 /** What a fake merge was given. */
 export interface Seen {
@@ -19,6 +25,11 @@ export interface FakeBehaviour {
   /** Called instead of the steps. */
   merge?: (observer: Observer) => Promise<void>;
   seen?: Seen[];
+  /** What comparisons and generations were given. */
+  compared?: { adapters: AdapterSource[]; options: { maxNewTokens?: number } | undefined }[];
+  generated?: GenerateSource[];
+  /** In place of an encoder's facts. */
+  facts?: Partial<BaseFacts>;
 }
 
 /** As the core throws: an `Error` with a `code`. */
@@ -26,17 +37,35 @@ export function coreError(code: string, message: string): Error {
   return Object.assign(new Error(message), { code });
 }
 
-const facts = { family: "bert", maxLength: 16 } as BaseFacts;
+const encoder: Partial<BaseFacts> = {
+  family: "bert",
+  architecture: "BertModel",
+  kind: "encoder",
+  generates: false,
+  maxLength: 16,
+  vocabSize: 100,
+};
+
+/** Facts of a model that writes. */
+export const decoder: Partial<BaseFacts> = {
+  family: "llama",
+  architecture: "LlamaForCausalLM",
+  kind: "decoder",
+  generates: true,
+  maxLength: 32,
+  vocabSize: 100,
+};
 
 /** A module that behaves so. */
-export function fakeWasm({ steps = 3, merge, seen }: FakeBehaviour = {}): IterisWasm {
+export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
+  const { steps = 3, merge, seen, compared, generated, facts = encoder } = behaviour;
   const device = (kind: "cpu" | "webgpu"): WasmDevice => ({ kind, free() {} });
   return {
     default: async () => {},
     version: () => "0.0.0",
-    defaultOptions: () => ({ method: "iteris" }) as MergeOptions,
+    defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
     Device: { cpu: () => device("cpu"), webgpu: async () => device("webgpu") },
-    inspectBase: async () => facts,
+    inspectBase: async () => facts as BaseFacts,
     inspectAdapter: async () => {
       throw coreError("adapter_unsupported", "DoRA is not handled.");
     },
@@ -59,17 +88,33 @@ export function fakeWasm({ steps = 3, merge, seen }: FakeBehaviour = {}): Iteris
       await observer.write("merge_report.json", new TextEncoder().encode("{}"));
       return { version: 1, options: { method: options.method ?? "iteris" } } as MergeReport;
     },
-    async compare({ merged }) {
+    async compare({ adapters, merged, options }) {
+      compared?.push({ adapters, options });
       const notes = merged.map(({ name, files }) => `${name}: ${files.map((file) => file.name).join(" ")}`);
       return { tasks: [], residuals: [], seconds: 0, notes };
+    },
+    /** Writes `b a` after the first prompt and is cut short after the others. */
+    async generate(request, _device, observer) {
+      generated?.push(request);
+      await observer.progress({ stage: "generate", layer: "", done: 1, total: 2, seconds: 1 });
+      const prompts = request.prompts.lengths.length;
+      const lengths = Uint32Array.from({ length: prompts }, (_, i) => (i === 0 ? 3 : 1));
+      const ids = Uint32Array.from({ length: prompts + 2 }, (_, i) => [2, 1, 3][i] ?? 1);
+      const finished = Array.from({ length: prompts }, (_, i) => i === 0);
+      return {
+        variants: request.variants.map(({ name }) => ({ name, ids, lengths, finished })),
+        seconds: 1,
+        tokens: ids.length * request.variants.length,
+        notes: [],
+      };
     },
   };
 }
 
-/** A base model's files with the smallest tokenizer there is. */
+/** A base model's files with the smallest tokenizer there is: two words and `<end>`, which ends answers. */
 export function tinyBase(): { name: string; blob: Blob }[] {
   const tokenizer = {
-    added_tokens: [],
+    added_tokens: [{ id: 3, content: "<end>", special: true, normalized: false }],
     normalizer: null,
     pre_tokenizer: { type: "WhitespaceSplit" },
     post_processor: null,
@@ -78,11 +123,11 @@ export function tinyBase(): { name: string; blob: Blob }[] {
       type: "WordPiece",
       unk_token: "?",
       continuing_subword_prefix: "##",
-      vocab: { "?": 0, a: 1, b: 2 },
+      vocab: { "?": 0, a: 1, b: 2, "<end>": 3 },
     },
   };
   return [
-    { name: "config.json", blob: new Blob(["{}"]) },
+    { name: "config.json", blob: new Blob(['{"eos_token_id": 3}']) },
     { name: "tokenizer.json", blob: new Blob([JSON.stringify(tokenizer)]) },
   ];
 }

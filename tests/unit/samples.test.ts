@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { factsOf, parseSamples, readSamples } from "../../www/lib/samples/read.ts";
+import { factsOf } from "../../www/lib/samples/facts.ts";
+import { parseSamples, readSamples } from "../../www/lib/samples/read.ts";
+import { readSelf } from "../../www/lib/samples/self.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const parse = (text: string, name: string) => parseSamples(bytes(text), name).samples;
@@ -31,9 +33,60 @@ describe(".jsonl", () => {
     ]);
   });
 
+  it("holds prompts with completions, texts with targets, and chats, mixed as they come", () => {
+    const chat = [
+      { role: "user", content: "Where?", name: "ignored" },
+      { role: "assistant", content: "Here." },
+    ];
+    const lines = [
+      { prompt: "Where?", completion: " Here." },
+      { prompt: "Where?", completion: null, label: 3 },
+      { text: "Translate: a", target: "b" },
+      { messages: chat, label: "x" },
+    ];
+    expect(parse(lines.map((line) => JSON.stringify(line)).join("\n"), "a.jsonl")).toEqual([
+      { prompt: "Where?", completion: " Here.", label: null },
+      { prompt: "Where?", label: 3 },
+      { text: "Translate: a", target: "b", label: null },
+      { messages: chat.map(({ role, content }) => ({ role, content })), label: "x" },
+    ]);
+  });
+
+  it.each([
+    [
+      '{"text": "a", "completion": "b"}',
+      `"completion" does not go with "text"; beside "text" the answer is "target".`,
+    ],
+    ['{"prompt": "a", "target": "b"}', `"target" does not go with "prompt"; beside "prompt" the answer is`],
+    [
+      '{"prompt": "a", "text_pair": "b"}',
+      `"text_pair" does not go with "prompt"; "text_pair" belongs to "text".`,
+    ],
+    ['{"messages": [], "completion": "b"}', "in a chat the answer is a last message of the assistant"],
+    ['{"prompt": "a", "text": "b"}', 'it has both "text" and "prompt"; a sample is one of the two.'],
+    ['{"prompt": [{"role": "user"}]}', `must be a text, not a list. A chat is given as "messages".`],
+    ['{"prompt": "a", "completion": " "}', '"completion" is empty.'],
+    ['{"messages": {}}', '"messages" must be a list, not an object.'],
+    ['{"messages": []}', '"messages" is empty.'],
+    ['{"messages": ["hello"]}', 'message 1 must be an object with "role" and "content".'],
+    ['{"messages": [{"content": "a"}]}', 'message 1: "role" must be a text'],
+    ['{"messages": [{"role": "user", "content": [1]}]}', 'message 1: "content" must be a text, not a list.'],
+    ['{"messages": [{"role": "assistant", "content": "a"}]}', "the chat has only the assistant's answer"],
+    [
+      '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}',
+      "the assistant's last message is empty",
+    ],
+  ])("refuses %s", (text, message) => {
+    expect(() => parse(`\n${text}`, "a.jsonl")).toThrowError(failure(`a.jsonl line 2: `));
+    expect(() => parse(text, "a.jsonl")).toThrowError(failure(message));
+  });
+
   it.each([
     ['{"text": "a"}\n\n{"text": ', "emoint.jsonl line 3: not valid JSON"],
-    ['{"text": "a"}\n{"sentence": "b"}', 'emoint.jsonl line 2: "text" is missing; it has "sentence".'],
+    [
+      '{"text": "a"}\n{"sentence": "b"}',
+      'emoint.jsonl line 2: one of "text", "prompt" and "messages" is needed; it has "sentence".',
+    ],
     ['{"text": 5}', 'emoint.jsonl line 1: "text" must be a text, not a number.'],
     ['{"text": " "}', 'emoint.jsonl line 1: "text" is empty.'],
     ['{"text": "a", "label": 1.5}', 'emoint.jsonl line 1: "label" must be a name or an index'],
@@ -74,6 +127,15 @@ describe(".csv and .tsv", () => {
     expect(parse("text,label\na,1\nb,none\n", "a.csv").map(({ label }) => label)).toEqual(["1", "none"]);
   });
 
+  it("read prompts and targets, spaces of an answer as they are, kinds mixed by empty cells", () => {
+    const rows = "text,target,prompt,completion,label\na,b,,,\n,,c, d ,x\n,,e, ,\n";
+    expect(parse(rows, "a.csv")).toEqual([
+      { text: "a", target: "b", label: null },
+      { prompt: "c", completion: " d ", label: "x" },
+      { prompt: "e", label: null },
+    ]);
+  });
+
   it("read pairs", () => {
     expect(parse("text,text_pair\na,b\nc,\n", "a.csv")).toEqual([
       { text: "a", text_pair: "b", label: null },
@@ -82,10 +144,13 @@ describe(".csv and .tsv", () => {
   });
 
   it.each([
+    ["id,messages\n1,x\n", "a.csv line 1: chats do not fit into a table"],
+    ["text,prompt,completion\nx,,y\n", `a.csv line 2: "completion" does not go with "text"; beside "text"`],
+    ["prompt,completion\na,b\n,c\n", 'a.csv line 3: one of "text", "prompt" and "messages" is needed'],
     ['text,label\n"two\nlines",x\nb\n', "a.csv line 4: 1 columns where the first line has 2"],
     ['text,label\na,x\n"open,y\nz,z\n', "a.csv line 3: Quoted field unterminated"],
     ['text,label\n"a"b,x\n', "a.csv line 2: Trailing quote"],
-    ["sentence,label\na,x\n", 'one of them "text"; it has "sentence", "label"'],
+    ["sentence,label\na,x\n", 'one of them "text" or "prompt"; it has "sentence", "label"'],
     ["text,text\na,b\n", 'the column "text" occurs twice'],
     ["text,label\na,x\n,y\n", "a.csv line 3:"],
   ])("name the malformed line of %j", (table, message) => {
@@ -128,6 +193,10 @@ describe("samples given directly", () => {
       name: null,
       format: "list",
       samples: [{ text: "one" }, { text: "two", label: 1 }],
+      places: [
+        { file: "samples", item: 1 },
+        { file: "samples", item: 2 },
+      ],
     });
     await expect(readSamples({ list: [] })).rejects.toMatchObject({ code: "samples_invalid" });
     await expect(readSamples({ list: ["one", ""] })).rejects.toEqual(failure("samples item 2"));
@@ -144,8 +213,60 @@ describe("facts of samples", () => {
       labelled: 3,
       labels: ["x", "y"],
       pairs: 1,
+      kinds: { text: 4, prompt: 0, messages: 0 },
+      answers: 0,
       longestCharacters: 3,
       preview: ["a", "b", "c"],
     });
+  });
+});
+
+describe("facts of prompts and chats", () => {
+  it("tell kinds and answers, and what was asked", () => {
+    const lines = [
+      { prompt: "abc", completion: "de" },
+      { prompt: "abc" },
+      {
+        messages: [
+          { role: "system", content: "s" },
+          { role: "user", content: "asked" },
+          { role: "assistant", content: "said" },
+        ],
+      },
+      { text: "in", target: "out" },
+    ];
+    const set = parseSamples(bytes(JSON.stringify(lines)), "a.json");
+    expect(set.places[2]).toEqual({ file: "a.json", item: 3 });
+    expect(factsOf(set)).toMatchObject({
+      count: 4,
+      kinds: { text: 1, prompt: 2, messages: 1 },
+      answers: 3,
+      longestCharacters: 10,
+      preview: ["abc", "abc", "asked"],
+    });
+  });
+});
+
+describe("self-written samples", () => {
+  it("have defaults, as one word or as options", () => {
+    const self = { count: 32, prompt: null, seed: 0, temperature: 1, topP: 1, maxNewTokens: 64 };
+    expect(readSelf("self")).toEqual({ self });
+    expect(readSelf({ self: true })).toEqual({ self });
+    expect(readSelf({ self: { count: 4, prompt: "A review:" } })).toEqual({
+      self: { ...self, count: 4, prompt: "A review:" },
+    });
+  });
+
+  it.each([
+    [{ count: 0 }, "count must be a whole number from 1 on, not 0."],
+    [{ seed: -1 }, "seed must be a whole number from 0 on"],
+    [{ temperature: 0 }, "At temperature 0 all self-written samples would be the same."],
+    [{ temperature: Number.NaN }, "temperature must be 0 or more"],
+    [{ topP: 1.5 }, "topP must be above 0 and at most 1"],
+    [{ maxNewTokens: 1.5 }, "maxNewTokens must be a whole number from 1 on"],
+  ])("refuse %j", (options, message) => {
+    expect(() => readSelf({ self: options })).toThrowError(
+      expect.objectContaining({ code: "option_invalid", message: expect.stringContaining(message) }),
+    );
   });
 });

@@ -2,8 +2,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { parseSamples } from "../../www/lib/samples/read.ts";
+import { type Codec, loadCodec } from "../../www/lib/tokens/codec.ts";
 import { resolveMaxLength, tokenise } from "../../www/lib/tokens/tokenise.ts";
-import { loadTokenizer, type Tokenizer } from "../../www/lib/tokens/tokenizer.ts";
+import { loadTokenizer } from "../../www/lib/tokens/tokenizer.ts";
 import { longestFirst } from "../../www/lib/tokens/truncate.ts";
 import type { SourceFile } from "../../www/lib/wasm-interface.ts";
 import { findMiniLm } from "../minilm.mjs";
@@ -64,9 +65,15 @@ const tiny = {
   },
 };
 
-async function tinyTokenizer(config: object = {}): Promise<Tokenizer> {
-  return loadTokenizer([jsonFile("tokenizer.json", tiny), jsonFile("tokenizer_config.json", config)]);
-}
+const tinyFiles = (config: object) => [
+  jsonFile("tokenizer.json", tiny),
+  jsonFile("tokenizer_config.json", config),
+];
+const tinyTokenizer = (config: object = {}) => loadTokenizer(tinyFiles(config));
+
+const encoder = { kind: "encoder", maxLength: 512, vocabSize: 30522 } as const;
+const tinyCodec = (config: object = {}, facts = {}) => loadCodec(tinyFiles(config), { ...encoder, ...facts });
+const upTo = (maxLength: number) => ({ maxLength, maxNewTokens: 16, labels: false });
 
 describe("a tokenizer", () => {
   it("keeps the special tokens around what it cuts", async () => {
@@ -75,6 +82,7 @@ describe("a tokenizer", () => {
       ids: [2, 4, 5, 3],
       typeIds: [0, 0, 0, 0],
       truncated: true,
+      content: 2,
     });
   });
 
@@ -84,6 +92,7 @@ describe("a tokenizer", () => {
       ids: [2, 4, 5, 6, 3],
       typeIds: [0, 0, 0, 0, 0],
       truncated: false,
+      content: 3,
     });
   });
 
@@ -98,6 +107,7 @@ describe("a tokenizer", () => {
       ids: [2, 4, 4, 7, 3, 6, 3],
       typeIds: [0, 0, 0, 0, 0, 1, 1],
       truncated: false,
+      content: 4,
     });
   });
 
@@ -144,7 +154,7 @@ describe("tokenised samples", () => {
   const set = parseSamples(new TextEncoder().encode("a b c\na\n"), "texts.txt");
 
   it("are ragged, and tell how many were cut", async () => {
-    expect(tokenise(set, await tinyTokenizer(), 4)).toEqual({
+    expect(tokenise(set, await tinyCodec(), upTo(4))).toEqual({
       ids: Uint32Array.of(2, 4, 5, 3, 2, 4, 3),
       typeIds: new Uint32Array(7),
       lengths: Uint32Array.of(4, 3),
@@ -154,36 +164,84 @@ describe("tokenised samples", () => {
   });
 
   it("need room beside the special tokens", async () => {
-    const tokenizer = await tinyTokenizer();
-    expect(() => tokenise(set, tokenizer, 2)).toThrowError(
+    const codec = await tinyCodec();
+    expect(() => tokenise(set, codec, upTo(2))).toThrowError(
       expect.objectContaining({ code: "option_invalid" }),
     );
   });
 
+  it("that the tokenizer leaves nothing of are refused by their line", async () => {
+    const empty = parseSamples(new TextEncoder().encode("a\n\n\u200b\n"), "texts.txt");
+    const codec = await tinyCodec();
+    expect(() => tokenise(empty, codec, upTo(8))).toThrowError(
+      expect.objectContaining({
+        code: "samples_invalid",
+        message: expect.stringContaining("texts.txt line 3: the text becomes no tokens"),
+      }),
+    );
+  });
+
+  it("with tokens that the model has no embedding for are refused by their line", async () => {
+    const codec = await tinyCodec({}, { vocabSize: 6 });
+    expect(() => tokenise(set, codec, upTo(8))).toThrowError(
+      expect.objectContaining({
+        code: "samples_invalid",
+        message: expect.stringContaining(
+          'texts.txt line 1: token 6 ("c") is outside the base model\'s vocabulary of 6',
+        ),
+      }),
+    );
+  });
+
+  it.each([
+    [{ prompt: "a" }, 'the base model is an encoder, which reads a "text"'],
+    [{ messages: [{ role: "user", content: "a" }] }, 'the base model is an encoder, which reads a "text"'],
+    [{ text: "a", target: "b" }, 'an encoder and writes no "target"; a class is a "label"'],
+  ])("of an encoder are texts: %j", async (sample, message) => {
+    const codec = await tinyCodec();
+    const written = parseSamples(new TextEncoder().encode(JSON.stringify(sample)), "a.jsonl");
+    expect(() => tokenise(written, codec, upTo(8))).toThrowError(
+      expect.objectContaining({
+        code: "samples_invalid",
+        message: expect.stringContaining("a.jsonl line 1: the base model is an encoder"),
+      }),
+    );
+    expect(() => tokenise(written, codec, upTo(8))).toThrowError(message);
+  });
+
   it("are as long as tokenizer and model both allow, unless asked otherwise", async () => {
-    const tokenizer = await tinyTokenizer({ model_max_length: 128 });
-    expect(resolveMaxLength(null, tokenizer, 512)).toBe(128);
-    expect(resolveMaxLength(undefined, tokenizer, 64)).toBe(64);
-    expect(resolveMaxLength(256, tokenizer, 512)).toBe(256);
+    const codec = await tinyCodec({ model_max_length: 128 });
+    expect(resolveMaxLength(null, codec)).toBe(128);
+    expect(resolveMaxLength(undefined, await tinyCodec({}, { maxLength: 64 }))).toBe(64);
+    expect(resolveMaxLength(256, codec)).toBe(256);
     for (const asked of [513, 0, 1.5]) {
-      expect(() => resolveMaxLength(asked, tokenizer, 512)).toThrowError(
+      expect(() => resolveMaxLength(asked, codec)).toThrowError(
         expect.objectContaining({ code: "option_invalid" }),
       );
     }
   });
+
+  it("are at most 512 tokens long where nobody says otherwise, however much the model reads", async () => {
+    const codec = await tinyCodec({ model_max_length: 1e30 }, { maxLength: 131072 });
+    expect(resolveMaxLength(null, codec)).toBe(512);
+    expect(resolveMaxLength(4096, codec)).toBe(4096);
+  });
 });
 
 describe.skipIf(miniLm === null || emotionFolder === null)("MiniLM's tokenizer", () => {
-  let tokenizer: Tokenizer;
+  let codec: Codec;
   beforeAll(async () => {
     const names = ["tokenizer.json", "tokenizer_config.json"];
-    tokenizer = await loadTokenizer(names.map((name) => sourceFile(join(String(miniLm), name), name)));
+    codec = await loadCodec(
+      names.map((name) => sourceFile(join(String(miniLm), name), name)),
+      encoder,
+    );
   });
 
   it.each(["emoint", "emotion-cause", "isear"])("gives the oracle's ids for every text of %s", (task) => {
     const name = `${task}.samples.txt`;
     const set = parseSamples(readFileSync(join(String(emotionFolder), name)), name);
-    const { ids, lengths } = tokenise(set, tokenizer, 64);
+    const { ids, lengths } = tokenise(set, codec, upTo(64));
     const expected = join(String(emotionFolder), `${task}.ids.safetensors`);
     const mask = readIntegers(expected, "attention_mask");
     const theirs = readIntegers(expected, "input_ids").map((row, i) =>

@@ -27,6 +27,8 @@ import type {
   DeviceChoice,
   DeviceRequest,
   FilesInput,
+  GenerateRequest,
+  GenerateResult,
   MergeOptions,
   MergeRequest,
   MergeResult,
@@ -93,6 +95,32 @@ export function merge(request: MergeRequest): Promise<MergeResult> {
  */
 export function compare(request: CompareRequest): Promise<CompareResult> {
   return client.compare(request);
+}
+
+/**
+ * Lets a base model, and the model with each of several adapters, write after prompts, side by side.
+ *
+ * @param request - prompts or chats, what writes, and how: greedy by default, or sampled with `temperature`,
+ * `topP` and `seed`; see {@link GenerateRequest}
+ * @returns for each variant the text it wrote after each prompt, and whether it came to its own end
+ * @throws IterisError, for example `model_unsupported` for an encoder or `samples_invalid` for a prompt that is
+ * longer than the model can read
+ *
+ * @example
+ * ```ts
+ * const { files } = await merge({ base, adapters });
+ * const { variants } = await generate({
+ *   base,
+ *   variants: [{ name: "base" }, ...adapters, { name: "merged", files }],
+ *   messages: [{ role: "user", content: "Where is the station?" }],
+ *   maxNewTokens: 48,
+ *   onProgress: ({ done, total }) => console.log(`${done} of ${total} tokens`),
+ * });
+ * for (const { name, texts } of variants) console.log(name, texts[0]);
+ * ```
+ */
+export function generate(request: GenerateRequest): Promise<GenerateResult> {
+  return client.generate(request);
 }
 
 /**

@@ -5,6 +5,7 @@
  * their own; both need a description that does not depend on a build. What can go wrong: this file and
  * `src/wasm.rs` are two texts of one interface, so a change of either is a change of both.
  */
+import type { Sampling } from "./sampling.ts";
 import type {
   AdapterFacts,
   BaseFacts,
@@ -55,16 +56,10 @@ export interface TokenizedSamples {
   notes?: string[];
 }
 
-/** In place of samples: the adapter writes them itself. */
+/** In place of samples: the adapter writes them itself, at a temperature above 0. */
 export interface SelfSamples {
-  self: {
+  self: Sampling & {
     count: number;
-    maxNewTokens: number;
-    /** Above 0. */
-    temperature: number;
-    /** Above 0, to 1. */
-    topP: number;
-    seed: number;
     /** What every text begins with, special tokens among it; left out: the beginning-of-sequence token. */
     prompt?: Uint32Array;
   };
@@ -92,8 +87,7 @@ export interface GenerateSource {
   variants: { name: string; files?: SourceFile[] }[];
   /** One after another; `lengths` sum to `ids.length`. */
   prompts: { ids: Uint32Array; lengths: Uint32Array };
-  /** `temperature` 0 is greedy. */
-  options: { maxNewTokens: number; temperature: number; topP: number; seed: number };
+  options: Sampling;
 }
 
 /** What the core wrote. */

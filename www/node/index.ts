@@ -17,27 +17,36 @@
  * ```
  */
 import { BlobSink } from "../lib/engine/sink.ts";
-import { factsOf } from "../lib/samples/read.ts";
+import { factsOf } from "../lib/samples/facts.ts";
 import type {
   AdapterFacts,
   BaseFacts,
   CompareResult,
   DeviceChoice,
   DeviceRequest,
+  GenerateResult,
   MergeOptions,
   MergeResult,
   SamplesFacts,
 } from "../lib/types.ts";
 import { withEngine } from "./engine.ts";
 import type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
-import { compareNow, mergeInto, type NodeCompareRequest, type NodeMergeRequest, withFiles } from "./run.ts";
+import {
+  compareNow,
+  generateNow,
+  mergeInto,
+  type NodeCompareRequest,
+  type NodeGenerateRequest,
+  type NodeMergeRequest,
+  withFiles,
+} from "./run.ts";
 
 export type { ErrorCode } from "../lib/errors.ts";
 export { errorCodes, IterisError } from "../lib/errors.ts";
 export type * from "../lib/types.ts";
 export type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
 
-export type { NodeCompareRequest, NodeMergeRequest } from "./run.ts";
+export type { NodeCompareRequest, NodeGenerateRequest, NodeMergeRequest } from "./run.ts";
 
 /**
  * Merges adapters of one base model into one adapter.
@@ -84,6 +93,30 @@ export async function merge(request: NodeMergeRequest): Promise<MergeResult> {
  */
 export function compare(request: NodeCompareRequest): Promise<CompareResult> {
   return compareNow(request);
+}
+
+/**
+ * Lets a base model, and the model with each of several adapters, write after prompts, side by side.
+ *
+ * @param request - prompts or chats, what writes, and how: greedy by default, or sampled with `temperature`,
+ * `topP` and `seed`; see {@link GenerateRequest}
+ * @returns for each variant the text it wrote after each prompt, and whether it came to its own end
+ * @throws IterisError, for example `model_unsupported` for an encoder or `samples_invalid` for a prompt that is
+ * longer than the model can read
+ *
+ * @example
+ * ```ts
+ * const { variants } = await generate({
+ *   base: "models/smollm2",
+ *   adapters: [{ name: "merged", files: "adapters/merged" }],
+ *   prompts: ["The capital of France is", "Water boils at"],
+ *   maxNewTokens: 16,
+ * });
+ * for (const { name, texts } of variants) console.log(name, texts);
+ * ```
+ */
+export function generate(request: NodeGenerateRequest): Promise<GenerateResult> {
+  return generateNow(request);
 }
 
 /**

@@ -7,9 +7,6 @@
  */
 import { choose } from "../device/choose.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
-import type { SampleSet } from "../samples/read.ts";
-import { resolveMaxLength, tokenise } from "../tokens/tokenise.ts";
-import { loadTokenizer, type Tokenizer } from "../tokens/tokenizer.ts";
 import type {
   AdapterFacts,
   BaseFacts,
@@ -17,19 +14,15 @@ import type {
   DeviceChoice,
   DeviceKind,
   DeviceRequest,
+  GenerateResult,
   MergeOptions,
   MergeReport,
   Progress,
 } from "../types.ts";
-import type {
-  AdapterSource,
-  IterisWasm,
-  MergedSource,
-  Observer,
-  SourceFile,
-  WasmDevice,
-} from "../wasm-interface.ts";
+import type { IterisWasm, MergedSource, Observer, SourceFile, WasmDevice } from "../wasm-interface.ts";
 import type { Faults } from "./faults.ts";
+import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
+import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { Sink } from "./sink.ts";
 import { Throttle } from "./throttle.ts";
 
@@ -48,14 +41,6 @@ export interface EngineHost {
   lastPanic?(): string | null;
 }
 
-/** One adapter of a job. */
-export interface JobAdapter {
-  name: string;
-  files: SourceFile[];
-  samples: SampleSet | null;
-  weight?: number | undefined;
-}
-
 /** A merge, all inputs opened and parsed. */
 export interface MergeJob {
   base: SourceFile[];
@@ -70,6 +55,8 @@ export interface CompareJob {
   adapters: JobAdapter[];
   merged: MergedSource[];
   maxLength: number | null;
+  /** `null` takes the default. */
+  maxNewTokens: number | null;
   device: DeviceRequest;
 }
 
@@ -121,8 +108,16 @@ export class Engine {
     sink: Sink,
   ): Promise<{ report: MergeReport; device: DeviceChoice }> {
     const choice = await this.chooseDevice(job.device);
-    const needsSamples = (job.options.method ?? "iteris") === "iteris";
-    const { adapters, maxLength } = await this.#prepare(job, job.options.maxLength, needsSamples, context);
+    const { adapters, maxLength } = await prepareAdapters(
+      {
+        ...job,
+        use: (job.options.method ?? "iteris") === "iteris" ? "calibrate" : "none",
+        maxLength: job.options.maxLength ?? null,
+        maxNewTokens: await this.#maxNewTokens(job.options.maxNewTokens),
+      },
+      () => this.inspectBase(job.base),
+      () => this.#breathe(context),
+    );
     const options = maxLength === null ? job.options : { ...job.options, maxLength };
     const report = await this.#observed(context, sink, async (wasm, observer) =>
       wasm.merge({ base: job.base, adapters, options }, await this.#device(wasm, choice.kind), observer),
@@ -136,10 +131,15 @@ export class Engine {
     context: RunContext,
   ): Promise<{ report: CompareReport; device: DeviceChoice }> {
     const choice = await this.chooseDevice(job.device);
-    const { adapters } = await this.#prepare(job, job.maxLength, true, context);
+    const maxNewTokens = await this.#maxNewTokens(job.maxNewTokens);
+    const { adapters } = await prepareAdapters(
+      { ...job, use: "compare", maxNewTokens },
+      () => this.inspectBase(job.base),
+      () => this.#breathe(context),
+    );
     const report = await this.#observed(context, null, async (wasm, observer) =>
       wasm.compare(
-        { base: job.base, adapters, merged: job.merged },
+        { base: job.base, adapters, merged: job.merged, options: { maxNewTokens } },
         await this.#device(wasm, choice.kind),
         observer,
       ),
@@ -147,46 +147,28 @@ export class Engine {
     return { report, device: choice };
   }
 
-  /** The adapters as the core takes them, their samples tokenised. */
-  async #prepare(
-    job: { base: SourceFile[]; adapters: JobAdapter[] },
-    asked: number | null | undefined,
-    needsSamples: boolean,
-    context: RunContext,
-  ): Promise<{ adapters: AdapterSource[]; maxLength: number | null }> {
-    const untokenised = job.adapters.map(({ name, files, weight }) => ({
-      name,
-      files,
-      ...(weight === undefined ? {} : { weight }),
-    }));
-    if (!needsSamples || job.adapters.length === 0) return { adapters: untokenised, maxLength: null };
-    const facts = await this.inspectBase(job.base);
-    const tokenizer = await loadTokenizer(job.base);
-    const maxLength = resolveMaxLength(asked, tokenizer, facts.maxLength);
-    const adapters: AdapterSource[] = [];
-    for (const [i, adapter] of untokenised.entries()) {
-      const samples = job.adapters[i]?.samples ?? null;
-      adapters.push(await this.#withSamples(adapter, samples, tokenizer, maxLength, context));
-    }
-    return { adapters, maxLength };
+  /** Lets each variant write after each prompt. */
+  async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
+    const choice = await this.chooseDevice(job.device);
+    const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
+    const generated = await this.#observed(context, null, async (wasm, observer) =>
+      wasm.generate(
+        { base: job.base, variants: job.variants, prompts, options: job.options },
+        await this.#device(wasm, choice.kind),
+        observer,
+      ),
+    );
+    return { ...generated, variants: readTexts(generated, codec), device: choice };
   }
 
-  async #withSamples(
-    adapter: AdapterSource,
-    samples: SampleSet | null,
-    tokenizer: Tokenizer,
-    maxLength: number,
-    context: RunContext,
-  ): Promise<AdapterSource> {
-    if (samples === null) {
-      throw new IterisError(
-        "samples_invalid",
-        `Give samples of the task, about 50 texts; there are none for the adapter: ${adapter.name}`,
-      );
-    }
+  async #maxNewTokens(asked: number | null | undefined): Promise<number> {
+    return asked ?? (await this.defaultOptions()).maxNewTokens;
+  }
+
+  /** Lets messages in, and stops if one of them cancelled the call. */
+  async #breathe(context: RunContext): Promise<void> {
     await this.#host.nextTask();
     if (context.cancelled()) throw cancelled();
-    return { ...adapter, samples: tokenise(samples, tokenizer, maxLength) };
   }
 
   async #device(wasm: IterisWasm, kind: DeviceKind): Promise<WasmDevice> {

@@ -3,7 +3,8 @@ import { IterisError } from "../errors.ts";
 import type { SampleSet } from "../samples/read.ts";
 import type { CompareReport, DeviceChoice, MergeOptions, MergeReport } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
-import type { Engine, JobAdapter, MergeJob, RunContext } from "./engine.ts";
+import type { Engine, MergeJob, RunContext } from "./engine.ts";
+import type { JobAdapter } from "./prepare.ts";
 import { BlobSink, type Sink } from "./sink.ts";
 
 /** A merge job whose adapters may have held-out samples. */
@@ -49,6 +50,7 @@ export async function mergeAndCompare(
       adapters: job.adapters.map((adapter) => ({ ...adapter, samples: adapter.heldOut })),
       merged,
       maxLength: job.options.maxLength ?? null,
+      maxNewTokens: job.options.maxNewTokens ?? null,
       device: device.kind,
     },
     context,

@@ -1,7 +1,6 @@
 /** `.json`: a list of samples, or an object with one under `samples`. */
-import type { Sample } from "../types.ts";
 import { malformed } from "./malformed.ts";
-import { sampleOf } from "./record.ts";
+import { type Placed, sampleOf } from "./record.ts";
 
 /** The line of a syntax error, from the position that engines put into their message (not all do). */
 function lineOf(message: string, text: string): number | undefined {
@@ -10,7 +9,7 @@ function lineOf(message: string, text: string): number | undefined {
 }
 
 /** Every sample of the file. */
-export function parseJson(text: string, file: string): Sample[] {
+export function parseJson(text: string, file: string): Placed[] {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -26,5 +25,8 @@ export function parseJson(text: string, file: string): Sample[] {
   if (!Array.isArray(list)) {
     throw malformed({ file }, `must be a list of samples, or an object with such a list under "samples".`);
   }
-  return list.map((item, i) => sampleOf(item, { file, item: i + 1 }));
+  return list.map((item, i) => {
+    const place = { file, item: i + 1 };
+    return { sample: sampleOf(item, place), place };
+  });
 }

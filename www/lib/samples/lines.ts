@@ -1,21 +1,20 @@
 /** `.txt` and `.jsonl`: one sample a line, blank lines skipped. */
-import type { Sample } from "../types.ts";
 import { malformed } from "./malformed.ts";
-import { sampleOf } from "./record.ts";
+import { type Placed, sampleOf } from "./record.ts";
 
 // The three line ends of text files. Not U+2028 and its kin, which occur inside texts.
 const lineEnd = /\r\n|\n|\r/;
 
 /** Plain texts. */
-export function parseLines(text: string): Sample[] {
+export function parseLines(text: string, file: string): Placed[] {
   return text
     .split(lineEnd)
-    .filter((line) => line.trim() !== "")
-    .map((line) => ({ text: line }));
+    .map((line, i) => ({ sample: { text: line }, place: { file, line: i + 1 } }))
+    .filter(({ sample }) => sample.text.trim() !== "");
 }
 
 /** A JSON value a line. */
-export function parseJsonLines(text: string, file: string): Sample[] {
+export function parseJsonLines(text: string, file: string): Placed[] {
   return text.split(lineEnd).flatMap((content, i) => {
     if (content.trim() === "") return [];
     const place = { file, line: i + 1 };
@@ -25,6 +24,6 @@ export function parseJsonLines(text: string, file: string): Sample[] {
     } catch (cause) {
       throw malformed(place, `not valid JSON (${cause instanceof Error ? cause.message : cause}).`);
     }
-    return [sampleOf(value, place)];
+    return [{ sample: sampleOf(value, place), place }];
   });
 }

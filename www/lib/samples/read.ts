@@ -7,12 +7,12 @@
 import { IterisError } from "../errors.ts";
 import { openFile, readAll } from "../sources/open.ts";
 import type { WireSamples } from "../sources/wire.ts";
-import type { Sample, SamplesFacts, SamplesFormat } from "../types.ts";
+import type { Sample, SamplesFormat } from "../types.ts";
 import { type FileFormat, formatOf } from "./format.ts";
 import { parseJson } from "./json.ts";
 import { parseJsonLines, parseLines } from "./lines.ts";
-import { malformed } from "./malformed.ts";
-import { sampleOf } from "./record.ts";
+import { malformed, type Place } from "./malformed.ts";
+import { type Placed, sampleOf } from "./record.ts";
 import { parseTable } from "./table.ts";
 
 /** Samples of one task; never empty. */
@@ -21,6 +21,17 @@ export interface SampleSet {
   name: string | null;
   format: SamplesFormat;
   samples: Sample[];
+  /** Where each of them stands. */
+  places: Place[];
+}
+
+function setOf(name: string | null, format: SamplesFormat, placed: readonly Placed[]): SampleSet {
+  return {
+    name,
+    format,
+    samples: placed.map(({ sample }) => sample),
+    places: placed.map(({ place }) => place),
+  };
 }
 
 function decode(bytes: Uint8Array, file: string): string {
@@ -51,10 +62,10 @@ function firstLineNotUtf8(bytes: Uint8Array): number {
   }
 }
 
-function parse(text: string, format: FileFormat, file: string): Sample[] {
+function parse(text: string, format: FileFormat, file: string): Placed[] {
   switch (format) {
     case "txt":
-      return parseLines(text);
+      return parseLines(text, file);
     case "jsonl":
       return parseJsonLines(text, file);
     case "json":
@@ -75,38 +86,23 @@ function parse(text: string, format: FileFormat, file: string): Sample[] {
 export function parseSamples(bytes: Uint8Array, name: string | null, mediaType?: string): SampleSet {
   const format = formatOf(name, mediaType);
   const file = name ?? "samples";
-  const samples = parse(decode(bytes, file), format, file);
-  if (samples.length === 0) throw malformed({ file }, "holds no samples.");
-  return { name, format, samples };
+  const placed = parse(decode(bytes, file), format, file);
+  if (placed.length === 0) throw malformed({ file }, "holds no samples.");
+  return setOf(name, format, placed);
 }
 
 /** Reads and parses samples. */
 export async function readSamples(source: WireSamples): Promise<SampleSet> {
   if ("list" in source) {
-    const samples = source.list.map((item, i) => sampleOf(item, { file: "samples", item: i + 1 }));
-    if (samples.length === 0) throw new IterisError("samples_invalid", "The list of samples is empty.");
-    return { name: null, format: "list", samples };
+    const placed = source.list.map((item, i) => {
+      const place = { file: "samples", item: i + 1 };
+      return { sample: sampleOf(item, place), place };
+    });
+    if (placed.length === 0) throw new IterisError("samples_invalid", "The list of samples is empty.");
+    return setOf(null, "list", placed);
   }
   if ("url" in source) return parseSamples(await readAll(await openFile(source)), source.name);
   const { name, blob } = source;
   const bytes = await readAll({ name: name ?? "samples", size: blob.size, blob });
   return parseSamples(bytes, name, blob.type);
-}
-
-/** What `inspectSamples` tells. */
-export function factsOf({ name, format, samples }: SampleSet): SamplesFacts {
-  const labels = samples.flatMap(({ label }) => (label === undefined || label === null ? [] : [label]));
-  const lengths = samples.map(({ text, text_pair }) => text.length + (text_pair?.length ?? 0));
-  return {
-    name,
-    format,
-    count: samples.length,
-    labelled: labels.length,
-    labels: [...new Set(labels)].sort((a, b) =>
-      typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1,
-    ),
-    pairs: samples.filter(({ text_pair }) => text_pair !== undefined).length,
-    longestCharacters: lengths.reduce((a, b) => Math.max(a, b), 0),
-    preview: samples.slice(0, 3).map(({ text }) => text),
-  };
 }

@@ -1,15 +1,15 @@
 /**
- * `.csv` and `.tsv` with a header line: the column `text`, and `text_pair` and `label` where there are any.
+ * `.csv` and `.tsv` with a header line: the column `text` (with `text_pair` and `target`) or `prompt` (with
+ * `completion`), or both kinds with empty cells between them, and `label`.
  *
  * Papa Parse does the quoting (RFC 4180). A quoted text may hold line breaks, so a row's number is not its
  * line's number; the line is counted from the parser's position in the file.
  */
 import Papa from "papaparse";
-import type { Sample } from "../types.ts";
 import { malformed } from "./malformed.ts";
-import { sampleOf } from "./record.ts";
+import { type Placed, sampleOf } from "./record.ts";
 
-const columns = ["text", "text_pair", "label"] as const;
+const columns = ["text", "text_pair", "target", "prompt", "completion", "label"] as const;
 type Column = (typeof columns)[number];
 
 interface Row {
@@ -50,15 +50,21 @@ function readHeader(header: Row | undefined, file: string): Partial<Record<Colum
     if (names.indexOf(column, at + 1) !== -1) throw malformed(place, `the column "${column}" occurs twice.`);
     found[column] = at;
   }
-  if (found.text === undefined) {
+  if (names.includes("messages")) {
+    throw malformed(place, `chats do not fit into a table; write "messages" into a .jsonl file.`);
+  }
+  if (found.text === undefined && found.prompt === undefined) {
     const has = header.cells.map((cell) => `"${cell.trim()}"`).join(", ");
-    throw malformed(place, `the first line must name the columns, one of them "text"; it has ${has}.`);
+    throw malformed(
+      place,
+      `the first line must name the columns, one of them "text" or "prompt"; it has ${has}.`,
+    );
   }
   return found;
 }
 
 /** Every sample of the table. */
-export function parseTable(text: string, delimiter: "," | "\t", file: string): Sample[] {
+export function parseTable(text: string, delimiter: "," | "\t", file: string): Placed[] {
   const [header, ...rows] = rowsOf(text, delimiter);
   if (header?.problem) throw malformed({ file, line: header.line }, `${header.problem}.`);
   const at = readHeader(header, file);
@@ -69,14 +75,12 @@ export function parseTable(text: string, delimiter: "," | "\t", file: string): S
     if (cells.length !== width) {
       throw malformed(place, `${cells.length} columns where the first line has ${width}.`);
     }
-    const cell = (column: Column) => {
+    const filled = columns.flatMap((column) => {
       const index = at[column];
-      const value = index === undefined ? undefined : cells[index];
-      return value === undefined || (column !== "text" && value.trim() === "") ? undefined : value;
-    };
-    return sampleOf(
-      { text: cell("text"), text_pair: cell("text_pair"), label: cell("label")?.trim() },
-      place,
-    );
+      const value = index === undefined ? "" : (cells[index] ?? "");
+      // An answer's own spaces count; those around a label never do.
+      return value.trim() === "" ? [] : [[column, column === "label" ? value.trim() : value]];
+    });
+    return { sample: sampleOf(Object.fromEntries(filled), place), place };
   });
 }

@@ -2,49 +2,88 @@
 import { IterisError } from "../errors.ts";
 import type { SampleSet } from "../samples/read.ts";
 import type { TokenizedSamples } from "../wasm-interface.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { Codec } from "./codec.ts";
+import { type EncodedSample, encodeSample, type Lengths } from "./encode-sample.ts";
 
 /**
- * The length samples are cut to: what the caller asks for, or as much as tokenizer and model can take.
+ * Tokens a sample is cut to where the caller does not say. Language models read many thousands; calibration
+ * gains nothing from them, and attention costs their square.
+ */
+const longestByDefault = 512;
+
+/**
+ * The length samples are cut to: what the caller asks for, or as much as tokenizer and model can take, up to
+ * 512.
  *
- * @param modelMaximum - `maxLength` of the base model's facts
  * @throws IterisError `option_invalid` if more is asked for than the model has positions
  */
-export function resolveMaxLength(
-  asked: number | null | undefined,
-  tokenizer: Tokenizer,
-  modelMaximum: number,
-): number {
-  if (asked === null || asked === undefined) return Math.min(tokenizer.maxLength ?? Infinity, modelMaximum);
+export function resolveMaxLength(asked: number | null | undefined, { tokenizer, facts }: Codec): number {
+  if (asked === null || asked === undefined) {
+    return Math.min(tokenizer.maxLength ?? Number.POSITIVE_INFINITY, facts.maxLength, longestByDefault);
+  }
   if (!Number.isInteger(asked) || asked < 1) {
     throw new IterisError("option_invalid", `maxLength must be a whole number above 0, not ${asked}.`);
   }
-  if (asked > modelMaximum) {
+  if (asked > facts.maxLength) {
     throw new IterisError(
       "option_invalid",
-      `maxLength ${asked} is more than the model can read, which is ${modelMaximum} tokens.`,
+      `maxLength ${asked} is more than the model can read, which is ${facts.maxLength} tokens.`,
     );
   }
   return asked;
 }
 
+function flat(lists: readonly (readonly number[])[]): Uint32Array {
+  return Uint32Array.from(lists.flat());
+}
+
+function lengthsOf(lists: readonly (readonly number[])[]): Uint32Array {
+  return Uint32Array.from(lists, ({ length }) => length);
+}
+
+/** What only models that write have. */
+function answersOf(encoded: readonly EncodedSample[], lengths: Lengths): Partial<TokenizedSamples> {
+  const answers = encoded.map(({ answer }) => answer);
+  const labels = encoded.map(({ label }) => label);
+  return {
+    prompts: Uint8Array.from(encoded, ({ writes }) => (writes ? 1 : 0)),
+    answers: flat(answers),
+    answerLengths: lengthsOf(answers),
+    ...(lengths.labels ? { labelIds: flat(labels), labelLengths: lengthsOf(labels) } : {}),
+  };
+}
+
 /** Encodes every sample of a task. */
-export function tokenise(set: SampleSet, tokenizer: Tokenizer, maxLength: number): TokenizedSamples {
-  const special = tokenizer.specialTokens(set.samples.some(({ text_pair }) => text_pair !== undefined));
-  if (maxLength <= special) {
+export function tokenise(set: SampleSet, codec: Codec, lengths: Lengths): TokenizedSamples {
+  const { tokenizer, facts } = codec;
+  const pairs = set.samples.some((sample) => "text_pair" in sample && sample.text_pair !== undefined);
+  const special = tokenizer.specialCount(pairs);
+  if (lengths.maxLength <= special) {
     throw new IterisError(
       "option_invalid",
-      `maxLength ${maxLength} leaves no room for text beside ${special} special tokens.`,
+      `maxLength ${lengths.maxLength} leaves no room for text beside ${special} special tokens.`,
     );
   }
-  const encoded = set.samples.map((sample) => tokenizer.encode(sample, maxLength));
+  const encoded = set.samples.map((sample, i) => {
+    const place = set.places[i] ?? { file: set.name ?? "samples", item: i + 1 };
+    return encodeSample(sample, codec, lengths, place);
+  });
+  const ids = encoded.map((one) => one.ids);
   const labels = set.samples.map(({ label }) => label ?? null);
+  const truncated = encoded.filter((one) => one.truncated).length;
   return {
-    ids: Uint32Array.from(encoded.flatMap(({ ids }) => ids)),
-    typeIds: Uint32Array.from(encoded.flatMap(({ typeIds }) => typeIds)),
-    lengths: Uint32Array.from(encoded, ({ ids }) => ids.length),
-    truncated: encoded.filter(({ truncated }) => truncated).length,
+    ids: flat(ids),
+    typeIds: flat(encoded.map(({ typeIds }) => typeIds)),
+    lengths: lengthsOf(ids),
+    truncated,
     ...(labels.some((label) => label !== null) ? { labels } : {}),
     ...(set.name === null ? {} : { source: set.name }),
+    ...(facts.kind === "encoder" ? {} : answersOf(encoded, lengths)),
+    ...(facts.kind === "encoder" || truncated === 0 ? {} : { notes: [cutNote(codec)] }),
   };
+}
+
+function cutNote({ tokenizer }: Codec): string {
+  const where = tokenizer.side === "right" ? "end" : "beginning";
+  return `samples that are too long lost their ${where} (truncation_side of the tokenizer: ${tokenizer.side})`;
 }

@@ -8,40 +8,42 @@
  */
 import { Tokenizer as HfTokenizer } from "@huggingface/tokenizers";
 import { IterisError } from "../errors.ts";
-import { readAll } from "../sources/open.ts";
-import type { Sample } from "../types.ts";
 import type { SourceFile } from "../wasm-interface.ts";
-import { keep, longestFirst } from "./truncate.ts";
+import { readJson } from "./json-file.ts";
+import { readSpecialTokens } from "./special-tokens.ts";
+import { keep, longestFirst, type Side } from "./truncate.ts";
 
-/** One sample as the model reads it. */
+/** A text, or a pair, as the model reads it. */
 export interface Encoded {
   ids: number[];
   typeIds: number[];
   truncated: boolean;
+  /** How many of the ids are not special tokens that every text gets. */
+  content: number;
 }
 
 /** A tokenizer that was loaded from the files of a base model. */
 export interface Tokenizer {
   /** `model_max_length` of `tokenizer_config.json`; `null` where it tells none. */
   readonly maxLength: number | null;
-  /** Encodes one sample into at most `maxLength` tokens, special tokens among them. */
-  encode(sample: Sample, maxLength: number): Encoded;
-  /** How many special tokens a sample has. */
-  specialTokens(pair: boolean): number;
-}
-
-async function readJson(file: SourceFile): Promise<Record<string, unknown>> {
-  const text = new TextDecoder().decode(await readAll(file));
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) {
-      return value as Record<string, unknown>;
-    }
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new IterisError("config_invalid", `Not valid JSON (${why}): ${file.name}`, { cause });
-  }
-  throw new IterisError("config_invalid", `Must hold a JSON object: ${file.name}`);
+  /** `truncation_side`: where a text that is too long loses tokens. */
+  readonly side: Side;
+  /** `tokenizer_config.json`. */
+  readonly config: Record<string, unknown>;
+  /** `bos_token`, `eos_token` and so on, by name. */
+  readonly specialTokens: Record<string, string>;
+  /** The special tokens before and behind every single text. */
+  readonly around: { before: number[]; behind: number[] };
+  /** Encodes a text or a pair into at most `maxLength` tokens, special tokens among them. */
+  encode(texts: { text: string; text_pair?: string | undefined }, maxLength: number): Encoded;
+  /** The ids of a text alone, without the special tokens around it; those written in it are found. */
+  content(text: string): number[];
+  /** How many special tokens a text or a pair has around it. */
+  specialCount(pair: boolean): number;
+  /** The id of a token by its text. */
+  idOf(token: string): number | undefined;
+  /** The text that ids stand for. Ids that no token has (a padded vocabulary's) stand for nothing. */
+  decode(ids: readonly number[], options?: { skipSpecial?: boolean }): string;
 }
 
 function construct(json: Record<string, unknown>, config: Record<string, unknown>): HfTokenizer {
@@ -59,24 +61,26 @@ function construct(json: Record<string, unknown>, config: Record<string, unknown
   }
 }
 
+function isBytePair(json: Record<string, unknown>): boolean {
+  return (json.model as { type?: unknown } | undefined)?.type === "BPE";
+}
+
 /**
  * Loads `tokenizer.json` and, if there is one, `tokenizer_config.json`.
  *
  * @throws IterisError `missing` without `tokenizer.json`, `config_invalid` if it cannot be used
  */
 export async function loadTokenizer(files: readonly SourceFile[]): Promise<Tokenizer> {
-  const find = (name: string) => files.find((file) => file.name === name);
-  const main = find("tokenizer.json");
-  if (main === undefined) {
+  const json = await readJson(files, "tokenizer.json");
+  if (json === null) {
     throw new IterisError(
       "missing",
       "The base model's files lack the tokenizer; add tokenizer.json from the folder the model came from.",
     );
   }
-  const side = find("tokenizer_config.json");
-  const config = side === undefined ? {} : await readJson(side);
-  const tokenizer = construct(await readJson(main), config);
-  const cut = config.truncation_side === "left" ? "left" : "right";
+  const config = (await readJson(files, "tokenizer_config.json")) ?? {};
+  const tokenizer = construct(json, config);
+  const side: Side = config.truncation_side === "left" ? "left" : "right";
   const length = config.model_max_length;
 
   const tokensOf = (text: string) => tokenizer.tokenize(text, { add_special_tokens: false });
@@ -85,7 +89,6 @@ export async function loadTokenizer(files: readonly SourceFile[]): Promise<Token
     const tokens = wrapped?.tokens ?? [...first, ...(second ?? [])];
     return { tokens, typeIds: wrapped?.token_type_ids ?? tokens.map(() => 0) };
   };
-  const special = { single: wrap([], null).tokens.length, pair: wrap([], []).tokens.length };
   const idOf = (token: string) => {
     const id = tokenizer.token_to_id(token) ?? tokenizer.model?.unk_token_id;
     if (id === undefined) {
@@ -93,23 +96,46 @@ export async function loadTokenizer(files: readonly SourceFile[]): Promise<Token
     }
     return id;
   };
+  const special = { single: wrap([], null).tokens.length, pair: wrap([], []).tokens.length };
+  // As transformers does: only where the files ask for it, and never for byte-pair encodings, which keep spaces.
+  const tidy = config.clean_up_tokenization_spaces === true && !isBytePair(json);
+  // A text that no token has shows where content stands between the special tokens.
+  const stand = "\u0000";
+  const single = wrap([stand], null).tokens;
+  const at = single.indexOf(stand);
 
   return {
     // Where nothing limits the tokenizer, transformers writes 1e30.
     maxLength: typeof length === "number" && length > 0 && length < 1e9 ? Math.floor(length) : null,
-    specialTokens: (pair) => (pair ? special.pair : special.single),
+    side,
+    config,
+    specialTokens: await readSpecialTokens(files, config),
+    around: { before: single.slice(0, at).map(idOf), behind: single.slice(at + 1).map(idOf) },
+    specialCount: (pair) => (pair ? special.pair : special.single),
+    idOf: (token) => tokenizer.token_to_id(token),
+    content: (text) => tokensOf(text).map(idOf),
     encode({ text, text_pair }, maxLength) {
       const first = tokensOf(text);
       const second = text_pair === undefined ? null : tokensOf(text_pair);
       const room = maxLength - (second === null ? special.single : special.pair);
       const [a, b] =
         second === null ? [Math.min(first.length, room), 0] : longestFirst(first.length, second.length, room);
-      const { tokens, typeIds } = wrap(keep(first, a, cut), second === null ? null : keep(second, b, cut));
+      const { tokens, typeIds } = wrap(keep(first, a, side), second === null ? null : keep(second, b, side));
       return {
         ids: tokens.map(idOf),
         typeIds,
         truncated: first.length + (second?.length ?? 0) > Math.max(room, 0),
+        content: a + b,
       };
+    },
+    decode(ids, { skipSpecial = false } = {}) {
+      const known = ids.filter((id) => tokenizer.id_to_token(id) !== undefined);
+      return known.length === 0
+        ? ""
+        : tokenizer.decode(known, {
+            skip_special_tokens: skipSpecial,
+            clean_up_tokenization_spaces: tidy,
+          });
     },
   };
 }

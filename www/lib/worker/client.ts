@@ -5,7 +5,9 @@
  * What can go wrong: a worker that no longer answers. No call depends on its good will: after
  * {@link patienceMilliseconds} without a reaction to `cancel` it is terminated, which frees its memory too.
  */
+import { readPrompts, readSampling, readVariants } from "../engine/generate-request.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
+import { isSelf, readSelf } from "../samples/self.ts";
 import { collectFiles, collectSamples } from "../sources/collect.ts";
 import type {
   AdapterFacts,
@@ -16,6 +18,8 @@ import type {
   DeviceChoice,
   DeviceRequest,
   FilesInput,
+  GenerateRequest,
+  GenerateResult,
   MergeOptions,
   MergeRequest,
   MergeResult,
@@ -56,7 +60,7 @@ function wireSamples(samples: SamplesInput | undefined) {
 async function wireAdapter(adapter: AdapterInput): Promise<WireAdapter> {
   const [files, samples, heldOut] = await Promise.all([
     collectFiles(adapter.files),
-    wireSamples(adapter.samples),
+    isSelf(adapter.samples) ? readSelf(adapter.samples) : wireSamples(adapter.samples),
     wireSamples(adapter.heldOut),
   ]);
   return { name: adapter.name, weight: adapter.weight, files, samples, heldOut };
@@ -91,9 +95,25 @@ export class WorkerClient {
         request.merged.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })),
       ),
     ]);
-    const maxLength = request.options?.maxLength ?? null;
-    const ask = { base, adapters, merged, maxLength, device: request.device ?? "auto" };
+    const { maxLength = null, maxNewTokens = null } = request.options ?? {};
+    const ask = { base, adapters, merged, maxLength, maxNewTokens, device: request.device ?? "auto" };
     return this.#call("compare", ask, request);
+  }
+
+  async generate(request: GenerateRequest): Promise<GenerateResult> {
+    const prompts = readPrompts(request);
+    const options = readSampling(request);
+    const [base, variants] = await Promise.all([
+      collectFiles(request.base),
+      Promise.all(
+        readVariants(request).map(async ({ name, files }) => ({
+          name,
+          files: files === null ? null : await collectFiles(files),
+        })),
+      ),
+    ]);
+    const ask = { base, variants, prompts, options, device: request.device ?? "auto" };
+    return this.#call("generate", ask, request);
   }
 
   async inspectBase(files: FilesInput): Promise<BaseFacts> {

@@ -4,11 +4,13 @@
  * One call runs at a time (the page queues). While it runs, a `cancel` message is seen whenever the core
  * reports progress, because reporting lets waiting messages in.
  */
-import { type Engine, type JobAdapter, type RunContext, retires } from "../engine/engine.ts";
+import { type Engine, type RunContext, retires } from "../engine/engine.ts";
 import { mergeAndCompare } from "../engine/merge-and-compare.ts";
+import type { JobAdapter } from "../engine/prepare.ts";
 import { BlobSink } from "../engine/sink.ts";
 import { toIterisError, toPlainError } from "../errors.ts";
-import { factsOf, readSamples, type SampleSet } from "../samples/read.ts";
+import { factsOf } from "../samples/facts.ts";
+import { readSamples, type SampleSet } from "../samples/read.ts";
 import { openFiles } from "../sources/open.ts";
 import type { WireSamples } from "../sources/wire.ts";
 import type { Call, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
@@ -20,7 +22,7 @@ function readIfGiven(samples: WireSamples | null): Promise<SampleSet | null> {
 async function openAdapter(adapter: WireAdapter): Promise<JobAdapter & { heldOut: SampleSet | null }> {
   const [files, samples, heldOut] = await Promise.all([
     openFiles(adapter.files),
-    readIfGiven(adapter.samples),
+    adapter.samples !== null && "self" in adapter.samples ? adapter.samples : readIfGiven(adapter.samples),
     readIfGiven(adapter.heldOut),
   ]);
   return { name: adapter.name, weight: adapter.weight, files, samples, heldOut };
@@ -41,7 +43,7 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
       return { ...result, files: sink.files() };
     }
     case "compare": {
-      const { base, adapters, merged, maxLength, device } = call.ask;
+      const { base, adapters, merged, maxLength, maxNewTokens, device } = call.ask;
       const job = {
         base: await openFiles(base),
         adapters: await Promise.all(adapters.map(openAdapter)),
@@ -49,9 +51,24 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
           merged.map(async ({ name, files }) => ({ name, files: await openFiles(files) })),
         ),
         maxLength,
+        maxNewTokens,
         device,
       };
       return engine.compare(job, context);
+    }
+    case "generate": {
+      const { base, variants, ...rest } = call.ask;
+      const job = {
+        ...rest,
+        base: await openFiles(base),
+        variants: await Promise.all(
+          variants.map(async ({ name, files }) => ({
+            name,
+            ...(files === null ? {} : { files: await openFiles(files) }),
+          })),
+        ),
+      };
+      return engine.generate(job, context);
     }
     case "inspectBase":
       return engine.inspectBase(await openFiles(call.ask));

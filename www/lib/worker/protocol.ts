@@ -1,5 +1,8 @@
 /** The messages between the page and its worker, and nothing else crosses. */
 import type { PlainError } from "../errors.ts";
+import type { Placed } from "../samples/record.ts";
+import type { SelfRequest } from "../samples/self.ts";
+import type { Sampling } from "../sampling.ts";
 import type { WireFile, WireSamples } from "../sources/wire.ts";
 import type {
   AdapterFacts,
@@ -7,6 +10,7 @@ import type {
   CompareResult,
   DeviceChoice,
   DeviceRequest,
+  GenerateResult,
   MergeOptions,
   MergeResult,
   Progress,
@@ -17,7 +21,7 @@ import type {
 export interface WireAdapter {
   name: string;
   files: WireFile[];
-  samples: WireSamples | null;
+  samples: WireSamples | SelfRequest | null;
   heldOut: WireSamples | null;
   weight: number | undefined;
 }
@@ -34,9 +38,20 @@ export interface Calls {
       adapters: WireAdapter[];
       merged: { name: string; files: WireFile[] }[];
       maxLength: number | null;
+      maxNewTokens: number | null;
       device: DeviceRequest;
     };
     answer: CompareResult;
+  };
+  generate: {
+    ask: {
+      base: WireFile[];
+      variants: { name: string; files: WireFile[] | null }[];
+      prompts: Placed[];
+      options: Sampling;
+      device: DeviceRequest;
+    };
+    answer: GenerateResult;
   };
   inspectBase: { ask: WireFile[]; answer: BaseFacts };
   inspectAdapter: { ask: WireFile[]; answer: AdapterFacts };

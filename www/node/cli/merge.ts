@@ -1,8 +1,8 @@
 /** `iteris-web merge`. */
 import type { CompareReport, DeviceChoice, MergeReport } from "../../lib/types.ts";
 import { mergeInto } from "../run.ts";
-import type { MergeCommand } from "./args.ts";
 import { FolderSink } from "./folder-sink.ts";
+import type { MergeCommand } from "./parse-merge.ts";
 import { progressView } from "./progress.ts";
 import { comparisonTable } from "./table.ts";
 import type { Terminal } from "./terminal.ts";

@@ -9,6 +9,7 @@ import type { Output } from "./terminal.ts";
 
 const stageNames: Record<Progress["stage"], string> = {
   load: "loading",
+  generate: "writing text",
   forward: "running the model",
   gram: "summing Gram matrices",
   solve: "solving",
@@ -17,7 +18,7 @@ const stageNames: Record<Progress["stage"], string> = {
 };
 
 // The stages whose steps take about as long as each other, so that a rest can be told from them.
-const steady: ReadonlySet<Progress["stage"]> = new Set(["forward", "gram", "solve", "compare"]);
+const steady: ReadonlySet<Progress["stage"]> = new Set(["generate", "forward", "gram", "solve", "compare"]);
 
 /** `75` as `1:15`. */
 export function clock(seconds: number): string {

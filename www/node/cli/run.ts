@@ -3,7 +3,8 @@ import { toIterisError } from "../../lib/errors.ts";
 import { withEngine } from "../engine.ts";
 import { parseCommand, wantsJson } from "./args.ts";
 import { exitCode, tell } from "./failure.ts";
-import { helpAll, helpInspect, helpMerge } from "./help.ts";
+import { runGenerate } from "./generate.ts";
+import { helpTexts } from "./help.ts";
 import { runInspect } from "./inspect.ts";
 import { runMerge } from "./merge.ts";
 import type { Terminal } from "./terminal.ts";
@@ -14,13 +15,16 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
     const command = parseCommand(argv);
     switch (command.command) {
       case "help":
-        terminal.stdout.write({ all: helpAll, merge: helpMerge, inspect: helpInspect }[command.of]);
+        terminal.stdout.write(helpTexts[command.of]);
         break;
       case "version":
         terminal.stdout.write(`${await withEngine((engine) => engine.version())}\n`);
         break;
       case "inspect":
         await runInspect(command, terminal);
+        break;
+      case "generate":
+        await runGenerate(command, terminal);
         break;
       case "merge":
         await runMerge(command, terminal);

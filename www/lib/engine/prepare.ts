@@ -1,0 +1,105 @@
+/** The adapters of a job as the core takes them: their samples tokenised for the base model. */
+import { IterisError } from "../errors.ts";
+import type { SampleSet } from "../samples/read.ts";
+import type { SelfRequest } from "../samples/self.ts";
+import { type Codec, loadCodec } from "../tokens/codec.ts";
+import { encodeSelf } from "../tokens/self.ts";
+import { resolveMaxLength, tokenise } from "../tokens/tokenise.ts";
+import type { BaseFacts } from "../types.ts";
+import type { AdapterSource, SelfSamples, SourceFile, TokenizedSamples } from "../wasm-interface.ts";
+
+/** One adapter of a job. */
+export interface JobAdapter {
+  name: string;
+  files: SourceFile[];
+  samples: SampleSet | SelfRequest | null;
+  weight?: number | undefined;
+}
+
+/** What is to be prepared, and what for. */
+export interface Preparation {
+  base: SourceFile[];
+  adapters: JobAdapter[];
+  /** What the samples are used for; averages need none. */
+  use: "none" | "calibrate" | "compare";
+  maxLength: number | null;
+  maxNewTokens: number;
+}
+
+/**
+ * Tokenises the samples of every adapter.
+ *
+ * @param breathe - called between adapters; rejects if the call was cancelled
+ * @returns the adapters, and the length samples were cut to, `null` where none were
+ * @throws IterisError `samples_invalid`, `missing`, `option_invalid`
+ */
+export async function prepareAdapters(
+  job: Preparation,
+  inspect: () => Promise<BaseFacts>,
+  breathe: () => Promise<void>,
+): Promise<{ adapters: AdapterSource[]; maxLength: number | null }> {
+  const untokenised = job.adapters.map(({ name, files, weight }) => ({
+    name,
+    files,
+    ...(weight === undefined ? {} : { weight }),
+  }));
+  if (job.use === "none" || job.adapters.length === 0) return { adapters: untokenised, maxLength: null };
+  const facts = await inspect();
+  // Loaded when the first samples need it: self-written ones may not.
+  let loaded: Promise<Codec> | null = null;
+  const codec = () => {
+    loaded ??= loadCodec(job.base, facts);
+    return loaded;
+  };
+  const adapters: AdapterSource[] = [];
+  for (const [i, adapter] of untokenised.entries()) {
+    await breathe();
+    const samples = await tokeniseFor(adapter.name, job.adapters[i]?.samples ?? null, job, facts, codec);
+    adapters.push({ ...adapter, samples });
+  }
+  return {
+    adapters,
+    maxLength: loaded === null ? job.maxLength : resolveMaxLength(job.maxLength, await codec()),
+  };
+}
+
+async function tokeniseFor(
+  name: string,
+  samples: SampleSet | SelfRequest | null,
+  job: Preparation,
+  facts: BaseFacts,
+  codec: () => Promise<Codec>,
+): Promise<TokenizedSamples | SelfSamples> {
+  if (samples === null) {
+    const or = facts.generates ? ', or "self" to let the adapter write them' : "";
+    throw new IterisError(
+      "samples_invalid",
+      `Give samples of the task, about 50 texts${or}; there are none for the adapter: ${name}`,
+    );
+  }
+  if ("self" in samples) {
+    checkSelf(name, job, facts);
+    return encodeSelf(samples, codec);
+  }
+  const found = await codec();
+  return tokenise(samples, found, {
+    maxLength: resolveMaxLength(job.maxLength, found),
+    maxNewTokens: job.maxNewTokens,
+    labels: job.use === "compare",
+  });
+}
+
+function checkSelf(name: string, job: Preparation, facts: BaseFacts): void {
+  if (job.use === "compare") {
+    throw new IterisError(
+      "samples_invalid",
+      `A comparison needs samples of the task; text that the adapter writes itself is none: ${name}`,
+    );
+  }
+  if (!facts.generates) {
+    throw new IterisError(
+      "samples_invalid",
+      `The base model writes no text (${facts.architecture}), so give samples of the task for: ${name}`,
+    );
+  }
+}

@@ -1,0 +1,42 @@
+/** What `inspectSamples` tells of samples. */
+import type { Sample, SamplesFacts } from "../types.ts";
+import { answerOf, askedOf } from "./answer.ts";
+import type { SampleSet } from "./read.ts";
+
+/** The texts of a sample that a model reads, without its answer. */
+function textsOf(sample: Sample): string[] {
+  if ("text" in sample) return [sample.text, ...(sample.text_pair === undefined ? [] : [sample.text_pair])];
+  if ("prompt" in sample) return [sample.prompt];
+  return askedOf(sample.messages).map(({ content }) => content);
+}
+
+/** The text that stands for a sample in a list of them: of a chat, what the user said last. */
+export function previewOf(sample: Sample): string {
+  if ("text" in sample) return sample.text;
+  if ("prompt" in sample) return sample.prompt;
+  return askedOf(sample.messages).at(-1)?.content ?? "";
+}
+
+/** What `inspectSamples` tells. */
+export function factsOf({ name, format, samples }: SampleSet): SamplesFacts {
+  const labels = samples.flatMap(({ label }) => (label === undefined || label === null ? [] : [label]));
+  const answers = samples.map(answerOf);
+  const lengths = samples.map((sample, i) =>
+    [...textsOf(sample), answers[i] ?? ""].reduce((sum, text) => sum + text.length, 0),
+  );
+  const count = (kind: "text" | "prompt" | "messages") => samples.filter((sample) => kind in sample).length;
+  return {
+    name,
+    format,
+    count: samples.length,
+    labelled: labels.length,
+    labels: [...new Set(labels)].sort((a, b) =>
+      typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1,
+    ),
+    pairs: samples.filter((sample) => "text_pair" in sample && sample.text_pair !== undefined).length,
+    kinds: { text: count("text"), prompt: count("prompt"), messages: count("messages") },
+    answers: answers.filter((answer) => answer !== undefined).length,
+    longestCharacters: lengths.reduce((a, b) => Math.max(a, b), 0),
+    preview: samples.slice(0, 3).map(previewOf),
+  };
+}

@@ -1,0 +1,74 @@
+/**
+ * One sample as ids: what the model reads, what it is to write, and what would be right.
+ *
+ * What a sample means depends on the base model. An encoder reads texts. An encoder-decoder reads a text and
+ * writes a target. A decoder-only model reads a text through, or a prompt that it continues.
+ */
+import { malformed, type Place } from "../samples/malformed.ts";
+import type { Sample } from "../types.ts";
+import { hasLabel } from "./answer.ts";
+import type { Codec } from "./codec.ts";
+import { encodeForDecoder } from "./for-decoder.ts";
+import { encodeForEncoderDecoder } from "./for-encoder-decoder.ts";
+import { checkVocabulary, encodeText } from "./text.ts";
+
+/** One sample as the core takes it. */
+export interface EncodedSample {
+  /** A text, a prompt, or what an encoder reads; special tokens among them. */
+  ids: number[];
+  typeIds: number[];
+  truncated: boolean;
+  /** The adapter is to write the answer itself. */
+  writes: boolean;
+  /** The given answer with the token that ends it, empty where none is given. */
+  answer: number[];
+  /** The right answer with the token that ends it, empty where none is known or wanted. */
+  label: number[];
+}
+
+/** How samples are encoded. */
+export interface Lengths {
+  /** Tokens a sample is cut to, a given answer among them if the model reads both as one. */
+  maxLength: number;
+  /** Tokens that are written after a prompt without an answer. */
+  maxNewTokens: number;
+  /** Whether right answers are wanted: for comparisons. */
+  labels: boolean;
+}
+
+/**
+ * Encodes one sample for the base model it goes to.
+ *
+ * @throws IterisError `samples_invalid` that names the place
+ */
+export function encodeSample(sample: Sample, codec: Codec, lengths: Lengths, place: Place): EncodedSample {
+  const encoded = encodeForKind(sample, codec, lengths, place);
+  checkVocabulary([...encoded.ids, ...encoded.answer, ...encoded.label], codec, place);
+  return encoded;
+}
+
+function encodeForKind(sample: Sample, codec: Codec, lengths: Lengths, place: Place): EncodedSample {
+  const readThrough = (texts: { text: string; text_pair?: string }): EncodedSample => ({
+    ...encodeText(texts, codec, lengths.maxLength, place),
+    writes: false,
+    answer: [],
+    label: [],
+  });
+  switch (codec.facts.kind) {
+    case "encoder":
+      if (!("text" in sample)) {
+        throw malformed(place, `the base model is an encoder, which reads a "text" and writes nothing.`);
+      }
+      if (sample.target !== undefined) {
+        throw malformed(place, `the base model is an encoder and writes no "target"; a class is a "label".`);
+      }
+      return readThrough(sample);
+    case "encoder-decoder":
+      return encodeForEncoderDecoder(sample, codec, lengths, place);
+    case "decoder":
+      // To a comparison a text with a label is a prompt: the label is what should follow it.
+      return "text" in sample && sample.target === undefined && !hasLabel(sample, lengths)
+        ? readThrough(sample)
+        : encodeForDecoder(sample, codec, lengths, place);
+  }
+}

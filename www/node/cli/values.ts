@@ -1,0 +1,122 @@
+/** The words of a command line as values, and how they are refused. */
+import { parseArgs } from "node:util";
+import { IterisError } from "../../lib/errors.ts";
+import type { DeviceRequest } from "../../lib/types.ts";
+
+/** The commands that have a help of their own. */
+export type CommandName = "merge" | "generate" | "inspect";
+
+/** Tells what is wrong with the words of one command, and where its help is. */
+export class Usage {
+  readonly #of: CommandName | null;
+
+  constructor(of: CommandName | null) {
+    this.#of = of;
+  }
+
+  error(message: string): IterisError {
+    const help = this.#of === null ? "iteris-web --help" : `iteris-web ${this.#of} --help`;
+    return new IterisError("option_invalid", `${message} See: ${help}`);
+  }
+
+  number(name: string, value: string): number {
+    const number = Number(value);
+    if (value.trim() === "" || !Number.isFinite(number)) {
+      throw this.error(`--${name} must be a number, not ${value}.`);
+    }
+    return number;
+  }
+
+  /** A whole number from `least` on. */
+  count(name: string, value: string, least: 0 | 1 = 1): number {
+    const number = this.number(name, value);
+    if (!Number.isSafeInteger(number) || number < least) {
+      const which = least === 1 ? "a whole number above 0" : "a whole number, 0 or more";
+      throw this.error(`--${name} must be ${which}, not ${value}.`);
+    }
+    return number;
+  }
+
+  oneOf<T extends string>(name: string, value: string, choices: readonly T[]): T {
+    const choice = choices.find((one) => one === value);
+    if (choice === undefined) throw this.error(`--${name} must be ${choices.join(" or ")}, not ${value}.`);
+    return choice;
+  }
+
+  device(value: string | undefined): DeviceRequest {
+    return this.oneOf("device", value ?? "auto", ["auto", "cpu", "webgpu"]);
+  }
+}
+
+/** Reads a value if there is one. */
+export function optional<T>(value: string | undefined, read: (value: string) => T): T | undefined {
+  return value === undefined ? undefined : read(value);
+}
+
+/** An option with a value, one that may be repeated, and one without a value. */
+export const text = { type: "string" } as const;
+export const list = { type: "string", multiple: true } as const;
+export const flag = { type: "boolean" } as const;
+export const help = { type: "boolean", short: "h" } as const;
+
+/** Options of a command by name. */
+export type OptionTable = Record<
+  string,
+  { type: "string"; multiple?: boolean } | { type: "boolean"; short?: string }
+>;
+
+/** Options with values in the order in which they were written. */
+export type Given = readonly { name: string; value: string }[];
+
+/** What is left of Node's own message after its advice about `--`, which fits no option of this program. */
+export function firstSentence(thrown: unknown): string {
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return `${message.split(". ", 1)[0]?.replace(/\.$/, "") ?? message}.`;
+}
+
+/** Takes the words apart; an option that has one value is not given twice. */
+export function readWords<const Options extends OptionTable>(args: string[], options: Options, usage: Usage) {
+  let parsed: ReturnType<typeof parseArgs<{ args: string[]; options: Options; tokens: true }>>;
+  try {
+    parsed = parseArgs({ args, options, tokens: true });
+  } catch (thrown) {
+    throw usage.error(firstSentence(thrown));
+  }
+  const given: Given = parsed.tokens.flatMap((token) =>
+    token.kind === "option" && token.value !== undefined ? [{ name: token.name, value: token.value }] : [],
+  );
+  for (const [name, option] of Object.entries(options)) {
+    const single = option.type === "string" && option.multiple !== true;
+    if (single && given.filter((one) => one.name === name).length > 1) {
+      throw usage.error(`--${name} is given twice.`);
+    }
+  }
+  return { values: parsed.values, given };
+}
+
+/**
+ * The value that each adapter has of one option.
+ *
+ * What can go wrong: people write such options either beside each adapter or all in a row. Both are read: as
+ * many as there are adapters go to the adapters in order, fewer go each to the `--adapter` before them; anything
+ * else is refused rather than guessed.
+ */
+export function pair(given: Given, name: string, adapters: number, usage: Usage): (string | undefined)[] {
+  const values = given.filter((one) => one.name === name).map(({ value }) => value);
+  if (values.length === adapters) return values;
+  if (values.length > adapters) {
+    throw usage.error(`--${name} is given ${values.length} times for ${adapters} adapters.`);
+  }
+  const paired = new Array<string | undefined>(adapters).fill(undefined);
+  let adapter = -1;
+  for (const one of given) {
+    if (one.name === "adapter") adapter += 1;
+    if (one.name !== name) continue;
+    if (adapter === -1) throw usage.error(`--${name} ${one.value} stands before the first --adapter.`);
+    if (paired[adapter] !== undefined) {
+      throw usage.error(`--${name} ${one.value} is the adapter's second --${name}.`);
+    }
+    paired[adapter] = one.value;
+  }
+  return paired;
+}
