@@ -96,7 +96,10 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     /** Writes `b a` after the first prompt and is cut short after the others. */
     async generate(request, _device, observer) {
       generated?.push(request);
-      await observer.progress({ stage: "generate", layer: "", done: 1, total: 2, seconds: 1 });
+      for (let done = 0; done < steps; done += 1) {
+        const progress = { stage: "generate" as const, layer: "", done, total: steps, seconds: done };
+        if (!(await observer.progress(progress))) throw coreError("cancelled", "The work was cancelled.");
+      }
       const prompts = request.prompts.lengths.length;
       const lengths = Uint32Array.from({ length: prompts }, (_, i) => (i === 0 ? 3 : 1));
       const ids = Uint32Array.from({ length: prompts + 2 }, (_, i) => [2, 1, 3][i] ?? 1);

@@ -7,12 +7,12 @@ import { Engine } from "../../www/lib/engine/engine.ts";
 import { Faults } from "../../www/lib/engine/faults.ts";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
 import { IterisError } from "../../www/lib/errors.ts";
-import type { MergeRequest, Progress } from "../../www/lib/types.ts";
+import type { GenerateRequest, MergeRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient, type WorkerLike } from "../../www/lib/worker/client.ts";
 import { WorkerHost } from "../../www/lib/worker/host.ts";
 import { listenForPanics } from "../../www/lib/worker/panics.ts";
 import type { FromWorker, ToWorker } from "../../www/lib/worker/protocol.ts";
-import { coreError, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
+import { coreError, decoder, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
 
 /** A worker in this thread. */
 class LocalWorker implements WorkerLike {
@@ -140,6 +140,186 @@ describe("a merge", () => {
       code: "option_invalid",
       message: expect.stringContaining("two"),
     });
+  });
+});
+
+describe("a merge of a language model's adapters", () => {
+  beforeEach(() => {
+    behaviour.facts = decoder;
+  });
+
+  it("hands the core prompts and answers", async () => {
+    const samples = [{ prompt: "a", completion: " b" }, { prompt: "a b" }, { text: "b" }];
+    const options = { positions: "completion" as const, maxNewTokens: 8 };
+    await client.merge(request({ adapters: [{ name: "one", files: [], samples }], options }));
+    expect(seen[0]?.adapters[0]?.samples).toEqual({
+      ids: Uint32Array.of(1, 1, 2, 2),
+      typeIds: new Uint32Array(4),
+      lengths: Uint32Array.of(1, 2, 1),
+      truncated: 0,
+      prompts: Uint8Array.of(0, 1, 0),
+      answers: Uint32Array.of(2, 3),
+      answerLengths: Uint32Array.of(2, 0, 0),
+    });
+    expect(seen[0]?.options).toEqual({ positions: "completion", maxNewTokens: 8, maxLength: 32 });
+  });
+
+  it("lets adapters write their samples, which needs a tokenizer only for a prompt", async () => {
+    const self = { count: 32, seed: 0, temperature: 1, topP: 1, maxNewTokens: 64 };
+    const alone = [{ name: "one", files: [], samples: "self" as const }];
+    await client.merge(request({ base: [], adapters: alone }));
+    expect(seen[0]?.adapters[0]?.samples).toEqual({ self });
+    expect(seen[0]?.options).toEqual({});
+    const prompted = [
+      { name: "one", files: [], samples: { self: { prompt: "a b", count: 2, maxNewTokens: 8 } } },
+    ];
+    await client.merge(request({ adapters: prompted }));
+    expect(seen[1]?.adapters[0]?.samples).toEqual({
+      self: { ...self, count: 2, maxNewTokens: 8, prompt: Uint32Array.of(1, 2) },
+    });
+    await expect(client.merge(request({ base: [], adapters: prompted }))).rejects.toMatchObject({
+      code: "missing",
+    });
+  });
+
+  it("with held-out samples is compared by their labels and completions", async () => {
+    const compared: NonNullable<FakeBehaviour["compared"]> = [];
+    behaviour.compared = compared;
+    const heldOut = [
+      { prompt: "a", completion: " b" },
+      { text: "b", label: "a" },
+    ];
+    const adapters = [{ name: "one", files: [], samples: "self" as const, heldOut }];
+    await client.merge(request({ adapters, options: { maxNewTokens: 8 } }));
+    expect(compared[0]?.options).toEqual({ maxNewTokens: 8 });
+    expect(compared[0]?.adapters[0]?.samples).toMatchObject({
+      ids: Uint32Array.of(1, 2),
+      prompts: Uint8Array.of(0, 1),
+      labels: [null, "a"],
+      labelIds: Uint32Array.of(2, 3, 1, 3),
+      labelLengths: Uint32Array.of(2, 2),
+    });
+  });
+
+  it.each([
+    ["of a model that writes nothing", { generates: false }, "self", "samples_invalid", "writes no text"],
+    ["without samples", {}, undefined, "samples_invalid", '"self" to let the adapter write them'],
+    ["with nonsense", {}, { self: { count: -1 } }, "option_invalid", "count must be a whole number"],
+    ["with no room for an answer", { maxLength: 4 }, [{ prompt: "a" }], "option_invalid", "leave no room"],
+    [
+      "with a chat and no template",
+      {},
+      [{ messages: [{ role: "user", content: "a" }] }],
+      "missing",
+      "template",
+    ],
+  ])("%s is refused", async (_, facts, samples, code, message) => {
+    behaviour.facts = { ...decoder, ...facts };
+    const adapters = [{ name: "one", files: [], samples }] as MergeRequest["adapters"];
+    await expect(client.merge(request({ adapters }))).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(message),
+    });
+  });
+
+  it("is not compared on text that the adapter writes itself", async () => {
+    const adapters = [{ name: "one", files: [], samples: "self" as unknown as string[] }];
+    await expect(client.compare({ base: tinyBase(), adapters, merged: [] })).rejects.toMatchObject({
+      code: "samples_invalid",
+      message: expect.stringContaining("one"),
+    });
+  });
+});
+
+describe("a generation", () => {
+  const generated: NonNullable<FakeBehaviour["generated"]> = [];
+  beforeEach(() => {
+    generated.length = 0;
+    behaviour.facts = decoder;
+    behaviour.generated = generated;
+  });
+  const ask = (more: Partial<GenerateRequest> = {}) =>
+    client.generate({ base: tinyBase(), prompts: ["a", "b a"], maxNewTokens: 8, device: "cpu", ...more });
+
+  it("resolves to what each variant wrote after each prompt, without special tokens", async () => {
+    const reports: Progress[] = [];
+    const files = [{ name: "adapter_config.json", blob: new Blob(["{}"]) }];
+    const adapters = [{ name: "one", files }];
+    const result = await ask({ adapters, onProgress: (progress) => reports.push(progress) });
+    const said = { texts: ["b a", "a"], finished: [true, false] };
+    expect(result).toEqual({
+      variants: [
+        { name: "base", ...said },
+        { name: "one", ...said },
+      ],
+      seconds: 1,
+      tokens: 8,
+      device: { kind: "cpu", why: "The CPU was asked for.", adapter: null },
+      notes: [],
+    });
+    expect(reports[0]).toMatchObject({ stage: "generate", done: 0, total: 3 });
+    expect(generated[0]).toMatchObject({
+      variants: [{ name: "base" }, { name: "one", files: [{ name: "adapter_config.json", size: 2 }] }],
+      prompts: { ids: Uint32Array.of(1, 2, 1), lengths: Uint32Array.of(1, 2) },
+      options: { maxNewTokens: 8, temperature: 0, topP: 1, seed: 0 },
+    });
+    expect(generated[0]?.variants[0]).not.toHaveProperty("files");
+  });
+
+  it("is of the base alone where nothing else is named, of the variants where they are", async () => {
+    await ask({ prompts: "a", temperature: 0.5, topP: 0.9, seed: 4 });
+    expect(generated[0]?.variants).toEqual([{ name: "base" }]);
+    expect(generated[0]?.options).toEqual({ maxNewTokens: 8, temperature: 0.5, topP: 0.9, seed: 4 });
+    await ask({ variants: [{ name: "x", files: [] }] });
+    expect(generated[1]?.variants).toEqual([{ name: "x", files: [] }]);
+  });
+
+  it("takes one chat or several", async () => {
+    const template = { name: "chat_template.jinja", blob: new Blob(["{{ messages | length }} a"]) };
+    const turn = { role: "user", content: "a" };
+    const base = [...tinyBase(), template];
+    const { prompts: _, ...chats } = { base, prompts: undefined, device: "cpu" as const, maxNewTokens: 8 };
+    await client.generate({ ...chats, messages: [turn] });
+    await client.generate({ ...chats, messages: [[turn], [turn, { role: "assistant", content: "b" }]] });
+    expect(generated.map(({ prompts }) => Array.from(prompts.lengths))).toEqual([[2], [2, 2]]);
+  });
+
+  it.each([
+    [{ prompts: undefined }, "option_invalid", "Give either prompts or messages."],
+    [{ messages: [] }, "option_invalid", "Give either prompts or messages."],
+    [{ prompts: [] }, "option_invalid", "The list of prompts is empty."],
+    [{ prompts: undefined, messages: [] }, "samples_invalid", `messages item 1: "messages" is empty.`],
+    [{ prompts: [7] }, "option_invalid", "prompts item 1 must be a text, not a number."],
+    [{ variants: [], adapters: undefined }, "option_invalid", "The list of variants is empty."],
+    [{ variants: [{ name: "x" }], adapters: [] }, "option_invalid", "Give variants or adapters, not both"],
+    [{ variants: [{ name: "x" }, { name: "x" }] }, "duplicate", "x"],
+    [{ temperature: -1 }, "option_invalid", "temperature must be 0 or more, not -1."],
+    [{ topP: 0 }, "option_invalid", "topP must be above 0"],
+    [{ maxNewTokens: 0 }, "option_invalid", "maxNewTokens must be a whole number from 1 on"],
+    [
+      { prompts: "c".repeat(3) + " a".repeat(30) },
+      "samples_invalid",
+      "prompts item 1: the prompt has 31 tokens",
+    ],
+  ])("of %j is refused", async (more, code, message) => {
+    await expect(ask(more as Partial<GenerateRequest>)).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(message),
+    });
+    expect(generated).toHaveLength(0);
+  });
+
+  it("by an encoder is refused", async () => {
+    behaviour.facts = { ...decoder, generates: false };
+    await expect(ask()).rejects.toMatchObject({ code: "model_unsupported" });
+  });
+
+  it("that is cancelled stops", async () => {
+    behaviour.steps = Number.POSITIVE_INFINITY;
+    const stop = new AbortController();
+    const running = ask({ signal: stop.signal, onProgress: () => stop.abort() });
+    await expect(running).rejects.toMatchObject({ code: "cancelled" });
+    expect(workers[0]?.terminated).toBe(true);
   });
 });
 

@@ -10,6 +10,7 @@ import { IterisError } from "../errors.ts";
 import type { ChatMessage } from "../types.ts";
 import type { SourceFile } from "../wasm-interface.ts";
 import { readJson, readText } from "./json-file.ts";
+import { stripFunctions, usePythonStrip } from "./python-strip.ts";
 
 /** A template that was parsed. */
 export interface ChatTemplate {
@@ -70,6 +71,7 @@ export async function loadChatTemplate(
   let template: Template;
   try {
     template = new Template(found.source);
+    usePythonStrip(template);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new IterisError("config_invalid", `The chat template cannot be read (${why}): ${found.file}`, {
@@ -81,6 +83,7 @@ export async function loadChatTemplate(
     render: (messages, reply) =>
       template.render({
         ...specialTokens,
+        ...stripFunctions,
         messages,
         tools: null,
         documents: null,

@@ -39,11 +39,12 @@ function endOf(tokenizer: Tokenizer, stops: readonly number[]): number | null {
 export async function loadCodec(files: readonly SourceFile[], facts: CodecFacts): Promise<Codec> {
   const tokenizer = await loadTokenizer(files);
   const stops = await readStopTokens(files);
+  const end = endOf(tokenizer, stops);
   return {
     tokenizer,
     facts,
     chat: await loadChatTemplate(files, tokenizer.config, tokenizer.specialTokens),
-    stops: new Set(stops),
-    end: endOf(tokenizer, stops),
+    stops: new Set(stops.length > 0 || end === null ? stops : [end]),
+    end,
   };
 }
