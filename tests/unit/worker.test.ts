@@ -7,7 +7,7 @@ import { Engine } from "../../www/lib/engine/engine.ts";
 import { Faults } from "../../www/lib/engine/faults.ts";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
 import { IterisError } from "../../www/lib/errors.ts";
-import type { GenerateRequest, MergeRequest, Progress } from "../../www/lib/types.ts";
+import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient, type WorkerLike } from "../../www/lib/worker/client.ts";
 import { WorkerHost } from "../../www/lib/worker/host.ts";
 import { listenForPanics } from "../../www/lib/worker/panics.ts";
@@ -207,16 +207,33 @@ describe("a merge of a language model's adapters", () => {
     ["with nonsense", {}, { self: { count: -1 } }, "option_invalid", "count must be a whole number"],
     ["with no room for an answer", { maxLength: 4 }, [{ prompt: "a" }], "option_invalid", "leave no room"],
     [
+      "with an encoder-decoder's option",
+      {},
+      ["a"],
+      "option_invalid",
+      "for encoder-decoders",
+      { decoderInputs: "start" },
+    ],
+    [
+      "of an encoder-decoder with a decoder's option",
+      { kind: "encoder-decoder" },
+      ["a"],
+      "option_invalid",
+      "for decoder-only models",
+      { positions: "completion" },
+    ],
+    [
       "with a chat and no template",
       {},
       [{ messages: [{ role: "user", content: "a" }] }],
       "missing",
       "template",
     ],
-  ])("%s is refused", async (_, facts, samples, code, message) => {
-    behaviour.facts = { ...decoder, ...facts };
+  ])("%s is refused", async (...[, facts, samples, code, message, options]) => {
+    behaviour.facts = { ...decoder, ...(facts as FakeBehaviour["facts"]) };
     const adapters = [{ name: "one", files: [], samples }] as MergeRequest["adapters"];
-    await expect(client.merge(request({ adapters }))).rejects.toMatchObject({
+    const asked = (options ?? {}) as Partial<MergeOptions>;
+    await expect(client.merge(request({ adapters, options: asked }))).rejects.toMatchObject({
       code,
       message: expect.stringContaining(message),
     });

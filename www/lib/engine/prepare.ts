@@ -5,7 +5,7 @@ import type { SelfRequest } from "../samples/self.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodeSelf } from "../tokens/self.ts";
 import { resolveMaxLength, tokenise } from "../tokens/tokenise.ts";
-import type { BaseFacts } from "../types.ts";
+import type { BaseFacts, MergeOptions } from "../types.ts";
 import type { AdapterSource, SelfSamples, SourceFile, TokenizedSamples } from "../wasm-interface.ts";
 
 /** One adapter of a job. */
@@ -24,6 +24,7 @@ export interface Preparation {
   use: "none" | "calibrate" | "compare";
   maxLength: number | null;
   maxNewTokens: number;
+  options?: Pick<Partial<MergeOptions>, "decoderInputs" | "positions">;
 }
 
 /**
@@ -45,6 +46,7 @@ export async function prepareAdapters(
   }));
   if (job.use === "none" || job.adapters.length === 0) return { adapters: untokenised, maxLength: null };
   const facts = await inspect();
+  checkKind(job.options ?? {}, facts);
   // Loaded when the first samples need it: self-written ones may not.
   let loaded: Promise<Codec> | null = null;
   const codec = () => {
@@ -61,6 +63,25 @@ export async function prepareAdapters(
     adapters,
     maxLength: loaded === null ? job.maxLength : resolveMaxLength(job.maxLength, await codec()),
   };
+}
+
+/** Options that are for another kind of model would do nothing, and whoever gives them expects something. */
+function checkKind(
+  { decoderInputs, positions }: NonNullable<Preparation["options"]>,
+  facts: BaseFacts,
+): void {
+  if (decoderInputs === "start" && facts.kind !== "encoder-decoder") {
+    throw new IterisError(
+      "option_invalid",
+      `decoderInputs "start" is for encoder-decoders; this base model is one of kind ${facts.kind}.`,
+    );
+  }
+  if (positions === "completion" && facts.kind !== "decoder") {
+    throw new IterisError(
+      "option_invalid",
+      `positions "completion" is for decoder-only models; this base model is one of kind ${facts.kind}.`,
+    );
+  }
 }
 
 async function tokeniseFor(
