@@ -1,11 +1,14 @@
 //! The benchmark's native row: the same core and kernels compiled for this machine, on one core.
 //!
-//!     cargo run --example native_bench -- BASE FIXTURES
+//!     cargo run --example native_bench -- emotion BASE FIXTURES
+//!     cargo run --example native_bench -- model FOLDER
 //!
-//! Prints the report of a sweep over the three emotion adapters as JSON, after the best of three runs.
+//! Prints the report of a sweep as JSON: over the three emotion adapters, the best of three runs, or over
+//! the adapters of a folder that `random-model.mjs` has written.
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a benchmark stops at what it did not expect, and prints"
 )]
@@ -13,44 +16,85 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use iteris_web::{
+    batch::Sample,
     compute::Compute,
     io::MemorySink,
-    merge::{MergeOptions, MergeRequest, merge},
+    merge::{AdapterInput, MergeOptions, MergeRequest, merge},
     progress::Silent,
+    report::MergeReport,
+    samples::{Given, TaskSamples},
 };
-use support::{adapter, fixture_samples, folder};
+use serde_json::{Value, from_value};
+use support::{adapter, fixture_samples, folder, json};
 
 fn main() {
-    let [base, root]: [PathBuf; 2] = std::env::args_os()
-        .skip(1)
-        .map(PathBuf::from)
-        .collect::<Vec<_>>()
-        .try_into()
-        .unwrap();
-    let run = || {
-        let adapters = ["emoint", "emotion-cause", "isear"].map(|task| {
-            let samples = fixture_samples(&root.join(format!("{task}.ids.safetensors")));
-            adapter(task, &root.join(task), samples, 1.0)
-        });
-        let request = MergeRequest {
-            base: folder(&base),
-            adapters: adapters.into(),
-            options: MergeOptions::default(),
-        };
-        pollster::block_on(merge(
-            request,
-            &Compute::cpu(),
-            &Silent,
-            &mut MemorySink::default(),
-        ))
-        .unwrap()
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let report = match arguments[..] {
+        ["emotion", base, fixtures] => (0..3)
+            .map(|_| sweep(Path::new(base), emotion(Path::new(fixtures))))
+            .min_by(|a, b| a.seconds.total.total_cmp(&b.seconds.total))
+            .unwrap(),
+        ["model", path] => sweep(&Path::new(path).join("base"), random(Path::new(path))),
+        _ => panic!("emotion BASE FIXTURES, or model FOLDER"),
     };
-    let best = (0..3)
-        .map(|_| run())
-        .min_by(|a, b| a.seconds.total.total_cmp(&b.seconds.total))
-        .unwrap();
-    println!("{}", serde_json::to_string(&best).unwrap());
+    println!("{}", serde_json::to_string(&report).unwrap());
+}
+
+fn sweep(base: &Path, adapters: Vec<AdapterInput>) -> MergeReport {
+    let request = MergeRequest {
+        base: folder(base),
+        adapters,
+        options: MergeOptions::default(),
+    };
+    pollster::block_on(merge(
+        request,
+        &Compute::cpu(),
+        &Silent,
+        &mut MemorySink::default(),
+    ))
+    .unwrap()
+}
+
+fn emotion(fixtures: &Path) -> Vec<AdapterInput> {
+    ["emoint", "emotion-cause", "isear"]
+        .map(|task| {
+            let samples = fixture_samples(&fixtures.join(format!("{task}.ids.safetensors")));
+            adapter(task, &fixtures.join(task), samples, 1.0)
+        })
+        .into()
+}
+
+fn random(path: &Path) -> Vec<AdapterInput> {
+    let rows = |value: &Value| from_value::<Option<Vec<Vec<u32>>>>(value.clone()).unwrap();
+    json(&path.join("samples.json"))["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| {
+            let name = task["name"].as_str().unwrap();
+            let samples = TaskSamples {
+                samples: rows(&task["ids"])
+                    .unwrap()
+                    .into_iter()
+                    .map(Sample::text)
+                    .collect(),
+                answers: rows(&task["answers"])
+                    .into_iter()
+                    .flatten()
+                    .map(Given::Tokens)
+                    .collect(),
+                ..TaskSamples::default()
+            };
+            AdapterInput {
+                name: name.to_owned(),
+                folder: folder(&path.join(name)),
+                samples: Some(samples),
+                weight: 1.0,
+            }
+        })
+        .collect()
 }

@@ -1,0 +1,173 @@
+// A model of a shape with random weights, two PEFT adapters for it and token samples, written to a folder: `base/`, `a/`,
+// `b/`, `samples.json`. The same shape gives the same bytes. Tensors are written one after another, so that a model
+// larger than the memory could be made.
+import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { join } from "node:path";
+
+/** Numbers written at once. */
+const CHUNK = 1 << 20;
+/** Normally distributed numbers to draw from: drawing from a table is ten times as fast as computing each. */
+const TABLE = 1 << 16;
+
+/**
+ * @param {import("./shapes.mjs").Shape} shape
+ * @param {string} folder made if it is not there
+ * @param {{ targets: string, rank: number }} adapters
+ */
+export function writeRandomModel(shape, folder, { targets, rank }) {
+  const base = join(folder, "base");
+  mkdirSync(base, { recursive: true });
+  writeJson(join(base, "config.json"), shape.config);
+  const stops = Object.entries(shape.config).filter(([key]) => key.endsWith("_token_id"));
+  writeJson(join(base, "generation_config.json"), Object.fromEntries(stops));
+  const draw = generator(1);
+  writeSafetensors(join(base, "model.safetensors"), "BF16", shape.tensors, draw);
+
+  const modules = shape.targets[targets];
+  if (!modules) throw new Error(`targets "${targets}": one of ${Object.keys(shape.targets).join(", ")}`);
+  const names = ["a", "b"].slice(0, shape.calibration.tasks);
+  for (const name of names) writeAdapter(shape, join(folder, name), modules, rank, draw);
+  writeJson(join(folder, "samples.json"), {
+    tasks: names.map((name) => ({ name, ...samples(shape, draw) })),
+  });
+}
+
+/**
+ * As PEFT's `save_pretrained` writes it. A is what PEFT starts with; B, which starts at zero, is such that the delta
+ * is about a sixth of the weight, as a trained one is.
+ * @param {import("./shapes.mjs").Shape} shape
+ * @param {string} folder
+ * @param {string[]} modules
+ * @param {number} rank
+ * @param {Draw} draw
+ */
+function writeAdapter(shape, folder, modules, rank, draw) {
+  mkdirSync(folder, { recursive: true });
+  const scaling = 2;
+  writeJson(join(folder, "adapter_config.json"), {
+    base_model_name_or_path: "random",
+    bias: "none",
+    fan_in_fan_out: false,
+    lora_alpha: scaling * rank,
+    lora_dropout: 0,
+    peft_type: "LORA",
+    r: rank,
+    target_modules: modules,
+    task_type: shape.taskType,
+  });
+  const tensors = shape.tensors.flatMap(({ name, shape: [out = 0, into = 0], deviation }) => {
+    const module = name.replace(/\.weight$/, "");
+    if (!modules.includes(module.split(".").at(-1) ?? "")) return [];
+    const at = `base_model.model.${module}`;
+    const a = (3 * into) ** -0.5;
+    return [
+      { name: `${at}.lora_A.weight`, shape: [rank, into], deviation: a },
+      {
+        name: `${at}.lora_B.weight`,
+        shape: [out, rank],
+        deviation: deviation / (6 * scaling * a * rank ** 0.5),
+      },
+    ];
+  });
+  writeSafetensors(join(folder, "adapter_model.safetensors"), "F32", tensors, draw);
+}
+
+/**
+ * Token ids of one task: texts of one length, and for an encoder-decoder the answers, each with the token that ends it.
+ * @param {import("./shapes.mjs").Shape} shape
+ * @param {Draw} draw
+ */
+function samples({ vocabulary, calibration: { samples, tokens, answer } }, draw) {
+  // The first few tokens of a vocabulary are special.
+  const ids = (/** @type {number} */ count) =>
+    Array.from({ length: count }, () => 3 + (draw.integer() % (vocabulary - 3)));
+  const rows = (/** @type {() => number[]} */ row) => Array.from({ length: samples }, row);
+  return {
+    ids: rows(() => ids(tokens)),
+    answers: answer > 0 ? rows(() => [...ids(answer - 1), 1]) : null,
+  };
+}
+
+/**
+ * @typedef {{ integer(): number, bf16(deviation: number): Uint16Array, f32(deviation: number): Float32Array }} Draw
+ *   `integer`: 32 random bits; the tables hold normally distributed numbers
+ */
+
+/** @param {number} seed @returns {Draw} */
+function generator(seed) {
+  let state = seed;
+  const integer = () => {
+    // A Weyl sequence through the last step of MurmurHash3.
+    state = (state + 0x9e3779b9) | 0;
+    let bits = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
+    bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+    return (bits ^ (bits >>> 16)) >>> 0;
+  };
+  const uniform = () => (integer() + 0.5) / 2 ** 32;
+  // Box and Muller.
+  const normal = Float64Array.from(
+    { length: TABLE },
+    () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()),
+  );
+  const f32 = (/** @type {number} */ deviation) => Float32Array.from(normal, (value) => value * deviation);
+  return {
+    integer,
+    f32,
+    // The upper half of an f32, after rounding to nearest.
+    bf16: (deviation) =>
+      Uint16Array.from(new Uint32Array(f32(deviation).buffer), (bits) => (bits + 0x8000) >>> 16),
+  };
+}
+
+/**
+ * @param {string} path
+ * @param {"BF16" | "F32"} dtype
+ * @param {import("./shapes.mjs").Tensor[]} tensors
+ * @param {Draw} draw
+ */
+function writeSafetensors(path, dtype, tensors, draw) {
+  const size = dtype === "F32" ? 4 : 2;
+  /** @type {Record<string, unknown>} */
+  const header = { __metadata__: { format: "pt" } };
+  let end = 0;
+  for (const { name, shape } of tensors) {
+    const start = end;
+    end += size * count(shape);
+    header[name] = { dtype, shape, data_offsets: [start, end] };
+  }
+  const text = JSON.stringify(header);
+  const json = Buffer.from(text.padEnd(Math.ceil(text.length / 8) * 8));
+  const size64 = Buffer.alloc(8);
+  size64.writeBigUInt64LE(BigInt(json.length));
+  const file = openSync(path, "w");
+  try {
+    write(file, size64);
+    write(file, json);
+    for (const { shape, deviation } of tensors) {
+      const table = dtype === "F32" ? draw.f32(deviation) : draw.bf16(deviation);
+      if (deviation === 0) table.fill(dtype === "F32" ? 1 : 0x3f80);
+      for (let left = count(shape); left > 0; left -= CHUNK) {
+        const length = Math.min(left, CHUNK);
+        const chunk = dtype === "F32" ? new Float32Array(length) : new Uint16Array(length);
+        for (let index = 0; index < chunk.length; index += 1)
+          chunk[index] = table[draw.integer() >>> 16] ?? 0;
+        write(file, new Uint8Array(chunk.buffer));
+      }
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** @param {number[]} shape */
+const count = (shape) => shape.reduce((product, size) => product * size, 1);
+
+/** @param {number} file @param {Uint8Array} bytes */
+function write(file, bytes) {
+  for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
+}
+
+/** @param {string} path @param {unknown} value */
+function writeJson(path, value) {
+  writeFileSync(path, `${JSON.stringify(value)}\n`);
+}

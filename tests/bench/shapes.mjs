@@ -1,0 +1,176 @@
+// Shapes of language models with their tensors, their adapters and how many samples they are given. Numbers are those of the
+// published checkpoints' config.json; standard deviations are those that transformers starts the family's weights with.
+
+/**
+ * @typedef {{ name: string, shape: number[], deviation: number }} Tensor `deviation` 0: a norm's scale, all ones
+ * @typedef {object} Shape
+ * @property {string} title
+ * @property {Record<string, unknown>} config config.json
+ * @property {Tensor[]} tensors
+ * @property {string} taskType PEFT's
+ * @property {Record<string, string[]>} targets the modules of the adapters, by the name of a choice
+ * @property {number} vocabulary
+ * @property {{ tasks: number, samples: number, tokens: number, answer: number }} calibration `answer`: tokens given as a
+ *   target, 0 for a text alone
+ */
+
+/** @param {string} name @param {number[]} shape @param {number} deviation @returns {Tensor} */
+const tensor = (name, shape, deviation) => ({ name, shape, deviation });
+
+const paper = { tasks: 2, samples: 50, tokens: 128 };
+
+/**
+ * T5 of the first version: ReLU, tied head.
+ * @param {string} title
+ * @param {{ model: number, feedForward: number, head: number, heads: number, layers: number, vocabulary: number }} size
+ * @param {Shape["calibration"]} calibration
+ * @returns {Shape}
+ */
+function t5(title, size, calibration) {
+  const { model, feedForward, head, heads, layers, vocabulary } = size;
+  const inner = head * heads;
+  const attention = (/** @type {string} */ at) => [
+    tensor(`${at}.q.weight`, [inner, model], (model * head) ** -0.5),
+    tensor(`${at}.k.weight`, [inner, model], model ** -0.5),
+    tensor(`${at}.v.weight`, [inner, model], model ** -0.5),
+    tensor(`${at}.o.weight`, [model, inner], inner ** -0.5),
+  ];
+  const tensors = [tensor("shared.weight", [vocabulary, model], 1)];
+  for (const side of ["encoder", "decoder"]) {
+    for (let block = 0; block < layers; block += 1) {
+      const names = ["SelfAttention", ...(side === "decoder" ? ["EncDecAttention"] : [])];
+      for (const [index, name] of names.entries()) {
+        const layer = `${side}.block.${block}.layer.${index}`;
+        tensors.push(...attention(`${layer}.${name}`), tensor(`${layer}.layer_norm.weight`, [model], 0));
+      }
+      const layer = `${side}.block.${block}.layer.${names.length}`;
+      tensors.push(
+        tensor(`${layer}.DenseReluDense.wi.weight`, [feedForward, model], model ** -0.5),
+        tensor(`${layer}.DenseReluDense.wo.weight`, [model, feedForward], feedForward ** -0.5),
+        tensor(`${layer}.layer_norm.weight`, [model], 0),
+      );
+    }
+    const bias = `${side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight`;
+    tensors.push(
+      tensor(bias, [32, heads], model ** -0.5),
+      tensor(`${side}.final_layer_norm.weight`, [model], 0),
+    );
+  }
+  return {
+    title,
+    config: {
+      architectures: ["T5ForConditionalGeneration"],
+      model_type: "t5",
+      d_model: model,
+      d_ff: feedForward,
+      d_kv: head,
+      num_heads: heads,
+      num_layers: layers,
+      num_decoder_layers: layers,
+      vocab_size: vocabulary,
+      feed_forward_proj: "relu",
+      relative_attention_num_buckets: 32,
+      relative_attention_max_distance: 128,
+      layer_norm_epsilon: 1e-6,
+      dropout_rate: 0.1,
+      tie_word_embeddings: true,
+      is_encoder_decoder: true,
+      use_cache: true,
+      decoder_start_token_id: 0,
+      pad_token_id: 0,
+      eos_token_id: 1,
+      torch_dtype: "bfloat16",
+    },
+    tensors,
+    taskType: "SEQ_2_SEQ_LM",
+    targets: { paper: ["q", "v"], "all-linear": ["q", "k", "v", "o", "wi", "wo"] },
+    vocabulary,
+    calibration,
+  };
+}
+
+/**
+ * Llama with grouped-query attention and a tied head.
+ * @param {string} title
+ * @param {{ model: number, feedForward: number, heads: number, keyHeads: number, layers: number, vocabulary: number }} size
+ * @param {Shape["calibration"]} calibration
+ * @returns {Shape}
+ */
+function llama(title, size, calibration) {
+  const { model, feedForward, heads, keyHeads, layers, vocabulary } = size;
+  const keys = (model / heads) * keyHeads;
+  const deviation = model ** -0.5;
+  const tensors = [tensor("model.embed_tokens.weight", [vocabulary, model], deviation)];
+  for (let index = 0; index < layers; index += 1) {
+    const layer = `model.layers.${index}`;
+    tensors.push(
+      tensor(`${layer}.input_layernorm.weight`, [model], 0),
+      tensor(`${layer}.self_attn.q_proj.weight`, [model, model], deviation),
+      tensor(`${layer}.self_attn.k_proj.weight`, [keys, model], deviation),
+      tensor(`${layer}.self_attn.v_proj.weight`, [keys, model], deviation),
+      tensor(`${layer}.self_attn.o_proj.weight`, [model, model], deviation),
+      tensor(`${layer}.post_attention_layernorm.weight`, [model], 0),
+      tensor(`${layer}.mlp.gate_proj.weight`, [feedForward, model], deviation),
+      tensor(`${layer}.mlp.up_proj.weight`, [feedForward, model], deviation),
+      tensor(`${layer}.mlp.down_proj.weight`, [model, feedForward], deviation),
+    );
+  }
+  tensors.push(tensor("model.norm.weight", [model], 0));
+  return {
+    title,
+    config: {
+      architectures: ["LlamaForCausalLM"],
+      model_type: "llama",
+      hidden_size: model,
+      intermediate_size: feedForward,
+      num_hidden_layers: layers,
+      num_attention_heads: heads,
+      num_key_value_heads: keyHeads,
+      vocab_size: vocabulary,
+      max_position_embeddings: 8192,
+      rope_theta: 100000,
+      rms_norm_eps: 1e-5,
+      hidden_act: "silu",
+      attention_bias: false,
+      mlp_bias: false,
+      initializer_range: deviation,
+      tie_word_embeddings: true,
+      use_cache: true,
+      bos_token_id: 0,
+      eos_token_id: 0,
+      torch_dtype: "bfloat16",
+    },
+    tensors,
+    taskType: "CAUSAL_LM",
+    targets: {
+      paper: ["q_proj", "v_proj"],
+      "all-linear": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    },
+    vocabulary,
+    calibration,
+  };
+}
+
+/** @type {Record<string, Shape>} */
+export const shapes = {
+  "t5-base": t5(
+    "T5-base (223 million parameters)",
+    { model: 768, feedForward: 3072, head: 64, heads: 12, layers: 12, vocabulary: 32128 },
+    { ...paper, answer: 16 },
+  ),
+  "smollm2-135m": llama(
+    "SmolLM2-135M (135 million parameters)",
+    { model: 576, feedForward: 1536, heads: 9, keyHeads: 3, layers: 30, vocabulary: 49152 },
+    { ...paper, answer: 0 },
+  ),
+  tiny: t5(
+    "a tiny T5, which only shows that the benchmark runs",
+    { model: 64, feedForward: 128, head: 16, heads: 4, layers: 2, vocabulary: 512 },
+    { tasks: 2, samples: 8, tokens: 24, answer: 6 },
+  ),
+  "tiny-llama": llama(
+    "a tiny Llama, which only shows that the benchmark runs",
+    { model: 64, feedForward: 128, heads: 4, keyHeads: 2, layers: 3, vocabulary: 512 },
+    { tasks: 2, samples: 8, tokens: 24, answer: 0 },
+  ),
+};

@@ -1,0 +1,80 @@
+// The wasm module on the token ids of `random-model.mjs`, in a process of its own; models with random weights have no
+// tokenizer. Prints JSON.
+//
+//     node token-ids.mjs merge FOLDER OUT OPTIONS        OUT: where the merged adapter goes; OPTIONS: as JSON
+//     node token-ids.mjs generate FOLDER TOKENS          greedy answers of the base to the samples of the first task
+import { appendFileSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import init, { Device, generate, merge } from "../../www/wasm/iteris_web.js";
+
+const [command, folder = "", ...rest] = process.argv.slice(2);
+await init({ module_or_path: readFileSync(new URL("../../www/wasm/iteris_web_bg.wasm", import.meta.url)) });
+const { tasks } = JSON.parse(readFileSync(join(folder, "samples.json"), "utf8"));
+const said = command === "merge" ? await mergeTasks() : await answerFirst();
+process.stdout.write(JSON.stringify({ ...said, peak_bytes: process.resourceUsage().maxRSS * 1024 }));
+
+async function mergeTasks() {
+  const [out = "", options = "{}"] = rest;
+  const adapters = tasks.map((/** @type {any} */ { name, ids, answers }) => ({
+    name,
+    files: filesOf(join(folder, name)),
+    samples: { ...ragged(ids), truncated: 0, ...(answers && answersOf(answers)) },
+  }));
+  const request = { base: filesOf(join(folder, "base")), adapters, options: JSON.parse(options) };
+  return merge(request, Device.cpu(), {
+    progress: async () => true,
+    async write(/** @type {string} */ file, /** @type {Uint8Array} */ bytes) {
+      appendFileSync(join(out, file), bytes);
+    },
+  });
+}
+
+async function answerFirst() {
+  /** @type {number | undefined} */
+  let began;
+  const request = {
+    base: filesOf(join(folder, "base")),
+    variants: [{ name: "base" }],
+    prompts: ragged(tasks[0].ids),
+    options: { maxNewTokens: Number(rest[0]), temperature: 0, topP: 1, seed: 0 },
+  };
+  const start = performance.now();
+  const { tokens } = await generate(request, Device.cpu(), {
+    async progress(/** @type {{ stage: string }} */ { stage }) {
+      if (stage === "generate") began ??= performance.now();
+      return true;
+    },
+    write: async () => {},
+  });
+  const end = performance.now();
+  const load = (began ?? start) - start;
+  return { tokens, seconds: { load: load / 1e3, generate: (end - start - load) / 1e3 } };
+}
+
+/** @param {string} path */
+function filesOf(path) {
+  return readdirSync(path).map((name) => {
+    const file = openSync(join(path, name), "r");
+    return {
+      name,
+      size: statSync(join(path, name)).size,
+      async read(/** @type {number} */ start, /** @type {number} */ end) {
+        const bytes = new Uint8Array(end - start);
+        for (let done = 0; done < bytes.length; )
+          done += readSync(file, bytes, done, bytes.length - done, start + done);
+        return bytes;
+      },
+    };
+  });
+}
+
+/** @param {number[][]} rows */
+function ragged(rows) {
+  return { ids: Uint32Array.from(rows.flat()), lengths: Uint32Array.from(rows, (row) => row.length) };
+}
+
+/** @param {number[][]} rows */
+function answersOf(rows) {
+  const { ids, lengths } = ragged(rows);
+  return { answers: ids, answerLengths: lengths };
+}
