@@ -35,7 +35,7 @@ use iteris_web::{
     merge::{AdapterInput, MergeOptions, MergeRequest, Schedule, deltas, merge},
     model::{self, Kind, Model, Pass, Steps},
     progress::Silent,
-    samples::TaskSamples,
+    samples::{DecoderInputs, Given, Positions, TaskSamples},
 };
 use serde_json::Value;
 use support::{Tensors, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas};
@@ -624,54 +624,51 @@ fn greedy_answers_are_those_of_transformers_token_for_token() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A task with its samples under the named variant of the goldens.
-fn task(case: &Case, model: &Model, variant: &str, name: &str) -> AdapterInput {
-    let mut samples = case.samples(name, model);
-    match variant {
-        "start" => samples.iter_mut().for_each(|sample| sample.targets.truncate(1)),
-        "completion" => {
-            let ids = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
-            samples = case.inputs["completion_samples"][name]
-                .as_array()
-                .unwrap()
+/// A task with its samples under the named variant of the goldens, as a caller would give them.
+fn task(case: &Case, variant: &str, name: &str) -> AdapterInput {
+    let mut prompts = case.ids("samples", name);
+    let mut answers = Vec::new();
+    if variant == "completion" {
+        let given = case.inputs["completion_samples"][name].as_array().unwrap();
+        let ids = |key: &str| -> Vec<Vec<u32>> {
+            given
                 .iter()
-                .map(|given| {
-                    let prompt = ids(&given["prompt"]);
-                    let counted_from = prompt.len();
-                    Sample {
-                        counted_from,
-                        ..Sample::text([prompt, ids(&given["completion"])].concat())
-                    }
-                })
-                .collect();
-        }
-        _ => {}
+                .map(|sample| serde_json::from_value(sample[key].clone()).unwrap())
+                .collect()
+        };
+        prompts = ids("prompt");
+        answers = ids("completion").into_iter().map(Given::Tokens).collect();
     }
     AdapterInput {
         name: name.to_owned(),
         folder: folder(&case.path.join(name)),
         samples: Some(TaskSamples {
-            samples,
+            samples: prompts.into_iter().map(Sample::text).collect(),
+            answers,
             ..TaskSamples::default()
         }),
         weight: 1.0,
     }
 }
 
+/// An encoder-decoder's adapters write the answers to their samples themselves, as those of the golden did.
 fn merged_by(case: &Case, variant: &str, compute: &Compute) -> Result<impl Fn(&str) -> Vec<f32> + use<>> {
-    let model = case.model()?;
+    let mut options = MergeOptions {
+        max_iter: 3,
+        max_new_tokens: serde_json::from_value(case.inputs["max_new_tokens"].clone()).unwrap_or(16),
+        ..MergeOptions::default()
+    };
+    match variant {
+        "sweep" => {}
+        "iterate3" => options.schedule = Schedule::Iterate,
+        "start" => options.decoder_inputs = DecoderInputs::Start,
+        "completion" => options.positions = Positions::Completion,
+        _ => panic!("{}: a merge called {variant}", case.name),
+    }
     let request = MergeRequest {
         base: folder(&case.base()),
-        adapters: ["a", "b"].map(|name| task(case, &model, variant, name)).into(),
-        options: MergeOptions {
-            schedule: if variant == "iterate3" {
-                Schedule::Iterate
-            } else {
-                Schedule::Sweep
-            },
-            max_iter: 3,
-            ..MergeOptions::default()
-        },
+        adapters: ["a", "b"].map(|name| task(case, variant, name)).into(),
+        options,
     };
     let mut sink = MemorySink::default();
     pollster::block_on(merge(request, compute, &Silent, &mut sink))?;
