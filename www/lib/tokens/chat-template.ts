@@ -71,7 +71,7 @@ export async function loadChatTemplate(
   let template: Template;
   try {
     template = new Template(found.source);
-    usePythonStrip(template);
+    usePythonStrip(template.parsed);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new IterisError("config_invalid", `The chat template cannot be read (${why}): ${found.file}`, {

@@ -5,7 +5,6 @@
  * space would lose it. Calls with an argument are turned into calls of the functions here, in the parsed
  * template.
  */
-import type { Template } from "@huggingface/jinja";
 
 type Node = Record<string, unknown>;
 
@@ -32,14 +31,10 @@ export const stripFunctions = {
   "python rstrip": (value: unknown, set: unknown) => stripped(value, set, false, true),
 };
 
-/** Rewrites `x.strip(y)` and its kin; the tree is changed in place. */
-export function usePythonStrip({ parsed }: Template): void {
-  rewrite(parsed);
-}
-
-function rewrite(node: unknown): void {
+/** Rewrites `x.strip(y)` and its kin in a parsed template, in place. */
+export function usePythonStrip(node: unknown): void {
   if (!isNode(node)) return;
-  for (const child of Object.values(node)) rewrite(child);
+  for (const child of Object.values(node)) usePythonStrip(child);
   const { type, callee, args } = node;
   if (type !== "CallExpression" || !isNode(callee) || callee.type !== "MemberExpression") return;
   const { object, property, computed } = callee;

@@ -30,6 +30,12 @@ async function find(path: string): Promise<Found> {
     : { path, kind: "base", facts: await inspectBase(path) };
 }
 
+/** How many samples are of each kind that occurs. */
+function showKinds(kinds: SamplesFacts["kinds"]): string {
+  const entries = Object.entries(kinds).filter(([, count]) => count > 0);
+  return entries.map(([kind, count]) => `${count} ${kind}`).join(", ");
+}
+
 function show(value: unknown): string {
   if (Array.isArray(value)) return value.map(show).join(", ");
   if (typeof value === "object" && value !== null) return Object.values(value).map(show).join(" ");
@@ -45,7 +51,8 @@ export async function runInspect(command: InspectCommand, terminal: Terminal): P
     return;
   }
   for (const { path, kind, facts } of found) {
-    const rows = Object.entries(facts).filter(([, value]) => value !== null && show(value) !== "");
+    const shown = kind === "samples" ? { ...facts, kinds: showKinds(facts.kinds) } : facts;
+    const rows = Object.entries(shown).filter(([, value]) => value !== null && show(value) !== "");
     terminal.stdout.write(`${path}: ${kind}\n`);
     for (const [name, value] of rows) terminal.stdout.write(`  ${name}: ${show(value)}\n`);
   }
