@@ -101,6 +101,29 @@ pub(super) struct LayerKind {
     pub(super) rotary: Rc<Rotary>,
 }
 
+impl LayerKind {
+    /// One kind a layer: `sliding` ones see `window` tokens; `rotary` gives the embedding of either.
+    ///
+    /// # Errors
+    /// `config_invalid` if a layer is to have a window and there is none.
+    pub(super) fn all(
+        sliding: &[bool],
+        window: Option<usize>,
+        rotary: impl Fn(bool) -> Rc<Rotary>,
+    ) -> Result<Vec<Self>> {
+        if sliding.contains(&true) && window.is_none() {
+            return Err(invalid(
+                "some layers have sliding_attention, but sliding_window is null",
+            ));
+        }
+        let kind = |sliding: &bool| Self {
+            window: window.filter(|_| *sliding),
+            rotary: rotary(*sliding),
+        };
+        Ok(sliding.iter().map(kind).collect())
+    }
+}
+
 /// What makes one of these families.
 pub(super) struct Settings {
     /// Its name in reports.

@@ -8,11 +8,17 @@ mod bert;
 mod config;
 mod decoder;
 mod encoder_decoder;
+mod gemma2;
+mod gemma3;
 mod generation;
 mod head;
 mod llama;
 mod load;
+mod mistral;
 mod parts;
+mod phi3;
+mod qwen2;
+mod qwen3;
 mod rope;
 mod t5;
 
@@ -208,7 +214,19 @@ const KEEP_BYTES: usize = 1536 << 20;
 type Open = fn(&Value, &Checkpoint) -> Result<Box<dyn Family>>;
 
 /// Every family, by `model_type` of `config.json`.
-const FAMILIES: &[(&str, Open)] = &[("bert", bert::open), ("llama", llama::open), ("mt5", t5::open), ("t5", t5::open)];
+const FAMILIES: &[(&str, Open)] = &[
+    ("bert", bert::open),
+    ("gemma2", gemma2::open),
+    ("gemma3", gemma3::open_multimodal),
+    ("gemma3_text", gemma3::open),
+    ("llama", llama::open),
+    ("mistral", mistral::open),
+    ("mt5", t5::open),
+    ("phi3", phi3::open),
+    ("qwen2", qwen2::open),
+    ("qwen3", qwen3::open),
+    ("t5", t5::open),
+];
 
 /// Opens the base model in a folder: `config.json`, its safetensors, and `generation_config.json`.
 ///
