@@ -19,6 +19,8 @@ const data = join(import.meta.dirname, "language/data");
 interface Expected {
   special: Record<string, string>;
   texts: { text: string; ids: number[]; decoded: string; plain: string }[];
+  /** Of `a` and `b`. */
+  pair: { ids: number[]; type_ids: number[] };
   prompts: {
     prompt: string;
     completion: string;
@@ -80,6 +82,14 @@ describe.each(all)("the tokenizer %s", (name) => {
     expect(tokenizer.decode([100_000])).toBe("");
     expect(tokenizer.decode([])).toBe("");
   });
+});
+
+// A RoBERTa has one segment, and ids beyond it no embedding.
+it.each(["bart", "t5", "llama3"])("a pair is one segment to the tokenizer %s", async (name) => {
+  const { tokenizer } = await codecOf(name);
+  const { ids, typeIds } = tokenizer.encode({ text: "a", text_pair: "b" }, 64);
+  const { pair } = expectedOf(name);
+  expect({ ids, type_ids: typeIds }).toEqual(pair);
 });
 
 describe.each(chatting)("the chat template %s", (name) => {

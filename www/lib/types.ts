@@ -41,7 +41,11 @@ export interface TextSample {
   text_pair?: string;
   /** For an encoder-decoder: what is to be written; without it the adapter writes its own answer. */
   target?: string;
-  /** The right answer, by name or index; only a comparison looks at it. */
+  /**
+   * The right answer; only a comparison looks at it. For a classifier the class by name or index, for a model that
+   * writes what is to be written (a space comes before it where the prompt ends without one); there a `target` or
+   * a `completion` counts as the label too.
+   */
   label?: string | number | null;
 }
 

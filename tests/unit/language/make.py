@@ -172,6 +172,7 @@ def chat_of(tokenizer: PreTrainedTokenizerFast, turns: list[tuple[str, str]]) ->
 
 def expected(tokenizer: PreTrainedTokenizerFast, chats: bool) -> dict:
     ids = [tokenizer(text)["input_ids"] for text in TEXTS]
+    pair = tokenizer("a", "b", return_token_type_ids=True)
     return {
         "special": tokenizer.special_tokens_map,
         "texts": [
@@ -183,6 +184,7 @@ def expected(tokenizer: PreTrainedTokenizerFast, chats: bool) -> dict:
             }
             for text, row in zip(TEXTS, ids)
         ],
+        "pair": {"ids": pair["input_ids"], "type_ids": pair["token_type_ids"]},
         "prompts": [
             {
                 "prompt": prompt,

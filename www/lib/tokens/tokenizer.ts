@@ -61,6 +61,13 @@ function construct(json: Record<string, unknown>, config: Record<string, unknown
   }
 }
 
+/** Whether texts are wrapped as RoBERTa does, whose pairs are one segment (the library counts two). */
+function isOneSegment(json: Record<string, unknown>): boolean {
+  const processor = json.post_processor as { type?: unknown; processors?: { type?: unknown }[] } | null;
+  const all = [processor, ...(processor?.processors ?? [])];
+  return all.some((one) => one?.type === "RobertaProcessing");
+}
+
 function isBytePair(json: Record<string, unknown>): boolean {
   return (json.model as { type?: unknown } | undefined)?.type === "BPE";
 }
@@ -83,11 +90,13 @@ export async function loadTokenizer(files: readonly SourceFile[]): Promise<Token
   const side: Side = config.truncation_side === "left" ? "left" : "right";
   const length = config.model_max_length;
 
+  const oneSegment = isOneSegment(json);
   const tokensOf = (text: string) => tokenizer.tokenize(text, { add_special_tokens: false });
   const wrap = (first: string[], second: string[] | null) => {
     const wrapped = tokenizer.post_processor?.post_process(first, second, true);
     const tokens = wrapped?.tokens ?? [...first, ...(second ?? [])];
-    return { tokens, typeIds: wrapped?.token_type_ids ?? tokens.map(() => 0) };
+    const typeIds = oneSegment ? undefined : wrapped?.token_type_ids;
+    return { tokens, typeIds: typeIds ?? tokens.map(() => 0) };
   };
   const idOf = (token: string) => {
     const id = tokenizer.token_to_id(token) ?? tokenizer.model?.unk_token_id;
