@@ -34,6 +34,8 @@ pub struct TaskSamples {
     pub label_answers: Vec<Vec<u32>>,
     /// The file they came from.
     pub source: Option<String>,
+    /// Things the reader of a report should know of them.
+    pub notes: Vec<String>,
     /// The adapter is to write the samples itself; then none are given.
     pub own: Option<SelfWritten>,
 }

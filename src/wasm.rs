@@ -19,11 +19,12 @@ use crate::{
     compare::{self, CompareRequest, MergedInput},
     compute::Compute,
     error::{Code, Error, Result},
+    generate::{self, GenerateRequest, Sampling, Variant},
     io::{ByteSource, Folder, Sink},
     merge::{self, AdapterInput, MergeOptions, MergeRequest},
     model,
     progress::{self, Progress},
-    samples::TaskSamples,
+    samples::{Given, SelfWritten, TaskSamples},
 };
 
 #[wasm_bindgen(typescript_custom_section)]
@@ -31,7 +32,7 @@ const TYPES: &str = r#"
 /** A file that is read by range: give `blob`, or `read`. */
 export interface SourceFile { name: string; size: number; blob?: Blob; read?(start: number, end: number): Promise<Uint8Array>; }
 /** Tokenised samples, one after another; `lengths` says where each ends. */
-export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; }
+export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; prompts?: Uint8Array; answers?: Uint32Array; answerLengths?: Uint32Array; labelIds?: Uint32Array; labelLengths?: Uint32Array; notes?: string[]; }
 /** Told of progress (false cancels; let the event loop run before answering) and given the results. */
 export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; }
 "#;
@@ -172,19 +173,10 @@ pub async fn merge(
 ) -> std::result::Result<JsValue, JsValue> {
     let compute = device.compute();
     let merged = async {
-        let options = match get(&request, "options") {
-            value if value.is_undefined() || value.is_null() => MergeOptions::default(),
-            value => serde_wasm_bindgen::from_value(value).map_err(|error| {
-                Error::new(
-                    Code::OptionInvalid,
-                    format!("the options cannot be read: {error}"),
-                )
-            })?,
-        };
         let request = MergeRequest {
             base: folder("base model", &array(&request, "base")?)?,
             adapters: adapters(&array(&request, "adapters")?)?,
-            options,
+            options: parsed::<MergeOptions>(get(&request, "options"))?,
         };
         let (listener, mut sink) = (
             Listener {
@@ -220,13 +212,89 @@ pub async fn compare(
             base: folder("base model", &array(&request, "base")?)?,
             adapters: adapters(&array(&request, "adapters")?)?,
             merged,
+            max_new_tokens: get(&get(&request, "options"), "maxNewTokens")
+                .as_f64()
+                .map_or(16, |count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
         };
         compare::compare(request, &compute, &Listener { object: observer }).await
     };
     to_js(&report.await.map_err(throw)?).map_err(throw)
 }
 
-/// The logits of the base model, or of the base with an adapter, under a classifier: `{ shape, data }`.
+/// What variants of a model write after prompts.
+#[wasm_bindgen]
+pub async fn generate(
+    request: JsValue,
+    device: &Device,
+    observer: JsValue,
+) -> std::result::Result<JsValue, JsValue> {
+    #[derive(Serialize)]
+    struct Generated {
+        seconds: f64,
+        tokens: usize,
+        notes: Vec<String>,
+    }
+    let compute = device.compute();
+    let written = async {
+        let variants = array(&request, "variants")?
+            .iter()
+            .map(|value| {
+                let name = text(&value, "name").unwrap_or_else(|| "variant".into());
+                let files: Option<Array> = get(&value, "files").dyn_into().ok();
+                Ok(Variant {
+                    folder: files.map(|files| folder(&name, &files)).transpose()?,
+                    name,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let prompts = ragged(&get(&request, "prompts"), "prompts", ("ids", "lengths"))?;
+        let request = GenerateRequest {
+            base: folder("base model", &array(&request, "base")?)?,
+            variants,
+            prompts: prompts.unwrap_or_default(),
+            sampling: parsed(get(&request, "options"))?,
+        };
+        generate::write_variants(request, &compute, &Listener { object: observer }).await
+    };
+    let written = written.await.map_err(throw)?;
+    let value = to_js(&Generated {
+        seconds: compute.meter.elapsed(),
+        tokens: written
+            .iter()
+            .flat_map(|(_, answers)| answers)
+            .map(|answer| answer.ids.len())
+            .sum(),
+        notes: Vec::new(),
+    })
+    .map_err(throw)?;
+    let variants = Array::new();
+    for (name, answers) in &written {
+        let ids: Vec<u32> = answers.iter().flat_map(|answer| answer.ids.clone()).collect();
+        let lengths: Vec<u32> = answers
+            .iter()
+            .map(|answer| u32::try_from(answer.ids.len()).unwrap_or(u32::MAX))
+            .collect();
+        let finished: Array = answers
+            .iter()
+            .map(|answer| JsValue::from_bool(answer.finished))
+            .collect();
+        let variant = js_sys::Object::new();
+        Reflect::set(&variant, &"name".into(), &name.into())?;
+        Reflect::set(&variant, &"ids".into(), &Uint32Array::from(ids.as_slice()))?;
+        Reflect::set(
+            &variant,
+            &"lengths".into(),
+            &Uint32Array::from(lengths.as_slice()),
+        )?;
+        Reflect::set(&variant, &"finished".into(), &finished)?;
+        variants.push(&variant);
+    }
+    Reflect::set(&value, &"variants".into(), &variants)?;
+    Ok(value)
+}
+
+/// The logits of the base model, or of the base with an adapter, under a classifier or a language model's
+/// head: `{ shape, data }`, a row a sample or a row a token that the head reads.
 #[wasm_bindgen]
 pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<JsValue, JsValue> {
     #[derive(Serialize)]
@@ -245,7 +313,7 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
         let samples = samples(&get(&request, "samples"), "samples")?;
         let base = folder("base model", &array(&request, "base")?)?;
         let (adapter, head) = (optional("adapter")?, optional("head")?);
-        compare::logits(base, adapter, head, &samples.samples, &compute).await
+        compare::logits(base, adapter, head, &samples, &compute).await
     };
     let (labels, data) = found.await.map_err(throw)?;
     let value = to_js(&Logits {
@@ -258,6 +326,19 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
         &js_sys::Float32Array::from(data.as_slice()),
     )?;
     Ok(value)
+}
+
+/// An object with defaults, read by its fields' names; the default if there is none.
+fn parsed<T: serde::de::DeserializeOwned + Default>(value: JsValue) -> Result<T> {
+    if value.is_undefined() || value.is_null() {
+        return Ok(T::default());
+    }
+    serde_wasm_bindgen::from_value(value).map_err(|error| {
+        Error::new(
+            Code::OptionInvalid,
+            format!("the options cannot be read: {error}"),
+        )
+    })
 }
 
 /// A JavaScript number that counts something.
@@ -303,54 +384,114 @@ fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
 }
 
 fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
-    let numbers = |field: &str| {
-        get(value, field)
-            .dyn_into::<Uint32Array>()
-            .ok()
-            .map(|array| array.to_vec())
-    };
+    let own = get(value, "self");
+    if !own.is_undefined() {
+        let number = |field: &str| get(&own, field).as_f64();
+        let count = |field: &str, default: f64| {
+            usize::try_from(whole(number(field).unwrap_or(default))).unwrap_or(usize::MAX)
+        };
+        return Ok(TaskSamples {
+            own: Some(SelfWritten {
+                count: count("count", 32.0),
+                prompt: numbers(&own, "prompt").unwrap_or_default(),
+                sampling: Sampling {
+                    max_new_tokens: count("maxNewTokens", 64.0),
+                    temperature: number("temperature").unwrap_or(1.0),
+                    top_p: number("topP").unwrap_or(1.0),
+                    seed: whole(number("seed").unwrap_or(0.0)),
+                },
+            }),
+            ..TaskSamples::default()
+        });
+    }
     let malformed =
         |what: &str| Error::new(Code::SamplesInvalid, format!("{name}: tokenised samples {what}"));
-    let ids = numbers("ids").ok_or_else(|| malformed("have no Uint32Array \"ids\""))?;
-    let lengths = numbers("lengths").ok_or_else(|| malformed("have no Uint32Array \"lengths\""))?;
-    let kinds = numbers("typeIds").unwrap_or_else(|| vec![0; ids.len()]);
-    let total = lengths
-        .iter()
-        .try_fold(0usize, |sum, &length| sum.checked_add(length as usize));
-    if total != Some(ids.len()) || kinds.len() != ids.len() {
+    let ids =
+        ragged(value, name, ("ids", "lengths"))?.ok_or_else(|| malformed("have no Uint32Array \"ids\""))?;
+    let kinds = ragged(value, name, ("typeIds", "lengths"))?;
+    let answers = ragged(value, name, ("answers", "answerLengths"))?.unwrap_or_default();
+    let label_answers = ragged(value, name, ("labelIds", "labelLengths"))?.unwrap_or_default();
+    let prompts = get(value, "prompts")
+        .dyn_into::<Uint8Array>()
+        .map(|array| array.to_vec())
+        .unwrap_or_default();
+    let wrong = |length: usize| length != 0 && length != ids.len();
+    if wrong(answers.len()) || wrong(label_answers.len()) || wrong(prompts.len()) {
         return Err(malformed(
-            "disagree in length: ids, typeIds and the sum of lengths",
+            "disagree in number: answers, labels, prompts and the samples themselves",
         ));
     }
-    let mut start = 0;
-    let samples = lengths
-        .iter()
-        .map(|&length| {
-            let range = start..start + length as usize;
-            start = range.end;
-            Sample {
-                ids: ids[range.clone()].to_vec(),
-                type_ids: kinds[range].to_vec(),
-                ..Sample::default()
-            }
-        })
-        .collect();
+    let answer = |index: usize| match answers.get(index) {
+        Some(ids) if !ids.is_empty() => Given::Tokens(ids.clone()),
+        _ if prompts.get(index) == Some(&1) => Given::Own,
+        _ => Given::Nothing,
+    };
     let label = |label: JsValue| {
         label
             .as_string()
             .or_else(|| label.as_f64().map(|number| number.to_string()))
     };
+    let strings = |field: &str| get(value, field).dyn_into::<Array>().ok();
     Ok(TaskSamples {
-        samples,
+        answers: (0..ids.len()).map(answer).collect(),
+        label_answers,
         truncated: get(value, "truncated")
             .as_f64()
             .map_or(0, |count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
-        labels: get(value, "labels")
-            .dyn_ref::<Array>()
+        labels: strings("labels")
             .map(|list| list.iter().map(label).collect())
             .unwrap_or_default(),
         source: text(value, "source"),
+        notes: strings("notes")
+            .map(|list| list.iter().filter_map(|note| note.as_string()).collect())
+            .unwrap_or_default(),
+        own: None,
+        samples: match kinds {
+            Some(kinds) => ids
+                .into_iter()
+                .zip(kinds)
+                .map(|(ids, type_ids)| Sample {
+                    ids,
+                    type_ids,
+                    ..Sample::default()
+                })
+                .collect(),
+            None => ids.into_iter().map(Sample::text).collect(),
+        },
     })
+}
+
+fn numbers(object: &JsValue, field: &str) -> Option<Vec<u32>> {
+    get(object, field)
+        .dyn_into::<Uint32Array>()
+        .ok()
+        .map(|array| array.to_vec())
+}
+
+/// Lists of numbers that lie one after another in one array, with their lengths in another; none if the
+/// object lacks the first.
+fn ragged(object: &JsValue, name: &str, (all, lengths): (&str, &str)) -> Result<Option<Vec<Vec<u32>>>> {
+    let Some(ids) = numbers(object, all) else {
+        return Ok(None);
+    };
+    let malformed = |what: String| Error::new(Code::SamplesInvalid, format!("{name}: {what}"));
+    let counts = numbers(object, lengths)
+        .ok_or_else(|| malformed(format!("there is no Uint32Array \"{lengths}\"")))?;
+    let mut rest = ids.as_slice();
+    let mut lists = Vec::with_capacity(counts.len());
+    for count in counts {
+        let (list, after) = rest
+            .split_at_checked(count as usize)
+            .ok_or_else(|| malformed(format!("\"{lengths}\" sums to more numbers than \"{all}\" has")))?;
+        lists.push(list.to_vec());
+        rest = after;
+    }
+    if !rest.is_empty() {
+        return Err(malformed(format!(
+            "\"{lengths}\" sums to fewer numbers than \"{all}\" has"
+        )));
+    }
+    Ok(Some(lists))
 }
 
 fn folder(label: &str, files: &Array) -> Result<Folder> {

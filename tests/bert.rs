@@ -19,7 +19,7 @@ use iteris_web::{
     model::{self, Pass, Steps},
     progress::Silent,
 };
-use support::{folder, golden_samples, goldens, largest_difference, tensors};
+use support::{folder, given, golden_samples, goldens, largest_difference, tensors};
 
 /// transformers in f32 is within 3e-6 of the f64 goldens; another order of summation costs some more.
 const TOLERANCE: f64 = 2e-5;
@@ -163,6 +163,7 @@ fn logits_under_an_adapter_equal_peft() {
             let (shape, wanted) = expected.get("logits");
             let base = folder(&goldens().join("adapters/base"));
             let samples = golden_samples(&path);
+            let samples = given(samples);
             let found = logits(base, Some(folder(&path)), None, &samples, &compute);
             let (labels, found) = pollster::block_on(found).unwrap();
             assert_eq!(labels, shape[1]);
@@ -181,6 +182,7 @@ fn a_classifier_of_the_base_gives_its_logits() {
     let path = goldens().join("classifier");
     let (shape, wanted) = tensors(&path.join("expected.safetensors")).get("logits");
     let (samples, compute) = (golden_samples(&path), Compute::cpu());
+    let samples = given(samples);
     let found = logits(folder(&path), None, None, &samples, &compute);
     let (labels, found) = pollster::block_on(found).unwrap();
     assert_eq!((labels, found.len()), (shape[1], wanted.len()));

@@ -714,6 +714,7 @@ fn classifiers_of_adapters_equal_peft() {
                 findings.of(&case.name, &compute, |worst| {
                     let samples = case.samples("b", &case.model()?);
                     let adapter = Some(folder(&case.path.join(name)));
+                    let samples = support::given(samples);
                     let found = compare::logits(folder(&case.base()), adapter, None, &samples, &compute);
                     let (shape, wanted) = expected.get(&key);
                     let (labels, found) = pollster::block_on(found)?;

@@ -8,7 +8,7 @@ use super::{Answer, Sampling};
 use crate::model::GenerationConfig;
 
 /// One answer in the making.
-pub(super) struct Chooser<'a> {
+pub(crate) struct Chooser<'a> {
     rules: &'a GenerationConfig,
     how: &'a Sampling,
     draws: Pcg64,
@@ -19,7 +19,7 @@ pub(super) struct Chooser<'a> {
 }
 
 impl<'a> Chooser<'a> {
-    pub(super) fn new(rules: &'a GenerationConfig, how: &'a Sampling, read: &[u32], stream: u64) -> Self {
+    pub(crate) fn new(rules: &'a GenerationConfig, how: &'a Sampling, read: &[u32], stream: u64) -> Self {
         Self {
             rules,
             how,
@@ -32,9 +32,14 @@ impl<'a> Chooser<'a> {
 
     /// Adds the next token, unless the answer has ended.
     pub(super) fn choose(&mut self, logits: &[f32]) {
-        if self.finished {
-            return;
+        if !self.finished {
+            let next = self.next(logits);
+            self.push(next);
         }
+    }
+
+    /// The token that is to be written next.
+    pub(crate) fn next(&mut self, logits: &[f32]) -> u32 {
         let mut scores = logits.to_vec();
         self.apply_rules(&mut scores);
         let next = if self.how.temperature > 0.0 {
@@ -42,9 +47,13 @@ impl<'a> Chooser<'a> {
         } else {
             likeliest(&scores)
         };
-        let next = u32::try_from(next).unwrap_or(u32::MAX);
-        self.ids.push(next);
-        self.finished = self.rules.stop.contains(&next);
+        u32::try_from(next).unwrap_or(u32::MAX)
+    }
+
+    /// Takes `id` as written.
+    pub(crate) fn push(&mut self, id: u32) {
+        self.ids.push(id);
+        self.finished = self.rules.stop.contains(&id);
     }
 
     /// Whether a stop token was written.
@@ -163,7 +172,7 @@ impl<'a> Chooser<'a> {
 }
 
 /// The index of the largest score, the first of equals.
-pub(super) fn likeliest(scores: &[f32]) -> usize {
+fn likeliest(scores: &[f32]) -> usize {
     let mut best = 0;
     for (id, score) in scores.iter().enumerate() {
         if *score > scores[best] {

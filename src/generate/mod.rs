@@ -5,6 +5,7 @@
 //! are returned in the caller's order, whatever order the micro-batches had.
 
 mod choose;
+mod variants;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,8 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use self::choose::Chooser;
+pub(crate) use self::choose::Chooser;
+pub use self::variants::{GenerateRequest, Variant, write_variants};
 use crate::{
     batch::{Batch, Padding, Rows, Sample, micro_batches},
     compute::{Cache, Compute},

@@ -149,6 +149,14 @@ pub fn fixture_samples(path: &Path) -> Vec<Sample> {
     .collect()
 }
 
+/// Samples without labels or answers.
+pub fn given(samples: Vec<Sample>) -> TaskSamples {
+    TaskSamples {
+        samples,
+        ..TaskSamples::default()
+    }
+}
+
 /// An adapter folder with samples.
 pub fn adapter(name: &str, path: &Path, samples: Vec<Sample>, weight: f64) -> AdapterInput {
     let samples = TaskSamples {

@@ -2,7 +2,11 @@
 //!
 //! On a task's samples the base model, the task's own adapter and every merged model run side by side,
 //! as lanes of one pass. What is counted needs no labels (agreement with the task's own adapter, the
-//! residual of each layer); accuracy is added where there are labels.
+//! residual of each layer); accuracy is added where there are labels. [`classify`] scores models that put
+//! a text into a class, [`written`] those that write.
+
+mod classify;
+mod written;
 
 use std::{
     cell::RefCell,
@@ -11,22 +15,22 @@ use std::{
 };
 
 use async_trait::async_trait;
+use burn::tensor::Tensor;
 use serde::Serialize;
 
+use self::classify::{Scores, find_head};
 use crate::{
     adapter::{Adapter, CONFIG_FILE},
     batch::{Batch, Padding, Sample, micro_batches},
-    compute::{
-        Compute,
-        gemm::{Part, View, multiply},
-        narrow,
-    },
+    compute::Compute,
     error::{Code, Error, Result},
+    generate::{self, Scene},
     io::Folder,
     linear::{Delta, Group, Hook},
-    merge::{AdapterInput, Factors, ReadAdapter, check_samples, deltas, read_adapters},
-    model::{self, Heads, Model, Pass, Steps},
+    merge::{AdapterInput, Factors, check_samples, deltas, read_adapters},
+    model::{self, Heads, Model, Pass, State, Steps},
     progress::Observer,
+    samples::{self, Completing, DecoderInputs, Incomplete, Positions, TaskSamples},
 };
 
 /// A merged model to be compared.
@@ -45,6 +49,8 @@ pub struct CompareRequest {
     pub adapters: Vec<AdapterInput>,
     /// The merged models.
     pub merged: Vec<MergedInput>,
+    /// The most tokens of an answer, for models that write.
+    pub max_new_tokens: usize,
 }
 
 /// The result of a comparison.
@@ -78,11 +84,13 @@ pub struct TaskComparison {
 pub struct VariantScore {
     /// `base`, `adapter` or a merged model's name.
     pub variant: String,
-    /// Share of samples on which it predicts what the task's own adapter predicts; none without a head.
+    /// Share of samples on which it predicts (or writes, token for token) what the task's own adapter
+    /// does; none without a head.
     pub agreement: Option<f64>,
-    /// Share of labelled samples predicted right.
+    /// Share of labelled samples predicted right, or answered with exactly the label.
     pub accuracy: Option<f64>,
-    /// Mean cosine of its pooled features with those under the task's own adapter.
+    /// Mean cosine of its features with those under the task's own adapter: pooled ones, or those from
+    /// which the tokens of the adapter's answers are chosen.
     pub cosine: f64,
 }
 
@@ -129,7 +137,9 @@ pub async fn compare(
         .map(|read| deltas(&model, &read.adapter))
         .collect::<Result<_>>()?;
 
-    let runs = adapters.len() * (1 + merged_models.len());
+    // A model that writes is read twice: along its own adapter's answers, and along labels that differ.
+    let passes = 1 + usize::from(model.family.facts().generates);
+    let runs = adapters.len() * (1 + merged_models.len()) * passes;
     let steps = Steps::new("compare", runs * model.family.blocks());
     let run = Run {
         compute,
@@ -143,33 +153,54 @@ pub async fn compare(
         notes: Vec::new(),
     };
     for (read, own) in adapters.iter().zip(&own) {
-        let heads = &read.adapter.heads;
         let samples = read.samples.as_ref().map_or(&[][..], |s| s.samples.as_slice());
         let none = BTreeMap::new();
         let mut lanes: Vec<&BTreeMap<String, Factors>> = vec![own, &none];
         lanes.extend(merged_adapters.iter().map(|(_, deltas)| deltas));
-        let (mut features, residuals) = run.features(&model, samples, heads, &lanes).await?;
-        for (name, merged) in &merged_models {
-            let (found, _) = run.features(merged, samples, heads, &[&none]).await?;
-            features.extend(found);
+        let names = ["adapter", "base"].into_iter().map(str::to_owned);
+        let names: Vec<String> = names
+            .chain(merged_adapters.iter().map(|(name, _)| name.clone()))
+            .chain(merged_models.iter().map(|(name, _)| name.clone()))
+            .collect();
+        for (name, _) in &merged_models {
             report
                 .notes
                 .push(format!("{name} is a whole model: no residuals of its layers"));
         }
-        let names = ["adapter", "base"].into_iter().map(str::to_owned);
-        let names = names
-            .chain(merged_adapters.iter().map(|(name, _)| name.clone()))
-            .chain(merged_models.iter().map(|(name, _)| name.clone()));
-        let scores = Scores::of(&model, read, &features, &mut report.notes).await?;
-        let mut variants: Vec<VariantScore> = names
-            .enumerate()
-            .map(|(v, name)| scores.variant(name, v))
-            .collect();
+        let (mut variants, labelled, residuals) = if model.family.facts().generates {
+            let cast = written::Cast {
+                model: &model,
+                read,
+                lanes: &lanes,
+                whole: &merged_models,
+                names,
+                max_new_tokens: request.max_new_tokens,
+            };
+            let written = written::task(&run, &cast).await?;
+            (written.variants, written.labelled, written.residuals)
+        } else {
+            let heads = &read.adapter.heads;
+            let (mut features, residuals) = run.features(&model, samples, heads, &lanes).await?;
+            for (_, merged) in &merged_models {
+                features.extend(run.features(merged, samples, heads, &[&none]).await?.0);
+            }
+            let scores = Scores::of(&model, read, &features, &mut report.notes).await?;
+            let variants = names
+                .into_iter()
+                .enumerate()
+                .map(|(v, name)| scores.variant(name, v));
+            (
+                variants.collect::<Vec<_>>(),
+                scores.labels.iter().flatten().count(),
+                residuals,
+            )
+        };
+        // The base is the first that a reader looks for.
         variants.swap(0, 1);
         report.tasks.push(TaskComparison {
             task: read.adapter.name.clone(),
             samples: samples.len(),
-            labelled: scores.labels.iter().flatten().count(),
+            labelled,
             variants,
         });
         for (module, sums) in residuals {
@@ -188,7 +219,8 @@ pub async fn compare(
     Ok(report)
 }
 
-/// The logits (samples x labels) of one model: the base, or the base with an adapter, under a head.
+/// The logits of one model, the base or the base with an adapter: (samples x labels) under a classifier,
+/// or (rows x vocabulary) of a model that writes, a row a token that its head reads.
 ///
 /// # Errors
 /// [`Code::Missing`] without a head, and whatever is wrong with the files.
@@ -196,7 +228,7 @@ pub async fn logits(
     base: Folder,
     adapter: Option<Folder>,
     head: Option<Folder>,
-    samples: &[Sample],
+    given: &TaskSamples,
     compute: &Compute,
 ) -> Result<(usize, Vec<f32>)> {
     let model = model::open(base).await?;
@@ -204,6 +236,33 @@ pub async fn logits(
         Some(folder) => Some(Adapter::read("adapter", folder).await?),
         None => None,
     };
+    let own = match &read {
+        Some(adapter) => deltas(&model, adapter)?,
+        None => BTreeMap::new(),
+    };
+    let observer = &crate::progress::Silent;
+    if model.family.facts().generates {
+        let scene = Scene {
+            model: &model,
+            compute,
+            keep_host: None,
+            observer,
+        };
+        let task = Incomplete {
+            name: "adapter",
+            deltas: on_device(&own, compute),
+            samples: given,
+        };
+        let how = Completing {
+            decoder_inputs: DecoderInputs::Own,
+            positions: Positions::All,
+            max_new_tokens: 16,
+        };
+        let tasks = [task];
+        let complete = samples::complete(&scene, &tasks, &how).await?;
+        let samples = complete.first().map_or(&[][..], |task| &task.samples);
+        return generate::logits(&scene, &tasks[0].deltas, samples).await;
+    }
     let mut heads = read
         .as_ref()
         .map(|adapter| adapter.heads.clone())
@@ -211,17 +270,13 @@ pub async fn logits(
     if let Some(folder) = head {
         heads = Adapter::read("head", &folder).await?.heads;
     }
-    let own = match &read {
-        Some(adapter) => deltas(&model, adapter)?,
-        None => BTreeMap::new(),
-    };
     let steps = Steps::new("forward", model.family.blocks());
     let run = Run {
         compute,
-        observer: &crate::progress::Silent,
+        observer,
         steps: &steps,
     };
-    let (features, _) = run.features(&model, samples, &heads, &[&own]).await?;
+    let (features, _) = run.features(&model, &given.samples, &heads, &[&own]).await?;
     let head = find_head(&model, &heads).await?.ok_or_else(|| {
         Error::new(
             Code::Missing,
@@ -237,6 +292,13 @@ pub async fn logits(
     ))
 }
 
+fn on_device(factors: &BTreeMap<String, Factors>, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
+    factors
+        .iter()
+        .map(|(name, factors)| (name.clone(), Rc::new(factors.on(compute))))
+        .collect()
+}
+
 struct Run<'a> {
     compute: &'a Compute,
     observer: &'a dyn Observer,
@@ -246,7 +308,58 @@ struct Run<'a> {
 /// Pooled features, (samples x hidden) row-major, of one variant.
 type Pooled = Vec<f32>;
 
+/// What a pass leaves: the micro-batches, the state of each with its copies, and the residuals of lanes 2
+/// and on against lane 0.
+type Passed = (Vec<Batch>, Vec<(State, usize)>, BTreeMap<String, ResidualSums>);
+
 impl Run<'_> {
+    /// All lanes over the samples, to behind the last block.
+    async fn pass(
+        &self,
+        model: &Model,
+        samples: &[Sample],
+        heads: Option<&Heads>,
+        lanes: &[&BTreeMap<String, Factors>],
+    ) -> Result<Passed> {
+        let batches = micro_batches(
+            &[samples],
+            Padding::Exclude,
+            model.family.pad_id(),
+            MICRO_BATCH_ROWS,
+        )?;
+        let targeted: BTreeSet<String> = lanes.iter().flat_map(|lane| lane.keys().cloned()).collect();
+        let hook = Fixed {
+            lanes: lanes.iter().map(|lane| on_device(lane, self.compute)).collect(),
+            residuals: RefCell::default(),
+        };
+        let pass = Pass {
+            compute: self.compute,
+            targeted: &targeted,
+            keep_host: false,
+            until: model.family.blocks(),
+            heads,
+            observer: self.observer,
+            steps: self.steps,
+        };
+        let states = model.run(&pass, &batches, &hook).await?;
+        Ok((batches, states, hook.residuals.into_inner()))
+    }
+
+    /// Logits of hidden states behind the last block.
+    async fn logits(&self, model: &Model, hidden: Tensor<2>) -> Result<Vec<f32>> {
+        let targeted = BTreeSet::new();
+        let pass = Pass {
+            compute: self.compute,
+            targeted: &targeted,
+            keep_host: false,
+            until: 0,
+            heads: None,
+            observer: self.observer,
+            steps: self.steps,
+        };
+        model.logits(&pass, hidden).await
+    }
+
     /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0.
     async fn features(
         &self,
@@ -255,32 +368,7 @@ impl Run<'_> {
         heads: &Heads,
         lanes: &[&BTreeMap<String, Factors>],
     ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
-        let batches = micro_batches(
-            &[samples],
-            Padding::Exclude,
-            model.family.pad_id(),
-            MICRO_BATCH_ROWS,
-        )?;
-        let targeted: BTreeSet<String> = lanes.iter().flat_map(|lane| lane.keys().cloned()).collect();
-        let on_device = |lane: &&BTreeMap<String, Factors>| {
-            lane.iter()
-                .map(|(name, factors)| (name.clone(), Rc::new(factors.on(self.compute))))
-                .collect()
-        };
-        let hook = Fixed {
-            lanes: lanes.iter().map(on_device).collect(),
-            residuals: RefCell::default(),
-        };
-        let pass = Pass {
-            compute: self.compute,
-            targeted: &targeted,
-            keep_host: false,
-            until: model.family.blocks(),
-            heads: Some(heads),
-            observer: self.observer,
-            steps: self.steps,
-        };
-        let states = model.run(&pass, &batches, &hook).await?;
+        let (batches, states, residuals) = self.pass(model, samples, Some(heads), lanes).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
         for (batch, (state, variants)) in batches.iter().zip(states) {
             let state = state.tokens;
@@ -293,7 +381,7 @@ impl Run<'_> {
                 scatter(batch, &data[copy * batch.places.len() * width..], width, target);
             }
         }
-        Ok((features, hook.residuals.into_inner()))
+        Ok((features, residuals))
     }
 }
 
@@ -359,194 +447,4 @@ impl Hook for Fixed {
         }
         Ok(())
     }
-}
-
-/// A linear classifier on pooled features.
-struct Head {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-}
-
-impl Head {
-    fn labels(&self) -> usize {
-        self.bias.len()
-    }
-
-    /// (samples x labels)
-    fn logits(&self, features: &[f32]) -> Vec<f32> {
-        let labels = self.labels();
-        let width = self.weight.len() / labels;
-        let samples = features.len() / width;
-        let mut out = vec![0.0f64; samples * labels];
-        let weight = View::new(&self.weight, labels, width).transposed();
-        multiply(
-            View::new(features, samples, width),
-            weight,
-            1.0,
-            Part::Full,
-            &mut out,
-            labels,
-        );
-        out.chunks_exact(labels)
-            .flat_map(|row| {
-                row.iter()
-                    .zip(&self.bias)
-                    .map(|(x, &b)| narrow(x + f64::from(b)))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
-    }
-
-    /// The index of the largest logit of every sample.
-    fn predictions(&self, features: &[f32]) -> Vec<usize> {
-        let largest = |row: &[f32]| {
-            (0..row.len())
-                .max_by(|&i, &j| row[i].total_cmp(&row[j]))
-                .unwrap_or(0)
-        };
-        self.logits(features)
-            .chunks_exact(self.labels())
-            .map(largest)
-            .collect()
-    }
-}
-
-/// The task's own classifier, or the base model's.
-async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
-    let width = model.family.facts().hidden_size;
-    for name in model.family.readouts() {
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        let head = if let (Some(weight), Some(bias)) = (heads.get(&weight), heads.get(&bias)) {
-            Head {
-                weight: weight.data.clone(),
-                bias: bias.data.clone(),
-            }
-        } else if model.checkpoint.info(&weight).is_some() && model.checkpoint.info(&bias).is_some() {
-            Head {
-                weight: model.checkpoint.f32(&weight).await?,
-                bias: model.checkpoint.f32(&bias).await?,
-            }
-        } else {
-            continue;
-        };
-        if head.bias.is_empty() || head.weight.len() != head.labels() * width {
-            return Err(Error::new(
-                Code::ShapeMismatch,
-                format!(
-                    "a classifier of {} numbers for {} labels does not fit features {width} wide; tensor: {weight}",
-                    head.weight.len(),
-                    head.bias.len()
-                ),
-            ));
-        }
-        return Ok(Some(head));
-    }
-    Ok(None)
-}
-
-/// Predictions of every variant on one task; variant 0 is the task's own adapter.
-struct Scores {
-    predictions: Option<Vec<Vec<usize>>>,
-    labels: Vec<Option<usize>>,
-    cosines: Vec<f64>,
-}
-
-impl Scores {
-    async fn of(
-        model: &Model,
-        read: &ReadAdapter,
-        features: &[Pooled],
-        notes: &mut Vec<String>,
-    ) -> Result<Self> {
-        let name = &read.adapter.name;
-        let head = find_head(model, &read.adapter.heads).await?;
-        if head.is_none() {
-            notes.push(format!("{name}: no classifier in the adapter or the base model, so features are compared and not predictions"));
-        }
-        let given = read.samples.as_ref().map_or(&[][..], |s| s.labels.as_slice());
-        let labels: Vec<Option<usize>> = given
-            .iter()
-            .map(|label| label_index(label.as_deref()?, read, head.as_ref()))
-            .collect();
-        let unknown = given
-            .iter()
-            .zip(&labels)
-            .filter(|(given, index)| given.is_some() && index.is_none())
-            .count();
-        if unknown > 0 {
-            notes.push(format!(
-                "{name}: {unknown} labels are not among the adapter's; put its class names in order into labels.json in the adapter's folder"
-            ));
-        }
-        let width = model.family.facts().hidden_size;
-        Ok(Self {
-            predictions: head.map(|head| {
-                features
-                    .iter()
-                    .map(|features| head.predictions(features))
-                    .collect()
-            }),
-            labels,
-            cosines: features
-                .iter()
-                .map(|variant| mean_cosine(variant, &features[0], width))
-                .collect(),
-        })
-    }
-
-    fn variant(&self, name: String, index: usize) -> VariantScore {
-        let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
-        let scored = self.predictions.as_ref().map(|all| {
-            let (own, mine) = (&all[0], &all[index]);
-            let agreement = share(own.iter().zip(mine).filter(|(a, b)| a == b).count(), own.len());
-            let labelled = self
-                .labels
-                .iter()
-                .zip(mine)
-                .filter_map(|(label, prediction)| Some(((*label)?, *prediction)));
-            let (hits, count) = labelled.fold((0, 0), |(hits, count), (a, b)| {
-                (hits + usize::from(a == b), count + 1)
-            });
-            (agreement, share(hits, count))
-        });
-        let (agreement, accuracy) = scored.unwrap_or_default();
-        VariantScore {
-            variant: name,
-            agreement,
-            accuracy,
-            cosine: self.cosines[index],
-        }
-    }
-}
-
-/// The class of a label: by the adapter's label names, or a number.
-fn label_index(label: &str, read: &ReadAdapter, head: Option<&Head>) -> Option<usize> {
-    if let Some(index) = read
-        .adapter
-        .labels
-        .as_ref()
-        .and_then(|names| names.iter().position(|name| name == label))
-    {
-        return Some(index);
-    }
-    label
-        .parse()
-        .ok()
-        .filter(|&index| head.is_some_and(|head| index < head.labels()))
-}
-
-fn mean_cosine(a: &[f32], b: &[f32], width: usize) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| {
-        x.iter()
-            .zip(y)
-            .map(|(x, y)| f64::from(*x) * f64::from(*y))
-            .sum::<f64>()
-    };
-    let rows = a.len() / width;
-    let cosine = |(x, y): (&[f32], &[f32])| dot(x, y) / (dot(x, x) * dot(y, y)).sqrt().max(f64::MIN_POSITIVE);
-    a.chunks_exact(width)
-        .zip(b.chunks_exact(width))
-        .map(cosine)
-        .sum::<f64>()
-        / rows as f64
 }

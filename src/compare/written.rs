@@ -1,0 +1,230 @@
+//! Models that write: how often each variant writes what the task's own adapter writes, or the label.
+//!
+//! Nothing is generated but the own adapter's answers. Whether a variant would write a given answer is
+//! read off one pass over prompt and answer: it would, if after each part of the answer its choice is
+//! the answer's next token, and so for all variants side by side.
+
+use std::collections::BTreeMap;
+
+use super::{ResidualSums, Run, VariantScore, classify::mean_cosine};
+use crate::{
+    batch::{Rows, Sample, Stack},
+    error::{Code, Error, Result},
+    generate::{Chooser, Sampling, Scene, Speaker, decoder_start, generate},
+    merge::{Factors, ReadAdapter},
+    model::{Kind, Model},
+};
+
+/// Rows of logits in memory at a time.
+const LOGIT_ROWS: usize = 256;
+
+/// One task's scores.
+pub(super) struct Written {
+    /// In the order of the lanes, the whole models after them.
+    pub(super) variants: Vec<VariantScore>,
+    /// Samples with a label.
+    pub(super) labelled: usize,
+    pub(super) residuals: BTreeMap<String, ResidualSums>,
+}
+
+/// What is to be compared on one task: lane 0 is its own adapter.
+pub(super) struct Cast<'a> {
+    pub(super) model: &'a Model,
+    pub(super) read: &'a ReadAdapter,
+    pub(super) lanes: &'a [&'a BTreeMap<String, Factors>],
+    pub(super) whole: &'a [(String, Model)],
+    pub(super) names: Vec<String>,
+    pub(super) max_new_tokens: usize,
+}
+
+/// Whether each variant would write each answer, and the hidden states from which it would.
+#[derive(Default)]
+struct Reading {
+    /// One a variant and sample.
+    would: Vec<Vec<bool>>,
+    /// (rows x hidden) of each variant.
+    hidden: Vec<Vec<f32>>,
+}
+
+/// Compares the variants on one task.
+///
+/// # Errors
+/// As [`generate`], and what reading weights or the device reports.
+pub(super) async fn task(run: &Run<'_>, cast: &Cast<'_>) -> Result<Written> {
+    let empty = Vec::new();
+    let given = cast.read.samples.as_ref();
+    let samples = given.map_or(&empty, |s| &s.samples);
+    let prompts: Vec<Vec<u32>> = samples.iter().map(|sample| sample.ids.clone()).collect();
+    let deltas = cast.lanes[0]
+        .iter()
+        .map(|(name, factors)| (name.clone(), std::rc::Rc::new(factors.on(run.compute))))
+        .collect();
+    let scene = Scene {
+        model: cast.model,
+        compute: run.compute,
+        keep_host: None,
+        observer: run.observer,
+    };
+    let speaker = Speaker {
+        name: &cast.read.adapter.name,
+        deltas: &deltas,
+        prompts,
+    };
+    let written = generate(&scene, &[speaker], &Sampling::greedy(cast.max_new_tokens)).await?;
+    let own: Vec<Vec<u32>> = written.into_iter().flatten().map(|answer| answer.ids).collect();
+    let (reading, residuals) = read_all(run, cast, samples, &own).await?;
+
+    // What is right if the label is what the own adapter writes is known already.
+    let none = Vec::new();
+    let labels = given.map_or(&none, |s| &s.label_answers);
+    let labelled: Vec<usize> = (0..labels.len()).filter(|&i| !labels[i].is_empty()).collect();
+    let others: Vec<usize> = labelled
+        .iter()
+        .copied()
+        .filter(|&i| labels[i] != own[i])
+        .collect();
+    let subset = |all: &[Sample]| others.iter().map(|&i| all[i].clone()).collect::<Vec<_>>();
+    let wanted: Vec<Vec<u32>> = others.iter().map(|&i| labels[i].clone()).collect();
+    let right = if others.is_empty() {
+        Reading::default()
+    } else {
+        read_all(run, cast, &subset(samples), &wanted).await?.0
+    };
+
+    let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
+    let width = cast.model.family.facts().hidden_size;
+    let count = |hits: &[bool]| hits.iter().filter(|hit| **hit).count();
+    let variants = cast.names.iter().enumerate().map(|(v, name)| {
+        let as_own = labelled
+            .iter()
+            .filter(|&&i| labels[i] == own[i] && reading.would[v][i])
+            .count();
+        let hits = as_own + right.would.get(v).map_or(0, |would| count(would));
+        VariantScore {
+            variant: name.clone(),
+            agreement: share(count(&reading.would[v]), samples.len()),
+            accuracy: share(hits, labelled.len()),
+            cosine: mean_cosine(&reading.hidden[v], &reading.hidden[0], width),
+        }
+    });
+    Ok(Written {
+        variants: variants.collect(),
+        labelled: labelled.len(),
+        residuals,
+    })
+}
+
+/// All variants over prompts and answers.
+async fn read_all(
+    run: &Run<'_>,
+    cast: &Cast<'_>,
+    samples: &[Sample],
+    answers: &[Vec<u32>],
+) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
+    let (mut reading, residuals) = read(run, cast, cast.model, cast.lanes, samples, answers).await?;
+    let none = BTreeMap::new();
+    for (_, model) in cast.whole {
+        let (more, _) = read(run, cast, model, &[&none], samples, answers).await?;
+        reading.would.extend(more.would);
+        reading.hidden.extend(more.hidden);
+    }
+    Ok((reading, residuals))
+}
+
+/// The lanes of one model over prompts and answers.
+async fn read(
+    run: &Run<'_>,
+    cast: &Cast<'_>,
+    model: &Model,
+    lanes: &[&BTreeMap<String, Factors>],
+    samples: &[Sample],
+    answers: &[Vec<u32>],
+) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
+    let facts = model.family.facts();
+    let encoder_decoder = facts.kind == Kind::EncoderDecoder;
+    let mut joined = Vec::with_capacity(samples.len());
+    for (index, (sample, answer)) in samples.iter().zip(answers).enumerate() {
+        // The last token is written, never read.
+        let read = &answer[..answer.len().saturating_sub(1)];
+        let sample = if encoder_decoder {
+            Sample {
+                targets: [&[decoder_start(model)?], read].concat(),
+                ..sample.clone()
+            }
+        } else {
+            Sample::text([sample.ids.as_slice(), read].concat())
+        };
+        let unknown = answer.iter().find(|&&id| id as usize >= facts.vocab_size);
+        if unknown.is_some() || sample.ids.len() > facts.max_length {
+            return Err(Error::new(
+                Code::SamplesInvalid,
+                format!(
+                    "adapter \"{}\", sample {}: its label does not fit the model ({} tokens of at most {}, ids below {})",
+                    cast.read.adapter.name,
+                    index + 1,
+                    sample.ids.len(),
+                    facts.max_length,
+                    facts.vocab_size
+                ),
+            ));
+        }
+        joined.push(sample);
+    }
+    let (batches, states, residuals) = run.pass(model, &joined, None, lanes).await?;
+    let mut reading = Reading {
+        would: vec![vec![true; samples.len()]; lanes.len()],
+        hidden: vec![Vec::new(); lanes.len()],
+    };
+    let settings: Vec<Sampling> = answers
+        .iter()
+        .map(|answer| Sampling::greedy(answer.len().max(cast.max_new_tokens)))
+        .collect();
+    for (batch, (state, copies)) in batches.iter().zip(states) {
+        let stack = Stack::new(batch, copies);
+        let rows = if encoder_decoder {
+            Rows::Targets
+        } else {
+            Rows::Tokens
+        };
+        let sequences = stack.sequences(rows);
+        let hidden = state.last();
+        for variant in 0..lanes.len() {
+            // Lanes that never split are one and the same.
+            let copy = if copies == 1 { 0 } else { variant };
+            let own = &sequences[copy * batch.places.len()..(copy + 1) * batch.places.len()];
+            // The rows that write: the last of the prompt, and those of the answer but for its last token.
+            let mut writing: Vec<(usize, usize)> = Vec::new();
+            for (place, sequence) in batch.places.iter().zip(own) {
+                let end = sequence.start + sequence.length;
+                let length = answers[place.sample].len();
+                writing.extend((end - length..end).map(|row| (place.sample, row)));
+            }
+            let mut choosers: BTreeMap<usize, (Chooser<'_>, usize)> = BTreeMap::new();
+            let picked: Vec<usize> = writing.iter().map(|(_, row)| *row).collect();
+            for (part, rows) in writing.chunks(LOGIT_ROWS).zip(picked.chunks(LOGIT_ROWS)) {
+                let selected = hidden.clone().select(0, run.compute.indices(rows));
+                let numbers = run.compute.read(selected.clone()).await?;
+                reading.hidden[variant].extend(numbers);
+                let logits = run.logits(model, selected).await?;
+                let vocabulary = logits.len() / rows.len();
+                for ((sample, _), logits) in part.iter().zip(logits.chunks_exact(vocabulary)) {
+                    let answer = &answers[*sample];
+                    let (chooser, at) = choosers.entry(*sample).or_insert_with(|| {
+                        let read = if encoder_decoder {
+                            &joined[*sample].targets[..1]
+                        } else {
+                            &samples[*sample].ids
+                        };
+                        (Chooser::new(&model.generation, &settings[*sample], read, 0), 0)
+                    });
+                    if chooser.next(logits) != answer[*at] {
+                        reading.would[variant][*sample] = false;
+                    }
+                    chooser.push(answer[*at]);
+                    *at += 1;
+                }
+            }
+        }
+    }
+    Ok((reading, residuals))
+}
