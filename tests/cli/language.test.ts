@@ -166,7 +166,8 @@ describe("merge", () => {
     const request = requestFor(family, { a: "self", b: { self } });
     const [one, two] = [await merge(request), await merge(request)];
     expect(one.report.adapters.map(({ samples }) => samples?.self)).toEqual([
-      { count: 32, max_new_tokens: 64, temperature: 1, top_p: 1, seed: 0, prompt_tokens: expect.any(Number) },
+      // 64 positions, one of which the beginning of the text takes.
+      { count: 32, max_new_tokens: 63, temperature: 1, top_p: 1, seed: 0, prompt_tokens: expect.any(Number) },
       { count: 4, max_new_tokens: 8, temperature: 1, top_p: 1, seed: 7, prompt_tokens: 3 },
     ]);
     const sums = ({ report }: typeof one) => report.adapters.map(({ samples }) => samples?.sha256);

@@ -260,6 +260,18 @@ describe("a prompt with its completion", () => {
     );
   });
 
+  it("leaves room in a comparison for what the adapter writes, whatever answer is given", async () => {
+    const codec = await codecOf("chatml", { maxLength: 24 });
+    const prompt = "Where is the house? The house is near the river, near the market.";
+    const compared = { labels: true, maxLength: 24 };
+    for (const sample of [{ text: prompt }, { prompt }, { prompt, completion: " yes" }]) {
+      expect(encode(sample, codec, compared).ids).toHaveLength(24 - 16);
+    }
+    const label = "near near near near near near near near near near";
+    const long = encode({ prompt, label }, codec, { ...compared, maxNewTokens: 1 });
+    expect(long.ids).toHaveLength(24 - long.label.length);
+  });
+
   it("that tokenises to nothing is refused", async () => {
     const codec = await codecOf("t5");
     expect(() =>
@@ -428,7 +440,7 @@ describe("samples of a language model on their way to the core", () => {
     expect(found).not.toHaveProperty("notes");
   });
 
-  it("bring labels along for a comparison, in which a text with a label is a prompt", async () => {
+  it("bring labels along for a comparison, in which a text is a prompt", async () => {
     const codec = await codecOf("chatml");
     const found = tokenise(set, codec, { ...lengths, labels: true });
     expect(found.prompts).toEqual(Uint8Array.of(1, 0, 1, 1));

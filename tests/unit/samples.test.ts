@@ -249,7 +249,7 @@ describe("facts of prompts and chats", () => {
 
 describe("self-written samples", () => {
   it("have defaults, as one word or as options", () => {
-    const self = { count: 32, prompt: null, seed: 0, temperature: 1, topP: 1, maxNewTokens: 64 };
+    const self = { count: 32, prompt: null, seed: 0, temperature: 1, topP: 1, maxNewTokens: null };
     expect(readSelf("self")).toEqual({ self });
     expect(readSelf({ self: true })).toEqual({ self });
     expect(readSelf({ self: { count: 4, prompt: "A review:" } })).toEqual({

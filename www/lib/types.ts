@@ -98,7 +98,7 @@ export interface SelfOptions {
   temperature?: number | undefined;
   /** Nucleus of the sampling, above 0 to 1; default 1, all of it. */
   topP?: number | undefined;
-  /** Tokens a text, at most; default 64. */
+  /** Tokens a text, at most; default 64, or what the model can read if that is less. */
   maxNewTokens?: number | undefined;
 }
 

@@ -100,7 +100,7 @@ async function tokeniseFor(
   }
   if ("self" in samples) {
     checkSelf(name, job, facts);
-    return encodeSelf(samples, codec);
+    return encodeSelf(samples, facts, codec);
   }
   const found = await codec();
   return tokenise(samples, found, {

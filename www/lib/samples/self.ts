@@ -5,8 +5,10 @@ import type { SelfInput } from "../types.ts";
 
 /** How many texts, of which kind; the same seed gives the same ones. */
 export interface SelfRequest {
-  self: Sampling & {
+  self: Omit<Sampling, "maxNewTokens"> & {
     count: number;
+    /** `null`: 64, or what the model can read if that is less. */
+    maxNewTokens: number | null;
     /** `null`: the beginning-of-sequence token alone. */
     prompt: string | null;
   };
@@ -23,7 +25,7 @@ export function readSelf(input: SelfInput): SelfRequest {
   if (typeof asked !== "object" || asked === null) {
     throw new IterisError("option_invalid", "self must be true, or an object with count, prompt or seed.");
   }
-  const { count = 32, prompt, seed = 0, temperature = 1, topP = 1, maxNewTokens = 64 } = asked;
+  const { count = 32, prompt, seed = 0, temperature = 1, topP = 1, maxNewTokens = null } = asked;
   if (temperature === 0) {
     throw new IterisError("option_invalid", "At temperature 0 all self-written samples would be the same.");
   }
@@ -32,7 +34,8 @@ export function readSelf(input: SelfInput): SelfRequest {
   }
   return {
     self: {
-      ...checkSampling({ maxNewTokens, temperature, topP, seed }),
+      ...checkSampling({ maxNewTokens: maxNewTokens ?? 1, temperature, topP, seed }),
+      maxNewTokens,
       count: wholeFrom(1, "count", count),
       prompt: prompt === undefined || prompt === "" ? null : prompt,
     },

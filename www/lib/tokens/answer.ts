@@ -37,11 +37,6 @@ export function labelAfter(prompt: string, label: string): string {
   return /(^|\s)$/.test(prompt) || /^\s/.test(label) ? label : ` ${label}`;
 }
 
-/** Whether a comparison has a label to look at. */
-export function hasLabel({ label }: Sample, lengths: Lengths): boolean {
-  return lengths.labels && label !== undefined && label !== null;
-}
-
 /**
  * The given answer and the right one of a sample, each empty where there is none. A label counts for more than
  * an answer: it says what is right, an answer what is read.
@@ -63,7 +58,9 @@ export function answersOf(
   const given = answerOf(sample);
   const answer = given === undefined ? [] : written(given, "answer");
   if (!lengths.labels) return { answer, label: [] };
-  return { answer, label: hasLabel(sample, lengths) ? written(String(sample.label), "label") : answer };
+  const { label } = sample;
+  const known = label !== undefined && label !== null;
+  return { answer, label: known ? written(String(label), "label") : answer };
 }
 
 /**

@@ -6,7 +6,6 @@
  */
 import { malformed, type Place } from "../samples/malformed.ts";
 import type { Sample } from "../types.ts";
-import { hasLabel } from "./answer.ts";
 import type { Codec } from "./codec.ts";
 import { encodeForDecoder } from "./for-decoder.ts";
 import { encodeForEncoderDecoder } from "./for-encoder-decoder.ts";
@@ -66,8 +65,8 @@ function encodeForKind(sample: Sample, codec: Codec, lengths: Lengths, place: Pl
     case "encoder-decoder":
       return encodeForEncoderDecoder(sample, codec, lengths, place);
     case "decoder":
-      // To a comparison a text with a label is a prompt: the label is what should follow it.
-      return "text" in sample && sample.target === undefined && !hasLabel(sample, lengths)
+      // To a comparison a text is a prompt: it looks at what follows.
+      return "text" in sample && sample.target === undefined && !lengths.labels
         ? readThrough(sample)
         : encodeForDecoder(sample, codec, lengths, place);
   }

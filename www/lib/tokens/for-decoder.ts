@@ -42,15 +42,28 @@ export function encodeForDecoder(
   checkNotEmpty(asked.length, "prompt", place);
   const writes = answer.length === 0;
   // At least one token of the prompt stays.
-  checkFits(answer, lengths.maxLength - before.length - 1, lengths, place);
-  const room = (writes ? roomToWrite(codec, lengths) : lengths.maxLength - answer.length) - before.length;
+  for (const given of [answer, label]) {
+    checkFits(given, lengths.maxLength - before.length - 1, lengths, place);
+  }
+  // A comparison reads what the adapter writes and the label, whatever answer is given.
+  const written = writes || lengths.labels ? lengths.maxNewTokens : 0;
+  const follows = Math.max(written, answer.length, label.length);
+  const room = roomBefore(follows, answer.length, codec, lengths) - before.length;
   const ids = [...before, ...keep(asked, room, tokenizer.side)];
   return { ids, typeIds: ids.map(() => 0), truncated: asked.length > room, writes, answer, label };
 }
 
-/** What a prompt may have, the tokens before it among them, where the adapter is to write after it. */
-function roomToWrite({ facts, tokenizer }: Codec, { maxLength, maxNewTokens }: Lengths): number {
-  const room = Math.min(maxLength, facts.maxLength - maxNewTokens);
+/**
+ * Tokens that a prompt may have, those before it among them: what is left of `maxLength` beside the given answer,
+ * and of what the model can read beside all that is to follow.
+ */
+function roomBefore(
+  follows: number,
+  answer: number,
+  { facts, tokenizer }: Codec,
+  { maxLength, maxNewTokens }: Lengths,
+): number {
+  const room = Math.min(maxLength - answer, facts.maxLength - follows);
   if (room > tokenizer.around.before.length) return room;
   throw new IterisError(
     "option_invalid",

@@ -41,7 +41,7 @@ export function encodeForEncoderDecoder(
     const { before, behind } = tokenizer.around;
     return content.length === 0 ? [] : ended(codec, [...before, ...content, ...behind]);
   });
-  checkFits(answer, lengths.maxLength, lengths, place);
+  for (const given of [answer, label]) checkFits(given, lengths.maxLength, lengths, place);
   return {
     ...encodeQuestion(sample, codec, lengths, place),
     writes: answerOf(sample) === undefined,

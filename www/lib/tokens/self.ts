@@ -1,8 +1,11 @@
-/** What an adapter that writes its own samples begins with, as ids. */
+/** What an adapter that writes its own samples begins with, as ids, and how much it writes. */
 import type { SelfRequest } from "../samples/self.ts";
 import type { SelfSamples } from "../wasm-interface.ts";
-import type { Codec } from "./codec.ts";
+import type { Codec, CodecFacts } from "./codec.ts";
 import { encodePrompt } from "./prompts.ts";
+
+/** Tokens of a self-written text where nobody says otherwise. */
+const longestByDefault = 64;
 
 /**
  * The request for self-written samples as the core takes it.
@@ -10,9 +13,21 @@ import { encodePrompt } from "./prompts.ts";
  * @param load - called only where there is a prompt: without one no tokenizer is needed
  * @throws IterisError `samples_invalid` if the prompt cannot be read
  */
-export async function encodeSelf({ self }: SelfRequest, load: () => Promise<Codec>): Promise<SelfSamples> {
-  const { prompt, ...rest } = self;
-  if (prompt === null) return { self: rest };
-  const ids = encodePrompt({ prompt }, await load(), self.maxNewTokens, { file: "self" });
-  return { self: { ...rest, prompt: Uint32Array.from(ids) } };
+export async function encodeSelf(
+  { self }: SelfRequest,
+  facts: CodecFacts,
+  load: () => Promise<Codec>,
+): Promise<SelfSamples> {
+  const { prompt, maxNewTokens, ...rest } = self;
+  const ids =
+    prompt === null ? null : encodePrompt({ prompt }, await load(), maxNewTokens ?? 1, { file: "self" });
+  // Without a prompt the model begins with one token of its own.
+  const room = facts.maxLength - (facts.kind === "decoder" ? (ids?.length ?? 1) : 0);
+  return {
+    self: {
+      ...rest,
+      maxNewTokens: maxNewTokens ?? Math.max(1, Math.min(longestByDefault, room)),
+      ...(ids === null ? {} : { prompt: Uint32Array.from(ids) }),
+    },
+  };
 }
