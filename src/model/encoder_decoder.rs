@@ -3,8 +3,13 @@
 //! decoder's to the encoder's.
 
 use burn::tensor::Tensor;
+use serde_json::Value;
 
-use super::{Loader, State, load::LinearShape};
+use super::{
+    Loader, State,
+    config::{architecture, only, unsupported},
+    load::LinearShape,
+};
 use crate::{
     batch::{Rows, Stack},
     compute::{Attention, Sight},
@@ -71,6 +76,24 @@ impl Half {
             },
         }
     }
+}
+
+/// The class that the configuration names, which must be the whole model: with the language model's head,
+/// or saved without any, so that the embedding table is the head.
+///
+/// # Errors
+/// [`Code::ModelUnsupported`] naming an encoder or a decoder alone, or a classifier.
+pub(super) fn whole_model(config: &Value, fallback: &str) -> Result<String> {
+    only(config, "is_encoder_decoder", &[true.into()])?;
+    only(config, "is_decoder", &[false.into()])?;
+    let architecture = architecture(config, fallback);
+    let is_part = architecture.ends_with("EncoderModel");
+    if architecture.ends_with("ForConditionalGeneration") || architecture.ends_with("Model") && !is_part {
+        return Ok(architecture);
+    }
+    Err(unsupported(&format!(
+        "architectures has {architecture}, which is not supported in this family (only {fallback})"
+    )))
 }
 
 /// The key of a stack's embedding table: its own, where the checkpoint has one, or that of both.

@@ -11,14 +11,14 @@ use std::rc::Rc;
 use async_trait::async_trait;
 use burn::tensor::Tensor;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Block, Family, Heads, Kind, LmHead, Loader, ModelFacts, Module, State,
-    config::{activation, architecture, invalid, only, parse, positive, unsupported},
-    encoder_decoder::{self, Half, MultiHead, Names, embedding},
+    config::{activation, invalid, parse, positive, unquantised, with_defaults},
+    encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
     load::LinearShape,
-    parts::{is_language_model, modules},
+    parts::modules,
 };
 use crate::{
     batch::{Batch, Rows, Stack},
@@ -40,36 +40,48 @@ struct Config {
     num_layers: usize,
     /// As many as the encoder has, if it says nothing.
     num_decoder_layers: Option<usize>,
-    #[serde(default = "buckets")]
     relative_attention_num_buckets: usize,
-    #[serde(default = "distance")]
     relative_attention_max_distance: usize,
-    #[serde(default = "epsilon")]
     layer_norm_epsilon: f32,
-    feed_forward_proj: Option<String>,
+    feed_forward_proj: String,
     /// Written beside `feed_forward_proj` by transformers since 4.21; where they disagree, these count.
     dense_act_fn: Option<String>,
     is_gated_act: Option<bool>,
     tie_word_embeddings: Option<bool>,
-    /// What transformers 5 writes where the checkpoint's `tie_word_embeddings` told it.
+    /// What transformers 5 writes of the checkpoint's `tie_word_embeddings`.
     scale_decoder_outputs: Option<bool>,
     /// Tokens it was trained with; positions are relative, so that longer texts work too.
-    #[serde(default = "positions")]
     n_positions: usize,
     pad_token_id: Option<u32>,
 }
 
-const fn buckets() -> usize {
-    32
-}
-const fn distance() -> usize {
-    128
-}
-const fn epsilon() -> f32 {
-    1e-6
-}
-const fn positions() -> usize {
-    512
+/// The defaults of transformers' configuration class.
+fn defaults(config: &Value) -> Value {
+    let mut defaults = json!({
+        "model_type": "t5",
+        "vocab_size": 32128,
+        "d_model": 512,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "num_heads": 8,
+        "num_layers": 6,
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "relu",
+        "n_positions": 512,
+    });
+    if config.get("model_type").and_then(Value::as_str) == Some("mt5") {
+        let of_mt5 = json!({
+            "vocab_size": 250_112,
+            "d_ff": 1024,
+            "num_heads": 6,
+            "num_layers": 8,
+            "feed_forward_proj": "gated-gelu",
+        });
+        defaults = with_defaults(&of_mt5, defaults);
+    }
+    defaults
 }
 
 /// The family over one checkpoint.
@@ -78,7 +90,7 @@ struct T5 {
     architecture: String,
     activation: Activation,
     gated: bool,
-    head: Option<LmHead>,
+    head: LmHead,
     /// Keys of the embedding tables, of the encoder and of the decoder.
     embeddings: [String; 2],
     modules: Vec<Module>,
@@ -89,20 +101,14 @@ const ATTENTION: Names = ["q", "k", "v", "o"];
 
 /// See [`super::FAMILIES`].
 pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
-    only(config, "is_encoder_decoder", &[true.into()])?;
-    only(config, "is_decoder", &[false.into()])?;
-    let architecture = architecture(config, "T5ForConditionalGeneration");
-    if architecture.ends_with("EncoderModel") || architecture.ends_with("ForTokenClassification") {
-        return Err(unsupported(&format!(
-            "architecture {architecture} has no decoder; only whole encoder-decoders are supported in this family"
-        )));
-    }
-    let config: Config = parse(config)?;
+    let architecture = whole_model(config, "T5ForConditionalGeneration")?;
+    unquantised(config)?;
+    let config: Config = parse(&with_defaults(config, defaults(config)))?;
     let (activation, gated) = feed_forward(&config)?;
     check(&config)?;
     let embeddings = Half::BOTH.map(|half| embedding(checkpoint, "", half));
     Ok(Box::new(T5 {
-        head: head(&config, &architecture, checkpoint, &embeddings[1]),
+        head: head(&config, checkpoint, &embeddings[1]),
         modules: config.modules(gated),
         architecture,
         activation,
@@ -114,12 +120,7 @@ pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Fa
 
 /// Which activation the feed-forward layers have, and whether it gates.
 fn feed_forward(config: &Config) -> Result<(Activation, bool)> {
-    let default = if config.model_type == "mt5" {
-        "gated-gelu"
-    } else {
-        "relu"
-    };
-    let option = config.feed_forward_proj.as_deref().unwrap_or(default);
+    let option = config.feed_forward_proj.as_str();
     let (gated, name) = match option.split_once('-') {
         // The one that has no name of its own in version 1.1's configurations.
         Some(("gated", "gelu")) => (true, "gelu_new"),
@@ -157,7 +158,7 @@ fn check(config: &Config) -> Result<()> {
 }
 
 /// The head: the checkpoint's own, or the decoder's embedding table.
-fn head(config: &Config, architecture: &str, checkpoint: &Checkpoint, embedding: &str) -> Option<LmHead> {
+fn head(config: &Config, checkpoint: &Checkpoint, embedding: &str) -> LmHead {
     let own = "lm_head.weight";
     let has_own = checkpoint.info(own).is_some();
     // mT5's official configurations say that the embeddings are not tied, and its heads are never scaled.
@@ -165,7 +166,7 @@ fn head(config: &Config, architecture: &str, checkpoint: &Checkpoint, embedding:
         && config
             .scale_decoder_outputs
             .unwrap_or(config.tie_word_embeddings != Some(false));
-    is_language_model(architecture).then(|| LmHead {
+    LmHead {
         weight: if has_own { own } else { embedding }.to_owned(),
         bias: None,
         vocab_size: config.vocab_size,
@@ -176,7 +177,7 @@ fn head(config: &Config, architecture: &str, checkpoint: &Checkpoint, embedding:
             1.0
         },
         soft_cap: None,
-    })
+    }
 }
 
 /// The attentions of a layer.
@@ -250,7 +251,7 @@ impl Family for T5 {
         ModelFacts {
             family: config.model_type.clone(),
             kind: Kind::EncoderDecoder,
-            generates: self.head.is_some(),
+            generates: true,
             architecture: self.architecture.clone(),
             parameters: 0,
             hidden_size: config.d_model,
@@ -290,7 +291,7 @@ impl Family for T5 {
     }
 
     fn head(&self) -> Option<LmHead> {
-        self.head.clone()
+        Some(self.head.clone())
     }
 
     async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>> {
@@ -446,7 +447,7 @@ impl FeedForward {
             }
             Some(gated) => {
                 let [wide, gated] = lanes.group(stack, rows, [&self.activated, gated], x).await?;
-                compute.activation(self.activation, wide) * gated
+                compute.gated(self.activation, wide, gated)
             }
         };
         lanes.linear(stack, rows, &self.output, wide).await
@@ -500,5 +501,111 @@ impl Block for FinalNorm {
 
     fn linears(&self) -> Vec<&Linear> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    fn feed_forward_of(config: &Value) -> Result<(Activation, bool)> {
+        let config: Config = parse(&with_defaults(config, defaults(config)))?;
+        check(&config)?;
+        feed_forward(&config)
+    }
+
+    #[test]
+    fn buckets_begin_where_those_of_transformers_do() {
+        let first = |half, buckets, most| {
+            let of = |distance: isize| bucket(-distance, half, buckets, most);
+            let starts = (0..200).filter(|&at| at == 0 || of(at) != of(at - 1));
+            starts.collect::<Vec<isize>>()
+        };
+        // From transformers' `T5Attention._relative_position_bucket`.
+        assert_eq!(
+            first(Half::Encoder, 32, 128),
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
+        );
+        assert_eq!(
+            first(Half::Decoder, 32, 128),
+            [
+                0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 19, 21, 24, 27, 31, 35, 40, 46, 52,
+                59, 67, 77, 87, 99, 113
+            ]
+        );
+        assert_eq!(first(Half::Encoder, 8, 12), [0, 1, 2, 5]);
+        assert_eq!(first(Half::Decoder, 8, 12), [0, 1, 2, 3, 4, 6, 7, 10]);
+        let all = |half, distances: [isize; 6]| distances.map(|distance| bucket(distance, half, 32, 128));
+        assert_eq!(all(Half::Encoder, [-3, -1, 0, 1, 3, 200]), [3, 1, 0, 17, 19, 31]);
+        assert_eq!(all(Half::Decoder, [-500, -3, -1, 0, 1, 3]), [31, 3, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_activation_is_that_of_the_version() {
+        let cases = [
+            (json!({}), (Activation::Relu, false)),
+            (json!({"model_type": "mt5"}), (Activation::GeluTanh, true)),
+            (
+                json!({"feed_forward_proj": "gated-gelu"}),
+                (Activation::GeluTanh, true),
+            ),
+            (
+                json!({"feed_forward_proj": "gated-silu"}),
+                (Activation::Silu, true),
+            ),
+            (json!({"feed_forward_proj": "gelu"}), (Activation::Gelu, false)),
+            (
+                json!({"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"}),
+                (Activation::Gelu, true),
+            ),
+        ];
+        for (config, expected) in cases {
+            assert_eq!(feed_forward_of(&config).unwrap(), expected, "{config}");
+        }
+    }
+
+    #[test]
+    fn configurations_that_make_no_model_are_refused_by_name() {
+        let cases = [
+            (
+                json!({"feed_forward_proj": "swish-glu"}),
+                Code::ModelUnsupported,
+                "feed_forward_proj",
+            ),
+            (
+                json!({"feed_forward_proj": "gated-mish"}),
+                Code::ModelUnsupported,
+                "mish",
+            ),
+            (json!({"d_kv": 0}), Code::ConfigInvalid, "d_kv"),
+            (
+                json!({"num_decoder_layers": 0}),
+                Code::ConfigInvalid,
+                "num_decoder_layers",
+            ),
+            (
+                json!({"relative_attention_max_distance": 16}),
+                Code::ConfigInvalid,
+                "relative_attention_max_distance 16",
+            ),
+        ];
+        for (config, code, name) in cases {
+            let error = feed_forward_of(&config).unwrap_err();
+            assert_eq!(error.code(), code, "{config}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        for (config, name) in [
+            (json!({"architectures": ["T5EncoderModel"]}), "T5EncoderModel"),
+            (
+                json!({"architectures": ["T5ForSequenceClassification"]}),
+                "T5ForSequenceClassification",
+            ),
+            (json!({"is_encoder_decoder": false}), "is_encoder_decoder"),
+        ] {
+            let error = whole_model(&config, "T5ForConditionalGeneration").unwrap_err();
+            assert_eq!(error.code(), Code::ModelUnsupported);
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }
