@@ -34,13 +34,6 @@ impl Rotary {
         }
     }
 
-    /// `base^(-2 i / width)` for the pairs i of `width` rotated numbers.
-    pub fn frequencies(base: f64, width: usize) -> Vec<f32> {
-        (0..width / 2)
-            .map(|i| super::narrow(base.powf(-((2 * i) as f64) / width as f64)))
-            .collect()
-    }
-
     fn cover(&self, positions: usize) {
         let pairs = self.frequencies.len();
         let mut table = self.table.borrow_mut();

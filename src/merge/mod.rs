@@ -4,6 +4,7 @@
 //! each task's deltas and samples in the model's own naming, already checked against it. What it returns
 //! is written by [`output`] and described by [`crate::report`].
 
+mod absent;
 mod average;
 pub mod iteris;
 mod options;

@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use super::MergeOptions;
+use super::{MergeOptions, absent};
 use crate::{
     adapter::Adapter,
     batch::Sample,
@@ -277,7 +277,7 @@ pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Facto
         };
         let name = model.family.canonical(path);
         let Some(module) = model.module(name) else {
-            return mismatch("the base has no such linear layer".into());
+            return mismatch(absent::instead(model.family.modules(), name));
         };
         if (module.d_out, module.d_in) != (lora.d_out, lora.d_in) {
             return mismatch(format!(
@@ -313,8 +313,7 @@ pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Facto
         .collect();
     if let Some(head) = adapter.heads.keys().find(|head| {
         let name = model.family.canonical(head);
-        let module = name.rsplit_once('.').map_or(name, |(module, _)| module);
-        !model.family.is_readout(name) && module != "pooler.dense" && base.contains(name)
+        !model.family.is_readout(name) && base.contains(name)
     }) {
         return Err(Error::new(
             Code::AdapterUnsupported,

@@ -13,7 +13,23 @@ use crate::{
 /// # Errors
 /// [`Code::ConfigInvalid`] naming the field.
 pub(super) fn parse<T: DeserializeOwned>(config: &Value) -> Result<T> {
-    T::deserialize(config).map_err(|error| invalid(&error.to_string()))
+    T::deserialize(config).map_err(|error| {
+        let what = error.to_string();
+        // serde names a field that is absent, but not one whose value is of another kind: that is the one
+        // without which the complaint is another.
+        let without = |field: &&String| {
+            let mut rest = config.clone();
+            rest.as_object_mut()?.remove(*field);
+            T::deserialize(&rest).err().map(|error| error.to_string())
+        };
+        let field = config
+            .as_object()
+            .and_then(|fields| fields.keys().find(|field| without(field).as_ref() != Some(&what)));
+        invalid(&match field {
+            Some(field) => format!("{field}: {what}"),
+            None => what,
+        })
+    })
 }
 
 /// A configuration that makes no model.

@@ -579,3 +579,221 @@ impl Block for FinalNorm {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{error::Code, io::MemorySource, model::FAMILIES};
+
+    /// The family of a tiny configuration of that type with `changes`, over a file without tensors.
+    fn open(model_type: &str, changes: &Value) -> Result<Box<dyn Family>> {
+        let mut config = json!({
+            "model_type": model_type, "vocab_size": 50, "hidden_size": 16, "intermediate_size": 28,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "max_position_embeddings": 64, "head_dim": 4,
+        });
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(changes.as_object().unwrap().clone());
+        if model_type == "gemma3" {
+            config = json!({"text_config": config, "tie_word_embeddings": changes["tie_word_embeddings"]});
+        }
+        let bytes = [&2u64.to_le_bytes()[..], b"{}"].concat();
+        let source = Rc::new(MemorySource::new("model.safetensors", bytes));
+        let checkpoint = pollster::block_on(Checkpoint::open_source(source)).unwrap();
+        let (_, open) = FAMILIES.iter().find(|(name, _)| *name == model_type).unwrap();
+        open(&config, &checkpoint)
+    }
+
+    const TYPES: [&str; 8] = [
+        "gemma2",
+        "gemma3",
+        "gemma3_text",
+        "llama",
+        "mistral",
+        "phi3",
+        "qwen2",
+        "qwen3",
+    ];
+
+    #[test]
+    fn options_that_are_not_handled_are_refused_by_name() {
+        let (unsupported, invalid) = (Code::ModelUnsupported, Code::ConfigInvalid);
+        let everywhere = [
+            (json!({"is_causal": false}), unsupported, "is_causal"),
+            (
+                json!({"use_bidirectional_attention": true}),
+                unsupported,
+                "use_bidirectional_attention",
+            ),
+            (
+                json!({"quantization_config": {"quant_method": "gptq"}}),
+                unsupported,
+                "gptq",
+            ),
+            (
+                json!({"hidden_act": "mish", "hidden_activation": "mish"}),
+                unsupported,
+                "mish",
+            ),
+            (
+                json!({"num_key_value_heads": 3}),
+                invalid,
+                "share 3 key and value heads",
+            ),
+            (json!({"num_hidden_layers": 0}), invalid, "num_hidden_layers"),
+            (
+                json!({"num_attention_heads": 0, "head_dim": null}),
+                invalid,
+                "num_attention_heads",
+            ),
+            (
+                json!({"num_attention_heads": 6, "head_dim": null}),
+                invalid,
+                "make no 6 heads",
+            ),
+            (json!({"hidden_size": "wide"}), invalid, "hidden_size"),
+        ];
+        for model_type in TYPES {
+            open(model_type, &json!({}))
+                .map_err(|error| error.to_string())
+                .map(drop)
+                .unwrap();
+            for (changes, code, named) in &everywhere {
+                let error = open(model_type, changes).err().unwrap();
+                assert_eq!(error.code(), *code, "{model_type}: {error}");
+                assert!(error.to_string().contains(named), "{model_type}: {error}");
+            }
+        }
+        let sliding = json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]});
+        for (model_type, changes, code, named) in [
+            ("llama", sliding.clone(), unsupported, "layer_types"),
+            ("mistral", sliding.clone(), unsupported, "layer_types"),
+            (
+                "mistral",
+                json!({"attention_bias": true}),
+                unsupported,
+                "attention_bias",
+            ),
+            ("mistral", json!({"sliding_window": 0}), invalid, "sliding_window"),
+            (
+                "phi3",
+                json!({"attention_bias": true}),
+                unsupported,
+                "attention_bias",
+            ),
+            (
+                "phi3",
+                json!({"rope_scaling": {"type": "linear", "factor": 2}, "partial_rotary_factor": 2}),
+                unsupported,
+                "partial_rotary_factor",
+            ),
+            ("qwen2", json!({"use_mrope": true}), unsupported, "use_mrope"),
+            ("qwen2", sliding, invalid, "sliding_window is null"),
+            (
+                "qwen3",
+                json!({"layer_types": ["chunked_attention", "", ""]}),
+                unsupported,
+                "chunked_attention",
+            ),
+            (
+                "qwen3",
+                json!({"layer_types": ["full_attention"]}),
+                invalid,
+                "1 entries for 3 layers",
+            ),
+            (
+                "gemma2",
+                json!({"query_pre_attn_scalar": 0}),
+                invalid,
+                "query_pre_attn_scalar",
+            ),
+            (
+                "gemma2",
+                json!({"final_logit_softcapping": 0}),
+                invalid,
+                "final_logit_softcapping",
+            ),
+            (
+                "gemma3",
+                json!({"attn_logit_softcapping": 50}),
+                unsupported,
+                "attn_logit_softcapping",
+            ),
+            (
+                "gemma3_text",
+                json!({"sliding_window_pattern": 0}),
+                invalid,
+                "sliding_window_pattern",
+            ),
+        ] {
+            let error = open(model_type, &changes).err().unwrap();
+            assert_eq!(error.code(), code, "{model_type}: {error}");
+            assert!(error.to_string().contains(named), "{model_type}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_tied_only_to_a_language_model() {
+        let tied = json!({"tie_word_embeddings": true});
+        let classifier =
+            json!({"tie_word_embeddings": true, "architectures": ["LlamaForSequenceClassification"]});
+        let untied = json!({"tie_word_embeddings": false, "architectures": ["LlamaForCausalLM"]});
+        for model_type in TYPES {
+            assert!(open(model_type, &tied).unwrap().head().is_some(), "{model_type}");
+            assert!(
+                open(model_type, &untied).unwrap().head().is_none(),
+                "{model_type}"
+            );
+        }
+        assert!(open("llama", &classifier).unwrap().head().is_none());
+    }
+
+    #[test]
+    fn names_are_without_the_prefix_of_any_class() {
+        let names = |model_type: &str| -> Vec<String> {
+            let family = open(model_type, &json!({})).unwrap();
+            family
+                .modules()
+                .iter()
+                .map(|module| module.name.clone())
+                .take(7)
+                .collect()
+        };
+        let llama = [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ];
+        for (found, leaf) in names("llama").iter().zip(llama) {
+            assert!(found.starts_with("layers.0.") && found.ends_with(leaf), "{found}");
+        }
+        let phi = [
+            "qkv_proj",
+            "o_proj",
+            "gate_up_proj",
+            "down_proj",
+            "qkv_proj",
+            "o_proj",
+            "gate_up_proj",
+        ];
+        for (found, leaf) in names("phi3").iter().zip(phi) {
+            assert!(found.ends_with(leaf), "{found}");
+        }
+        let gemma = open("gemma3", &json!({})).unwrap();
+        for path in [
+            "layers.1.mlp.up_proj",
+            "model.layers.1.mlp.up_proj",
+            "language_model.layers.1.mlp.up_proj",
+            "language_model.model.layers.1.mlp.up_proj",
+            "model.language_model.layers.1.mlp.up_proj",
+        ] {
+            assert_eq!(gemma.canonical(path), "layers.1.mlp.up_proj");
+        }
+    }
+}

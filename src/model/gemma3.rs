@@ -42,7 +42,7 @@ fn text_config(config: &Value) -> Result<Value> {
     };
     let mut text = text.clone();
     for name in ["architectures", "tie_word_embeddings", "quantization_config"] {
-        if let Some(value) = config.get(name) {
+        if let Some(value) = config.get(name).filter(|value| !value.is_null()) {
             text[name] = value.clone();
         }
     }
@@ -103,4 +103,50 @@ fn settings(config: &Value) -> Result<Settings> {
         head_keys: &["lm_head.weight", "language_model.lm_head.weight"],
         ..gemma2::shared("gemma3", sizes, &options, layers, max_length)?
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_the_same_in_both_spellings() {
+        let windows = |changes: Value| -> Vec<Option<usize>> {
+            let own = json!({"num_hidden_layers": 7, "sliding_window": 5});
+            let config = with_defaults(&changes, with_defaults(&own, defaults()));
+            let settings = settings(&config).ok().unwrap();
+            settings.layers.iter().map(|layer| layer.window).collect()
+        };
+        let near = Some(5);
+        assert_eq!(windows(json!({})), [near, near, near, near, near, None, near]);
+        let pattern = windows(json!({"sliding_window_pattern": 3}));
+        assert_eq!(pattern, [near, near, None, near, near, None, near]);
+        let kinds = pattern.iter().map(|window| match window {
+            Some(_) => "sliding_attention",
+            None => "full_attention",
+        });
+        let kinds: Vec<&str> = kinds.collect();
+        assert_eq!(windows(json!({"layer_types": kinds})), pattern);
+    }
+
+    #[test]
+    fn a_hub_configuration_says_little() {
+        let hub = json!({
+            "model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"],
+            "text_config": {
+                "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+                "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                "sliding_window": 1024
+            },
+            "vision_config": {"hidden_size": 1152}
+        });
+        let config = with_defaults(&text_config(&hub).unwrap(), defaults());
+        let settings = settings(&config).ok().unwrap();
+        assert_eq!(settings.sizes.vocab_size, 262_208);
+        assert_eq!(settings.sizes.head_size(), 256);
+        assert_eq!(settings.max_length, 131_072);
+        assert_eq!(settings.layers[5].window, None);
+        assert_eq!(settings.layers[33].window, Some(1024));
+        assert!(settings.attention_cap.is_none() && settings.logit_cap.is_none());
+    }
 }

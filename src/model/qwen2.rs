@@ -77,3 +77,25 @@ pub(super) fn shared(family: &'static str, config: &Value) -> Result<Settings> {
         rope.max_length(),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_the_same_in_both_spellings() {
+        let windows = |changes: Value| -> Vec<Option<usize>> {
+            let own = json!({
+                "num_hidden_layers": 3, "hidden_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1,
+            });
+            let config = with_defaults(&changes, with_defaults(&own, defaults()));
+            let settings = settings(&config).ok().unwrap();
+            settings.layers.iter().map(|layer| layer.window).collect()
+        };
+        assert_eq!(windows(json!({})), [None; 3]);
+        let used = json!({"use_sliding_window": true, "sliding_window": 5, "max_window_layers": 1});
+        assert_eq!(windows(used.clone()), [None, Some(5), Some(5)]);
+        let types = json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]});
+        assert_eq!(windows(with_defaults(&types, used)), [Some(5), None, None]);
+    }
+}

@@ -344,3 +344,249 @@ fn length(config: &Value, name: &str) -> Result<Option<usize>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::Code;
+
+    const PARTIAL: Source<'static> = Source {
+        partial: Some(("partial_rotary_factor", 1.0)),
+        ..Source::PLAIN
+    };
+
+    fn read(mut config: Value, source: &Source<'_>) -> Result<Rope> {
+        config["max_position_embeddings"] = 131_072.into();
+        Rope::read(&config, source)
+    }
+
+    #[test]
+    fn frequencies_equal_transformers() {
+        // `inv_freq` of LlamaRotaryEmbedding and Phi3RotaryEmbedding, transformers 5.23, heads of 16.
+        let cases: [(&str, Value, &[f32], f32); 6] = [
+            (
+                "default",
+                json!({}),
+                &[
+                    1.0,
+                    0.316_227_76,
+                    0.1,
+                    0.031_622_779,
+                    0.01,
+                    3.162_277_9e-3,
+                    1e-3,
+                    3.162_278e-4,
+                ],
+                1.0,
+            ),
+            (
+                "theta",
+                json!({"rope_theta": 500_000.0}),
+                &[
+                    1.0,
+                    0.193_922_76,
+                    0.037_606_03,
+                    7.292_665e-3,
+                    1.414_213_4e-3,
+                    2.742_482e-4,
+                    5.318_296e-5,
+                    1.031_338_5e-5,
+                ],
+                1.0,
+            ),
+            (
+                "linear",
+                json!({"rope_scaling": {"type": "linear", "factor": 3.0}}),
+                &[
+                    0.333_333_34,
+                    0.105_409_26,
+                    0.033_333_335,
+                    0.010_540_926,
+                    3.333_333_2e-3,
+                    1.054_092_7e-3,
+                    3.333_333_6e-4,
+                    1.054_092_6e-4,
+                ],
+                1.0,
+            ),
+            (
+                "llama3",
+                json!({"rope_theta": 500_000.0, "rope_scaling": {"rope_type": "llama3", "factor": 32.0,
+                    "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}}),
+                &[
+                    1.0,
+                    0.193_922_76,
+                    0.037_606_03,
+                    7.292_665e-3,
+                    4.295_567e-4,
+                    8.570_256e-6,
+                    1.661_967_4e-6,
+                    3.222_933e-7,
+                ],
+                1.0,
+            ),
+            (
+                "partial",
+                json!({"partial_rotary_factor": 0.75}),
+                &[
+                    1.0,
+                    0.215_443_45,
+                    0.046_415_884,
+                    0.01,
+                    2.154_434_3e-3,
+                    4.641_589_5e-4,
+                ],
+                1.0,
+            ),
+            (
+                "longrope",
+                json!({"partial_rotary_factor": 0.75, "original_max_position_embeddings": 4096,
+                    "rope_scaling": {"type": "su", "long_factor": [9, 9, 9, 9, 9, 9],
+                        "short_factor": [1.0, 1.05, 1.1, 1.2, 1.5, 2.0]}}),
+                &[
+                    1.0,
+                    0.205_184_27,
+                    0.042_196_255,
+                    8.333_333e-3,
+                    1.436_289_5e-3,
+                    2.320_794_7e-4,
+                ],
+                1.190_238_1,
+            ),
+        ];
+        for (name, config, expected, factor) in cases {
+            let rope = read(config, &PARTIAL).unwrap();
+            let found = rope.frequencies(16).unwrap();
+            assert_eq!(found.len(), expected.len(), "{name}");
+            for (found, expected) in found.iter().zip(expected) {
+                // Two powers in f32, each rounded to the last bit or the one before.
+                assert!(
+                    (found / expected - 1.0).abs() < 4e-7,
+                    "{name}: {found} is not {expected}"
+                );
+            }
+            if let Scaling::Long { factor: found, .. } = rope.scaling {
+                assert!((narrow(found) - factor).abs() < 1e-6, "{name}: {found}");
+                assert_eq!(rope.max_length(), 4096);
+            } else {
+                assert_eq!(rope.max_length(), 131_072);
+            }
+        }
+    }
+
+    #[test]
+    fn both_spellings_are_one() {
+        let scaling = json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+            "original_max_position_embeddings": 8192});
+        let mut parameters = scaling.clone();
+        parameters["rope_theta"] = 5e5.into();
+        let old = read(
+            json!({"rope_theta": 5e5, "rope_scaling": scaling}),
+            &Source::PLAIN,
+        );
+        let new = read(json!({"rope_parameters": parameters}), &Source::PLAIN);
+        assert_eq!(old.unwrap(), new.unwrap());
+
+        let local = Source {
+            layer_type: Some("sliding_attention"),
+            theta: ("rope_local_base_freq", 1e4),
+            scaled: false,
+            ..Source::PLAIN
+        };
+        let global = Source {
+            layer_type: Some("full_attention"),
+            theta: ("rope_theta", 1e6),
+            scaled: true,
+            ..Source::PLAIN
+        };
+        let old = json!({"rope_theta": 2e6, "rope_local_base_freq": 2e4,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}});
+        let new = json!({"rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 2e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}});
+        for (source, scaling) in [(&local, Scaling::None), (&global, Scaling::Linear(8.0))] {
+            let rope = read(old.clone(), source).unwrap();
+            assert_eq!(rope.scaling, scaling);
+            assert_eq!(rope, read(new.clone(), source).unwrap());
+        }
+        assert_eq!(read(json!({}), &local).unwrap().theta, 1e4);
+        assert_eq!(read(json!({}), &global).unwrap().theta, 1e6);
+    }
+
+    #[test]
+    fn what_is_not_handled_is_refused_by_name() {
+        let scaling = |scaling: Value| json!({"rope_scaling": scaling});
+        let (unsupported, invalid) = (Code::ModelUnsupported, Code::ConfigInvalid);
+        for (config, code, named) in [
+            (
+                scaling(json!({"type": "dynamic", "factor": 2.0})),
+                unsupported,
+                "dynamic",
+            ),
+            (
+                scaling(json!({"rope_type": "yarn", "factor": 2.0})),
+                unsupported,
+                "yarn",
+            ),
+            (scaling(json!({"short_mscale": 1.1})), unsupported, "short_mscale"),
+            (scaling(json!({"type": "linear"})), invalid, "factor"),
+            (scaling(json!({"type": "linear", "factor": 0})), invalid, "factor"),
+            (
+                scaling(json!({"type": "linear", "factor": "2"})),
+                invalid,
+                "factor",
+            ),
+            (
+                scaling(json!({"type": "llama3", "factor": 2})),
+                invalid,
+                "low_freq_factor",
+            ),
+            (
+                scaling(json!({"type": "longrope"})),
+                invalid,
+                "original_max_position_embeddings",
+            ),
+            (
+                scaling(json!({"type": "longrope", "original_max_position_embeddings": 8})),
+                invalid,
+                "short_factor",
+            ),
+            (scaling(json!([1])), invalid, "rope_scaling"),
+            (json!({"rope_theta": -1}), invalid, "rope_theta"),
+            (
+                json!({"partial_rotary_factor": 0.5}),
+                unsupported,
+                "partial_rotary_factor",
+            ),
+            (
+                json!({"rope_parameters": {"full_attention": {"rope_theta": 1}}}),
+                unsupported,
+                "rope_parameters",
+            ),
+            (
+                json!({"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_theta": 1}}),
+                unsupported,
+                "rope_scaling and rope_parameters",
+            ),
+        ] {
+            let error = read(config, &Source::PLAIN).unwrap_err();
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        let short = json!({"original_max_position_embeddings": 8,
+            "rope_scaling": {"type": "longrope", "short_factor": [1, 1]}});
+        let rope = read(short, &Source::PLAIN).unwrap();
+        assert!(
+            rope.frequencies(16)
+                .unwrap_err()
+                .to_string()
+                .contains("short_factor")
+        );
+        assert!(
+            rope.frequencies(3).is_err(),
+            "an odd head has a number without a pair"
+        );
+    }
+}
