@@ -64,6 +64,12 @@ impl Head {
 /// The task's own classifier, or the base model's.
 pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
     let width = model.family.facts().hidden_size;
+    if let Some(layer) = model.family.readouts_need() {
+        let weight = format!("{layer}.weight");
+        if !heads.contains_key(&weight) && model.checkpoint.info(&weight).is_none() {
+            return Ok(None);
+        }
+    }
     for name in model.family.readouts() {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let head = if let (Some(weight), Some(bias)) = (heads.get(&weight), heads.get(&bias)) {

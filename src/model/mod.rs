@@ -7,6 +7,8 @@
 mod bert;
 mod config;
 mod decoder;
+mod distilbert;
+mod encoder;
 mod encoder_decoder;
 mod gemma2;
 mod gemma3;
@@ -15,10 +17,13 @@ mod head;
 mod llama;
 mod load;
 mod mistral;
+mod modernbert;
 mod parts;
 mod phi3;
+mod pool;
 mod qwen2;
 mod qwen3;
+mod roberta;
 mod rope;
 mod t5;
 
@@ -159,8 +164,8 @@ pub trait Family {
     /// The family's name for a module path of an adapter, which may carry a prefix of the class it was
     /// trained with.
     fn canonical<'a>(&self, module: &'a str) -> &'a str;
-    /// Whether a head is one that only follows the model's features (a classifier), so that merging may
-    /// ignore it.
+    /// Whether a tensor is of a head that only follows the model's features (a pooler, a classifier), so
+    /// that merging may ignore a task's own.
     fn is_readout(&self, head: &str) -> bool {
         self.readouts()
             .iter()
@@ -169,13 +174,19 @@ pub trait Family {
     /// Names of a classifier's weight and bias in a checkpoint or an adapter, in the order they are looked
     /// for.
     fn readouts(&self) -> &'static [&'static str];
+    /// The layer of the last block that a classifier cannot do without, where it is the classifier's own:
+    /// among a task's heads, or in the checkpoint.
+    fn readouts_need(&self) -> Option<&'static str> {
+        None
+    }
     /// The head that turns the last block's rows into logits over the vocabulary; none for an encoder.
     fn head(&self) -> Option<LmHead> {
         None
     }
     /// The state of the given rows that enters the first block, (rows x hidden), before lanes differ.
     async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>>;
-    /// Reads one block. `heads` are the task's own tensors, where one task alone is run.
+    /// Reads one block. `heads` are the task's own tensors, where one task alone is run; the last block may
+    /// have one of them in the place of the base model's (a pooler).
     async fn load(&self, loader: &Loader<'_>, block: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>>;
 }
 
@@ -216,16 +227,20 @@ type Open = fn(&Value, &Checkpoint) -> Result<Box<dyn Family>>;
 /// Every family, by `model_type` of `config.json`.
 const FAMILIES: &[(&str, Open)] = &[
     ("bert", bert::open),
+    ("distilbert", distilbert::open),
     ("gemma2", gemma2::open),
     ("gemma3", gemma3::open_multimodal),
     ("gemma3_text", gemma3::open),
     ("llama", llama::open),
     ("mistral", mistral::open),
+    ("modernbert", modernbert::open),
     ("mt5", t5::open),
     ("phi3", phi3::open),
     ("qwen2", qwen2::open),
     ("qwen3", qwen3::open),
+    ("roberta", roberta::open),
     ("t5", t5::open),
+    ("xlm-roberta", roberta::open_multilingual),
 ];
 
 /// Opens the base model in a folder: `config.json`, its safetensors, and `generation_config.json`.
@@ -422,7 +437,7 @@ impl Model {
     }
 
     async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {
-        let own_heads = heads.is_some_and(|h| h.keys().any(|name| !self.family.is_readout(name)));
+        let own_heads = heads.is_some_and(|heads| !heads.is_empty()) && index + 1 == self.family.blocks();
         let enough = |block: &Rc<dyn Block>| {
             let wanted = |linear: &&Linear| loader.keep_host.is_some_and(|names| names.contains(&linear.name));
             block
