@@ -61,6 +61,8 @@ pub enum Code {
     NotPositiveDefinite,
     /// WebGPU was asked for and cannot be used.
     WebgpuUnavailable,
+    /// The model or the samples are larger than the device can hold.
+    DeviceLimit,
     /// The GPU went away while it was working.
     DeviceLost,
     /// A fault of the program itself.
@@ -92,6 +94,7 @@ impl Code {
             Self::OptionInvalid => "option_invalid",
             Self::NotPositiveDefinite => "not_positive_definite",
             Self::WebgpuUnavailable => "webgpu_unavailable",
+            Self::DeviceLimit => "device_limit",
             Self::DeviceLost => "device_lost",
             Self::Internal => "internal",
         }

@@ -17,7 +17,7 @@ use crate::{
     adapter::Adapter,
     batch::Sample,
     compare::{self, CompareRequest, MergedInput},
-    compute::Compute,
+    compute::{Compute, Limits},
     error::{Code, Error, Result},
     generate::{self, GenerateRequest, Sampling, Variant},
     io::{ByteSource, Folder, Sink},
@@ -92,7 +92,10 @@ pub struct Device {
 
 enum Kind {
     Cpu,
-    Webgpu(burn::tensor::Device),
+    Webgpu {
+        device: burn::tensor::Device,
+        buffer_bytes: Option<f64>,
+    },
 }
 
 #[wasm_bindgen]
@@ -102,15 +105,16 @@ impl Device {
         Self { kind: Kind::Cpu }
     }
 
-    /// The GPU. The caller has made sure that there is an adapter with what burn needs.
-    pub async fn webgpu() -> std::result::Result<Self, JsValue> {
+    /// The GPU. The caller has made sure that there is an adapter with what burn needs, and tells the most
+    /// bytes of one of its buffers.
+    pub async fn webgpu(buffer_bytes: Option<f64>) -> std::result::Result<Self, JsValue> {
         thread_local! {
             // burn registers one runtime a page; a second start would be refused.
             static STARTED: RefCell<Option<burn::tensor::Device>> = const { RefCell::new(None) };
         }
         if let Some(device) = STARTED.with_borrow(Clone::clone) {
             return Ok(Self {
-                kind: Kind::Webgpu(device),
+                kind: Kind::Webgpu { device, buffer_bytes },
             });
         }
         let device = burn::tensor::Device::wgpu_options()
@@ -124,7 +128,7 @@ impl Device {
             })?;
         STARTED.set(Some(device.clone()));
         Ok(Self {
-            kind: Kind::Webgpu(device),
+            kind: Kind::Webgpu { device, buffer_bytes },
         })
     }
 
@@ -137,7 +141,12 @@ impl Device {
     fn compute(&self) -> Compute {
         match &self.kind {
             Kind::Cpu => Compute::cpu(),
-            Kind::Webgpu(device) => Compute::tensors(device.clone(), "webgpu"),
+            Kind::Webgpu { device, buffer_bytes } => {
+                Compute::tensors(device.clone(), "webgpu").with_limits(Limits {
+                    memory_bytes: None,
+                    buffer_bytes: *buffer_bytes,
+                })
+            }
         }
     }
 }

@@ -44,17 +44,39 @@ pub struct Compute {
     device: Device,
     path: Path,
     name: &'static str,
+    /// What it can hold.
+    pub limits: Limits,
     /// Seconds and floating-point operations so far, by stage.
     pub meter: Meter,
 }
 
+/// What a device can hold, in bytes; `None` where nobody knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Limits {
+    /// In all.
+    pub memory_bytes: Option<f64>,
+    /// In one buffer, and so in one tensor.
+    pub buffer_bytes: Option<f64>,
+}
+
 impl Compute {
+    /// The same device with other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// The CPU, through this crate's kernels.
     pub fn cpu() -> Self {
         Self {
             device: Device::flex(),
             path: Path::Kernels,
             name: "cpu",
+            limits: Limits {
+                // The address space of a 32-bit module, but for what the program itself takes.
+                memory_bytes: cfg!(target_arch = "wasm32").then_some(3.9 * f64::from(1 << 30)),
+                buffer_bytes: None,
+            },
             meter: Meter::default(),
         }
     }
@@ -65,6 +87,7 @@ impl Compute {
             device,
             path: Path::Tensors,
             name,
+            limits: Limits::default(),
             meter: Meter::default(),
         }
     }

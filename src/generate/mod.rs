@@ -23,7 +23,7 @@ use crate::{
     compute::{Cache, Compute},
     error::{Code, Error, Result},
     linear::{Delta, Hook},
-    model::{Kind, Model, Pass, State, Steps},
+    model::{Kind, Load, Model, Pass, State, Steps},
     progress::{Observer, Progress},
 };
 
@@ -155,6 +155,8 @@ pub async fn generate(
         .collect::<Result<_>>()?;
     let tasks: Vec<&[Sample]> = prompts.iter().map(Vec::as_slice).collect();
     let batches = micro_batches(&tasks, Padding::Exclude, model.family.pad_id(), MICRO_BATCH_ROWS)?;
+
+    model.check_fits(scene.compute, &Load::of(&batches, 1, None))?;
 
     let _generating = scene.compute.meter.generating();
     let deltas = Voices {

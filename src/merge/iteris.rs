@@ -41,7 +41,7 @@ use crate::{
 pub(super) struct Iteris;
 
 /// Rows of a micro-batch, one copy: bounds the temporaries of a forward pass.
-const MICRO_BATCH_ROWS: usize = 8192;
+pub(super) const MICRO_BATCH_ROWS: usize = 8192;
 
 #[async_trait(?Send)]
 impl Method for Iteris {

@@ -20,12 +20,13 @@ pub use self::{
     work::{AdapterInput, Factors, ReadAdapter, Task, Work, check_samples, deltas, read_adapters},
 };
 use crate::{
+    batch::{Sample, micro_batches},
     compute::{Compute, Stage, svd},
     error::Result,
     generate::Scene,
     io::{Folder, Sink},
     linear::Delta,
-    model,
+    model::{self, Load},
     progress::{Observer, Progress},
     report::{LayerReport, MergeReport},
     samples::{self, Incomplete, TaskSamples},
@@ -187,6 +188,13 @@ async fn complete_samples(work: &mut Work<'_>, adapters: &[ReadAdapter]) -> Resu
             samples: read.samples.as_ref().unwrap_or(&none),
         })
         .collect();
+    // Before adapters write answers, which takes its time.
+    let given: Vec<&[Sample]> = tasks.iter().map(|task| task.samples.samples.as_slice()).collect();
+    if given.iter().all(|samples| !samples.is_empty()) {
+        let batches = micro_batches(&given, work.options.padding, 0, iteris::MICRO_BATCH_ROWS)?;
+        let load = Load::of(&batches, 2, Some((&work.targeted, tasks.len())));
+        work.model.check_fits(work.compute, &load)?;
+    }
     let scene = Scene {
         model: work.model,
         compute: work.compute,

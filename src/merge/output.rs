@@ -60,7 +60,8 @@ pub(super) async fn write(
         write_heads(&read.adapter, work.options.dtype, &mut sink).await?;
     }
     for read in adapters {
-        notes.extend(read.samples.iter().flat_map(|samples| samples.notes.clone()));
+        let own = read.samples.iter().flat_map(|samples| &samples.notes);
+        notes.extend(own.map(|note| format!("{}: {note}", read.adapter.name)));
         if read.samples.as_ref().is_some_and(|samples| samples.own.is_some()) {
             notes.push(format!(
                 "{}: no samples were given; the adapter wrote its calibration texts itself",

@@ -3,6 +3,7 @@ import { choose } from "../../www/lib/device/choose.ts";
 import { DeviceWatch } from "../../www/lib/device/watch.ts";
 
 const goodLimits = {
+  maxBufferSize: 1 << 29,
   maxStorageBufferBindingSize: 1 << 30,
   maxComputeInvocationsPerWorkgroup: 256,
   maxComputeWorkgroupStorageSize: 32 << 10,
@@ -37,7 +38,7 @@ describe("auto", () => {
   it("takes WebGPU on a real adapter", async () => {
     const choice = await choose("auto", fakeGpu(real), "");
     expect(choice).toMatchObject({ kind: "webgpu", why: "WebGPU on nvidia ampere." });
-    expect(choice.adapter?.software).toBe(false);
+    expect(choice.adapter).toMatchObject({ software: false, bufferBytes: 1 << 29 });
   });
 
   it.each([

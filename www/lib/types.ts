@@ -194,6 +194,8 @@ export interface GpuAdapterInfo {
   description: string;
   /** A program that plays a GPU on the processor. */
   software: boolean;
+  /** The most bytes of one buffer that a kernel can use. */
+  bufferBytes: number;
 }
 
 /** `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), or `encoder-decoder` (T5, BART). */

@@ -129,7 +129,8 @@ export interface IterisWasm {
   defaultOptions(): MergeOptions;
   Device: {
     cpu(): WasmDevice;
-    webgpu(): Promise<WasmDevice>;
+    /** @param bufferBytes - the most of one buffer; a model that needs more is refused before the work */
+    webgpu(bufferBytes?: number): Promise<WasmDevice>;
   };
   inspectBase(files: SourceFile[]): Promise<BaseFacts>;
   inspectAdapter(files: SourceFile[]): Promise<AdapterFacts>;

@@ -33,7 +33,9 @@ export function describeAdapter(adapter: GPUAdapter): GpuAdapterInfo {
   const fallback =
     adapter.info.isFallbackAdapter || (adapter as { isFallbackAdapter?: boolean }).isFallbackAdapter === true;
   const named = softwareNames.test(`${vendor} ${architecture} ${device} ${description}`);
-  return { vendor, architecture, device, description, software: fallback || named };
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const bufferBytes = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  return { vendor, architecture, device, description, software: fallback || named, bufferBytes };
 }
 
 /** A name for messages, from the words the adapter describes itself with. */

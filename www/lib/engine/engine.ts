@@ -120,7 +120,7 @@ export class Engine {
     );
     const options = maxLength === null ? job.options : { ...job.options, maxLength };
     const report = await this.#observed(context, sink, async (wasm, observer) =>
-      wasm.merge({ base: job.base, adapters, options }, await this.#device(wasm, choice.kind), observer),
+      wasm.merge({ base: job.base, adapters, options }, await this.#device(wasm, choice), observer),
     );
     return { report, device: choice };
   }
@@ -140,7 +140,7 @@ export class Engine {
     const report = await this.#observed(context, null, async (wasm, observer) =>
       wasm.compare(
         { base: job.base, adapters, merged: job.merged, options: { maxNewTokens } },
-        await this.#device(wasm, choice.kind),
+        await this.#device(wasm, choice),
         observer,
       ),
     );
@@ -154,7 +154,7 @@ export class Engine {
     const generated = await this.#observed(context, null, async (wasm, observer) =>
       wasm.generate(
         { base: job.base, variants: job.variants, prompts, options: job.options },
-        await this.#device(wasm, choice.kind),
+        await this.#device(wasm, choice),
         observer,
       ),
     );
@@ -171,10 +171,10 @@ export class Engine {
     if (context.cancelled()) throw cancelled();
   }
 
-  async #device(wasm: IterisWasm, kind: DeviceKind): Promise<WasmDevice> {
+  async #device(wasm: IterisWasm, { kind, adapter }: DeviceChoice): Promise<WasmDevice> {
     const started = this.#devices.get(kind);
     if (started !== undefined) return started;
-    const device = kind === "cpu" ? wasm.Device.cpu() : await wasm.Device.webgpu();
+    const device = kind === "cpu" ? wasm.Device.cpu() : await wasm.Device.webgpu(adapter?.bufferBytes);
     this.#devices.set(kind, device);
     return device;
   }

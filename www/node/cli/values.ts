@@ -74,9 +74,17 @@ export function firstSentence(thrown: unknown): string {
   return `${message.split(". ", 1)[0]?.replace(/\.$/, "") ?? message}.`;
 }
 
+type Parsed<Options extends OptionTable> = ReturnType<
+  typeof parseArgs<{ args: string[]; options: Options; tokens: true }>
+>;
+
 /** Takes the words apart; an option that has one value is not given twice. */
-export function readWords<const Options extends OptionTable>(args: string[], options: Options, usage: Usage) {
-  let parsed: ReturnType<typeof parseArgs<{ args: string[]; options: Options; tokens: true }>>;
+export function readWords<const Options extends OptionTable>(
+  args: string[],
+  options: Options,
+  usage: Usage,
+): { values: Parsed<Options>["values"]; given: Given } {
+  let parsed: Parsed<Options>;
   try {
     parsed = parseArgs({ args, options, tokens: true });
   } catch (thrown) {
