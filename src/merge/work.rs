@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use super::MergeOptions;
+use super::{MergeOptions, absent};
 use crate::{
     adapter::Adapter,
     batch::Sample,
@@ -277,7 +277,7 @@ pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Facto
         };
         let name = model.family.canonical(path);
         let Some(module) = model.module(name) else {
-            return mismatch("the base has no such linear layer".into());
+            return mismatch(absent::instead(model.family.modules(), name));
         };
         if (module.d_out, module.d_in) != (lora.d_out, lora.d_in) {
             return mismatch(format!(
