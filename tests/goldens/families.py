@@ -50,8 +50,8 @@ MAX_NEW_TOKENS = 12
 MARGIN = 1e-3
 """A greedy choice must win by this part of the largest logit; f32 computes logits to 1e-6 of it."""
 DEVIATION = 3e-4
-"""How far a merged delta may move when the oracle's features go to f32: claims are checked at 1e-3."""
-SAMPLES, PROMPTS = 6, 6
+"""How far a merged delta may move when the oracle's features go to f32: claims are checked at 1e-3. `--search` wants half."""
+SAMPLES, PROMPTS = 5, 6
 
 
 def fill(model: nn.Module, case: Case) -> None:
@@ -80,7 +80,7 @@ def fill(model: nn.Module, case: Case) -> None:
         head = model.get_output_embeddings() if case.generates else None
         for token in case.stop_tokens if head is not None else []:
             head.weight[token] *= case.stop_boost
-        if hasattr(model, "final_logits_bias"):
+        if "final_logits_bias" in dict(model.named_buffers()) and not case.old_weights:
             model.final_logits_bias.copy_(normal(draw, model.final_logits_bias.shape, 0.3))
     model.eval()
 
@@ -101,7 +101,8 @@ def fill_adapter(model: nn.Module, case: Case, name: str) -> None:
 def adapter_settings(case: Case, name: str) -> dict:
     """a: query and value or the family's closest; b: every linear layer that PEFT finds. Ranks and alphas differ."""
     how = dict(r=2, lora_alpha=4, target_modules=case.targets) if name == "a" else dict(r=3, lora_alpha=7, target_modules="all-linear")  # fmt: skip
-    return how | case.adapter
+    # A copy: PEFT lengthens the lists that it is given.
+    return copy.deepcopy(how | case.adapter)
 
 
 def random_ids(
@@ -132,22 +133,41 @@ def write_base(case: Case, folder: pathlib.Path) -> None:
         setattr(model.generation_config, key, value)
     model.to(case.dtype).save_pretrained(folder, **case.saving)
     tidy(folder)
-    if case.old_spelling:
+    if case.old_config or case.old_weights:
         respell(case, folder)
+    check_options(case, folder)
+
+
+def check_options(case: Case, base: pathlib.Path) -> None:
+    """Each option that the case is there for moves the logits: a core that overlooks it cannot pass."""
+    sample = as_tensors({"input_ids": random_ids(case, "options", 2, 3, 12)[0]})
+    if case.kind == "encoder-decoder":
+        sample["decoder_input_ids"] = sample["input_ids"]
+    usual = run(case.load(base), **sample)[0]
+    for change in case.matters:
+        other = run(case.load(base, **copy.deepcopy(change)), **sample)[0]
+        moved = float((other - usual).norm() / usual.norm())
+        assert moved > 0.01, f"{case.name}: with {change} the outputs move by {moved:.1e} only"
 
 
 def respell(case: Case, folder: pathlib.Path) -> None:
-    """`config.json` with the keys of checkpoints on the hub, which transformers 5 reads and no longer writes."""
+    """Keys and tensors as checkpoints on the hub have them, which transformers 5 reads and no longer writes."""
     before = case.load(folder)
-    path = folder / "config.json"
-    settings = case.old_spelling(json.loads(path.read_text()))
-    path.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    if case.old_config:
+        path = folder / "config.json"
+        settings = case.old_config(json.loads(path.read_text()))
+        path.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    if case.old_weights:
+        path = folder / "model.safetensors"
+        tensors = case.old_weights(load_file(path))
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path, {"format": "pt"})
     after = case.load(folder)
     sample = {"input_ids": torch.tensor([random_ids(case, "respelling", 2, 3, 12)[0]])}
     if case.kind == "encoder-decoder":
         sample["decoder_input_ids"] = sample["input_ids"]
     one, other = (run(model, **sample)[0] for model in (before, after))
     assert torch.equal(one, other), f"{case.name}: transformers computes something else under the old spelling"
+    assert before.generation_config.to_diff_dict() == after.generation_config.to_diff_dict() if case.generates else True
 
 
 def write_adapter(case: Case, base: pathlib.Path, folder: pathlib.Path) -> None:
@@ -232,6 +252,8 @@ def check_padding(case: Case, model: PreTrainedModel, task: Task, alone: dict[st
                 fits = [found[mask.bool()] for mask in masks if int(mask.sum()) == len(wanted)]
                 assert fits, f"{case.name} {name}: no mask has these rows"
                 worst = min(float((rows - wanted).abs().max()) for rows in fits)
+            elif side == "left":
+                continue  # A pooler reads the first position, which is padding here: transformers' own mistake.
             else:
                 worst = float((found - wanted).abs().max())
             assert worst < 1e-10 * max(1.0, float(wanted.abs().max())), f"{case.name} {name}: {side} padding moves it by {worst}"  # fmt: skip
@@ -298,7 +320,7 @@ class Answers:
             assert holds, complaint
 
 
-def write_case(case: Case, out: pathlib.Path) -> None:
+def write_case(case: Case, out: pathlib.Path, deviation: float = DEVIATION) -> None:
     folder = out / case.name
     shutil.rmtree(folder, ignore_errors=True)
     base = folder / "base"
@@ -320,7 +342,7 @@ def write_case(case: Case, out: pathlib.Path) -> None:
     def answered(name: str) -> Callable[[list[int]], bool]:
         """An answer of one token over and over would leave the decoder's features with hardly a direction."""
         return lambda ids: not writes_targets or (
-            answers.clear(name, deltas[name], ids) and len(set(answers.of(name, deltas[name], ids))) > 2
+            answers.clear(name, deltas[name], ids) and len({*answers.of(name, deltas[name], ids)} - {*case.begin, *case.stop_tokens}) > 1
         )
 
     texts = {name: random_ids(case, name, SAMPLES, 3, 12, answered(name)) for name in ("a", "b")}
@@ -366,7 +388,7 @@ def write_case(case: Case, out: pathlib.Path) -> None:
         found = merge(model, list(chosen.values()), options)
         rough = merge(single, list(chosen.values()), options)
         deviations[variant] = max(float((rough[name] - delta).norm() / delta.norm()) for name, delta in found.items())
-        assert deviations[variant] < DEVIATION, f"{variant}: f32 moves a delta by {deviations[variant]:.1e}"
+        assert deviations[variant] < deviation, f"{variant}: f32 moves a delta by {deviations[variant]:.1e}"
         merged |= {f"{variant}.{name}": delta for name, delta in found.items()}
     inputs["f32_deviation"] = deviations
     write_tensors(expected, folder / "expected.safetensors")
@@ -418,9 +440,9 @@ def classified(case: Case, base: pathlib.Path, folder: pathlib.Path, texts: list
 
 def search(case: Case, out: pathlib.Path) -> None:
     """Prints the first seed whose model is a good golden."""
-    for seed in range(200):
+    for seed in range(1000):
         try:
-            write_case(dataclasses.replace(case, seed=seed), out)
+            write_case(dataclasses.replace(case, seed=seed), out, DEVIATION / 2)
             print(f"{case.name}: seed {seed}")
             return
         except AssertionError as refusal:
