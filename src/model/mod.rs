@@ -4,6 +4,7 @@
 //! block, so that a pass holds one block's weights and the lanes' hidden states and nothing else, and it
 //! calls every layer that an adapter may target through [`crate::linear`].
 
+mod bart;
 mod bert;
 mod config;
 mod decoder;
@@ -13,7 +14,11 @@ mod encoder_decoder;
 mod gemma2;
 mod gemma3;
 mod generation;
+mod gpt;
+mod gpt2;
+mod gpt_neox;
 mod head;
+mod limits;
 mod llama;
 mod load;
 mod mistral;
@@ -40,7 +45,7 @@ use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use self::{generation::GenerationConfig, head::LmHead, load::Loader};
+pub use self::{generation::GenerationConfig, head::LmHead, limits::Load, load::Loader};
 use crate::{
     adapter::HeadTensor,
     batch::{Batch, Rows, Stack},
@@ -226,11 +231,14 @@ type Open = fn(&Value, &Checkpoint) -> Result<Box<dyn Family>>;
 
 /// Every family, by `model_type` of `config.json`.
 const FAMILIES: &[(&str, Open)] = &[
+    ("bart", bart::open),
     ("bert", bert::open),
     ("distilbert", distilbert::open),
     ("gemma2", gemma2::open),
     ("gemma3", gemma3::open_multimodal),
     ("gemma3_text", gemma3::open),
+    ("gpt2", gpt2::open),
+    ("gpt_neox", gpt_neox::open),
     ("llama", llama::open),
     ("mistral", mistral::open),
     ("modernbert", modernbert::open),
@@ -324,6 +332,8 @@ impl Model {
         batches: &[Batch],
         hook: &dyn Hook,
     ) -> Result<Vec<(State, usize)>> {
+        let solved = pass.keep_host.then_some((pass.targeted, hook.tasks()));
+        self.check_fits(pass.compute, &Load::of(batches, hook.variants(), solved))?;
         let loader = self.loader(pass);
         let lanes = Lanes::new(pass.compute, hook, pass.targeted, batches.len());
         let mut states = Vec::with_capacity(batches.len());
