@@ -10,6 +10,7 @@ use crate::{
     compute::Stage,
     error::{Code, Error, Result},
     io::{FileDigest, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize},
+    model::Module,
     progress::Progress,
     report::{
         AdapterReport, InputReport, LayerReport, MergeReport, Operations, SamplesReport, SelfReport,
@@ -173,7 +174,9 @@ async fn write_adapter(
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
     let ranks = modules.keys().map(|name| (name.clone(), rank)).collect();
     let read: Vec<&Adapter> = adapters.iter().map(|read| &read.adapter).collect();
-    let config = merged_config(&read, &ranks, &suffix_targets(&names, &all));
+    let mut config = merged_config(&read, &ranks, &suffix_targets(&names, &all));
+    // What PEFT itself sets when it puts an adapter on such layers, or on others.
+    config["fan_in_fan_out"] = work.modules.iter().any(|module| module.transposed).into();
     let weights = serialize(&adapter_tensors(&modules), work.options.dtype, &metadata())?;
     sink.write(CONFIG_FILE, &json(&config)?).await?;
     sink.write(WEIGHTS_FILE, &weights).await
@@ -220,10 +223,10 @@ async fn write_base(
     });
     let header = StreamHeader::new(entries, &metadata())?;
     let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
-    let deltas: BTreeMap<&str, &Solution> = work
+    let deltas: BTreeMap<&str, (&Module, &Solution)> = work
         .modules
         .iter()
-        .filter_map(|module| Some((module.key.as_str(), solutions.get(&module.name)?)))
+        .filter_map(|&module| Some((module.key.as_str(), (module, solutions.get(&module.name)?))))
         .collect();
     let mut writer = StreamWriter::begin(sink, "model.safetensors", header).await?;
     for name in order {
@@ -233,11 +236,12 @@ async fn write_base(
             continue;
         }
         let mut data = checkpoint.f32(&name).await?;
-        if let Some(solution) = deltas.get(name.as_str()) {
+        if let Some((module, solution)) = deltas.get(name.as_str()) {
             let delta = match solution {
                 Solution::Factors(factors) => factors.dense(),
                 Solution::Dense { data, .. } => data.clone(),
             };
+            let delta = module.stored(delta);
             data.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
         }
         writer

@@ -76,6 +76,17 @@ pub struct Module {
     pub transposed: bool,
 }
 
+impl Module {
+    /// A (d_out x d_in) matrix as the checkpoint has it.
+    pub(crate) fn stored(&self, matrix: Vec<f32>) -> Vec<f32> {
+        if self.transposed {
+            load::transpose(&matrix, self.d_out, self.d_in)
+        } else {
+            matrix
+        }
+    }
+}
+
 /// What a family's models read and write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

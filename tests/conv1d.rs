@@ -1,0 +1,96 @@
+//! GPT-2 keeps its weights transposed (`Conv1D`); what a merge writes of it says so, and adds deltas so.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod support;
+
+use std::{collections::BTreeMap, path::PathBuf, rc::Rc};
+
+use iteris_web::{
+    adapter::Adapter,
+    batch::Sample,
+    compute::Compute,
+    generate::{Scene, logits},
+    io::{ByteSource, Folder, MemorySink, MemorySource},
+    merge::{AdapterInput, MergeOptions, MergeRequest, OutputKind, deltas, merge},
+    model::{self, Model},
+    progress::Silent,
+    samples::TaskSamples,
+};
+use serde_json::Value;
+use support::{folder, goldens, json, relative_error};
+
+fn case() -> PathBuf {
+    goldens().join("families/gpt2")
+}
+
+fn samples(task: &str) -> Vec<Sample> {
+    let inputs = json(&case().join("inputs.json"));
+    let ids: Vec<Vec<u32>> = serde_json::from_value(inputs["samples"][task].clone()).unwrap();
+    ids.into_iter().map(Sample::text).collect()
+}
+
+fn merged(output: OutputKind) -> Folder {
+    let adapter = |name: &str| AdapterInput {
+        name: name.into(),
+        folder: folder(&case().join(name)),
+        samples: Some(TaskSamples {
+            samples: samples(name),
+            ..TaskSamples::default()
+        }),
+        weight: 1.0,
+    };
+    let request = MergeRequest {
+        base: folder(&case().join("base")),
+        adapters: vec![adapter("a"), adapter("b")],
+        options: MergeOptions {
+            output,
+            ..MergeOptions::default()
+        },
+    };
+    let mut sink = MemorySink::default();
+    pollster::block_on(merge(request, &Compute::cpu(), &Silent, &mut sink)).unwrap();
+    let files = sink
+        .files()
+        .iter()
+        .map(|(name, bytes)| Rc::new(MemorySource::new(name.as_str(), bytes.clone())) as Rc<dyn ByteSource>);
+    Folder::new("merged", files.collect()).unwrap()
+}
+
+async fn logits_of(model: &Model, adapter: Option<&Folder>) -> Vec<f32> {
+    let compute = Compute::cpu();
+    let scene = Scene {
+        model,
+        compute: &compute,
+        keep_host: None,
+        observer: &Silent,
+    };
+    let mut lane = BTreeMap::new();
+    if let Some(folder) = adapter {
+        let adapter = Adapter::read("merged", folder).await.unwrap();
+        for (name, factors) in deltas(model, &adapter).unwrap() {
+            lane.insert(name, Rc::new(factors.on(&compute)));
+        }
+    }
+    logits(&scene, &lane, &samples("b")).await.unwrap().1
+}
+
+#[test]
+fn a_merged_base_gives_the_logits_of_the_merged_adapter() {
+    pollster::block_on(async {
+        let base = model::open(folder(&case().join("base"))).await.unwrap();
+        let plain = logits_of(&base, None).await;
+        let adapted = logits_of(&base, Some(&merged(OutputKind::Adapter))).await;
+        let whole = model::open(merged(OutputKind::Base)).await.unwrap();
+        let whole = logits_of(&whole, None).await;
+        assert!(relative_error(&whole, &adapted) < 1e-5);
+        assert!(relative_error(&whole, &plain) > 1e-2);
+    });
+}
+
+#[test]
+fn a_merged_adapter_says_that_the_weights_are_transposed() {
+    let config: Option<Value> =
+        pollster::block_on(merged(OutputKind::Adapter).read_json("adapter_config.json")).unwrap();
+    assert_eq!(config.unwrap()["fan_in_fan_out"], true);
+}
