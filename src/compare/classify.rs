@@ -64,11 +64,8 @@ impl Head {
 /// The task's own classifier, or the base model's.
 pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
     let width = model.family.facts().hidden_size;
-    if let Some(layer) = model.family.readouts_need() {
-        let weight = format!("{layer}.weight");
-        if !heads.contains_key(&weight) && model.checkpoint.info(&weight).is_none() {
-            return Ok(None);
-        }
+    if lacking(model, heads).is_some() {
+        return Ok(None);
     }
     for name in model.family.readouts() {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
@@ -100,6 +97,23 @@ pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Hea
     Ok(None)
 }
 
+/// The layer that a classifier of this family needs before its own, if neither the task nor the base model
+/// has it.
+fn lacking(model: &Model, heads: &Heads) -> Option<&'static str> {
+    let layer = model.family.readouts_need()?;
+    let weight = format!("{layer}.weight");
+    let found = heads.contains_key(&weight) || model.checkpoint.info(&weight).is_some();
+    (!found).then_some(layer)
+}
+
+/// Why there is no classifier.
+pub(super) fn no_classifier(model: &Model, heads: &Heads) -> String {
+    match lacking(model, heads) {
+        Some(layer) => format!("neither the adapter nor the base model has a classifier with its {layer} (modules_to_save)"),
+        None => "neither the adapter nor the base model has a classifier".into(),
+    }
+}
+
 /// Predictions of every variant on one task; variant 0 is the task's own adapter.
 pub(super) struct Scores {
     predictions: Option<Vec<Vec<usize>>>,
@@ -117,7 +131,10 @@ impl Scores {
         let name = &read.adapter.name;
         let head = find_head(model, &read.adapter.heads).await?;
         if head.is_none() {
-            notes.push(format!("{name}: no classifier in the adapter or the base model, so features are compared and not predictions"));
+            notes.push(format!(
+                "{name}: {}, so features are compared and not predictions",
+                no_classifier(model, &read.adapter.heads)
+            ));
         }
         let given = read.samples.as_ref().map_or(&[][..], |s| s.labels.as_slice());
         let labels: Vec<Option<usize>> = given

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use self::classify::{Scores, find_head};
+use self::classify::{Scores, find_head, no_classifier};
 use crate::{
     adapter::{Adapter, CONFIG_FILE},
     batch::{Batch, Padding, Sample, micro_batches},
@@ -280,7 +280,7 @@ pub async fn logits(
     let head = find_head(&model, &heads).await?.ok_or_else(|| {
         Error::new(
             Code::Missing,
-            "neither the adapter nor the base model has a classifier; there are no logits",
+            format!("{}; there are no logits", no_classifier(&model, &heads)),
         )
     })?;
     Ok((

@@ -275,23 +275,27 @@ impl Family for Encoder {
 impl Encoder {
     /// The row of the table of positions of every token.
     fn positions(&self, batch: &Batch) -> Vec<u32> {
-        if !self.settings.positions_behind_padding {
-            return batch.tokens.positions.clone();
+        if self.settings.positions_behind_padding {
+            behind_padding(batch, self.settings.pad_id)
+        } else {
+            batch.tokens.positions.clone()
         }
-        // transformers' `create_position_ids_from_input_ids`: whatever has the padding token's id, be it in
-        // the middle of a text, stays at that position and is not counted.
-        let pad = self.settings.pad_id;
-        let mut positions = vec![pad; batch.tokens.ids.len()];
-        for place in &batch.places {
-            let rows = place.rows.start..place.rows.start + place.rows.length;
-            let mut last = pad;
-            for row in rows.filter(|&row| batch.tokens.ids[row] != pad) {
-                last += 1;
-                positions[row] = last;
-            }
-        }
-        positions
     }
+}
+
+/// Positions counted from behind the padding token's, as transformers' `create_position_ids_from_input_ids`
+/// counts them: whatever has the padding token's id, be it in the middle of a text, stays at that position
+/// and is not counted.
+fn behind_padding(batch: &Batch, pad: u32) -> Vec<u32> {
+    let ids = &batch.tokens.ids;
+    let mut positions = vec![pad; ids.len()];
+    for place in &batch.places {
+        let rows = place.rows.start..place.rows.start + place.rows.length;
+        let real = rows.filter(|&row| ids[row] != pad);
+        real.zip(pad + 1..)
+            .for_each(|(row, position)| positions[row] = position);
+    }
+    positions
 }
 
 struct Layer {
@@ -334,5 +338,217 @@ impl Block for Layer {
             &self.widen,
             &self.narrow,
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        batch::{Padding, Sample, micro_batches},
+        error::Code,
+        io::MemorySource,
+        model::FAMILIES,
+    };
+
+    /// A file with one number in each tensor of those names.
+    fn checkpoint(names: &[&str]) -> Checkpoint {
+        let header: serde_json::Map<String, Value> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| {
+                let place = json!({"dtype": "F32", "shape": [1], "data_offsets": [4 * at, 4 * at + 4]});
+                ((*name).to_owned(), place)
+            })
+            .collect();
+        let header = Value::Object(header).to_string();
+        let length = (header.len() as u64).to_le_bytes();
+        let data = vec![0; 4 * names.len()];
+        let bytes = [&length[..], header.as_bytes(), &data].concat();
+        let source = Rc::new(MemorySource::new("model.safetensors", bytes));
+        pollster::block_on(Checkpoint::open_source(source)).unwrap()
+    }
+
+    /// The family of a tiny configuration of that type with `changes`.
+    fn opened(model_type: &str, changes: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
+        let mut config = json!({
+            "vocab_size": 50, "hidden_size": 16, "intermediate_size": 28, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "max_position_embeddings": 64,
+        });
+        if model_type == "distilbert" {
+            config = json!({
+                "vocab_size": 50, "dim": 16, "hidden_dim": 28, "n_layers": 3, "n_heads": 4,
+                "max_position_embeddings": 64,
+            });
+        }
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(changes.as_object().unwrap().clone());
+        let (_, open) = FAMILIES.iter().find(|(name, _)| *name == model_type).unwrap();
+        open(&config, checkpoint)
+    }
+
+    const TYPES: [&str; 5] = ["bert", "distilbert", "modernbert", "roberta", "xlm-roberta"];
+
+    #[test]
+    fn options_that_are_not_handled_are_refused_by_name() {
+        let (unsupported, invalid) = (Code::ModelUnsupported, Code::ConfigInvalid);
+        let everywhere = [
+            (
+                json!({"quantization_config": {"quant_method": "awq"}}),
+                unsupported,
+                "awq",
+            ),
+            (
+                json!({"hidden_act": "mish", "activation": "mish", "hidden_activation": "mish"}),
+                unsupported,
+                "mish",
+            ),
+            (
+                json!({"num_attention_heads": 3, "n_heads": 3}),
+                invalid,
+                "make no 3 heads",
+            ),
+            (
+                json!({"num_hidden_layers": 0, "n_layers": 0}),
+                invalid,
+                "layers is 0",
+            ),
+            (
+                json!({"intermediate_size": "wide", "hidden_dim": "wide"}),
+                invalid,
+                "wide",
+            ),
+        ];
+        let none = checkpoint(&[]);
+        let refused = |model_type: &str, changes: &Value, code: Code, named: &str| {
+            let error = opened(model_type, changes, &none).err().unwrap();
+            assert_eq!(error.code(), code, "{model_type}: {error}");
+            assert!(error.to_string().contains(named), "{model_type}: {error}");
+        };
+        for model_type in TYPES {
+            opened(model_type, &json!({}), &none).map(drop).unwrap();
+            for (changes, code, named) in &everywhere {
+                refused(model_type, changes, *code, named);
+            }
+        }
+        for model_type in ["bert", "distilbert", "roberta", "xlm-roberta"] {
+            let relative = json!({"position_embedding_type": "relative_key"});
+            refused(model_type, &relative, unsupported, "position_embedding_type");
+            refused(
+                model_type,
+                &json!({"is_decoder": true}),
+                unsupported,
+                "is_decoder",
+            );
+        }
+        for (model_type, changes, code, named) in [
+            ("roberta", json!({"pad_token_id": null}), invalid, "pad_token_id"),
+            ("roberta", json!({"pad_token_id": 63}), invalid, "64 positions"),
+            (
+                "modernbert",
+                json!({"classifier_pooling": "max"}),
+                unsupported,
+                "classifier_pooling",
+            ),
+            (
+                "modernbert",
+                json!({"classifier_activation": "mish"}),
+                unsupported,
+                "classifier_activation",
+            ),
+            (
+                "modernbert",
+                json!({"layer_types": ["full_attention", "chunked_attention", "full_attention"]}),
+                unsupported,
+                "chunked_attention",
+            ),
+            (
+                "modernbert",
+                json!({"layer_types": ["full_attention"]}),
+                invalid,
+                "layer_types",
+            ),
+            (
+                "modernbert",
+                json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}),
+                unsupported,
+                "yarn",
+            ),
+            ("modernbert", json!({"head_dim": 8}), unsupported, "head_dim"),
+            (
+                "modernbert",
+                json!({"global_attn_every_n_layers": 0}),
+                invalid,
+                "global_attn_every_n_layers",
+            ),
+        ] {
+            refused(model_type, &changes, code, named);
+        }
+    }
+
+    #[test]
+    fn names_are_without_the_prefix_of_any_class() {
+        let none = checkpoint(&[]);
+        for (model_type, path, name) in [
+            ("roberta", "roberta.pooler.dense", "pooler.dense"),
+            ("roberta", "classifier.dense", "classifier.dense"),
+            (
+                "distilbert",
+                "distilbert.transformer.layer.0.ffn.lin1",
+                "transformer.layer.0.ffn.lin1",
+            ),
+            ("modernbert", "model.layers.0.attn.Wqkv", "layers.0.attn.Wqkv"),
+            ("modernbert", "layers.0.attn.Wqkv", "layers.0.attn.Wqkv"),
+            ("modernbert", "head.dense", "head.dense"),
+        ] {
+            let family = opened(model_type, &json!({}), &none).unwrap();
+            assert_eq!(family.canonical(path), name);
+        }
+    }
+
+    /// The layer behind the pool is the one that the checkpoint has, and adapters may target that.
+    #[test]
+    fn the_last_layer_is_the_classifiers_or_else_the_poolers() {
+        let pooler = "roberta.pooler.dense.weight";
+        for (model_type, names, wanted) in [
+            ("bert", &["bert.pooler.dense.weight"][..], Some("pooler.dense")),
+            ("bert", &["classifier.weight"], None),
+            ("roberta", &[pooler], Some("pooler.dense")),
+            (
+                "roberta",
+                &[pooler, "classifier.dense.weight"],
+                Some("classifier.dense"),
+            ),
+            ("distilbert", &["pre_classifier.weight"], Some("pre_classifier")),
+            ("modernbert", &["head.dense.weight"], Some("head.dense")),
+            ("modernbert", &[], None),
+        ] {
+            let table = "embeddings.word_embeddings.weight";
+            let tables = [format!("bert.{table}"), format!("roberta.{table}")];
+            let all: Vec<&str> = names
+                .iter()
+                .copied()
+                .chain(tables.iter().map(String::as_str))
+                .collect();
+            let family = opened(model_type, &json!({}), &checkpoint(&all)).unwrap();
+            let last = family.modules().last().unwrap();
+            let found = (last.block + 1 == family.blocks()).then_some(last.name.as_str());
+            assert_eq!(found, wanted, "{model_type} {names:?}");
+            assert_eq!(family.facts().has_pooler, wanted.is_some());
+            if let Some(module) = found {
+                assert!(names.contains(&last.key.as_str()));
+                assert!(family.is_readout(&format!("{module}.weight")));
+            }
+        }
+    }
+
+    #[test]
+    fn padding_stays_at_its_own_position() {
+        let samples = [Sample::text(vec![0, 5, 1, 7, 2]), Sample::text(vec![0, 2])];
+        let batches = micro_batches(&[&samples], Padding::Include, 1, 100).unwrap();
+        // transformers 5.23: create_position_ids_from_input_ids of the padded batch.
+        assert_eq!(behind_padding(&batches[0], 1), [2, 3, 1, 4, 5, 2, 3, 1, 1, 1]);
     }
 }
