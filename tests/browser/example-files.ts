@@ -1,4 +1,4 @@
-/** The built-in example's files, laid out on disk as a person would have them. */
+/** The built-in examples' files, laid out on disk as a person would have them. */
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, extname, join } from "node:path";
@@ -9,11 +9,18 @@ interface Manifest {
   adapters: { name: string; files: string[]; samples: string; heldOut?: string }[];
 }
 
-const source = join(root, "www/example");
+/** Where each example lies. */
+const sources = {
+  classifiers: join(root, "www/example"),
+  writers: join(root, "www/example/generative"),
+};
+
+/** One of the built-in examples. */
+export type ExampleName = keyof typeof sources;
 
 /** The example's manifest, as the page reads it. */
-export const readManifest = (): Manifest =>
-  JSON.parse(readFileSync(join(source, "example.json"), "utf8")) as Manifest;
+export const readManifest = (name: ExampleName = "classifiers"): Manifest =>
+  JSON.parse(readFileSync(join(sources[name], "example.json"), "utf8")) as Manifest;
 
 export interface ExampleFolder {
   /** Holds everything below. */
@@ -23,11 +30,11 @@ export interface ExampleFolder {
 }
 
 /** Copies the example to a temporary folder: `base/`, a folder an adapter, and their texts beside them. */
-export function layOutExample(): ExampleFolder {
-  const manifest = readManifest();
+export function layOutExample(name: ExampleName = "classifiers"): ExampleFolder {
+  const manifest = readManifest(name);
   const folder = mkdtempSync(join(tmpdir(), "iteris-page-"));
   const copy = (file: string, to: string): string => {
-    copyFileSync(join(source, file), to);
+    copyFileSync(join(sources[name], file), to);
     return to;
   };
   const base = join(folder, "base");

@@ -33,7 +33,7 @@ test("merges with the keyboard alone, and speaks of it", async () => {
     });
     Object.assign(globalThis, { spoken });
   });
-  await tabTo(page, page.getByRole("button", { name: "Try the example" }));
+  await tabTo(page, page.getByRole("button", { name: "Example: a text classifier" }));
   await page.keyboard.press("Enter");
   await resultHeading(page).waitFor({ timeout: 110_000 });
   expect(await page.evaluate(() => document.activeElement?.id)).toBe("result-heading");
@@ -55,7 +55,7 @@ test("merges with the keyboard alone, and speaks of it", async () => {
 test("shows that IterIS keeps more than the linear average does", async () => {
   const { page } = await openPage(browser, served.url);
   const { adapters } = readManifest();
-  await page.getByRole("button", { name: "Try the example" }).click();
+  await page.getByRole("button", { name: "Example: a text classifier" }).click();
   await compared(page);
 
   const headers = await page.locator(".comparison thead th").allInnerTexts();

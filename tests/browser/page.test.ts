@@ -343,7 +343,7 @@ describe("merging", () => {
     const { page } = await openPage(browser, served.url);
     await drop(page, zone(page, "adapters"), [first().folder]);
     await page.locator(".cards .facts").waitFor();
-    await page.getByRole("button", { name: "Try the example" }).click();
+    await page.getByRole("button", { name: "Example: a text classifier" }).click();
     await page.getByRole("button", { name: "Cancel" }).click();
     await mergeButton(page).waitFor();
     expect(await page.locator(".cards > li").count()).toBe(example.adapters.length);

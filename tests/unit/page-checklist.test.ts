@@ -5,6 +5,8 @@ import { type Adapter, type State, Store } from "../../www/page/state.ts";
 
 const baseFacts: BaseFacts = {
   family: "bert",
+  kind: "encoder",
+  generates: false,
   architecture: "BertModel",
   parameters: 1,
   hiddenSize: 1,
@@ -24,6 +26,8 @@ const samplesFacts: SamplesFacts = {
   labelled: 0,
   labels: [],
   pairs: 0,
+  kinds: { text: 50, prompt: 0, messages: 0 },
+  answers: 0,
   longestCharacters: 9,
   preview: [],
 };
@@ -42,13 +46,14 @@ function adapter(name: string): Adapter {
         facts: { status: "ready", value: samplesFacts },
       },
     },
+    self: undefined,
   };
 }
 
 /** A state in which everything is there, and one change to it. */
 function state(change: (state: State) => void = () => undefined): State {
   const { state } = new Store();
-  state.base = { name: "bert", files: [], facts: { status: "ready", value: baseFacts } };
+  state.base = { name: "bert", files: [], facts: { status: "ready", value: baseFacts }, chat: false };
   state.adapters = [adapter("mood"), adapter("topic")];
   change(state);
   return state;
@@ -102,6 +107,7 @@ describe("checklist", () => {
         name: "b",
         files: [],
         facts: { status: "ready", value: { ...baseFacts, hasTokenizer: false } },
+        chat: false,
       };
     };
     expect(lacking(state(bare))[0]).toContain("tokenizer.json");
@@ -141,5 +147,70 @@ describe("checklist", () => {
 
   it.each(cases)("is not ready with %s", (_, text, change) => {
     expect(lacking(state(change)).join("\n")).toContain(text);
+  });
+});
+
+describe("checklist of a model that writes", () => {
+  /** A decoder-only base, with or without a tokenizer and a chat template. */
+  function writer(change: (state: State) => void, { hasTokenizer = true, chat = false } = {}): State {
+    return state((s) => {
+      const value: BaseFacts = { ...baseFacts, kind: "decoder", generates: true, hasTokenizer };
+      s.base = { name: "llama", files: [], facts: { status: "ready", value }, chat };
+      change(s);
+    });
+  }
+  const letWrite = (s: State, more: Partial<Adapter["self"]> = {}): void => {
+    Object.assign(first(s), { texts: {}, self: { count: 32, prompt: "", seed: 0, ...more } });
+  };
+  const give = (s: State, kinds: SamplesFacts["kinds"]): void => {
+    const { samples } = first(s).texts;
+    if (samples) samples.facts = { status: "ready", value: { ...samplesFacts, kinds } };
+  };
+
+  it("offers that the adapter writes its samples, and counts them", () => {
+    const without = writer((s) => Object.assign(first(s), { texts: {} }));
+    expect(lacking(without)).toEqual([
+      "Samples are missing for mood. Drop a file, or let the adapter write them.",
+    ]);
+    const items = checklist(writer((s) => letWrite(s)));
+    expect(isReady(items)).toBe(true);
+    expect(items.map(({ text }) => text)).toContain("82 samples, 32 of them written by the adapters");
+  });
+
+  it("needs no tokenizer where every adapter writes from nothing", () => {
+    const all = (prompt: string) =>
+      writer(
+        (s) => {
+          letWrite(s, { prompt });
+          const [, other] = s.adapters;
+          Object.assign(other ?? {}, { texts: {}, self: { count: 8, prompt: "", seed: 1 } });
+        },
+        { hasTokenizer: false },
+      );
+    expect(checklist(all("")).map(({ text }) => text)).toContain("40 samples, written by the adapters");
+    expect(isReady(checklist(all("")))).toBe(true);
+    expect(lacking(all("Dear"))[0]).toContain("tokenizer.json");
+  });
+
+  it("wants whole numbers", () => {
+    expect(lacking(writer((s) => letWrite(s, { count: Number.NaN })))[0]).toContain(
+      "Let mood write at least",
+    );
+    expect(lacking(writer((s) => letWrite(s, { seed: 0.5 })))[0]).toContain("seed");
+    const short = writer((s) => Object.assign(s.settings, { maxNewTokens: 0 }));
+    expect(lacking(short)).toEqual(["The longest answer is a whole number of tokens from 1."]);
+  });
+
+  it("says at once which texts are not for this base model", () => {
+    const prompts = { text: 0, prompt: 50, messages: 0 };
+    expect(lacking(state((s) => give(s, prompts)))[0]).toContain("The texts of mood hold prompts or chats");
+    expect(lacking(writer((s) => give(s, prompts)))).toEqual([]);
+    const chats = (s: State): void => give(s, { text: 0, prompt: 0, messages: 50 });
+    expect(lacking(writer(chats))[0]).toContain(
+      "The texts of mood are chats: add the base model’s chat template",
+    );
+    expect(lacking(writer(chats, { chat: true }))).toEqual([]);
+    const encoder = state((s) => letWrite(s));
+    expect(lacking(encoder)[0]).toContain("This base model writes no text: mood cannot write samples.");
   });
 });

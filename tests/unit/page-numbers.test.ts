@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
+import type { Progress } from "../../www/lib/types.ts";
 import { layout, ticksTo } from "../../www/page/chart-layout.ts";
 import { tableOf } from "../../www/page/comparison-table.ts";
 import { bytes, compact, duration, layerName, number, percent, setting } from "../../www/page/format.ts";
 import { secondsLeft, shareDone } from "../../www/page/pace.ts";
+import { beginsStretch } from "../../www/page/work.ts";
 
 describe("format", () => {
   it("writes bytes in decimal units, never with four digits", () => {
@@ -67,13 +69,34 @@ describe("progress", () => {
     expect(shares).toEqual([...shares].sort((a, b) => a - b));
     expect(shares.at(-1)).toBeLessThan(1);
     expect(shareDone({ stage: "compare", done: 5, total: 5 })).toBe(1);
+    expect(shareDone({ stage: "generate", done: 8, total: 32 })).toBe(0.25);
     expect(shareDone({ stage: "forward", done: 0, total: 0 })).toBe(0);
+  });
+
+  it("begins a new stretch where answers are written first, and where they are done", () => {
+    const at = (stage: "load" | "generate" | "forward", done: number): Progress => ({
+      stage,
+      layer: "",
+      done,
+      total: 8,
+      seconds: 0,
+    });
+    expect(beginsStretch(at("load", 0), at("forward", 0))).toBe(false);
+    expect(beginsStretch(at("load", 0), at("generate", 0))).toBe(true);
+    expect(beginsStretch(at("generate", 3), at("generate", 4))).toBe(false);
+    // The next adapter's.
+    expect(beginsStretch(at("generate", 8), at("generate", 0))).toBe(true);
+    expect(beginsStretch(at("generate", 8), at("forward", 0))).toBe(true);
   });
 
   it("names a module by layer and place", () => {
     expect(layerName("bert.encoder.layer.3.attention.self.query")).toBe("layer 3, attention.self.query");
     expect(layerName("encoder.layer.11.output.dense")).toBe("layer 11, output.dense");
     expect(layerName("pooler.dense")).toBe("pooler.dense");
+    expect(layerName("h.2.attn.c_attn")).toBe("layer 2, attn.c_attn");
+    expect(layerName("encoder.block.1.layer.0.SelfAttention.q")).toBe("encoder layer 1, SelfAttention.q");
+    expect(layerName("decoder.block.1.layer.1.EncDecAttention.q")).toBe("decoder layer 1, EncDecAttention.q");
+    expect(layerName("model.decoder.layers.11.fc1")).toBe("decoder layer 11, fc1");
   });
 });
 
@@ -183,6 +206,13 @@ describe("chart", () => {
     expect(heights[0]).toBeGreaterThan(heights[1] ?? Number.NaN);
     // What is not known is not drawn as zero.
     expect(panels[1]?.columns.map(({ points }) => points.length)).toEqual([1, 0, 0]);
+  });
+
+  it("tells an encoder's layers from a decoder's", () => {
+    const entry = (module: string) => ({ task: "a", variant: "IterIS", module, residual: 0.5 });
+    const modules = ["encoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.0.SelfAttention.q"];
+    const [panel] = layout(modules.map(entry), ["IterIS"], modules);
+    expect(panel?.bands.map(({ label }) => label)).toEqual(["e0", "d0"]);
   });
 
   it("has the modules in the model's order, whatever order the numbers come in", () => {

@@ -79,6 +79,32 @@ describe("recognise", () => {
     expect(base?.files).toHaveLength(4);
   });
 
+  it("keeps a chat template with its model, and a text beside it with its adapter", () => {
+    const found = recognise(
+      dropped(
+        "all/base/config.json",
+        "all/base/model.safetensors",
+        "all/base/generation_config.json",
+        "all/base/chat_template.jinja",
+        "all/base/tokenizer.model",
+        "all/held-out/past.jsonl",
+        "all/samples/past.jsonl",
+      ),
+      "adapters",
+    );
+    expect(found.bases[0]?.files.map(({ file }) => file.name)).toEqual([
+      "config.json",
+      "model.safetensors",
+      "generation_config.json",
+      "chat_template.jinja",
+    ]);
+    expect(given(found.texts, [receiver("past", { folder: "all/adapters/past" })])).toEqual([
+      "all/held-out/past.jsonl > past heldOut",
+      "all/samples/past.jsonl > past samples",
+    ]);
+    expect(recognise(dropped("chat_template.jinja"), "base").bases).toHaveLength(1);
+  });
+
   it("takes a loose tokenizer.json on the base's zone, and nowhere else", () => {
     expect(recognise(dropped("tokenizer.json"), "base").bases).toHaveLength(1);
     const elsewhere = recognise(dropped("tokenizer.json"), "adapters");
@@ -181,6 +207,7 @@ it("tells held-out files from calibration files by whole words", () => {
   expect(["a.test.jsonl", "held-out.txt", "heldout_a.csv", "dev.tsv", "a-eval.json"].map(roleOf)).toEqual(
     Array(5).fill("heldOut"),
   );
+  expect(roleOf("all/held-out/a.jsonl")).toBe("heldOut");
   expect(["contest.txt", "device.txt", "a.samples.txt", "test/a.txt"].map(roleOf)).toEqual(
     Array(4).fill("samples"),
   );

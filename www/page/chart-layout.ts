@@ -4,6 +4,7 @@
  * All panels share one scale from 0. What can go wrong: a residual that is not known (NaN where an adapter does
  * nothing at a layer) must not be drawn as 0, which would read as perfect; it is left out.
  */
+import { layerPlace } from "./format.ts";
 import type { Comparison } from "./state.ts";
 
 export const WIDTH = 360;
@@ -30,7 +31,7 @@ export interface ColumnMark {
 export interface Panel {
   task: string;
   columns: ColumnMark[];
-  /** Layers, each as wide as its columns. */
+  /** Layers, each as wide as its columns; `e3` and `d3` where a model has an encoder and a decoder. */
   bands: { label: string; x: number; width: number }[];
   ticks: { value: number; y: number }[];
   columnWidth: number;
@@ -60,7 +61,8 @@ export function layout(
 
   const bands: Panel["bands"] = [];
   modules.forEach((module, index) => {
-    const label = layerNumber(module) ?? "";
+    const place = layerPlace(module);
+    const label = place ? `${place.side?.[0] ?? ""}${place.layer}` : "";
     const last = bands.at(-1);
     if (last && last.label === label) last.width += columnWidth;
     else bands.push({ label, x: x(index), width: columnWidth });
@@ -91,6 +93,3 @@ export function ticksTo(max: number): number[] {
   const steps = Math.ceil(max / step - 1e-9);
   return Array.from({ length: steps + 1 }, (_, index) => Number((index * step).toPrecision(6)));
 }
-
-/** The number of the layer that a module is in, as its name tells. */
-const layerNumber = (module: string): string | undefined => /\.(\d+)\./.exec(module)?.[1];

@@ -16,18 +16,22 @@ import {
   TOP,
   WIDTH,
 } from "./chart-layout.ts";
-import { layerName, number } from "./format.ts";
+import { layerName, layerPlace, number } from "./format.ts";
 import type { Comparison } from "./state.ts";
 
 /** What the module is inside its layer, for the caption: `query`, `output.dense`. */
 const placeInLayer = (module: string): string =>
-  module.replace(/^.*\.\d+\./, "").replace(/^(self_attn|mlp|attention\.self)\./, "");
+  (layerPlace(module)?.rest ?? module).replace(/^(self_attn|mlp|attention\.self)\./, "");
 
 /** `order` is that of the model's own pass. */
 export function chartView(comparison: Comparison, order: readonly string[]): TemplateResult | typeof nothing {
   const panels = layout(comparison.residuals, comparison.variants, order);
   if (panels.length === 0) return nothing;
-  const inLayer = [...new Set((panels[0]?.columns ?? []).map(({ module }) => placeInLayer(module)))];
+  const modules = (panels[0]?.columns ?? []).map(({ module }) => module);
+  const inLayer = [...new Set(modules.map(placeInLayer))];
+  const axis = modules.some((module) => layerPlace(module)?.side)
+    ? "layers of the encoder (e) and the decoder (d)"
+    : "layer";
   return html`
     <section class="panel" aria-labelledby="chart-heading">
       <h3 id="chart-heading">What merging loses, layer by layer</h3>
@@ -47,7 +51,7 @@ export function chartView(comparison: Comparison, order: readonly string[]): Tem
           `,
         )}
       </ul>
-      <div class="charts">${panels.map((panel, index) => panelView(panel, index, comparison.variants))}</div>
+      <div class="charts">${panels.map((panel, index) => panelView(panel, index, comparison.variants, axis))}</div>
       ${residualTable(panels, comparison.variants)}
     </section>
   `;
@@ -56,7 +60,7 @@ export function chartView(comparison: Comparison, order: readonly string[]): Tem
 /** The first variant is the one that was asked for, the second what it is compared with. */
 const series = (index: number): string => (index === 0 ? "asked" : "other");
 
-function panelView(panel: Panel, index: number, variants: readonly string[]): TemplateResult {
+function panelView(panel: Panel, index: number, variants: readonly string[], axis: string): TemplateResult {
   const bottom = HEIGHT - BOTTOM;
   const radius = Math.max(1.6, Math.min(4.5, panel.columnWidth * 0.34));
   return html`
@@ -85,7 +89,7 @@ function panelView(panel: Panel, index: number, variants: readonly string[]): Te
               <text class="tick" x=${band.x + band.width / 2} y=${bottom + 14} text-anchor="middle">${band.label}</text>
             `,
           )}
-          <text class="tick" x=${(LEFT + WIDTH - RIGHT) / 2} y=${HEIGHT - 4} text-anchor="middle">layer</text>
+          <text class="tick" x=${(LEFT + WIDTH - RIGHT) / 2} y=${HEIGHT - 4} text-anchor="middle">${axis}</text>
           ${panel.columns.map((column) => columnView(column, panel.columnWidth, radius, variants, bottom))}
         `}
       </svg>

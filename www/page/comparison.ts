@@ -18,8 +18,14 @@ const TITLES: Record<Metric, string> = {
   agreement: "Same answer as the task’s own adapter, %",
   cosine: "Likeness of its features to the task’s own adapter’s (cosine), %",
 };
+/** Of models that write: every word must be the same. */
+const WRITTEN_TITLES: Record<Metric, string> = {
+  ...TITLES,
+  accuracy: "Writes exactly the label, %",
+  agreement: "Writes exactly what the task’s own adapter writes, %",
+};
 const TEXTS: Record<Comparison["texts"], string> = {
-  "held-out": "on the held-out texts",
+  "held-out": "on its held-out texts",
   calibration: "on its calibration samples, for want of held-out texts",
   mixed: "on held-out texts where there are some, on the calibration samples otherwise",
 };
@@ -43,14 +49,14 @@ export function comparisonView(store: Store, comparison: Comparison): TemplateRe
                     ${columns.map((column) => html`<th scope="col" class=${column.merged ? "merged" : ""}>${column.label}</th>`)}
                   </tr>
                 </thead>
-                ${tables.map((table) => metricBody(table, columns, comparison.waiting))}
+                ${tables.map((table) => metricBody(table, columns, comparison))}
               </table>
             </div>
           `
           : nothing
       }
       ${comparison.notes.map((note) => html`<p class="hint">${note}</p>`)}
-      ${store.state.work ? progressView(store, store.state.work) : nothing}
+      ${comparison.status === "running" && store.state.work ? progressView(store, store.state.work) : nothing}
       ${comparison.status === "cancelled" ? html`<p class="muted">The comparison was cancelled.</p>` : nothing}
       ${
         comparison.status === "failed" && comparison.problem
@@ -69,7 +75,7 @@ export function comparisonView(store: Store, comparison: Comparison): TemplateRe
 function metricBody(
   table: MetricRows,
   columns: readonly Column[],
-  waiting: readonly string[],
+  { waiting, writes }: Comparison,
 ): TemplateResult {
   const cellView = ({ value, best }: Cell, column: number): TemplateResult => html`
     <td class="${columns[column]?.merged ? "merged" : ""} ${best ? "best" : ""}">
@@ -78,7 +84,7 @@ function metricBody(
   `;
   return html`
     <tbody>
-      <tr class="metric"><th scope="rowgroup" colspan=${columns.length + 1}>${TITLES[table.metric]}</th></tr>
+      <tr class="metric"><th scope="rowgroup" colspan=${columns.length + 1}>${(writes ? WRITTEN_TITLES : TITLES)[table.metric]}</th></tr>
       ${table.rows.map(
         (row) => html`
           <tr>

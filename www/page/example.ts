@@ -1,6 +1,6 @@
 /**
- * The built-in example: fetched from beside the page, put into the same drop zones that a person would
- * use, and merged. Nothing about it is special once its files are there.
+ * The built-in examples: fetched from beside the page, put into the same drop zones that a person would
+ * use, and merged. Nothing about them is special once their files are there.
  */
 import { outdate, setText, take } from "./intake.ts";
 import { describe } from "./problem.ts";
@@ -15,15 +15,20 @@ interface Manifest {
   adapters: { name: string; files: string[]; samples: string; heldOut?: string }[];
 }
 
-const FOLDER = "example/";
+/** Where each example lies, beside the page. */
+const FOLDERS = { classifiers: "example/", writers: "example/generative/" } as const;
 
-export async function runExample(store: Store): Promise<void> {
-  if (store.state.example === "loading" || store.state.work) return;
+/** The examples there are. */
+export type ExampleName = keyof typeof FOLDERS;
+
+export async function runExample(store: Store, name: ExampleName): Promise<void> {
+  if (store.state.loading || store.state.work) return;
   store.change((state) => {
-    state.example = "loading";
+    state.loading = name;
   });
+  const fetchFile = (path: string): Promise<Dropped> => fetchFrom(FOLDERS[name], path);
   try {
-    const manifest = await readManifest();
+    const manifest = JSON.parse(await (await fetchFile("example.json")).file.text()) as Manifest;
     const load = (paths: readonly string[]) => Promise.all(paths.map(fetchFile));
     const [base, adapters] = await Promise.all([
       load(manifest.base),
@@ -43,6 +48,7 @@ export async function runExample(store: Store): Promise<void> {
       state.open = [];
       state.result = undefined;
       state.notices = [];
+      Object.assign(state.trial, { prompt: null, chat: null });
     });
     await take(store, base, { zone: "base" });
     for (const adapter of adapters) {
@@ -54,7 +60,7 @@ export async function runExample(store: Store): Promise<void> {
       if (adapter.heldOut) setText(store, card.id, "heldOut", adapter.heldOut);
     }
     store.change((state) => {
-      state.example = "idle";
+      state.loading = undefined;
       state.notices = [];
     });
     const replaced = oldBase !== undefined || oldAdapters.length > 0;
@@ -73,7 +79,7 @@ export async function runExample(store: Store): Promise<void> {
     });
   } catch (thrown) {
     store.change((state) => {
-      state.example = "idle";
+      state.loading = undefined;
     });
     store.notify({
       place: "top",
@@ -86,15 +92,10 @@ export async function runExample(store: Store): Promise<void> {
   await run(store);
 }
 
-async function readManifest(): Promise<Manifest> {
-  const file = await fetchFile("example.json");
-  return JSON.parse(await file.file.text()) as Manifest;
-}
-
-async function fetchFile(path: string): Promise<Dropped> {
-  const response = await fetch(FOLDER + path);
+async function fetchFrom(folder: string, path: string): Promise<Dropped> {
+  const response = await fetch(folder + path);
   if (!response.ok) {
-    throw new Error(`${FOLDER}${path} answered ${response.status}: the page was not built completely.`);
+    throw new Error(`${folder}${path} answered ${response.status}: the page was not built completely.`);
   }
   const name = path.slice(path.lastIndexOf("/") + 1);
   return { path, file: new File([await response.blob()], name) };

@@ -2,6 +2,7 @@
  * Numbers, bytes and times as the page shows them. Everything a person reads goes through here, so
  * that the same quantity looks the same everywhere.
  */
+import type { SamplesFacts } from "../lib/index.ts";
 
 const whole = new Intl.NumberFormat("en");
 const compactNumber = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
@@ -19,6 +20,21 @@ export const setting = (value: number): string => short.format(value);
 /** `1 sample`, `50 samples`. */
 export const plural = (value: number, one: string, many = `${one}s`): string =>
   `${whole.format(value)} ${value === 1 ? one : many}`;
+
+/** `40 prompts · 10 chats · 12 with answers · all labelled`. */
+export function sampleCounts({ count, kinds, pairs, answers, labelled }: SamplesFacts): string {
+  const parts = [
+    ...(kinds.text > 0 ? [plural(kinds.text, "text")] : []),
+    ...(kinds.prompt > 0 ? [plural(kinds.prompt, "prompt")] : []),
+    ...(kinds.messages > 0 ? [plural(kinds.messages, "chat")] : []),
+    ...(pairs > 0 ? [plural(pairs, "pair")] : []),
+  ];
+  const of = (part: number): string => (part === count ? "all" : String(part));
+  if (answers > 0) parts.push(`${of(answers)} with answers`);
+  else if (kinds.prompt + kinds.messages > 0) parts.push("no answers");
+  if (labelled > 0) parts.push(`${of(labelled)} labelled`);
+  return parts.join(" · ");
+}
 
 /** Decimal units, as file managers show them. */
 export function bytes(value: number): string {
@@ -69,9 +85,33 @@ function superscript(value: number): string {
 export const list = (items: readonly string[]): string =>
   new Intl.ListFormat("en-GB", { style: "long", type: "conjunction" }).format(items);
 
+/** Where a module stands in its model. */
+export interface LayerPlace {
+  /** Of an encoder-decoder; a model that is all encoder or all decoder has but one side. */
+  side: "encoder" | "decoder" | undefined;
+  layer: string;
+  /** The module's name inside the layer; empty for the layer as a whole. */
+  rest: string;
+}
+
+/** T5 numbers the parts of a layer too (`block.0.layer.1.EncDecAttention.q`), and no two share a name. */
+export function layerPlace(module: string): LayerPlace | undefined {
+  // BERT and its kin say `encoder.layer`, encoder-decoders `encoder.layers` (BART) or `encoder.block` (T5).
+  const sided = /(?:^|\.)(encoder|decoder)\.(?:layers|block)\.(\d+)(?:\.(?:layer\.\d+\.)?(.+))?$/.exec(
+    module,
+  );
+  if (sided) {
+    const [, side, layer = "", rest = ""] = sided;
+    return { side: side === "decoder" ? "decoder" : "encoder", layer, rest };
+  }
+  const match = /(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.(.+))?$/.exec(module);
+  return match ? { side: undefined, layer: match[1] ?? "", rest: match[2] ?? "" } : undefined;
+}
+
 /** `bert.encoder.layer.3.attention.self.query` → `layer 3, attention.self.query`. */
 export function layerName(module: string): string {
-  const match = /(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.(.+))?$/.exec(module);
-  if (!match) return module;
-  return match[2] ? `layer ${match[1]}, ${match[2]}` : `layer ${match[1]}`;
+  const place = layerPlace(module);
+  if (!place) return module;
+  const layer = `${place.side ? `${place.side} ` : ""}layer ${place.layer}`;
+  return place.rest ? `${layer}, ${place.rest}` : layer;
 }

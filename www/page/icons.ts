@@ -16,4 +16,6 @@ export const info = drawn("M10 3.8a6.2 6.2 0 1 1 0 12.4a6.2 6.2 0 1 1 0-12.4M10 
 export const folder = drawn("M3 5.5h5l1.6 2H17v8H3z");
 export const document = drawn("M6 3.5h5.5L15 7v9.5H6zM11.5 3.5V7H15M8.3 10h4.4M8.3 13h4.4");
 export const save = drawn("M10 3.5v8.5M6.5 8.8L10 12.3l3.5-3.5M4 15.8h12");
+export const pen = drawn("M4 16l.8-3.4L13.6 3.8l2.6 2.6-8.8 8.8zM11.8 5.6l2.6 2.6");
+export const stop = drawn("M6 6h8v8H6z");
 export const play = drawn("M7 5l8 5-8 5z");

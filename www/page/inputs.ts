@@ -86,21 +86,29 @@ function baseCard(store: Store, base: Base): TemplateResult {
           ${icons.cross}<span class="sr-only">Remove the base model ${base.name}</span>
         </button>
       </div>
-      ${loadable(base.facts, baseFacts)}
+      ${loadable(base.facts, (facts) => baseFacts(facts, base.chat))}
     </div>
   `;
 }
 
-function baseFacts(facts: BaseFacts): TemplateResult {
+function baseFacts(facts: BaseFacts, chat: boolean): TemplateResult {
   return factList([
     ["Architecture", facts.architecture],
+    ["Kind", kindOf(facts)],
     ["Parameters", compact(facts.parameters)],
     ["Layers", `${facts.layers} × ${count(facts.hiddenSize)}`],
     ["Heads", count(facts.heads)],
     ["Reads", plural(facts.maxLength, "token")],
     ["Precision", facts.dtype],
-    ["Tokenizer", facts.hasTokenizer ? "yes" : "missing"],
+    ["Tokenizer", facts.hasTokenizer ? (chat ? "yes, with a chat template" : "yes") : "missing"],
   ]);
+}
+
+/** What the model reads and writes, in words. */
+function kindOf({ kind, generates }: BaseFacts): string {
+  const name = kind === "decoder" ? "decoder-only" : kind;
+  if (kind === "encoder") return name;
+  return generates ? `${name}, writes text` : `${name} without a language-modelling head, writes nothing`;
 }
 
 function adapterCard(store: Store, adapter: Adapter): TemplateResult {

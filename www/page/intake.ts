@@ -6,6 +6,7 @@
  * in the meantime. So a result is written only while the very object it was asked for is still shown.
  */
 import { inspectAdapter, inspectBase, inspectSamples, type NamedBlob } from "../lib/index.ts";
+import { hasChatTemplate } from "./chat.ts";
 import { list, plural } from "./format.ts";
 import { describe } from "./problem.ts";
 import {
@@ -25,6 +26,7 @@ import {
   type Base,
   type Loadable,
   type Notice,
+  type SelfWriting,
   type State,
   type Store,
   type Text,
@@ -128,21 +130,27 @@ function takeBase(store: Store, group: Group, tell: Tell): string[] {
       group.files.every(({ file }) => !known.has(file.name)) && !names(group.files).has("config.json");
     if (completes) {
       const files = [...present.files, ...group.files];
-      inspectBaseInto(store, { name: present.name, files, facts: { status: "reading" } });
+      inspectBaseInto(store, present.name, files);
       return [`${list(group.files.map(({ file }) => file.name))} to the base model`];
     }
   }
   const name = group.label || "base model";
-  inspectBaseInto(store, { name, files: group.files, facts: { status: "reading" } });
+  inspectBaseInto(store, name, group.files);
   return [present ? `the base model “${name}” in place of “${present.name}”` : `the base model “${name}”`];
 }
 
-function inspectBaseInto(store: Store, base: Base): void {
+function inspectBaseInto(store: Store, name: string, files: Dropped[]): void {
+  const base: Base = { name, files, facts: { status: "reading" }, chat: false };
   store.change((state) => {
     state.base = base;
+    delete state.trial.written;
     outdate(state);
   });
-  void settle(store, inspectBase(namedBlobs(base.files)), (facts) => {
+  const looked = hasChatTemplate(files).then((chat) => {
+    base.chat = chat;
+    return inspectBase(namedBlobs(files));
+  });
+  void settle(store, looked, (facts) => {
     base.facts = facts;
   });
 }
@@ -179,6 +187,7 @@ async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<stri
     weight: 1,
     facts: { status: "reading" },
     texts: {},
+    self: undefined,
   };
   store.change((state) => {
     state.adapters.push(adapter);
@@ -283,6 +292,7 @@ export function setText(store: Store, id: string, role: Role, dropped: Dropped):
     const adapter = adapterById(state, id);
     if (!adapter) return;
     adapter.texts[role] = text;
+    if (role === "samples") adapter.self = undefined;
     state.open = state.open.filter((other) => other !== dropped);
     outdate(state);
   });
@@ -297,6 +307,19 @@ export function removeText(store: Store, id: string, role: Role): void {
     outdate(state);
   });
 }
+
+/** Lets an adapter write its own samples, or changes how; `undefined` takes that back. */
+export function setSelf(store: Store, id: string, change: Partial<SelfWriting> | undefined): void {
+  store.change((state) => {
+    const adapter = adapterById(state, id);
+    if (!adapter) return;
+    adapter.self = change && { ...(adapter.self ?? SELF_DEFAULTS), ...change };
+    outdate(state);
+  });
+}
+
+/** The library's own defaults; the form shows them. */
+const SELF_DEFAULTS: Readonly<SelfWriting> = { count: 32, prompt: "", seed: 0 };
 
 export function removeBase(store: Store): void {
   store.change((state) => {

@@ -3,44 +3,51 @@ import { html, nothing, svg, type TemplateResult } from "lit-html";
 import type { MergeReport } from "../lib/index.ts";
 import { bytes, duration, layerName, number, percent } from "./format.ts";
 
+/** The parts of a merge in their order; the place in this list is the part's colour. */
 const PARTS = [
   ["load", "Reading"],
   ["forward", "Running"],
   ["gram", "Gram matrices"],
   ["solve", "Solving"],
   ["write", "Writing"],
+  ["generate", "Adapters’ own answers"],
 ] as const;
 
 export function timingView(report: MergeReport): TemplateResult {
-  const { seconds } = report;
-  const total = PARTS.reduce((sum, [key]) => sum + seconds[key], 0);
+  const seconds: Partial<Record<string, number>> = report.seconds;
+  // Nothing is written first where models do not write.
+  const parts = PARTS.flatMap(([key, label], color) => {
+    const spent = seconds[key] ?? 0;
+    return key === "generate" && spent === 0 ? [] : [{ label, color, spent }];
+  });
+  const total = parts.reduce((sum, { spent }) => sum + spent, 0);
   let x = 0;
   return html`
     <section class="panel" aria-labelledby="timing-heading">
       <h3 id="timing-heading">Where the time went</h3>
       <svg class="timing" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">
-        ${PARTS.map(([key], index) => {
-          const width = total > 0 ? (100 * seconds[key]) / total : 0;
-          const bar = svg`<rect class="part-${index}" x=${x} y="0" width=${width} height="6"></rect>`;
+        ${parts.map(({ color, spent }) => {
+          const width = total > 0 ? (100 * spent) / total : 0;
+          const bar = svg`<rect class="part-${color}" x=${x} y="0" width=${width} height="6"></rect>`;
           x += width;
           return bar;
         })}
       </svg>
       <dl class="facts timing-facts">
-        ${PARTS.map(
-          ([key, label], index) => html`
+        ${parts.map(
+          ({ label, color, spent }) => html`
             <div>
               <dt>
                 <svg class="key" viewBox="0 0 10 10" width="10" height="10" aria-hidden="true">
-                  ${svg`<rect class="part-${index}" width="10" height="10" rx="2"></rect>`}
+                  ${svg`<rect class="part-${color}" width="10" height="10" rx="2"></rect>`}
                 </svg>
                 ${label}
               </dt>
-              <dd class="tabular">${duration(seconds[key])}</dd>
+              <dd class="tabular">${duration(spent)}</dd>
             </div>
           `,
         )}
-        <div><dt>In all</dt><dd class="tabular">${duration(seconds.total)}</dd></div>
+        <div><dt>In all</dt><dd class="tabular">${duration(report.seconds.total)}</dd></div>
         ${
           report.peak_bytes > 0
             ? html`<div><dt>Most memory</dt><dd class="tabular">${bytes(report.peak_bytes)}</dd></div>`

@@ -7,7 +7,7 @@
 import { html, nothing, render, type TemplateResult } from "lit-html";
 import { chooseDevice, defaultOptions, release } from "../lib/index.ts";
 import { acceptDrops } from "./dropzone.ts";
-import { runExample } from "./example.ts";
+import { exampleButtons } from "./example-buttons.ts";
 import * as icons from "./icons.ts";
 import { inputs } from "./inputs.ts";
 import { type Target, take } from "./intake.ts";
@@ -17,7 +17,9 @@ import { options } from "./options.ts";
 import { describe } from "./problem.ts";
 import { spoken } from "./progress.ts";
 import { resultView } from "./result.ts";
-import { Store } from "./state.ts";
+import { Store, type Work } from "./state.ts";
+import { presentCast } from "./trial.ts";
+import { tryPanel } from "./try-panel.ts";
 
 const TITLE = document.title;
 const TICK_MILLISECONDS = 500;
@@ -37,7 +39,7 @@ function start(): void {
 
   const draw = (): void => {
     render(deviceBadge(store), device);
-    render(exampleButton(store), example);
+    render(exampleButtons(store), example);
     render(page(store), main);
     const { work } = store.state;
     const said = work ? spoken(work) : "";
@@ -100,7 +102,9 @@ async function findDevice(store: Store): Promise<void> {
 }
 
 function page(store: Store): TemplateResult {
-  const { result } = store.state;
+  const { result, work } = store.state;
+  // While a merge runs nothing can be tried, and afterwards all of it.
+  const cast = result || (work && work.task !== "write") ? undefined : presentCast(store.state);
   return html`
     ${notices(store, "top")}
     <div class="workspace">
@@ -113,6 +117,7 @@ function page(store: Store): TemplateResult {
         <section class="panel ready" aria-label="Merge">${mergePanel(store)} ${notices(store, "merge")}</section>
       </div>
     </div>
+    ${cast ? html`<div class="before">${tryPanel(store, cast)}</div>` : nothing}
     ${result ? resultView(store, result) : nothing}
   `;
 }
@@ -126,34 +131,30 @@ function deviceBadge(store: Store): TemplateResult {
   return html`${icons.chip}<span data-kind=${kind}><span class="sr-only">Runs on: </span>${why}</span>`;
 }
 
-function exampleButton(store: Store): TemplateResult {
-  const busy = store.state.example === "loading" || store.state.work !== undefined;
-  return html`
-    <button
-      class="primary" type="button" aria-disabled=${busy ? "true" : "false"}
-      @click=${() => runExample(store)}
-    >
-      ${icons.play} ${store.state.example === "loading" ? "Loading the example …" : "Try the example"}
-    </button>
-  `;
-}
-
-let shown: { working: boolean; result: unknown; errors: number } = {
-  working: false,
+let shown: { working: Work["task"] | undefined; result: unknown; errors: number } = {
+  working: undefined,
   result: undefined,
   errors: 0,
 };
 
-/** Follows the work: to Cancel when it starts, to the result when there is one, to the message when it fails. */
+/**
+ * Follows the work: to Cancel when it starts, to the result when there is one, to the message when it fails. Who lets
+ * the models write stays at the prompt, and comes back to the button if Stop was pressed, which is then gone.
+ */
 function moveFocus(store: Store): void {
   const { work, result, notices: all } = store.state;
   const before = shown;
   shown = {
-    working: work !== undefined,
+    working: work?.task,
     result: result?.report,
     errors: all.filter(({ tone }) => tone === "error").length,
   };
   const focus = (selector: string): void => document.querySelector<HTMLElement>(selector)?.focus();
+  if (shown.working === "write") return;
+  if (before.working === "write") {
+    if (document.activeElement === document.body) focus("#write");
+    return;
+  }
   if (shown.result && shown.result !== before.result) focus("#result-heading");
   else if (shown.working && !before.working) focus("#cancel");
   else if (!shown.working && before.working && !shown.result) {

@@ -4,7 +4,7 @@ import { checklist, type Item, isReady } from "./checklist.ts";
 import * as icons from "./icons.ts";
 import { progressView } from "./progress.ts";
 import { run } from "./run.ts";
-import type { Store } from "./state.ts";
+import type { Store, Work } from "./state.ts";
 
 const MARKS: Record<Item["status"], TemplateResult> = {
   done: icons.check,
@@ -19,9 +19,16 @@ const SPOKEN: Record<Item["status"], string> = {
   wrong: "To correct: ",
 };
 
+/** What a merge has to wait for. */
+const WAITS: Record<Work["task"], string> = {
+  merge: "The merge is still running.",
+  compare: "The comparison is still running.",
+  write: "The models are still writing.",
+};
+
 export function mergePanel(store: Store): TemplateResult {
   const { work, result } = store.state;
-  if (work && !result) return progressView(store, work);
+  if (work && work.task !== "write" && !result) return progressView(store, work);
   const items = checklist(store.state);
   const ready = isReady(items) && !work;
   const press = (): void => {
@@ -36,7 +43,7 @@ export function mergePanel(store: Store): TemplateResult {
           </li>
         `,
       )}
-      ${work ? html`<li class="wait">${icons.clock}<span>The comparison is still running.</span></li>` : nothing}
+      ${work ? html`<li class="wait">${icons.clock}<span>${WAITS[work.task]}</span></li>` : nothing}
     </ul>
     <button
       class="primary" type="button" id="merge"

@@ -2,7 +2,7 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { repeat } from "lit-html/directives/repeat.js";
 import * as icons from "./icons.ts";
-import { type Problem, remedy } from "./problem.ts";
+import { type Problem, remedyOf } from "./problem.ts";
 import type { Notice, Place, Store } from "./state.ts";
 
 export function notices(store: Store, place: Place): TemplateResult {
@@ -60,7 +60,7 @@ export function problemView(problem: Problem): TemplateResult {
   return html`
     <div class="problem">
       <p class="problem-message">${problem.message}</p>
-      <p>${remedy(problem.code)} <code class="code">${problem.code}</code></p>
+      <p>${remedyOf(problem)} <code class="code">${problem.code}</code></p>
     </div>
   `;
 }

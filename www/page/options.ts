@@ -3,7 +3,7 @@ import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { outdate } from "./intake.ts";
 import type { Settings } from "./settings.ts";
-import type { Store } from "./state.ts";
+import { baseFacts, type Store } from "./state.ts";
 
 const METHODS: readonly { value: Settings["method"]; label: string; hint: string }[] = [
   {
@@ -20,9 +20,17 @@ const METHODS: readonly { value: Settings["method"]; label: string; hint: string
 ];
 
 /** The settings that are chosen from a list. */
-type Choice = "schedule" | "target" | "padding" | "output" | "dtype" | "device";
+type Choice =
+  | "schedule"
+  | "target"
+  | "padding"
+  | "output"
+  | "dtype"
+  | "device"
+  | "decoderInputs"
+  | "positions";
 /** The settings that are numbers; `null` stands for an empty field. */
-type NumberSetting = "rank" | "maxLength" | "maxIter" | "alpha1" | "alpha2" | "scale";
+type NumberSetting = "rank" | "maxLength" | "maxNewTokens" | "maxIter" | "alpha1" | "alpha2" | "scale";
 
 export function options(store: Store): TemplateResult {
   const { settings, adapters } = store.state;
@@ -85,6 +93,7 @@ export function options(store: Store): TemplateResult {
             min: "2",
             hint: "Longer texts are cut.",
           })}
+          ${baseFacts(store.state)?.generates ? writingFields(store) : nothing}
         </div>
       </details>
     </form>
@@ -120,6 +129,49 @@ function iterisFields(store: Store): TemplateResult {
   `;
 }
 
+/** For base models that write: whose answers count, and which of their tokens. */
+function writingFields(store: Store): TemplateResult {
+  const { settings } = store.state;
+  const kind = baseFacts(store.state)?.kind;
+  const iteris = settings.method === "iteris";
+  return html`
+    ${
+      iteris && kind === "encoder-decoder"
+        ? select(
+            store,
+            "decoderInputs",
+            "The decoder reads",
+            [
+              ["own", "Whole answers"],
+              ["start", "The start token alone"],
+            ],
+            "Whole answers are the samples’ own or what the adapter writes; the start token is the published code’s way.",
+          )
+        : nothing
+    }
+    ${
+      iteris && kind === "decoder"
+        ? select(
+            store,
+            "positions",
+            "Tokens that count",
+            [
+              ["all", "All of a sample"],
+              ["completion", "The answer’s alone"],
+            ],
+            "Whether a layer is also to be kept right on the prompts, or only on the answers.",
+          )
+        : nothing
+    }
+    ${numberField(store, "maxNewTokens", {
+      label: "Longest answer, in tokens",
+      step: "1",
+      min: "1",
+      hint: "Where samples have no answers, the adapters write them, here and in the comparison.",
+    })}
+  `;
+}
+
 function set(store: Store, change: Partial<Settings>): void {
   store.change((state) => {
     Object.assign(state.settings, change);
@@ -132,6 +184,7 @@ function select<Key extends Choice>(
   key: Key,
   label: string,
   choices: readonly (readonly [Settings[Key], string])[],
+  hint?: string,
 ): TemplateResult {
   const changed = (event: Event): void => {
     const { value } = event.currentTarget as HTMLSelectElement;
@@ -147,6 +200,7 @@ function select<Key extends Choice>(
             html`<option value=${value} ?selected=${store.state.settings[key] === value}>${text}</option>`,
         )}
       </select>
+      ${hint ? html`<span class="hint">${hint}</span>` : nothing}
     </label>
   `;
 }

@@ -11,11 +11,11 @@ type Count = Pick<Progress, "stage" | "done" | "total">;
 /** Writing comes last and takes little; reading comes first, before anything can be counted. */
 const BEFORE_WRITING = 0.97;
 
-/** Share of the whole, 0 to 1, which only grows. */
+/** Share of the stretch of work at hand, 0 to 1, which only grows. */
 export function shareDone({ stage, done, total }: Count): number {
   const share = total > 0 ? Math.min(1, done / total) : 0;
   if (stage === "load") return 0;
-  if (stage === "compare") return share;
+  if (stage === "compare" || stage === "generate") return share;
   return stage === "write" ? BEFORE_WRITING + (1 - BEFORE_WRITING) * share : BEFORE_WRITING * share;
 }
 

@@ -9,6 +9,8 @@ import { IterisError } from "../lib/index.ts";
 export interface Problem {
   code: string;
   message: string;
+  /** What to do, where the place knows better than the code alone tells. */
+  remedy?: string;
 }
 
 /** Any thrown value as something that can be shown; a fault without a code is told as one of the program's. */
@@ -45,17 +47,20 @@ const REMEDIES: Readonly<Record<string, string>> = {
   adapter_unsupported: "Merge this adapter elsewhere, or train it again without the feature that is named.",
   tensors_unaccounted:
     "The adapter holds something that would be lost in a merge. Remove those tensors or use another adapter.",
-  model_unsupported: "BERT models work today. The read-me lists what is supported.",
+  model_unsupported:
+    "Use a base model of a kind that the message names; the read-me lists what is supported.",
   no_adapters: "Add at least one adapter.",
   samples_invalid: "Correct the line that is named, or drop another samples file for this adapter.",
   option_invalid: "Change the option that is named and merge again.",
   not_positive_definite: "Give more samples, or raise alpha 1 and alpha 2 under “More options”.",
   webgpu_unavailable: "Choose “Automatic” or “CPU” as the device under “More options”.",
+  device_limit:
+    "Use a smaller model or shorter samples, or choose the other device under “More options”; the numbers are in the message.",
   device_lost: "Merge again, or choose “CPU” as the device under “More options”.",
   internal:
     "This is a fault of the program. Reload the page and try again; if it comes back, please report it.",
 };
 
-/** What a person can do about a failure of this code. */
-export const remedy = (code: string): string =>
-  REMEDIES[code] ?? "Try again; what you dropped is still here.";
+/** What a person can do about a failure. */
+export const remedyOf = ({ code, remedy }: Problem): string =>
+  remedy ?? REMEDIES[code] ?? "Try again; what you dropped is still here.";

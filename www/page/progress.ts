@@ -3,11 +3,12 @@ import { html, type TemplateResult } from "lit-html";
 import type { Progress } from "../lib/index.ts";
 import { duration, layerName } from "./format.ts";
 import { secondsLeft, shareDone } from "./pace.ts";
-import { cancel } from "./run.ts";
 import type { Store, Work } from "./state.ts";
+import { cancel } from "./work.ts";
 
 const STAGES: Readonly<Record<Progress["stage"], string>> = {
   load: "Reading weights",
+  generate: "Writing",
   forward: "Running the samples",
   gram: "Adding up what the layers see",
   solve: "Solving",
@@ -15,18 +16,29 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
   compare: "Comparing",
 };
 
+/** What is being done, in a few words: answers that are written first are work of their own. */
+export function labelOf({ task, label, progress }: Work): string {
+  if (task === "write" || progress?.stage !== "generate") return label;
+  return task === "merge" ? "First, the adapters write their answers" : `${label}: its adapter writes`;
+}
+
+function detailOf({ task, cancelling, progress }: Work): string {
+  if (cancelling) return task === "write" ? "Stopping …" : "Stopping after this layer …";
+  if (!progress) return "Starting";
+  const { stage, layer } = progress;
+  return `${STAGES[stage]}${layer ? `: ${layerName(layer)}` : ""}`;
+}
+
 export function progressView(store: Store, work: Work): TemplateResult {
   const { progress } = work;
-  const elapsed = (performance.now() - work.started) / 1000;
+  const now = performance.now();
+  const elapsed = (now - work.started) / 1000;
   const share = progress && shareDone(progress);
-  const left = share === undefined ? undefined : secondsLeft(share, elapsed);
-  const detail = progress
-    ? `${STAGES[progress.stage]}${progress.layer ? `: ${layerName(progress.layer)}` : ""}`
-    : "Starting";
+  const left = share === undefined ? undefined : secondsLeft(share, (now - work.stretchStarted) / 1000);
   return html`
     <div class="progress">
       <p class="progress-label" id="progress-label">
-        <span>${work.label}</span>
+        <span>${labelOf(work)}</span>
         <span class="muted tabular">${share === undefined ? "" : `${Math.floor(share * 100)} %`}</span>
       </p>
       ${
@@ -34,7 +46,7 @@ export function progressView(store: Store, work: Work): TemplateResult {
           ? html`<progress max="1" aria-labelledby="progress-label"></progress>`
           : html`<progress max="1" .value=${share} aria-labelledby="progress-label"></progress>`
       }
-      <p class="progress-detail muted">${work.cancelling ? "Stopping after this layer …" : detail}</p>
+      <p class="progress-detail muted">${detailOf(work)}</p>
       <p class="progress-time muted tabular">
         ${duration(elapsed)}${left === undefined ? "" : ` · about ${duration(left)} left`}
       </p>
@@ -42,7 +54,7 @@ export function progressView(store: Store, work: Work): TemplateResult {
         class="secondary" type="button" id="cancel" ?disabled=${work.cancelling}
         @click=${() => cancel(store)}
       >
-        Cancel
+        ${work.task === "write" ? "Stop" : "Cancel"}
       </button>
     </div>
   `;
@@ -51,7 +63,8 @@ export function progressView(store: Store, work: Work): TemplateResult {
 /** For screen readers: a sentence at each quarter, not at each layer. */
 export function spoken(work: Work): string {
   const { progress } = work;
+  const label = labelOf(work);
   const share = progress ? shareDone(progress) : 0;
   const quarter = Math.floor(share * 4) * 25;
-  return quarter > 0 ? `${work.label}: ${quarter} percent` : work.label;
+  return quarter > 0 ? `${label}: ${quarter} percent` : label;
 }

@@ -49,6 +49,8 @@ const MODEL_FILES = new Set([
   "vocab.json",
   "vocab.txt",
   "merges.txt",
+  "chat_template.jinja",
+  "chat_template.json",
   "generation_config.json",
   "preprocessor_config.json",
   "modules.json",
@@ -161,9 +163,13 @@ const plain = (text: string): string =>
     .replace(/[^\p{L}\p{N}]+/gu, " ")
     .trim();
 
-/** A file's role by its name: `emoint.test.jsonl` is held out, `emoint.txt` is for calibration. */
+/** Of folders only this name counts: a folder `test` may just as well be somebody's attempts. */
+const HELD_OUT_FOLDER = /^held[^a-z]*out$/i;
+
+/** A file's role by its name: `emoint.test.jsonl` and `held-out/emoint.jsonl` are held out, `emoint.txt` is for calibration. */
 export function roleOf(path: string): Role {
-  return HELD_OUT.test(baseName(path)) ? "heldOut" : "samples";
+  const heldOut = HELD_OUT.test(baseName(path)) || HELD_OUT_FOLDER.test(baseName(folderOf(path)));
+  return heldOut ? "heldOut" : "samples";
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What a merge gave: the headline numbers, the files to save, the comparison, the layers. */
 import { html, nothing, type TemplateResult } from "lit-html";
 import type { OutputFile } from "../lib/index.ts";
+import { calibrationView } from "./calibration.ts";
 import { chartView } from "./chart.ts";
 import { comparisonView } from "./comparison.ts";
 import { columnsOf, tableOf } from "./comparison-table.ts";
@@ -12,6 +13,7 @@ import { notices } from "./notices.ts";
 import { describe } from "./problem.ts";
 import { METHOD_NAMES } from "./settings.ts";
 import type { Result, Store } from "./state.ts";
+import { tryPanel } from "./try-panel.ts";
 
 export function resultView(store: Store, result: Result): TemplateResult {
   const { report, comparison } = result;
@@ -44,6 +46,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
             <p class="muted">Give each adapter samples or held-out texts to see how well the result does its tasks.</p>
           `
       }
+      ${result.cast ? tryPanel(store, result.cast) : nothing}
       ${
         comparison
           ? chartView(
@@ -51,7 +54,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
               report.layers.map(({ module }) => module),
             )
           : nothing
-      } ${timingView(report)} ${layersView(report)}
+      } ${calibrationView(report)} ${timingView(report)} ${layersView(report)}
     </section>
   `;
 }

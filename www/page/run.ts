@@ -1,27 +1,36 @@
 /**
  * Merge, then compare: everything that happens after the button is pressed.
  *
- * The merged adapter is shown and can be saved as soon as it is there; the comparison follows task by
- * task. What can go wrong: a failure or a cancel in the comparison must not take the merged adapter
- * away, so from there on failures belong to the comparison alone.
+ * The merged adapter is shown and can be saved as soon as it is there; the linear average and the
+ * comparison follow. What can go wrong: a failure or a cancel in what follows must not take the merged
+ * adapter away, so from there on failures belong to the comparison alone.
  */
 import {
   type AdapterInput,
+  type BaseFacts,
   compare,
+  inspectBase,
   type MergeRequest,
   merge,
-  type OutputFile,
+  type NamedBlob,
   type Progress,
 } from "../lib/index.ts";
 import { plural } from "./format.ts";
 import { namedBlobs } from "./intake.ts";
 import { describe } from "./problem.ts";
 import { METHOD_NAMES, mergeOptions, needsSamples } from "./settings.ts";
-import type { Adapter, Comparison, State, Store } from "./state.ts";
+import { type Adapter, baseFacts, type Comparison, type State, type Store } from "./state.ts";
+import { castOf } from "./trial.ts";
+import { begin, relabel, show } from "./work.ts";
 
 interface Variant {
   name: string;
-  files: OutputFile[];
+  files: NamedBlob[];
+}
+
+interface Control {
+  signal: AbortSignal;
+  onProgress: (progress: Progress) => void;
 }
 
 /** The name the linear average has in comparisons, whoever asked for it. */
@@ -29,36 +38,41 @@ export const LINEAR = METHOD_NAMES.linear;
 
 /** Merges what the state holds. Resolves when the comparison is through, too; never rejects. */
 export async function run(store: Store): Promise<void> {
-  const { base, settings } = store.state;
+  const { base } = store.state;
   if (!base || store.state.work) return;
+  const settings = { ...store.state.settings };
   const adapters = [...store.state.adapters];
-  const request: MergeRequest = {
-    base: namedBlobs(base.files),
-    adapters: adapters.map((adapter) => adapterInput(adapter, needsSamples(settings))),
-    options: mergeOptions(settings),
-    device: settings.device,
-  };
-  const controller = begin(store, "Merging");
-  const options = { signal: controller.signal, onProgress: (progress: Progress) => show(store, progress) };
+  const controller = begin(store, "merge", "Merging");
+  const control: Control = { signal: controller.signal, onProgress: (progress) => show(store, progress) };
   try {
     store.change((state) => {
       state.result = undefined;
+      delete state.trial.written;
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
-    const method = settings.method;
-    const { files, report, device } = await merge({ ...request, ...options });
+    // An example is merged as soon as it is there, which may be before its card has been filled in.
+    const facts = baseFacts(store.state) ?? (await inspectBase(namedBlobs(base.files)));
+    const request: MergeRequest = {
+      base: namedBlobs(base.files),
+      adapters: adapters.map((adapter) => adapterInput(adapter, needsSamples(settings))),
+      options: mergeOptions(settings, facts.kind),
+      device: settings.device,
+    };
+    const { method, output } = settings;
+    const { files, report, device } = await merge({ ...request, ...control });
     store.change((state) => {
       state.device = { status: "ready", value: device };
       state.result = {
         title: `${plural(adapters.length, "adapter")} merged into one`,
-        output: request.options?.output ?? "adapter",
+        output,
         method,
         files,
         report,
+        cast: castOf(base, adapters, facts),
         stale: false,
       };
     });
-    await runComparison(store, request, adapters, { name: METHOD_NAMES[method], files }, options);
+    await follow(store, request, { adapters, facts, asked: { name: METHOD_NAMES[method], files } }, control);
   } catch (thrown) {
     const problem = describe(thrown);
     if (problem.code === "cancelled") {
@@ -77,26 +91,20 @@ export async function run(store: Store): Promise<void> {
   }
 }
 
-export function cancel(store: Store): void {
-  store.change((state) => {
-    if (!state.work) return;
-    state.work.cancelling = true;
-    state.work.controller.abort();
-  });
-}
-
-async function runComparison(
+/** What follows a merge: the linear average, to be compared and tried, then the comparison task by task. */
+async function follow(
   store: Store,
   request: MergeRequest,
-  adapters: readonly Adapter[],
-  asked: Variant,
-  options: { signal: AbortSignal; onProgress: (progress: Progress) => void },
+  { adapters, facts, asked }: { adapters: readonly Adapter[]; facts: BaseFacts; asked: Variant },
+  control: Control,
 ): Promise<void> {
   const tested = adapters.filter((adapter) => testTexts(adapter));
-  if (tested.length === 0) return;
+  addVoice(store, asked);
+  if (tested.length === 0 && !facts.generates) return;
   const heldOut = tested.filter((adapter) => adapter.texts.heldOut).length;
   const comparison: Comparison = {
     texts: heldOut === tested.length ? "held-out" : heldOut === 0 ? "calibration" : "mixed",
+    writes: facts.generates,
     tasks: [],
     residuals: [],
     notes: [],
@@ -107,34 +115,32 @@ async function runComparison(
   const edit = (change: (comparison: Comparison) => void): void => {
     store.change((state: State) => {
       change(comparison);
-      if (state.result) state.result.comparison = comparison;
+      // Without texts there is nothing to compare, and the linear average was made to be tried.
+      if (state.result && tested.length > 0) state.result.comparison = comparison;
     });
   };
   edit(() => undefined);
   try {
     const merged = [asked];
     if (asked.name !== LINEAR) {
-      relabel(store, "Making the linear average to compare with");
-      const linear = await merge({
-        ...request,
-        ...options,
-        adapters: adapters.map((adapter) => adapterInput(adapter, false)),
-        options: { ...request.options, method: "linear", output: "adapter" },
-      });
-      merged.push({ name: LINEAR, files: linear.files });
+      relabel(store, "compare", "Making the linear average to compare with");
+      const linear = { name: LINEAR, files: await linearAverage(request, adapters, control) };
+      merged.push(linear);
+      addVoice(store, linear);
       edit((comparison) => {
         comparison.variants = merged.map(({ name }) => name);
       });
     }
     for (const adapter of tested) {
-      relabel(store, `Comparing on ${adapter.name}`);
+      relabel(store, "compare", `Comparing on ${adapter.name}`);
+      const { maxLength = null, maxNewTokens } = request.options ?? {};
       const { report } = await compare({
         base: request.base,
         adapters: [{ ...adapterInput(adapter, false), samples: testTexts(adapter)?.dropped.file }],
         merged,
         device: request.device,
-        options: { maxLength: request.options?.maxLength ?? null },
-        ...options,
+        options: { maxLength, ...(maxNewTokens === undefined ? {} : { maxNewTokens }) },
+        ...control,
       });
       edit((comparison) => {
         comparison.tasks = [...comparison.tasks, ...report.tasks];
@@ -148,6 +154,10 @@ async function runComparison(
     });
   } catch (thrown) {
     const problem = describe(thrown);
+    if (tested.length === 0 && problem.code !== "cancelled") {
+      const text = "The linear average could not be made; the merged result is complete.";
+      store.notify({ place: "merge", tone: "error", text, problem });
+    }
     edit((comparison) => {
       comparison.status = problem.code === "cancelled" ? "cancelled" : "failed";
       comparison.problem = problem;
@@ -156,37 +166,34 @@ async function runComparison(
   }
 }
 
+async function linearAverage(
+  request: MergeRequest,
+  adapters: readonly Adapter[],
+  control: Control,
+): Promise<NamedBlob[]> {
+  const { files } = await merge({
+    ...request,
+    ...control,
+    adapters: adapters.map((adapter) => adapterInput(adapter, false)),
+    options: { ...request.options, method: "linear", output: "adapter" },
+  });
+  return files;
+}
+
+/** The method that was asked for stands last, as it does in the table. */
+function addVoice(store: Store, { name, files }: Variant): void {
+  store.change(({ result }) => {
+    const voices = result?.cast?.voices;
+    const merged = voices?.findIndex(({ role }) => role === "merged") ?? -1;
+    voices?.splice(merged === -1 ? voices.length : merged, 0, { name, role: "merged", files });
+  });
+}
+
 /** Held-out texts show what the merge is worth; without them the calibration samples must do. */
 const testTexts = (adapter: Adapter) => adapter.texts.heldOut ?? adapter.texts.samples;
 
-function adapterInput({ name, files, weight, texts }: Adapter, withSamples: boolean): AdapterInput {
-  return {
-    name,
-    files: namedBlobs(files),
-    weight,
-    samples: withSamples ? texts.samples?.dropped.file : undefined,
-  };
-}
-
-function begin(store: Store, label: string): AbortController {
-  const controller = new AbortController();
-  store.change((state) => {
-    state.work = { label, progress: undefined, started: performance.now(), cancelling: false, controller };
-  });
-  return controller;
-}
-
-function relabel(store: Store, label: string): void {
-  store.change((state) => {
-    if (!state.work) return;
-    state.work.label = label;
-    state.work.progress = undefined;
-    state.work.started = performance.now();
-  });
-}
-
-function show(store: Store, progress: Progress): void {
-  store.change((state) => {
-    if (state.work) state.work.progress = progress;
-  });
+function adapterInput({ name, files, weight, texts, self }: Adapter, withSamples: boolean): AdapterInput {
+  const input = { name, files: namedBlobs(files), weight };
+  if (!withSamples) return input;
+  return { ...input, samples: texts.samples?.dropped.file ?? (self && { self }) };
 }

@@ -2,7 +2,7 @@
  * The options of a merge as the form holds them. The defaults are the core's; they are repeated here
  * because the form must show them before the core is loaded, and a test holds the two together.
  */
-import type { DeviceRequest, MergeOptions } from "../lib/index.ts";
+import type { DeviceRequest, MergeOptions, ModelKind } from "../lib/index.ts";
 
 /** All options of a merge, and where it runs. */
 export interface Settings extends MergeOptions {
@@ -23,12 +23,22 @@ export const DEFAULTS: Readonly<Settings> = {
   output: "adapter",
   dtype: "f32",
   maxLength: null,
+  decoderInputs: "own",
+  maxNewTokens: 16,
+  positions: "all",
   device: "auto",
 };
 
-/** What `merge()` is given. */
-export function mergeOptions({ device: _, ...options }: Settings): MergeOptions {
-  return options;
+/**
+ * What `merge()` is given. A choice that was made for a base model of another kind does not count: its field is
+ * not shown any more, so nobody could take it back.
+ */
+export function mergeOptions({ device: _, ...options }: Settings, kind?: ModelKind): MergeOptions {
+  return {
+    ...options,
+    decoderInputs: kind === "encoder-decoder" ? options.decoderInputs : DEFAULTS.decoderInputs,
+    positions: kind === "decoder" ? options.positions : DEFAULTS.positions,
+  };
 }
 
 /** Averages only add deltas up; IterIS looks at what the layers see. */

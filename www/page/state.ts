@@ -9,10 +9,12 @@ import type {
   DeviceChoice,
   MergeOptions,
   MergeReport,
+  NamedBlob,
   OutputFile,
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
+import type { ExampleName } from "./example.ts";
 import type { Problem } from "./problem.ts";
 import type { Dropped, Role } from "./recognise.ts";
 import { DEFAULTS, type Settings } from "./settings.ts";
@@ -27,11 +29,21 @@ export interface Base {
   name: string;
   files: Dropped[];
   facts: Loadable<BaseFacts>;
+  /** Whether its files hold a chat template. */
+  chat: boolean;
 }
 
 export interface Text {
   dropped: Dropped;
   facts: Loadable<SamplesFacts>;
+}
+
+/** How an adapter writes its own samples, where no file of samples is given. */
+export interface SelfWriting {
+  count: number;
+  /** What every text begins with; empty for the beginning of a text. */
+  prompt: string;
+  seed: number;
 }
 
 export interface Adapter {
@@ -44,6 +56,8 @@ export interface Adapter {
   weight: number;
   facts: Loadable<AdapterFacts>;
   texts: Partial<Record<Role, Text>>;
+  /** Set where the adapter is to write its samples itself; a file of samples takes its place. */
+  self: SelfWriting | undefined;
 }
 
 /** Where on the page a message stands: beside what the person just did. */
@@ -64,6 +78,8 @@ export interface Notice {
 export interface Comparison {
   /** Which texts it runs on. */
   texts: "held-out" | "calibration" | "mixed";
+  /** Whether the models write: an answer is a text then, and not a class. */
+  writes: boolean;
   tasks: CompareReport["tasks"];
   residuals: CompareReport["residuals"];
   notes: string[];
@@ -74,6 +90,20 @@ export interface Comparison {
   problem?: Problem;
 }
 
+/** Something that can write: the base alone, with an adapter of its own, or with a merged one. */
+export interface Voice {
+  name: string;
+  role: "base" | "adapter" | "merged";
+  /** Left out: the base itself. */
+  files?: NamedBlob[];
+}
+
+/** Models that can be asked: they stay what they were, whatever is dropped later. */
+export interface Cast {
+  base: NamedBlob[];
+  voices: Voice[];
+}
+
 export interface Result {
   title: string;
   output: MergeOptions["output"];
@@ -81,15 +111,44 @@ export interface Result {
   files: OutputFile[];
   report: MergeReport;
   comparison?: Comparison;
+  /** What can be tried; `undefined` where the base model writes no text. */
+  cast: Cast | undefined;
   /** Set once the inputs or options have changed since. */
   stale: boolean;
 }
 
+/** What the models wrote, or are writing, after one prompt. */
+export interface Written {
+  status: "writing" | "done" | "cancelled" | "failed";
+  /** In the order of the voices; `text` is there when the work is done. */
+  outputs: { name: string; role: Voice["role"]; text: string | undefined; finished: boolean }[];
+  seconds: number;
+  tokens: number;
+  notes: string[];
+  problem?: Problem;
+}
+
+/** The form of “Try it”, and its answer. */
+export interface Trial {
+  /** `null` until the person changes it: a prompt is proposed until then. */
+  prompt: string | null;
+  /** Whether the prompt is a message of a chat; `null` as above. */
+  chat: boolean | null;
+  maxNewTokens: number;
+  temperature: number;
+  topP: number;
+  seed: number;
+  written?: Written;
+}
+
 export interface Work {
+  task: "merge" | "compare" | "write";
   label: string;
   progress: Progress | undefined;
   /** Milliseconds of `performance.now()`. */
   started: number;
+  /** The same, of the stretch of work that the bar shows: a merge that writes answers first has two. */
+  stretchStarted: number;
   cancelling: boolean;
   controller: AbortController;
 }
@@ -102,9 +161,11 @@ export interface State {
   open: Dropped[];
   settings: Settings;
   notices: Notice[];
-  example: "idle" | "loading";
+  /** The example that is being fetched. */
+  loading: ExampleName | undefined;
   work: Work | undefined;
   result: Result | undefined;
+  trial: Trial;
 }
 
 export class Store {
@@ -115,9 +176,10 @@ export class Store {
     open: [],
     settings: { ...DEFAULTS },
     notices: [],
-    example: "idle",
+    loading: undefined,
     work: undefined,
     result: undefined,
+    trial: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
   };
   #listeners: (() => void)[] = [];
   #drawing = false;
@@ -152,6 +214,10 @@ export class Store {
     });
   }
 }
+
+/** What is known of the base model, once it has been read. */
+export const baseFacts = ({ base }: State): BaseFacts | undefined =>
+  base?.facts.status === "ready" ? base.facts.value : undefined;
 
 export const adapterById = (state: State, id: string): Adapter | undefined =>
   state.adapters.find((adapter) => adapter.id === id);

@@ -1,23 +1,33 @@
 /** The two places for texts on an adapter's card: calibration samples and held-out texts. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import type { SamplesFacts } from "../lib/index.ts";
+import type { ModelKind, SamplesFacts } from "../lib/index.ts";
 import { loadable, picker } from "./controls.ts";
-import { bytes, plural } from "./format.ts";
+import { bytes, sampleCounts } from "./format.ts";
 import * as icons from "./icons.ts";
-import { removeText } from "./intake.ts";
+import { removeText, setSelf } from "./intake.ts";
 import type { Role } from "./recognise.ts";
+import { selfView } from "./self-samples.ts";
 import { needsSamples } from "./settings.ts";
-import type { Adapter, Store } from "./state.ts";
+import { type Adapter, baseFacts, type Store, type Text } from "./state.ts";
 
 const TITLES: Record<Role, string> = { samples: "Samples", heldOut: "Held-out texts" };
-const HINTS: Record<Role, string> = {
-  samples: "About 50 texts of its task, no labels needed",
-  heldOut: "Optional: other texts to compare on, with labels if you have them",
+
+const SAMPLES_HINTS: Record<ModelKind, string> = {
+  encoder: "About 50 texts of its task, no labels needed",
+  decoder: "About 50 prompts, chats or texts of its task, no answers needed",
+  "encoder-decoder": "About 50 texts of its task, no answers needed",
 };
+
+function hint(role: Role, kind: ModelKind): string {
+  if (role === "samples") return SAMPLES_HINTS[kind];
+  const other = kind === "decoder" ? "other prompts" : "other texts";
+  return `Optional: ${other} to compare on, with labels if you have them`;
+}
 
 export function textSlot(store: Store, adapter: Adapter, role: Role): TemplateResult {
   const text = adapter.texts[role];
-  const wanted = role === "samples" && !text && needsSamples(store.state.settings);
+  const self = role === "samples" && !text ? adapter.self : undefined;
+  const wanted = role === "samples" && !text && !self && needsSamples(store.state.settings);
   return html`
     <div
       class="slot ${wanted ? "wanted" : ""}"
@@ -26,47 +36,64 @@ export function textSlot(store: Store, adapter: Adapter, role: Role): TemplateRe
       <h4>${TITLES[role]}</h4>
       ${
         text
+          ? textView(store, adapter, role, text)
+          : self
+            ? selfView(store, adapter, self)
+            : emptySlot(store, adapter, role)
+      }
+    </div>
+  `;
+}
+
+function textView(store: Store, adapter: Adapter, role: Role, text: Text): TemplateResult {
+  return html`
+    <div class="slot-file">
+      <span class="file-name">${text.dropped.file.name}</span>
+      <span class="muted">${bytes(text.dropped.file.size)}</span>
+      <button class="quiet icon-only" type="button" @click=${() => removeText(store, adapter.id, role)}>
+        ${icons.cross}<span class="sr-only">Remove ${text.dropped.file.name} from ${adapter.name}</span>
+      </button>
+    </div>
+    ${loadable(text.facts, sampleFacts)}
+  `;
+}
+
+function emptySlot(store: Store, adapter: Adapter, role: Role): TemplateResult {
+  const facts = baseFacts(store.state);
+  const writesOwn = role === "samples" && facts?.generates === true;
+  return html`
+    <p class="hint">${hint(role, facts?.kind ?? "encoder")}</p>
+    <div class="slot-buttons">
+      ${picker(
+        store,
+        { zone: "text", adapter: adapter.id, role },
+        {
+          folder: false,
+          label: "Choose file",
+          of: `the ${TITLES[role].toLowerCase()} of ${adapter.name}`,
+        },
+      )}
+      ${
+        writesOwn
           ? html`
-            <div class="slot-file">
-              <span class="file-name">${text.dropped.file.name}</span>
-              <span class="muted">${bytes(text.dropped.file.size)}</span>
-              <button
-                class="quiet icon-only" type="button"
-                @click=${() => removeText(store, adapter.id, role)}
-              >
-                ${icons.cross}<span class="sr-only">Remove ${text.dropped.file.name} from ${adapter.name}</span>
-              </button>
-            </div>
-            ${loadable(text.facts, sampleFacts)}
+            <button class="secondary" type="button" @click=${() => setSelf(store, adapter.id, {})}>
+              ${icons.pen} Let the adapter write them<span class="sr-only"> for ${adapter.name}</span>
+            </button>
           `
-          : html`
-            <p class="hint">${HINTS[role]}</p>
-            ${picker(
-              store,
-              { zone: "text", adapter: adapter.id, role },
-              {
-                folder: false,
-                label: "Choose file",
-                of: `the ${TITLES[role].toLowerCase()} of ${adapter.name}`,
-              },
-            )}
-          `
+          : nothing
       }
     </div>
   `;
 }
 
 function sampleFacts(facts: SamplesFacts): TemplateResult {
-  const parts = [plural(facts.count, "text")];
-  if (facts.pairs > 0) parts.push(`${plural(facts.pairs, "pair")}`);
-  if (facts.labelled > 0) parts.push(`${facts.labelled === facts.count ? "all" : facts.labelled} labelled`);
   return html`
-    <p class="slot-facts">${parts.join(" · ")}</p>
+    <p class="slot-facts">${sampleCounts(facts)}</p>
     ${
       facts.preview.length > 0
         ? html`
           <details class="preview">
-            <summary>First texts</summary>
+            <summary>First ones</summary>
             <ol>${facts.preview.map((text) => html`<li>${text}</li>`)}</ol>
           </details>
         `

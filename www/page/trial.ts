@@ -1,0 +1,105 @@
+/**
+ * What can be tried with models that write: who writes, which prompts are at hand, what is still lacking, and
+ * which answers are the same.
+ */
+import type { BaseFacts } from "../lib/index.ts";
+import { namedBlobs } from "./intake.ts";
+import { freeName, type Role } from "./recognise.ts";
+import {
+  type Adapter,
+  type Base,
+  baseFacts,
+  type Cast,
+  type State,
+  type Trial,
+  type Voice,
+} from "./state.ts";
+
+/** The base and its adapters; `undefined` where the base writes no text. */
+export function castOf(base: Base, adapters: readonly Adapter[], facts: BaseFacts): Cast | undefined {
+  if (!facts.generates) return undefined;
+  const voices: Voice[] = [{ name: "Base", role: "base" }];
+  for (const adapter of adapters) {
+    if (adapter.facts.status !== "ready") continue;
+    const taken = voices.map(({ name }) => name);
+    voices.push({ name: freeName(adapter.name, taken), role: "adapter", files: namedBlobs(adapter.files) });
+  }
+  return { base: namedBlobs(base.files), voices };
+}
+
+/** Who can write now: what was merged with all that went into it, or what has been dropped so far. */
+export function presentCast(state: State): Cast | undefined {
+  if (state.result) return state.result.cast;
+  const facts = baseFacts(state);
+  return state.base && facts ? castOf(state.base, state.adapters, facts) : undefined;
+}
+
+/** A prompt that is at hand. */
+export interface Suggestion {
+  /** The adapter whose texts it is from. */
+  task: string;
+  text: string;
+  chat: boolean;
+}
+
+const MOST_SUGGESTIONS = 6;
+
+/** Prompts from held-out texts, else from calibration samples: the first of every task, then the second of each. */
+export function suggestions({ adapters, base }: Pick<State, "adapters" | "base">): Suggestion[] {
+  const perTask = adapters.map((adapter) => {
+    const texts = readTexts(adapter, "heldOut") ?? readTexts(adapter, "samples");
+    const chat = base?.chat === true && texts?.kinds.messages === texts?.count;
+    return (texts?.preview ?? []).map((text): Suggestion => ({ task: adapter.name, text, chat }));
+  });
+  const longest = Math.max(0, ...perTask.map(({ length }) => length));
+  const rows = Array.from({ length: longest }, (_, row) => perTask.flatMap((task) => task[row] ?? []));
+  return rows.flat().slice(0, MOST_SUGGESTIONS);
+}
+
+function readTexts(adapter: Adapter, role: Role) {
+  const facts = adapter.texts[role]?.facts;
+  return facts?.status === "ready" ? facts.value : undefined;
+}
+
+/** What the form shows: what the person wrote, else the first prompt at hand. */
+export function promptOf(state: State): { text: string; chat: boolean } {
+  const { trial, base } = state;
+  const [first] = suggestions(state);
+  const chat = base?.chat ?? false;
+  return {
+    text: trial.prompt ?? first?.text ?? "",
+    chat: chat && (trial.chat ?? (trial.prompt === null && first ? first.chat : chat)),
+  };
+}
+
+/** Why nothing can be written now; `undefined` if it can. */
+export function obstacle(state: State): string | undefined {
+  const { work, trial } = state;
+  if (work) {
+    return work.task === "write" ? "The models are writing." : "The models can write when this work is done.";
+  }
+  if (baseFacts(state)?.hasTokenizer === false) return "Add the base model’s tokenizer.json first.";
+  if (promptOf(state).text.trim() === "") return "Write a prompt first.";
+  return wrongNumber(trial);
+}
+
+function wrongNumber({ maxNewTokens, temperature, topP, seed }: Trial): string | undefined {
+  const whole = (value: number, least: number): boolean => Number.isInteger(value) && value >= least;
+  if (!whole(maxNewTokens, 1)) return "The longest answer is a whole number of tokens from 1.";
+  if (!(temperature >= 0)) return "The temperature is a number from 0.";
+  if (!(topP > 0 && topP <= 1)) return "Top-p is a number above 0, at most 1.";
+  if (!whole(seed, 0)) return "The seed is a whole number from 0.";
+  return undefined;
+}
+
+/** The adapters that wrote exactly what output `index` says; for those that are none themselves. */
+export function echoes(
+  outputs: readonly { name: string; role: Voice["role"]; text: string | undefined }[],
+  index: number,
+): string[] {
+  const output = outputs[index];
+  if (output?.text === undefined || output.role === "adapter") return [];
+  return outputs
+    .filter(({ role, text }) => role === "adapter" && text === output.text)
+    .map(({ name }) => name);
+}

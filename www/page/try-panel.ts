@@ -1,0 +1,235 @@
+/**
+ * “Try it”: a prompt, and what base, adapters and merged adapters write after it, side by side.
+ *
+ * What can go wrong: what a model writes is whatever it was taught to write. It is put on the page as text,
+ * never as markup.
+ */
+import { html, nothing, type TemplateResult } from "lit-html";
+import { live } from "lit-html/directives/live.js";
+import { count, duration, list, plural } from "./format.ts";
+import * as icons from "./icons.ts";
+import { problemView } from "./notices.ts";
+import { progressView } from "./progress.ts";
+import type { Cast, Store, Trial, Written } from "./state.ts";
+import { echoes, obstacle, promptOf, type Suggestion, suggestions } from "./trial.ts";
+import { write } from "./write.ts";
+
+/** The numbers of the form. */
+type NumberField = "maxNewTokens" | "temperature" | "topP" | "seed";
+
+export function tryPanel(store: Store, cast: Cast): TemplateResult {
+  const { work, trial } = store.state;
+  const submit = (event: Event): void => {
+    event.preventDefault();
+    void write(store);
+  };
+  return html`
+    <section class="panel try" aria-labelledby="try-heading">
+      <h3 id="try-heading">Try it</h3>
+      <p class="muted">${introduction(cast)}</p>
+      <form class="try-form" novalidate @submit=${submit}>
+        ${promptField(store, submit)} ${suggestionList(store, suggestions(store.state))}
+        <div class="try-numbers">
+          ${numberField(store, "maxNewTokens", "Longest answer, in tokens", { min: "1", step: "1" })}
+          ${numberField(store, "temperature", "Temperature", {
+            min: "0",
+            step: "0.1",
+            hint: "0 takes the likeliest token each time.",
+          })}
+        </div>
+        <details class="more">
+          <summary>Top-p and seed</summary>
+          <div class="try-numbers">
+            ${numberField(store, "topP", "Top-p", {
+              min: "0",
+              step: "0.05",
+              hint: "Above temperature 0: draws from the likeliest tokens that have this share.",
+            })}
+            ${numberField(store, "seed", "Seed", {
+              min: "0",
+              step: "1",
+              hint: "Above temperature 0: the same seed writes the same.",
+            })}
+          </div>
+        </details>
+        ${writeButton(store)}
+      </form>
+      ${work?.task === "write" ? progressView(store, work) : nothing}
+      ${outputsView(trial.written)}
+    </section>
+  `;
+}
+
+function introduction({ voices }: Cast): string {
+  const adapters = voices.filter(({ role }) => role === "adapter").length;
+  const merged = voices.filter(({ role }) => role === "merged").length;
+  const who = list([
+    "the base model",
+    ...(adapters > 0 ? ["each adapter"] : []),
+    ...(merged > 1 ? ["the merged ones"] : merged > 0 ? ["the merged one"] : []),
+  ]);
+  return adapters > 0
+    ? `What ${who} write after the same prompt, side by side.`
+    : `What ${who} writes after a prompt.`;
+}
+
+function set(store: Store, change: Partial<Trial>): void {
+  store.change(({ trial }) => {
+    Object.assign(trial, change);
+  });
+}
+
+function promptField(store: Store, submit: (event: Event) => void): TemplateResult {
+  const { text, chat } = promptOf(store.state);
+  const changed = (event: Event): void => {
+    // Whether it is a chat stays as it was shown while the text was proposed.
+    set(store, { prompt: (event.currentTarget as HTMLTextAreaElement).value, chat });
+  };
+  const pressed = (event: KeyboardEvent): void => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
+  };
+  return html`
+    <label class="field">
+      <span>Prompt</span>
+      <textarea
+        name="prompt" rows="3" spellcheck="false" aria-keyshortcuts="Control+Enter"
+        .value=${live(text)} @input=${changed} @keydown=${pressed}
+      ></textarea>
+    </label>
+    ${
+      store.state.base?.chat
+        ? html`
+          <label class="check">
+            <input
+              type="checkbox" name="chat" .checked=${live(chat)}
+              @change=${(event: Event) => set(store, { chat: (event.currentTarget as HTMLInputElement).checked })}
+            />
+            <span>
+              <span>As a message of a chat</span>
+              <span class="hint">The model’s own chat template is put around it.</span>
+            </span>
+          </label>
+        `
+        : nothing
+    }
+  `;
+}
+
+function suggestionList(store: Store, found: readonly Suggestion[]): TemplateResult | typeof nothing {
+  if (found.length === 0) return nothing;
+  const { text: shown } = promptOf(store.state);
+  return html`
+    <ul class="chips" aria-label="Prompts to try">
+      ${found.map(
+        ({ task, text, chat }) => html`
+          <li>
+            <button
+              class="chip" type="button" title=${text} aria-pressed=${text === shown ? "true" : "false"}
+              @click=${() => set(store, { prompt: text, chat })}
+            >
+              <span class="chip-task">${task}</span> <span class="chip-text">${text}</span>
+            </button>
+          </li>
+        `,
+      )}
+    </ul>
+  `;
+}
+
+function numberField(
+  store: Store,
+  key: NumberField,
+  label: string,
+  { min, step, hint }: { min: string; step: string; hint?: string },
+): TemplateResult {
+  const value = store.state.trial[key];
+  return html`
+    <label class="field">
+      <span>${label}</span>
+      <input
+        type="number" name=${key} inputmode="decimal" min=${min} step=${step} required
+        .value=${live(Number.isNaN(value) ? "" : String(value))}
+        @input=${(event: Event) => set(store, { [key]: (event.currentTarget as HTMLInputElement).valueAsNumber })}
+      />
+      ${hint ? html`<span class="hint">${hint}</span>` : nothing}
+    </label>
+  `;
+}
+
+function writeButton(store: Store): TemplateResult {
+  const why = obstacle(store.state);
+  return html`
+    <div class="try-actions">
+      <button
+        class="primary" type="submit" id="write"
+        aria-disabled=${why === undefined ? "false" : "true"} aria-describedby="write-obstacle"
+      >
+        ${icons.pen} Write
+      </button>
+      <p class="hint" id="write-obstacle">${why ?? "Ctrl + Enter in the prompt does the same."}</p>
+    </div>
+  `;
+}
+
+function outputsView(written: Written | undefined): TemplateResult {
+  const writing = written?.status === "writing";
+  // A live region has to be there before it speaks.
+  return html`
+    <div class="outputs" aria-live="polite" aria-busy=${writing ? "true" : "false"}>
+      ${written ? html`${summary(written)} ${outputGrid(written)}` : nothing}
+    </div>
+  `;
+}
+
+function summary(written: Written): TemplateResult | typeof nothing {
+  const { status, seconds, tokens, problem, notes } = written;
+  if (status === "writing") return nothing;
+  if (status === "cancelled") return html`<p class="muted">Stopped; nothing was kept.</p>`;
+  if (status === "failed" && problem) {
+    return html`<div class="card-problem" role="alert">${icons.alert}${problemView(problem)}</div>`;
+  }
+  const pace = seconds > 0 ? ` · ${count(Math.round(tokens / seconds))} tokens a second` : "";
+  return html`
+    <p class="muted tabular">${plural(tokens, "token")} in ${duration(seconds)}${pace}</p>
+    ${notes.map((note) => html`<p class="hint">${note}</p>`)}
+  `;
+}
+
+function outputGrid(written: Written): TemplateResult | typeof nothing {
+  if (written.status === "cancelled" || written.status === "failed") return nothing;
+  return html`
+    <div class="output-grid">
+      ${written.outputs.map((output, index) => outputView(written, output, index))}
+    </div>
+  `;
+}
+
+const ROLES: Record<Written["outputs"][number]["role"], string> = {
+  base: "the model alone",
+  adapter: "adapter",
+  merged: "all adapters in one",
+};
+
+function outputView(
+  { outputs }: Written,
+  { name, role, text, finished }: Written["outputs"][number],
+  index: number,
+): TemplateResult {
+  const same = echoes(outputs, index);
+  const shown = text?.trim();
+  return html`
+    <section class="output ${role}" aria-labelledby="output-${index}">
+      <h4 id="output-${index}">
+        <span class="output-name">${name}</span> <span class="output-role">${ROLES[role]}</span></h4>
+      ${
+        shown === undefined
+          ? html`<p class="output-text muted">…</p>`
+          : shown === ""
+            ? html`<p class="output-text muted">(nothing)</p>`
+            : html`<p class="output-text">${shown}</p>`
+      }
+      ${text !== undefined && !finished ? html`<p class="hint">cut at the longest answer</p>` : nothing}
+      ${same.length > 0 ? html`<p class="echo">${icons.check} as ${list(same)} writes</p>` : nothing}
+    </section>
+  `;
+}

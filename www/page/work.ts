@@ -1,0 +1,57 @@
+/**
+ * The one thing the worker is doing, for whoever shows it: its name, its progress, its end.
+ *
+ * What can go wrong: answers are written before a merge runs, each stretch counting for itself. So a bar is
+ * of one stretch, and starts anew with the next, together with the estimate of the time left.
+ */
+import type { Progress } from "../lib/index.ts";
+import type { Store, Work } from "./state.ts";
+
+/** Starts to show work; its controller cancels it. */
+export function begin(store: Store, task: Work["task"], label: string): AbortController {
+  const controller = new AbortController();
+  const now = performance.now();
+  store.change((state) => {
+    state.work = {
+      task,
+      label,
+      progress: undefined,
+      started: now,
+      stretchStarted: now,
+      cancelling: false,
+      controller,
+    };
+  });
+  return controller;
+}
+
+/** Goes on to the next piece of work, under the same controller. */
+export function relabel(store: Store, task: Work["task"], label: string): void {
+  const now = performance.now();
+  store.change(({ work }) => {
+    if (work) Object.assign(work, { task, label, progress: undefined, started: now, stretchStarted: now });
+  });
+}
+
+export function show(store: Store, progress: Progress): void {
+  store.change(({ work }) => {
+    if (!work) return;
+    if (work.progress && beginsStretch(work.progress, progress)) work.stretchStarted = performance.now();
+    work.progress = progress;
+  });
+}
+
+/** Whether `next` counts something else than `last` did. */
+export function beginsStretch(last: Progress, next: Progress): boolean {
+  const wrote = last.stage === "generate";
+  const writes = next.stage === "generate";
+  return wrote !== writes || (writes && next.done < last.done);
+}
+
+export function cancel(store: Store): void {
+  store.change(({ work }) => {
+    if (!work) return;
+    work.cancelling = true;
+    work.controller.abort();
+  });
+}

@@ -1,0 +1,69 @@
+/** Lets the models write after the prompt of “Try it”. Resolves when they have; never rejects. */
+import { generate } from "../lib/index.ts";
+import { describe, type Problem } from "./problem.ts";
+import type { Store, Written } from "./state.ts";
+import { obstacle, presentCast, promptOf } from "./trial.ts";
+import { begin, show } from "./work.ts";
+
+/** What to do where the prompt or a number of the form is at fault. */
+const REMEDIES: Readonly<Record<string, string>> = {
+  samples_invalid: "Change the prompt or ask for fewer tokens, then write again.",
+  option_invalid: "Change the number that is named, then write again.",
+  missing: "Add the file that is named to the base model, then write again.",
+};
+
+export async function write(store: Store): Promise<void> {
+  const { state } = store;
+  const cast = presentCast(state);
+  if (!cast || obstacle(state) !== undefined) return;
+  const { text, chat } = promptOf(state);
+  const { maxNewTokens, temperature, topP, seed } = state.trial;
+  const written: Written = {
+    status: "writing",
+    outputs: cast.voices.map(({ name, role }) => ({ name, role, text: undefined, finished: false })),
+    seconds: 0,
+    tokens: 0,
+    notes: [],
+  };
+  const edit = (change: Partial<Written>): void => {
+    store.change(() => {
+      Object.assign(written, change);
+    });
+  };
+  const controller = begin(store, "write", "Writing");
+  store.change((state) => {
+    state.trial.written = written;
+  });
+  try {
+    const result = await generate({
+      base: cast.base,
+      variants: cast.voices.map(({ name, files }) => ({ name, files })),
+      ...(chat ? { messages: [{ role: "user", content: text }] } : { prompts: text }),
+      maxNewTokens,
+      temperature,
+      topP,
+      seed,
+      device: state.settings.device,
+      signal: controller.signal,
+      onProgress: (progress) => show(store, progress),
+    });
+    const outputs = written.outputs.map((output, index) => {
+      const variant = result.variants[index];
+      return { ...output, text: variant?.texts[0] ?? "", finished: variant?.finished[0] ?? true };
+    });
+    const { seconds, tokens, notes } = result;
+    edit({ status: "done", outputs, seconds, tokens, notes });
+  } catch (thrown) {
+    const problem = describe(thrown);
+    edit({ status: problem.code === "cancelled" ? "cancelled" : "failed", problem: withRemedy(problem) });
+  } finally {
+    store.change((state) => {
+      state.work = undefined;
+    });
+  }
+}
+
+function withRemedy(problem: Problem): Problem {
+  const remedy = REMEDIES[problem.code];
+  return remedy === undefined ? problem : { ...problem, remedy };
+}
