@@ -5,7 +5,7 @@
 //! the GPU gathers a padded batch, attends with a mask, and gathers back. Keys may come from another
 //! place than queries: an encoder's output, or the cache of a generation ([`super::cache`]).
 
-use std::rc::Rc;
+use std::{ops::Range, rc::Rc};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
@@ -45,6 +45,12 @@ impl Sight {
         back: usize::MAX,
         ahead: 0,
     };
+
+    /// Those of `keys` keys that a query sees.
+    fn keys(self, query: usize, keys: usize) -> Range<usize> {
+        let end = query.saturating_add(self.ahead).saturating_add(1).min(keys);
+        query.saturating_sub(self.back).min(end)..end
+    }
 
     const fn sees(self, query: usize, key: usize) -> bool {
         if key <= query {
@@ -125,7 +131,7 @@ impl Attention {
 /// One sample's queries and the keys and values that they attend to, in memory.
 pub(super) struct Span<'a> {
     /// Its query rows, among all of them.
-    pub(super) queries: std::ops::Range<usize>,
+    pub(super) queries: Range<usize>,
     /// Position of its first query among the keys.
     pub(super) first: usize,
     /// (n x key columns), row-major.
@@ -195,14 +201,15 @@ pub(super) fn on_host(query: &[f32], spans: &[Span<'_>], how: &Attention) -> Vec
                     let bias = &bias[queries_end - 1 - at..];
                     scores.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
                 }
-                if how.sight != Sight::FULL {
-                    for (key, score) in scores.iter_mut().enumerate() {
-                        if !how.sight.sees(at, key) {
-                            *score = MASKED;
-                        }
-                    }
+                let seen = how.sight.keys(at, attended);
+                if seen.is_empty() {
+                    // A padding row out of every token's sight: as in transformers, all alike.
+                    scores.fill(1.0 / attended as f32);
+                    continue;
                 }
-                softmax(scores);
+                scores[..seen.start].fill(0.0);
+                scores[seen.end..].fill(0.0);
+                softmax(&mut scores[seen]);
             }
             multiply(
                 View::new(&scores, rows, attended),
@@ -349,4 +356,30 @@ pub(super) fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
         .collect();
     let length = data.len();
     Tensor::from_data(TensorData::new(data, [length]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_in_sight_are_those_that_are_seen() {
+        let window = |back, ahead| Sight { back, ahead };
+        for sight in [
+            Sight::FULL,
+            Sight::CAUSAL,
+            window(2, 0),
+            window(3, 3),
+            window(0, 0),
+        ] {
+            for (query, keys) in [(0, 1), (0, 9), (4, 9), (8, 9), (11, 9), (20, 9)] {
+                let seen: Vec<usize> = (0..keys).filter(|&key| sight.sees(query, key)).collect();
+                assert_eq!(
+                    sight.keys(query, keys).collect::<Vec<_>>(),
+                    seen,
+                    "{sight:?} {query}"
+                );
+            }
+        }
+    }
 }
