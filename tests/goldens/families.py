@@ -1,4 +1,4 @@
-"""Makes `tests/goldens/data/families`: a tiny model of each language family, two adapters on it, and what they must compute.
+"""Makes `tests/goldens/data/families`: a tiny model of each language family, adapters on it, what they must compute.
 
 As in `generate.py`, models and adapters are written by transformers' and PEFT's own `save_pretrained`, random numbers
 are numpy's, and every output is those libraries' own, in f64 (`exact()` of the oracle keeps transformers from rounding
@@ -20,6 +20,7 @@ import inspect
 import json
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 
 import torch
@@ -40,7 +41,7 @@ from language_oracle import (
     run,
     shifted,
 )
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -50,7 +51,9 @@ MAX_NEW_TOKENS = 12
 MARGIN = 1e-3
 """A greedy choice must win by this part of the largest logit; f32 computes logits to 1e-6 of it."""
 DEVIATION = 3e-4
-"""How far a merged delta may move when the oracle's features go to f32: claims are checked at 1e-3. `--search` wants half."""
+"""How far a merged delta may move when the oracle's features go to f32; claims are checked at 1e-3.
+
+`--search` wants half, so that another machine's rounding does not make a golden fail."""
 SAMPLES, PROMPTS = 5, 6
 
 
@@ -100,7 +103,10 @@ def fill_adapter(model: nn.Module, case: Case, name: str) -> None:
 
 def adapter_settings(case: Case, name: str) -> dict:
     """a: query and value or the family's closest; b: every linear layer that PEFT finds. Ranks and alphas differ."""
-    how = dict(r=2, lora_alpha=4, target_modules=case.targets) if name == "a" else dict(r=3, lora_alpha=7, target_modules="all-linear")  # fmt: skip
+    how = {
+        "a": dict(r=2, lora_alpha=4, target_modules=case.targets),
+        "b": dict(r=3, lora_alpha=7, target_modules="all-linear"),
+    }[name]
     # A copy: PEFT lengthens the lists that it is given.
     return copy.deepcopy(how | case.adapter)
 
@@ -108,7 +114,7 @@ def adapter_settings(case: Case, name: str) -> dict:
 def random_ids(
     case: Case, name: str, count: int, shortest: int, longest: int, fits: Callable[[list[int]], bool] = lambda ids: True
 ) -> list[list[int]]:
-    """Ragged token ids, each drawn until it fits: the longest and the shortest length are the first two."""
+    """Ragged token ids, each drawn until it fits: the longest and the shortest length come first."""
     draw = rng(f"families/{case.name}/{case.seed}/ids/{name}")
     lengths = draw.integers(shortest, longest + 1, count).tolist()
     lengths[0], lengths[1] = longest, shortest
@@ -194,7 +200,7 @@ def blocks(case: Case, body: PreTrainedModel) -> Iterator[tuple[str, int, nn.Mod
 
 
 def hidden_states(case: Case, model: PreTrainedModel, inputs: list[dict]) -> dict[str, torch.Tensor]:
-    """`<side>hidden.<k>`: packed rows (tokens, hidden) after block k, and for k = 0 what the side's first block reads."""
+    """`<side>hidden.<k>`: packed rows (tokens, hidden) after block k; for k = 0 what the side's first block reads."""
     body, caught = body_of(model), {}
 
     def keep(key: str, value) -> None:
@@ -248,7 +254,8 @@ def check_padding(case: Case, model: PreTrainedModel, task: Task, alone: dict[st
         for name, wanted in alone.items():
             found = caught.inputs[name]
             if found.dim() == 3:
-                masks = [mask for key, mask in tensors.items() if key.endswith("attention_mask") and mask.shape == found.shape[:2]]  # fmt: skip
+                masks = [mask for key, mask in tensors.items() if key.endswith("attention_mask")]
+                masks = [mask for mask in masks if mask.shape == found.shape[:2]]
                 fits = [found[mask.bool()] for mask in masks if int(mask.sum()) == len(wanted)]
                 assert fits, f"{case.name} {name}: no mask has these rows"
                 worst = min(float((rows - wanted).abs().max()) for rows in fits)
@@ -256,7 +263,8 @@ def check_padding(case: Case, model: PreTrainedModel, task: Task, alone: dict[st
                 continue  # A pooler reads the first position, which is padding here: transformers' own mistake.
             else:
                 worst = float((found - wanted).abs().max())
-            assert worst < 1e-10 * max(1.0, float(wanted.abs().max())), f"{case.name} {name}: {side} padding moves it by {worst}"  # fmt: skip
+            limit = 1e-10 * max(1.0, float(wanted.abs().max()))
+            assert worst < limit, f"{case.name} {name}: {side} padding moves it by {worst}"
 
 
 def padded(ids: list[list[int]], pad: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -341,9 +349,12 @@ def write_case(case: Case, out: pathlib.Path, deviation: float = DEVIATION) -> N
 
     def answered(name: str) -> Callable[[list[int]], bool]:
         """An answer of one token over and over would leave the decoder's features with hardly a direction."""
-        return lambda ids: not writes_targets or (
-            answers.clear(name, deltas[name], ids) and len({*answers.of(name, deltas[name], ids)} - {*case.begin, *case.stop_tokens}) > 1
-        )
+
+        def fits(ids: list[int]) -> bool:
+            words = {*answers.of(name, deltas[name], ids)} - {*case.begin, *case.stop_tokens}
+            return answers.clear(name, deltas[name], ids) and len(words) > 1
+
+        return fits if writes_targets else lambda ids: True
 
     texts = {name: random_ids(case, name, SAMPLES, 3, 12, answered(name)) for name in ("a", "b")}
     inputs["samples"] = texts
@@ -431,8 +442,6 @@ def completions(case: Case, deltas: dict) -> tuple[dict, dict[str, Task]]:
 
 def classified(case: Case, base: pathlib.Path, folder: pathlib.Path, texts: list[list[int]]) -> torch.Tensor:
     """(samples, labels): what the adapter with its own classification head says."""
-    from peft import PeftModel
-
     model = PeftModel.from_pretrained(case.load(base, for_adapters=True), str(folder)).eval().double()
     with torch.no_grad(), exact():
         return torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in texts])
@@ -464,12 +473,10 @@ if __name__ == "__main__":
     transformers.utils.logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "data" / "families")
-    parser.add_argument("--search", action="store_true", help="print a seed for each case; write nothing that stays")
+    parser.add_argument("--search", action="store_true", help="print a seed that will do for each case, write nothing")
     parser.add_argument("cases", nargs="*")
     arguments = parser.parse_args()
     if arguments.search:
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             generate(pathlib.Path(folder), arguments.cases or [case.name for case in CASES], search)
     else:

@@ -34,7 +34,7 @@ SETTLED = 1e-12
 class Task:
     """One adapter with its calibration samples.
 
-    `deltas` maps module names (see `names_of`) to weight changes (d_out, d_in); see `peft_deltas`. Each of `inputs` is
+    `deltas` maps module names to weight changes (d_out, d_in), as `peft_deltas` gives them. Each of `inputs` is
     one sample: `{"input_ids": [..]}`, for an encoder-decoder also `"decoder_input_ids": [..]`, which are fixed
     beforehand: the start token and the adapter's own greedy answer but its last token (`own_answer`, `shifted`), or a
     given answer, or the start token alone. `positions` is 0 or 1 by token of each sample's `input_ids`: rows of 0 do
@@ -72,7 +72,7 @@ def precision_of(model: nn.Module) -> contextlib.AbstractContextManager[None]:
 
 
 def body_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The model without its head, which transformers calls the base model; T5 has its head beside, not above."""
+    """The model without its head, which transformers calls the base model; T5's own head is inside it."""
     return model.base_model
 
 
@@ -87,9 +87,10 @@ def weight_of(module: nn.Module) -> torch.Tensor:
 
 
 def peft_deltas(model: PreTrainedModel, folder: str | pathlib.Path) -> Deltas:
-    """The deltas (d_out, d_in) of an adapter folder, as PEFT itself computes them. The model is left without the adapter.
+    """The deltas (d_out, d_in) of an adapter folder, as PEFT itself computes them; the model is left as it was.
 
-    Names are those inside `body_of(model)`: `layers.0.self_attn.q_proj`, `h.0.attn.c_attn`, `encoder.block.0.layer.0.SelfAttention.q`.
+    Names are those inside `body_of(model)`: `layers.0.self_attn.q_proj`, `h.0.attn.c_attn`,
+    `encoder.block.0.layer.0.SelfAttention.q`.
     """
     peft = PeftModel.from_pretrained(model, str(folder))
     inside = {id(module): name for name, module in body_of(model).named_modules()}
@@ -104,7 +105,7 @@ def peft_deltas(model: PreTrainedModel, folder: str | pathlib.Path) -> Deltas:
 
 
 class patched:
-    """A model with deltas added to its linear layers, for the length of a `with`; `inputs` holds what each layer read."""
+    """A model with deltas added to its linear layers, within a `with`; `inputs` holds what each layer read."""
 
     def __init__(self, body: nn.Module, deltas: Deltas, watch: list[str] = ()):
         self.body, self.deltas, self.watch = body, deltas, watch
@@ -177,11 +178,11 @@ def features(model: PreTrainedModel, task: Task, deltas: Deltas, names: list[str
 
 
 def merge(model: PreTrainedModel, tasks: list[Task], options: Options = Options()) -> Deltas:
-    """Merges the tasks' adapters by IterIS: `{module: delta (d_out, d_in), f64}` for each module that any of them targets.
+    """Merges the tasks' adapters by IterIS: `{module: delta}`, (d_out, d_in) in f64, for each module that one targets.
 
-    `model` is any transformers language model in eval mode without adapters, in f64 for goldens or in f32 for speed; it
-    is not changed. With `schedule="sweep"` passes are made until nothing moves, with `"iterate"` `max_iter` of them; the
-    first pass has merged features equal to the tasks' own. Padding does not exist here, so `padding` must be "exclude".
+    `model` is any transformers language model in eval mode without adapters, in f64 for goldens or in f32 for speed;
+    it is not changed. With `schedule="sweep"` passes are made until nothing moves, with `"iterate"` `max_iter` of them;
+    the first pass has merged features equal to the tasks' own. There is no padding, so `padding` must be "exclude".
     """
     if options.padding != "exclude":
         raise ValueError("the language oracle pads nothing: options.padding must be 'exclude'")
@@ -224,7 +225,7 @@ def merge(model: PreTrainedModel, tasks: list[Task], options: Options = Options(
         if options.schedule == "sweep" and before and moved(before, merged) <= SETTLED:
             return merged
     if options.schedule == "sweep":
-        raise ValueError(f"the sweep has not settled after {passes} passes; the features depend on what comes after them")
+        raise ValueError(f"the sweep has not settled after {passes} passes: features depend on what comes after them")
     return merged
 
 
@@ -244,14 +245,17 @@ def shifted(answer: list[int], start: int) -> list[int]:
 
 
 def own_answer(model: PreTrainedModel, deltas: Deltas, input_ids: list[int], max_new_tokens: int) -> list[int]:
-    """What the model with the deltas writes greedily for one sample, by transformers' `generate`: new tokens only, the stop token included."""
+    """What the model with the deltas writes greedily for one sample, by transformers' `generate`.
+
+    New tokens only, the stop token included.
+    """
     return own_answer_and_margin(model, deltas, input_ids, max_new_tokens)[0]
 
 
 def own_answer_and_margin(
     model: PreTrainedModel, deltas: Deltas, input_ids: list[int], max_new_tokens: int
 ) -> tuple[list[int], float]:
-    """The answer, and by what part of the largest score the closest of its choices was won (forced choices: infinitely)."""
+    """The answer, and by what part of the largest score its closest choice was won (infinite where all are forced)."""
     with patched(body_of(model), deltas), torch.no_grad(), precision_of(model):
         out = model.generate(
             torch.tensor([input_ids]),

@@ -1,14 +1,16 @@
 // The wasm module on token ids, for the Python checks: the goldens have no tokenizer, and the command line prints
 // no logits. Reads JSON requests on standard input, one a line, and writes an answer for each, on a line:
 //
-//     { command: "logits", base, adapter, head, samples: { ids, type_ids } }     folders; adapter and head may be null
+//     { command: "logits", base, adapter, head, samples }     folders; adapter and head may be null
 //     { command: "merge", base, adapters: [{ name, folder, weight, samples }], options, out }
+//     { command: "generate", base, variants: [{ name, folder }], prompts, options }     folder null: the base itself
 //
-// A refusal is an answer too: { error: { code, message } }.
+// `samples` are { ids, type_ids, answers, prompts }: token ids a sample, the last three optional; `prompts` has a 1
+// where the adapter is to write the answer itself. A refusal is an answer too: { error: { code, message } }.
 import { appendFile, mkdir, open, readdir, readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
-import init, { Device, logits, merge } from "../../www/wasm/iteris_web.js";
+import init, { Device, generate, logits, merge } from "../../www/wasm/iteris_web.js";
 
 /** @param {string} folder */
 async function filesOf(folder) {
@@ -38,13 +40,27 @@ async function filesOf(folder) {
 /** @param {string | null} folder */
 const optional = async (folder) => (folder === null ? null : filesOf(folder));
 
-/** @param {{ ids: number[][], type_ids: number[][] | null }} samples */
-const tokenized = ({ ids, type_ids }) => ({
+/** @param {number[][]} lists */
+const lengthsOf = (lists) => Uint32Array.from(lists.map((list) => list.length));
+
+/** @param {{ ids: number[][], type_ids?: number[][] | null, answers?: number[][], prompts?: number[] }} samples */
+const tokenized = ({ ids, type_ids, answers, prompts }) => ({
   ids: Uint32Array.from(ids.flat()),
   ...(type_ids && { typeIds: Uint32Array.from(type_ids.flat()) }),
-  lengths: Uint32Array.from(ids.map((sample) => sample.length)),
+  lengths: lengthsOf(ids),
   truncated: 0,
+  ...(answers && { answers: Uint32Array.from(answers.flat()), answerLengths: lengthsOf(answers) }),
+  ...(prompts && { prompts: Uint8Array.from(prompts) }),
 });
+
+/** @param {{ ids: Uint32Array, lengths: Uint32Array }} packed */
+function unpacked({ ids, lengths }) {
+  let end = 0;
+  return Array.from(lengths, (length) => {
+    end += length;
+    return Array.from(ids.slice(end - length, end));
+  });
+}
 
 async function answer(/** @type {any} */ request) {
   const base = await filesOf(request.base);
@@ -52,6 +68,25 @@ async function answer(/** @type {any} */ request) {
     const [adapter, head] = await Promise.all([optional(request.adapter), optional(request.head)]);
     const found = await logits({ base, adapter, head, samples: tokenized(request.samples) }, Device.cpu());
     return { shape: found.shape, data: Array.from(found.data) };
+  }
+  if (request.command === "generate") {
+    const variants = await Promise.all(
+      request.variants.map(async (/** @type {any} */ { name, folder }) => ({
+        name,
+        ...(folder !== null && { files: await filesOf(folder) }),
+      })),
+    );
+    const prompts = { ids: Uint32Array.from(request.prompts.flat()), lengths: lengthsOf(request.prompts) };
+    const found = await generate({ base, variants, prompts, options: request.options }, Device.cpu(), {
+      progress: async () => true,
+      write: async () => {},
+    });
+    return Object.fromEntries(
+      found.variants.map((/** @type {any} */ variant) => [
+        variant.name,
+        { answers: unpacked(variant), finished: variant.finished },
+      ]),
+    );
   }
   const adapters = await Promise.all(
     request.adapters.map(async (/** @type {any} */ adapter) => ({
