@@ -291,7 +291,7 @@ describe("samples that an adapter writes itself", () => {
       "Samples are missing for a. Drop a file, or let the adapter write them.",
     ]);
     await letWrite(page, "a").click();
-    await slot(page, "a").getByLabel("Texts").fill("6");
+    await slot(page, "a").getByLabel("Texts", { exact: true }).fill("6");
     await slot(page, "a").getByLabel("Each begins with").fill("w9 w10");
     await unfold(slot(page, "a"), "Seed");
     await slot(page, "a").getByLabel("same seed").fill("7");
@@ -333,7 +333,7 @@ describe("samples that an adapter writes itself", () => {
     for (const name of ["a", "b"]) {
       await page.getByRole("button", { name: `Remove ${name}.samples.jsonl from ${name}` }).click();
       await letWrite(page, name).click();
-      await slot(page, name).getByLabel("Texts").fill("20000");
+      await slot(page, name).getByLabel("Texts", { exact: true }).fill("20000");
     }
     await mergeButton(page).click();
     const progress = page.locator(".progress");
@@ -342,7 +342,7 @@ describe("samples that an adapter writes itself", () => {
     await page.getByRole("button", { name: "Cancel" }).click();
     await eventually(() => messages(page)).toContain("The merge was cancelled");
     expect(await resultHeading(page).count()).toBe(0);
-    for (const name of ["a", "b"]) await slot(page, name).getByLabel("Texts").fill("4");
+    for (const name of ["a", "b"]) await slot(page, name).getByLabel("Texts", { exact: true }).fill("4");
     await mergeButton(page).click();
     await resultHeading(page).waitFor();
     await page.context().close();
@@ -371,7 +371,7 @@ describe("for everybody", () => {
       await check();
       await letWrite(page, "a").click();
       await unfold(slot(page, "a"), "Seed");
-      await slot(page, "a").getByLabel("Texts").fill("4");
+      await slot(page, "a").getByLabel("Texts", { exact: true }).fill("4");
       await writeButton(page).click();
       await written(page);
       await check();
