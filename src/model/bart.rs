@@ -82,24 +82,20 @@ struct Bart {
 /// See [`super::FAMILIES`].
 pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
     let architecture = whole_model(config, "BartForConditionalGeneration")?;
-    variants(config)?;
-    unquantised(config)?;
-    let config: Config = parse(&with_defaults(config, defaults()))?;
-    let activation = activation("activation_function", &config.activation_function)?;
-    check(&config)?;
+    let config = Config::read(config)?;
     let prefix = prefix(checkpoint, "decoder.layernorm_embedding.weight", &[PREFIX, ""]);
     Ok(Box::new(Bart {
         head: head(&config, checkpoint, prefix),
         modules: config.modules(prefix),
+        activation: activation("activation_function", &config.activation_function)?,
         architecture,
-        activation,
         prefix,
         config,
     }))
 }
 
 /// Options of early versions, for models that became families of their own (mBART, Pegasus, Blenderbot).
-fn variants(config: &Value) -> Result<()> {
+fn early_options(config: &Value) -> Result<()> {
     let accepted = [
         ("normalize_before", Value::from(false)),
         ("normalize_embedding", true.into()),
@@ -111,31 +107,6 @@ fn variants(config: &Value) -> Result<()> {
     accepted
         .into_iter()
         .try_for_each(|(option, value)| only(config, option, &[value]))
-}
-
-fn check(config: &Config) -> Result<()> {
-    positive(&[
-        ("vocab_size", config.vocab_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("d_model", config.d_model),
-        ("encoder_layers", config.encoder_layers),
-        ("encoder_attention_heads", config.encoder_attention_heads),
-        ("encoder_ffn_dim", config.encoder_ffn_dim),
-        ("decoder_layers", config.decoder_layers),
-        ("decoder_attention_heads", config.decoder_attention_heads),
-        ("decoder_ffn_dim", config.decoder_ffn_dim),
-    ])?;
-    let width = config.d_model;
-    for half in Half::BOTH {
-        let heads = config.heads(half);
-        if !width.is_multiple_of(heads) {
-            return Err(invalid(&format!(
-                "d_model {width} is no multiple of {}_attention_heads {heads}",
-                half.name()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// The head: the checkpoint's own, or the decoder's embedding table; with the bias, where there is one.
@@ -168,6 +139,34 @@ const fn attentions(half: Half) -> &'static [&'static str] {
 }
 
 impl Config {
+    fn read(config: &Value) -> Result<Self> {
+        early_options(config)?;
+        unquantised(config)?;
+        let config: Self = parse(&with_defaults(config, defaults()))?;
+        let width = config.d_model;
+        positive(&[
+            ("vocab_size", config.vocab_size),
+            ("max_position_embeddings", config.max_position_embeddings),
+            ("d_model", width),
+            ("encoder_layers", config.encoder_layers),
+            ("encoder_attention_heads", config.encoder_attention_heads),
+            ("encoder_ffn_dim", config.encoder_ffn_dim),
+            ("decoder_layers", config.decoder_layers),
+            ("decoder_attention_heads", config.decoder_attention_heads),
+            ("decoder_ffn_dim", config.decoder_ffn_dim),
+        ])?;
+        for half in Half::BOTH {
+            let heads = config.heads(half);
+            if !width.is_multiple_of(heads) {
+                return Err(invalid(&format!(
+                    "d_model {width} is no multiple of {}_attention_heads {heads}",
+                    half.name()
+                )));
+            }
+        }
+        Ok(config)
+    }
+
     const fn heads(&self, half: Half) -> usize {
         match half {
             Half::Encoder => self.encoder_attention_heads,
@@ -382,13 +381,13 @@ mod tests {
     use crate::error::Code;
 
     #[test]
-    fn options_of_early_variants_are_refused_by_name() {
+    fn options_that_are_not_handled_are_refused_by_name() {
         // What facebook/bart-large-cnn says.
         let plain = json!({
             "normalize_before": false, "normalize_embedding": true, "add_final_layer_norm": false,
             "add_bias_logits": false, "static_position_embeddings": false, "extra_pos_embeddings": 2,
         });
-        variants(&plain).unwrap();
+        assert!(Config::read(&plain).is_ok());
         for (option, value) in [
             ("normalize_before", json!(true)),
             ("normalize_embedding", json!(false)),
@@ -396,17 +395,20 @@ mod tests {
             ("add_bias_logits", json!(true)),
             ("static_position_embeddings", json!(true)),
             ("extra_pos_embeddings", json!(0)),
+            ("quantization_config", json!({"quant_method": "gptq"})),
         ] {
-            let error = variants(&json!({ option: value })).unwrap_err();
+            let error = Config::read(&json!({ option: value })).err().unwrap();
             assert_eq!(error.code(), Code::ModelUnsupported);
             assert!(error.to_string().contains(option), "{error}");
         }
     }
 
     #[test]
-    fn heads_divide_the_width_on_both_sides() {
-        let config = with_defaults(&json!({"decoder_attention_heads": 3}), defaults());
-        let error = check(&parse(&config).unwrap()).unwrap_err();
-        assert!(error.to_string().contains("decoder_attention_heads 3"), "{error}");
+    fn heads_divide_the_width_in_both_halves() {
+        for option in ["encoder_attention_heads", "decoder_attention_heads"] {
+            let error = Config::read(&json!({ option: 3 })).err().unwrap();
+            assert_eq!(error.code(), Code::ConfigInvalid);
+            assert!(error.to_string().contains(&format!("{option} 3")), "{error}");
+        }
     }
 }

@@ -96,14 +96,16 @@ pub(super) fn whole_model(config: &Value, fallback: &str) -> Result<String> {
     )))
 }
 
-/// The key of a stack's embedding table: its own, where the checkpoint has one, or that of both.
+/// The key of a half's embedding table: its own, where the checkpoint has one, or that of both, under
+/// whichever name a file that has each tensor once kept it.
 pub(super) fn embedding(checkpoint: &Checkpoint, prefix: &str, half: Half) -> String {
     let own = format!("{prefix}{}.embed_tokens.weight", half.name());
-    if checkpoint.info(&own).is_some() {
-        own
-    } else {
-        format!("{prefix}shared.weight")
-    }
+    let shared = format!("{prefix}shared.weight");
+    let [encoder, decoder] = Half::BOTH.map(|half| format!("{prefix}{}.embed_tokens.weight", half.name()));
+    [own, shared.clone(), encoder, decoder, "lm_head.weight".into()]
+        .into_iter()
+        .find(|key| checkpoint.info(key).is_some())
+        .unwrap_or(shared)
 }
 
 /// The four layers and what is computed between them.

@@ -73,12 +73,8 @@ const PREFIX: &str = "transformer.";
 
 /// See [`super::FAMILIES`].
 pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
-    only(config, "add_cross_attention", &[false.into()])?;
-    unquantised(config)?;
     let architecture = architecture(config, "GPT2LMHeadModel");
-    let config: Config = parse(&with_defaults(config, defaults()))?;
-    let activation = activation("activation_function", &config.activation_function)?;
-    check(&config)?;
+    let config = Config::read(config)?;
     let prefix = prefix(checkpoint, "wte.weight", &[PREFIX, ""]);
     Ok(Box::new(Gpt2 {
         head: head(&config, &architecture, checkpoint, prefix),
@@ -89,29 +85,11 @@ pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Fa
                 ..module
             })
             .collect(),
+        activation: activation("activation_function", &config.activation_function)?,
         architecture,
-        activation,
         prefix,
         config,
     }))
-}
-
-fn check(config: &Config) -> Result<()> {
-    let (hidden, heads) = (config.n_embd, config.n_head);
-    positive(&[
-        ("vocab_size", config.vocab_size),
-        ("n_positions", config.n_positions),
-        ("n_embd", hidden),
-        ("n_layer", config.n_layer),
-        ("n_head", heads),
-        ("n_inner", config.inner()),
-    ])?;
-    if !hidden.is_multiple_of(heads) {
-        return Err(invalid(&format!(
-            "n_embd {hidden} is no multiple of n_head {heads}"
-        )));
-    }
-    Ok(())
 }
 
 /// The head: the checkpoint's own, or the embedding table.
@@ -135,6 +113,27 @@ fn head(config: &Config, architecture: &str, checkpoint: &Checkpoint, prefix: &s
 }
 
 impl Config {
+    fn read(config: &Value) -> Result<Self> {
+        only(config, "add_cross_attention", &[false.into()])?;
+        unquantised(config)?;
+        let config: Self = parse(&with_defaults(config, defaults()))?;
+        let (hidden, heads) = (config.n_embd, config.n_head);
+        positive(&[
+            ("vocab_size", config.vocab_size),
+            ("n_positions", config.n_positions),
+            ("n_embd", hidden),
+            ("n_layer", config.n_layer),
+            ("n_head", heads),
+            ("n_inner", config.inner()),
+        ])?;
+        if !hidden.is_multiple_of(heads) {
+            return Err(invalid(&format!(
+                "n_embd {hidden} is no multiple of n_head {heads}"
+            )));
+        }
+        Ok(config)
+    }
+
     fn inner(&self) -> usize {
         self.n_inner.unwrap_or(4 * self.n_embd)
     }
@@ -264,14 +263,11 @@ impl Family for Gpt2 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn config(own: &Value) -> Config {
-        parse(&with_defaults(own, defaults())).unwrap()
-    }
+    use crate::error::Code;
 
     #[test]
     fn scores_are_scaled_as_the_options_say() {
-        let scale = |own: Value, layer| config(&own).attention(layer).scale;
+        let scale = |own: Value, layer| Config::read(&own).unwrap().attention(layer).scale;
         assert!((scale(json!({}), 3) - 0.125).abs() < 1e-7);
         assert!((scale(json!({"scale_attn_weights": false}), 3) - 1.0).abs() < 1e-7);
         let by_layer = json!({"scale_attn_by_inverse_layer_idx": true});
@@ -279,10 +275,24 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_makes_no_model_is_refused() {
-        let error = check(&config(&json!({"n_head": 7}))).unwrap_err();
-        assert!(error.to_string().contains("n_head 7"), "{error}");
-        let error = check(&config(&json!({"n_inner": 0}))).unwrap_err();
-        assert!(error.to_string().contains("n_inner"), "{error}");
+    fn options_that_are_not_handled_are_refused_by_name() {
+        for (own, code, name) in [
+            (json!({"n_head": 7}), Code::ConfigInvalid, "n_head 7"),
+            (json!({"n_inner": 0}), Code::ConfigInvalid, "n_inner"),
+            (
+                json!({"add_cross_attention": true}),
+                Code::ModelUnsupported,
+                "add_cross_attention",
+            ),
+            (
+                json!({"quantization_config": {"quant_method": "gptq"}}),
+                Code::ModelUnsupported,
+                "gptq",
+            ),
+        ] {
+            let error = Config::read(&own).err().unwrap();
+            assert_eq!(error.code(), code, "{own}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }

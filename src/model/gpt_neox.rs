@@ -82,12 +82,9 @@ const PREFIX: &str = "gpt_neox.";
 
 /// See [`super::FAMILIES`].
 pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
-    unquantised(config)?;
     let architecture = architecture(config, "GPTNeoXForCausalLM");
-    let config = with_defaults(config, defaults());
-    let rope = Rope::read(&config, &ROPE)?;
-    let config: Config = parse(&config)?;
-    check(&config)?;
+    let rope = Rope::read(&with_defaults(config, defaults()), &ROPE)?;
+    let config = Config::read(config)?;
     let prefix = prefix(checkpoint, "embed_in.weight", &[PREFIX, ""]);
     Ok(Box::new(GptNeoX {
         activation: activation("hidden_act", &config.hidden_act)?,
@@ -101,23 +98,6 @@ pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Fa
         prefix,
         config,
     }))
-}
-
-fn check(config: &Config) -> Result<()> {
-    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-    positive(&[
-        ("vocab_size", config.vocab_size),
-        ("hidden_size", hidden),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", heads),
-        ("intermediate_size", config.intermediate_size),
-    ])?;
-    if !hidden.is_multiple_of(heads) {
-        return Err(invalid(&format!(
-            "hidden_size {hidden} is no multiple of num_attention_heads {heads}"
-        )));
-    }
-    Ok(())
 }
 
 /// The head: the checkpoint's own, which transformers 5 calls `lm_head`, or the embedding table.
@@ -141,6 +121,25 @@ fn head(config: &Config, architecture: &str, checkpoint: &Checkpoint, prefix: &s
 }
 
 impl Config {
+    fn read(config: &Value) -> Result<Self> {
+        unquantised(config)?;
+        let config: Self = parse(&with_defaults(config, defaults()))?;
+        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+        positive(&[
+            ("vocab_size", config.vocab_size),
+            ("hidden_size", hidden),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("num_attention_heads", heads),
+            ("intermediate_size", config.intermediate_size),
+        ])?;
+        if !hidden.is_multiple_of(heads) {
+            return Err(invalid(&format!(
+                "hidden_size {hidden} is no multiple of num_attention_heads {heads}"
+            )));
+        }
+        Ok(config)
+    }
+
     /// The targetable layers of one layer: `(name, d_out, d_in)`, in the order of the forward pass.
     fn layers(&self, block: usize) -> [(String, usize, usize); 4] {
         let (hidden, wide) = (self.hidden_size, self.intermediate_size);
@@ -243,5 +242,44 @@ impl Family for GptNeoX {
             narrow: linear(narrow, true).await?,
             parallel: config.use_parallel_residual,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn a_configuration_that_makes_no_model_is_refused() {
+        for (own, code, name) in [
+            (
+                json!({"num_attention_heads": 7}),
+                Code::ConfigInvalid,
+                "num_attention_heads 7",
+            ),
+            (
+                json!({"num_hidden_layers": 0}),
+                Code::ConfigInvalid,
+                "num_hidden_layers",
+            ),
+            (
+                json!({"quantization_config": {"quant_method": "awq"}}),
+                Code::ModelUnsupported,
+                "awq",
+            ),
+        ] {
+            let error = Config::read(&own).err().unwrap();
+            assert_eq!(error.code(), code, "{own}");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn rotary_scalings_that_are_not_handled_are_refused_by_name() {
+        let own = json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}});
+        let error = Rope::read(&with_defaults(&own, defaults()), &ROPE).err().unwrap();
+        assert_eq!(error.code(), Code::ModelUnsupported);
+        assert!(error.to_string().contains("dynamic"), "{error}");
     }
 }

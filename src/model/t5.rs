@@ -102,10 +102,8 @@ const ATTENTION: Names = ["q", "k", "v", "o"];
 /// See [`super::FAMILIES`].
 pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Family>> {
     let architecture = whole_model(config, "T5ForConditionalGeneration")?;
-    unquantised(config)?;
-    let config: Config = parse(&with_defaults(config, defaults(config)))?;
-    let (activation, gated) = feed_forward(&config)?;
-    check(&config)?;
+    let config = Config::read(config)?;
+    let (activation, gated) = config.feed_forward()?;
     let embeddings = Half::BOTH.map(|half| embedding(checkpoint, "", half));
     Ok(Box::new(T5 {
         head: head(&config, checkpoint, &embeddings[1]),
@@ -116,45 +114,6 @@ pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Fa
         embeddings,
         config,
     }))
-}
-
-/// Which activation the feed-forward layers have, and whether it gates.
-fn feed_forward(config: &Config) -> Result<(Activation, bool)> {
-    let option = config.feed_forward_proj.as_str();
-    let (gated, name) = match option.split_once('-') {
-        // The one that has no name of its own in version 1.1's configurations.
-        Some(("gated", "gelu")) => (true, "gelu_new"),
-        Some(("gated", name)) => (true, name),
-        _ => (false, option),
-    };
-    let activation = match &config.dense_act_fn {
-        Some(name) => activation("dense_act_fn", name)?,
-        None => activation("feed_forward_proj", name)?,
-    };
-    Ok((activation, config.is_gated_act.unwrap_or(gated)))
-}
-
-fn check(config: &Config) -> Result<()> {
-    positive(&[
-        ("vocab_size", config.vocab_size),
-        ("d_model", config.d_model),
-        ("d_kv", config.d_kv),
-        ("d_ff", config.d_ff),
-        ("num_heads", config.num_heads),
-        ("num_layers", config.num_layers),
-        ("num_decoder_layers", config.decoder_layers()),
-    ])?;
-    let (buckets, distance) = (
-        config.relative_attention_num_buckets,
-        config.relative_attention_max_distance,
-    );
-    // Below, a bucket's logarithm would be of zero, or divided by one that is not positive.
-    if buckets < 4 || distance <= buckets / 2 {
-        return Err(invalid(&format!(
-            "relative_attention_num_buckets {buckets} with relative_attention_max_distance {distance} makes no buckets"
-        )));
-    }
-    Ok(())
 }
 
 /// The head: the checkpoint's own, or the decoder's embedding table.
@@ -195,6 +154,47 @@ fn part(half: Half, layer: usize, part: usize) -> String {
 }
 
 impl Config {
+    fn read(config: &Value) -> Result<Self> {
+        unquantised(config)?;
+        let config: Self = parse(&with_defaults(config, defaults(config)))?;
+        positive(&[
+            ("vocab_size", config.vocab_size),
+            ("d_model", config.d_model),
+            ("d_kv", config.d_kv),
+            ("d_ff", config.d_ff),
+            ("num_heads", config.num_heads),
+            ("num_layers", config.num_layers),
+            ("num_decoder_layers", config.decoder_layers()),
+        ])?;
+        let (buckets, distance) = (
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
+        );
+        // Below, a bucket's logarithm would be of zero, or divided by one that is not positive.
+        if buckets < 4 || distance <= buckets / 2 {
+            return Err(invalid(&format!(
+                "relative_attention_num_buckets {buckets} with relative_attention_max_distance {distance} makes no buckets"
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Which activation the feed-forward layers have, and whether it gates.
+    fn feed_forward(&self) -> Result<(Activation, bool)> {
+        let option = self.feed_forward_proj.as_str();
+        let (gated, name) = match option.split_once('-') {
+            // The one that has no name of its own in version 1.1's configurations.
+            Some(("gated", "gelu")) => (true, "gelu_new"),
+            Some(("gated", name)) => (true, name),
+            _ => (false, option),
+        };
+        let activation = match &self.dense_act_fn {
+            Some(name) => activation("dense_act_fn", name)?,
+            None => activation("feed_forward_proj", name)?,
+        };
+        Ok((activation, self.is_gated_act.unwrap_or(gated)))
+    }
+
     fn decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
     }
@@ -510,9 +510,7 @@ mod tests {
     use crate::error::Code;
 
     fn feed_forward_of(config: &Value) -> Result<(Activation, bool)> {
-        let config: Config = parse(&with_defaults(config, defaults(config)))?;
-        check(&config)?;
-        feed_forward(&config)
+        Config::read(config)?.feed_forward()
     }
 
     #[test]
