@@ -245,7 +245,9 @@ fn depth_of(total: usize, start: usize) -> usize {
 
 /// Lays columns `range` of rows `start..start + depth` out in zero-padded panels `width` wide, row by row.
 ///
-/// Its loops run over slices: with a bounds check an element the packing costs more than the product.
+/// Its loops run over slices: with a bounds check an element the packing costs more than the product. Inlined,
+/// so that they know the width.
+#[inline(always)]
 fn pack<E: Scalar, T: Copy + Into<E>>(
     matrix: &View<'_, T>,
     width: usize,
@@ -268,10 +270,21 @@ fn pack<E: Scalar, T: Copy + Into<E>>(
         } else {
             // A view is contiguous one way or the other.
             debug_assert_eq!(matrix.row_stride, 1);
-            for column in 0..columns {
+            let source = |column: usize| {
                 let from = (first + column) * matrix.column_stride + start;
-                let source = &matrix.data[from..from + depth];
-                for (to, &value) in target[column..].iter_mut().step_by(width).zip(source) {
+                &matrix.data[from..from + depth]
+            };
+            // Four columns at a time, so that what is written lies together.
+            let quads = columns / 4 * 4;
+            for column in (0..quads).step_by(4) {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|next| source(column + next).iter());
+                let rows = target.chunks_exact_mut(width);
+                for ((((to, &a), &b), &c), &d) in rows.zip(a).zip(b).zip(c).zip(d) {
+                    to[column..column + 4].copy_from_slice(&[a.into(), b.into(), c.into(), d.into()]);
+                }
+            }
+            for column in quads..columns {
+                for (to, &value) in target[column..].iter_mut().step_by(width).zip(source(column)) {
                     *to = value.into();
                 }
             }
@@ -315,17 +328,36 @@ fn multiply_block<E: Scalar, L: Copy + Into<E>>(
                 }
                 let sums = tile_product::<E>(left, right);
                 let rows = TILE_ROWS.min(first + count - row);
-                let mut line = [E::default(); 8];
-                for (r, pair) in sums.into_iter().enumerate().take(rows) {
-                    E::store(pair[0], &mut line);
-                    E::store(pair[1], &mut line[E::LANES..]);
+                for (r, sums) in sums.into_iter().enumerate().take(rows) {
                     let at = (row + r) * stride + column;
-                    for (to, &value) in out[at..at + valid].iter_mut().zip(&line) {
-                        *to += scale * value;
+                    if valid == width {
+                        add_scaled(sums, scale, &mut out[at..at + width]);
+                    } else {
+                        add_some_scaled(sums, scale, &mut out[at..at + valid]);
                     }
                 }
             }
         }
+    }
+}
+
+/// `to += scale * sums`, for the elements of two vectors.
+#[inline(always)]
+fn add_scaled<E: Scalar>(sums: [E::Vector; 2], scale: E, to: &mut [E]) {
+    let scale = scale.splat();
+    let (low, high) = to.split_at_mut(E::LANES);
+    E::store(E::load(low) + scale * sums[0], low);
+    E::store(E::load(high) + scale * sums[1], high);
+}
+
+/// The same for the first elements of the two vectors, as many as `to` has.
+#[inline(always)]
+fn add_some_scaled<E: Scalar>(sums: [E::Vector; 2], scale: E, to: &mut [E]) {
+    let mut line = [E::default(); 8];
+    E::store(sums[0], &mut line);
+    E::store(sums[1], &mut line[E::LANES..]);
+    for (to, value) in to.iter_mut().zip(line) {
+        *to += scale * value;
     }
 }
 
