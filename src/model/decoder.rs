@@ -58,12 +58,12 @@ impl Sizes {
             ("head_dim", sizes.head_size()),
         ])?;
         let (heads, key_heads) = (sizes.num_attention_heads, sizes.key_heads());
-        if heads % key_heads != 0 {
+        if !heads.is_multiple_of(key_heads) {
             return Err(invalid(&format!(
                 "{heads} attention heads cannot share {key_heads} key and value heads evenly"
             )));
         }
-        if sizes.head_dim.is_none() && sizes.hidden_size % heads != 0 {
+        if sizes.head_dim.is_none() && !sizes.hidden_size.is_multiple_of(heads) {
             return Err(invalid(&format!(
                 "{} hidden units make no {heads} heads",
                 sizes.hidden_size
