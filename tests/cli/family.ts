@@ -9,6 +9,7 @@ const goldens = join(import.meta.dirname, "../goldens/data/families");
 
 /** The tokens that are no words, and what the tokenizer puts around a text. */
 const conventions = {
+  gpt2: { special: ["<|endoftext|>"], before: [], behind: [], end: 0 },
   llama: { special: ["<unk>", "<s>", "</s>"], before: ["<s>"], behind: [], end: 2 },
   t5: { special: ["<pad>", "</s>"], before: [], behind: ["</s>"], end: 1 },
 } as const;
