@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Factors, Merged, OutputKind, Solution, Task, Work, work::ReadAdapter};
@@ -213,6 +214,11 @@ async fn write_base(
         }
     }
     sink.write("config.json", &json(&config)?).await?;
+    // Without it a model begins or ends what it writes in another way (BART's first token).
+    let generation: Option<Value> = work.model.folder.read_json("generation_config.json").await?;
+    if let Some(generation) = generation {
+        sink.write("generation_config.json", &json(&generation)?).await?;
+    }
     let entries = checkpoint.infos().map(|info| {
         let dtype = if info.is_float() {
             work.options.dtype.into()

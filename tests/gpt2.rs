@@ -1,4 +1,4 @@
-//! GPT-2 keeps its weights transposed (`Conv1D`); what a merge writes of it says so, and adds deltas so.
+//! What a merge writes of a GPT-2, whose linear layers are `Conv1D`: weights transposed, fan_in_fan_out.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
@@ -93,4 +93,14 @@ fn a_merged_adapter_says_that_the_weights_are_transposed() {
     let config: Option<Value> =
         pollster::block_on(merged(OutputKind::Adapter).read_json("adapter_config.json")).unwrap();
     assert_eq!(config.unwrap()["fan_in_fan_out"], true);
+}
+
+#[test]
+fn a_merged_base_keeps_how_the_model_writes() {
+    let settings = |folder: Folder| pollster::block_on(model::open(folder)).unwrap().generation;
+    let base = settings(folder(&case().join("base")));
+    assert!(!base.stop.is_empty());
+    let whole = merged(OutputKind::Base);
+    assert!(whole.find("generation_config.json").is_some());
+    assert_eq!(settings(whole), base);
 }
