@@ -1,7 +1,7 @@
-/** The built-in example, with the keyboard alone: from the first Tab to the saved adapter. */
+/** The built-in examples: with the keyboard alone, from the first Tab to the saved adapter, and what they show. */
 import { mkdirSync } from "node:fs";
-import { dirname } from "node:path";
-import type { Browser } from "playwright-core";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readManifest } from "./example-files.ts";
 import { launchBrowser } from "./harness/browser.ts";
@@ -78,19 +78,59 @@ test("shows that IterIS keeps more than the linear average does", async () => {
   expect(await page.locator(".charts + details tbody tr").count()).toBe(modules);
   expect(await violations(page)).toEqual([]);
 
-  // `ITERIS_SCREENSHOT=.github/screenshot.png` makes the picture of the read-me anew: from the heading to the charts.
-  const picture = process.env.ITERIS_SCREENSHOT;
-  if (picture) {
-    await page.getByText("The same numbers as a table").click();
-    mkdirSync(dirname(picture), { recursive: true });
-    const clip = await page.evaluate(() => {
-      const top = document.querySelector(".result")?.getBoundingClientRect().top ?? 0;
-      const bottom =
-        document.querySelector(".charts")?.closest("section")?.getBoundingClientRect().bottom ?? 0;
-      const margin = 24;
-      return { x: 0, y: scrollY + top - margin, width: innerWidth, height: bottom - top + 2 * margin };
-    });
-    await page.screenshot({ path: picture, fullPage: true, clip });
-  }
+  await page.getByText("The same numbers as a table").click();
+  await picture(page, "screenshot.png", ".result", ".charts");
   await page.context().close();
 });
+
+test("lets base, adapters, linear average and merged adapter write side by side, and the merged one does every task", async () => {
+  const { page, log } = await openPage(browser, served.url);
+  const { adapters } = readManifest("writers");
+  await page.getByRole("button", { name: "Example: a language model" }).click();
+  await compared(page);
+  const means = await page.locator(".comparison .mean").allTextContents();
+  // Exactly the label, and exactly what the own adapter writes.
+  expect(means).toHaveLength(2);
+  for (const row of means) {
+    const [linear, iteris] = (row.match(/\d+\.\d/g) ?? []).map(Number).slice(-2);
+    expect(iteris).toBeGreaterThan((linear ?? Number.NaN) + 2);
+  }
+
+  const panel = page.getByRole("region", { name: "Try it" });
+  const answer = async (name: string) => {
+    await panel.locator('[aria-busy="false"] .output').first().waitFor();
+    return panel.getByRole("region", { name }).locator(".output-text").textContent();
+  };
+  const prompts = panel.getByRole("list", { name: "Prompts to try" }).getByRole("button");
+  const kept: boolean[] = [];
+  for (const [index, { name }] of adapters.entries()) {
+    await prompts.nth(index).click();
+    await panel.getByRole("button", { name: "Write" }).click();
+    const own = await answer(`${name} adapter`);
+    expect(own).not.toBe(await answer("Base"));
+    kept.push(own === (await answer("IterIS")));
+  }
+  expect(kept).toEqual(adapters.map(() => true));
+  expect(await violations(page)).toEqual([]);
+  expect(log.complaints).toEqual([]);
+  await picture(page, "side-by-side.png", ".try", ".try");
+  await page.context().close();
+});
+
+/** `ITERIS_SCREENSHOT=.github` makes the pictures of the read-me anew: from the top of one element to the end of another's panel. */
+async function picture(page: Page, name: string, from: string, to: string): Promise<void> {
+  const folder = process.env.ITERIS_SCREENSHOT;
+  if (!folder) return;
+  mkdirSync(folder, { recursive: true });
+  const clip = await page.evaluate(
+    ([from, to]) => {
+      const top = document.querySelector(from)?.getBoundingClientRect().top ?? 0;
+      const end = document.querySelector(to)?.closest("section");
+      const bottom = end?.getBoundingClientRect().bottom ?? 0;
+      const margin = 24;
+      return { x: 0, y: scrollY + top - margin, width: innerWidth, height: bottom - top + 2 * margin };
+    },
+    [from, to] as const,
+  );
+  await page.screenshot({ path: join(folder, name), fullPage: true, clip });
+}

@@ -8,16 +8,15 @@ type Samples = NonNullable<MergeReport["adapters"][number]["samples"]>;
 
 const ANSWERS: Readonly<Record<Samples["answers"], string | undefined>> = {
   none: undefined,
-  given: "from the samples",
-  own: "written by the adapter",
-  start: "start token alone",
-  mixed: "from the samples, else by the adapter",
+  given: "with their answers",
+  own: "with answers that the adapter wrote",
+  start: "with the start token alone",
+  mixed: "with their answers, or else the adapter’s own",
 };
 
 export function calibrationView({ adapters }: MergeReport): TemplateResult | typeof nothing {
   const tasks = adapters.flatMap(({ name, samples }) => (samples ? [{ name, samples }] : []));
   if (tasks.length === 0) return nothing;
-  const answered = tasks.some(({ samples }) => samples.answers !== "none");
   return html`
     <section class="panel" aria-labelledby="calibration-heading">
       <h3 id="calibration-heading">What it was merged on</h3>
@@ -29,7 +28,6 @@ export function calibrationView({ adapters }: MergeReport): TemplateResult | typ
               <th scope="col">Samples</th>
               <th scope="col">Number</th>
               <th scope="col">Tokens</th>
-              ${answered ? html`<th scope="col">Answers</th>` : nothing}
             </tr>
           </thead>
           <tbody>
@@ -37,10 +35,11 @@ export function calibrationView({ adapters }: MergeReport): TemplateResult | typ
               ({ name, samples }) => html`
                 <tr>
                   <th scope="row">${name}</th>
-                  <td class="words">${samples.self ? selfWritten(samples.self) : (samples.source ?? "texts")}</td>
+                  <td class="words">
+                    ${samples.self ? selfWritten(samples.self) : (samples.source ?? "texts")} ${answersOf(samples)}
+                  </td>
                   <td>${count(samples.count)}</td>
                   <td>${count(samples.tokens)}</td>
-                  ${answered ? html`<td class="words">${answersOf(samples)}</td>` : nothing}
                 </tr>
               `,
             )}
@@ -66,8 +65,8 @@ function selfWritten(self: NonNullable<Samples["self"]>): TemplateResult {
   `;
 }
 
-function answersOf({ answers, answer_tokens }: Samples): string {
+function answersOf({ answers, answer_tokens }: Samples): TemplateResult | typeof nothing {
   const from = ANSWERS[answers];
-  if (from === undefined) return "–";
-  return answer_tokens > 0 ? `${from}, ${plural(answer_tokens, "token")}` : from;
+  if (from === undefined) return nothing;
+  return html`<span class="hint">${from}${answer_tokens > 0 ? `, ${plural(answer_tokens, "token")}` : ""}</span>`;
 }

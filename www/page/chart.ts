@@ -23,12 +23,23 @@ import type { Comparison } from "./state.ts";
 const placeInLayer = (module: string): string =>
   (layerPlace(module)?.rest ?? module).replace(/^(self_attn|mlp|attention\.self)\./, "");
 
+/** The modules of the layer that has most of them: a decoder's layer has all that an encoder's has, and more. */
+function fullestLayer(modules: readonly string[]): string[] {
+  const layers = new Map<string, string[]>();
+  for (const module of modules) {
+    const { side = "", layer = "" } = layerPlace(module) ?? {};
+    const key = `${side} ${layer}`;
+    layers.set(key, [...(layers.get(key) ?? []), module]);
+  }
+  return [...layers.values()].reduce((most, layer) => (layer.length > most.length ? layer : most), []);
+}
+
 /** `order` is that of the model's own pass. */
 export function chartView(comparison: Comparison, order: readonly string[]): TemplateResult | typeof nothing {
   const panels = layout(comparison.residuals, comparison.variants, order);
   if (panels.length === 0) return nothing;
   const modules = (panels[0]?.columns ?? []).map(({ module }) => module);
-  const inLayer = [...new Set(modules.map(placeInLayer))];
+  const inLayer = fullestLayer(modules).map(placeInLayer);
   const axis = modules.some((module) => layerPlace(module)?.side)
     ? "layers of the encoder (e) and the decoder (d)"
     : "layer";

@@ -143,8 +143,7 @@ function inspectBaseInto(store: Store, name: string, files: Dropped[]): void {
   const base: Base = { name, files, facts: { status: "reading" }, chat: false };
   store.change((state) => {
     state.base = base;
-    delete state.trial.written;
-    outdate(state);
+    recast(state);
   });
   const looked = hasChatTemplate(files).then((chat) => {
     base.chat = chat;
@@ -200,7 +199,7 @@ function inspectAdapterInto(store: Store, adapter: Adapter, files: Dropped[]): v
   store.change((state) => {
     adapter.files = files;
     adapter.facts = { status: "reading" };
-    outdate(state);
+    recast(state);
   });
   void settle(store, inspectAdapter(namedBlobs(files)), (facts) => {
     if (adapter.files === files) adapter.facts = facts;
@@ -324,14 +323,14 @@ const SELF_DEFAULTS: Readonly<SelfWriting> = { count: 32, prompt: "", seed: 0 };
 export function removeBase(store: Store): void {
   store.change((state) => {
     state.base = undefined;
-    outdate(state);
+    recast(state);
   });
 }
 
 export function removeAdapter(store: Store, id: string): void {
   store.change((state) => {
     state.adapters = state.adapters.filter((adapter) => adapter.id !== id);
-    outdate(state);
+    recast(state);
   });
 }
 
@@ -347,6 +346,12 @@ export function giveOpen(store: Store, dropped: Dropped, id: string): void {
 /** A shown result belongs to what was there when it was made. */
 export function outdate(state: State): void {
   if (state.result) state.result.stale = true;
+}
+
+/** Other models: what was written before a merge is not theirs. */
+function recast(state: State): void {
+  if (!state.result) delete state.trial.written;
+  outdate(state);
 }
 
 const usedTexts = (state: State): Dropped[] =>

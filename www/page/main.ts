@@ -68,7 +68,8 @@ function start(): void {
   }, TICK_MILLISECONDS);
   // A long merge should not be lost to a slip of the finger.
   addEventListener("beforeunload", (event) => {
-    if (store.state.work) event.preventDefault();
+    const { work } = store.state;
+    if (work && work.task !== "write") event.preventDefault();
   });
   addEventListener("pagehide", release);
   void findDevice(store);

@@ -19,7 +19,7 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
 /** What is being done, in a few words: answers that are written first are work of their own. */
 export function labelOf({ task, label, progress }: Work): string {
   if (task === "write" || progress?.stage !== "generate") return label;
-  return task === "merge" ? "First, the adapters write their answers" : `${label}: its adapter writes`;
+  return task === "merge" ? "First, the adapters write" : `${label}: its adapter writes`;
 }
 
 function detailOf({ task, cancelling, progress }: Work): string {

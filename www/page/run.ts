@@ -18,6 +18,7 @@ import {
 import { plural } from "./format.ts";
 import { namedBlobs } from "./intake.ts";
 import { describe } from "./problem.ts";
+import { freeName } from "./recognise.ts";
 import { METHOD_NAMES, mergeOptions, needsSamples } from "./settings.ts";
 import { type Adapter, baseFacts, type Comparison, type State, type Store } from "./state.ts";
 import { castOf } from "./trial.ts";
@@ -184,8 +185,14 @@ async function linearAverage(
 function addVoice(store: Store, { name, files }: Variant): void {
   store.change(({ result }) => {
     const voices = result?.cast?.voices;
-    const merged = voices?.findIndex(({ role }) => role === "merged") ?? -1;
-    voices?.splice(merged === -1 ? voices.length : merged, 0, { name, role: "merged", files });
+    if (!voices) return;
+    const merged = voices.findIndex(({ role }) => role === "merged");
+    // An adapter may bear the name of a method.
+    const own = freeName(
+      name,
+      voices.map((voice) => voice.name),
+    );
+    voices.splice(merged === -1 ? voices.length : merged, 0, { name: own, role: "merged", files });
   });
 }
 

@@ -166,7 +166,9 @@ function writeButton(store: Store): TemplateResult {
       >
         ${icons.pen} Write
       </button>
-      <p class="hint" id="write-obstacle">${why ?? "Ctrl + Enter in the prompt does the same."}</p>
+      <p class="hint ${why === undefined ? "keys" : ""}" id="write-obstacle">
+        ${why ?? "Ctrl + Enter in the prompt does the same."}
+      </p>
     </div>
   `;
 }
