@@ -81,6 +81,8 @@ describe("progress", () => {
       total: 8,
       seconds: 0,
     });
+    expect(beginsStretch(undefined, at("load", 0))).toBe(false);
+    expect(beginsStretch(undefined, at("generate", 0))).toBe(true);
     expect(beginsStretch(at("load", 0), at("forward", 0))).toBe(false);
     expect(beginsStretch(at("load", 0), at("generate", 0))).toBe(true);
     expect(beginsStretch(at("generate", 3), at("generate", 4))).toBe(false);

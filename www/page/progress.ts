@@ -24,7 +24,7 @@ export function labelOf({ task, label, progress }: Work): string {
 
 function detailOf({ task, cancelling, progress }: Work): string {
   if (cancelling) return task === "write" ? "Stopping …" : "Stopping after this layer …";
-  if (!progress) return "Starting";
+  if (!progress) return task === "write" ? "Reading the models and the prompt" : "Starting";
   const { stage, layer } = progress;
   return `${STAGES[stage]}${layer ? `: ${layerName(layer)}` : ""}`;
 }

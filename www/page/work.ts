@@ -36,16 +36,16 @@ export function relabel(store: Store, task: Work["task"], label: string): void {
 export function show(store: Store, progress: Progress): void {
   store.change(({ work }) => {
     if (!work) return;
-    if (work.progress && beginsStretch(work.progress, progress)) work.stretchStarted = performance.now();
+    if (beginsStretch(work.progress, progress)) work.stretchStarted = performance.now();
     work.progress = progress;
   });
 }
 
-/** Whether `next` counts something else than `last` did. */
-export function beginsStretch(last: Progress, next: Progress): boolean {
-  const wrote = last.stage === "generate";
+/** Whether `next` counts something else than `last` did. Weights and prompt are read before the first token counts. */
+export function beginsStretch(last: Progress | undefined, next: Progress): boolean {
+  const wrote = last?.stage === "generate";
   const writes = next.stage === "generate";
-  return wrote !== writes || (writes && next.done < last.done);
+  return wrote !== writes || (last !== undefined && writes && next.done < last.done);
 }
 
 export function cancel(store: Store): void {
