@@ -337,7 +337,9 @@ describe("samples that an adapter writes itself", () => {
     }
     await mergeButton(page).click();
     const progress = page.locator(".progress");
-    await eventually(() => progress.textContent()).toMatch(/First, the adapters write[\s\S]*token \d+ of/);
+    await eventually(() => progress.textContent()).toMatch(
+      /First, the adapters write[\s\S]*Token \d+ of at most/,
+    );
     expect(await violations(page)).toEqual([]);
     await page.getByRole("button", { name: "Cancel" }).click();
     await eventually(() => messages(page)).toContain("The merge was cancelled");

@@ -26,6 +26,8 @@ function detailOf({ task, cancelling, progress }: Work): string {
   if (cancelling) return task === "write" ? "Stopping …" : "Stopping after this layer …";
   if (!progress) return task === "write" ? "Reading the models and the prompt" : "Starting";
   const { stage, layer } = progress;
+  // “token 5 of at most 16”; who writes is in the label.
+  if (stage === "generate" && layer) return layer.charAt(0).toUpperCase() + layer.slice(1);
   return `${STAGES[stage]}${layer ? `: ${layerName(layer)}` : ""}`;
 }
 
