@@ -61,17 +61,14 @@ class Model:
         self.meter = meter
         # What the head's class has before the names of the layers.
         self.prefix = "" if self.body.config.is_encoder_decoder else "model."
+        # W0 (d_out, d_in) of the targeted layers.
         self.base: dict[str, torch.Tensor] = {}
-        for name, module in self.body.named_modules():
+        for module in self.body.modules():
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_pre_hook(self._counts)
 
     def _counts(self, module: torch.nn.Linear, args: tuple[torch.Tensor]) -> None:
         self.meter.operations["forward"] += 2.0 * args[0].numel() * module.out_features
-
-    def weight(self, name: str) -> torch.Tensor:
-        """W0 (d_out, d_in)."""
-        return self.base[name]
 
     def adapter(self, folder: pathlib.Path) -> dict[str, torch.Tensor]:
         """The deltas (d_out, d_in) of a PEFT adapter by module."""
@@ -135,7 +132,7 @@ def merge(model: Model, tasks: list[tuple[dict, dict]], passes: int, meter: Mete
     with meter.phase("gram"):
         lambdas = {}
         for name in names:
-            full = [model.weight(name) + deltas[name] for _, deltas in tasks]
+            full = [model.base[name] + deltas[name] for _, deltas in tasks]
             lambdas[name] = [
                 float(weight.double().norm() ** 2 / (x[name] @ weight.T).double().norm() ** 2)
                 for weight, x in zip(full, own)
@@ -147,8 +144,8 @@ def merge(model: Model, tasks: list[tuple[dict, dict]], passes: int, meter: Mete
         else:
             # The last pass's features are not kept beside the new ones.
             current = []
+            single = {name: delta.float() for name, delta in merged.items()}
             with meter.phase("forward"):
-                single = {name: delta.float() for name, delta in merged.items()}
                 current = [model.features(batch, single) for batch, _ in tasks]
         for name in names:
             left = right = 0
