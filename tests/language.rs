@@ -13,7 +13,7 @@ use std::{cell::RefCell, path::PathBuf};
 use async_trait::async_trait;
 use iteris_web::{
     batch::Sample,
-    compare::{CompareReport, CompareRequest, MergedInput, compare},
+    compare::{CompareReport, CompareRequest, MergedInput, compare, logits},
     compute::{Compute, Limits},
     error::{Code, Error, Result},
     generate::{GenerateRequest, Sampling, Variant, write_variants},
@@ -467,5 +467,65 @@ fn the_merged_adapter_has_the_exact_rank() {
             5,
             "{name}"
         );
+    }
+}
+
+#[test]
+fn a_classifier_on_a_decoder_reads_each_samples_last_token() {
+    let case = Case::of("llama");
+    let base = case.base();
+    let width = json(&case.path.join("base/config.json"))["hidden_size"]
+        .as_u64()
+        .unwrap();
+    let width = usize::try_from(width).unwrap();
+    let weight: Vec<f32> = (0..3 * width)
+        .map(|i| ((i * 37) % 23) as f32 / 23.0 - 0.5)
+        .collect();
+
+    // The adapter's file with a `score` beside its factors, as PEFT saves a sequence classifier.
+    let bytes = std::fs::read(case.path.join("a/adapter_model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let score: Vec<u8> = weight.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let score =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![3, width], &score).unwrap();
+    let mut all: Vec<(String, safetensors::tensor::TensorView<'_>)> = file.tensors().into_iter().collect();
+    all.push(("base_model.model.score.weight".into(), score));
+    let mut config = json(&case.path.join("a/adapter_config.json"));
+    config["task_type"] = "SEQ_CLS".into();
+    config["modules_to_save"] = serde_json::json!(["score"]);
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("adapter_config.json"), config.to_string()).unwrap();
+    std::fs::write(
+        directory.path().join("adapter_model.safetensors"),
+        safetensors::serialize(all, None).unwrap(),
+    )
+    .unwrap();
+
+    let samples = case.samples("b");
+    let compute = Compute::cpu();
+    let found = logits(base, None, Some(folder(directory.path())), &samples, &compute);
+    let (labels, found) = pollster::block_on(found).unwrap();
+    assert_eq!((labels, found.len()), (3, 3 * samples.samples.len()));
+    let expected = tensors(&case.path.join("expected.safetensors"));
+    let last = expected
+        .names()
+        .iter()
+        .filter_map(|name| name.strip_prefix("hidden.")?.parse::<usize>().ok())
+        .max()
+        .unwrap();
+    let (_, hidden) = expected.get(&format!("hidden.{last}"));
+    let mut end = 0;
+    for (sample, found) in samples.samples.iter().zip(found.chunks_exact(3)) {
+        end += sample.ids.len();
+        let row = &hidden[(end - 1) * width..end * width];
+        for (label, found) in found.iter().enumerate() {
+            let weights = &weight[label * width..(label + 1) * width];
+            let wanted: f32 = row.iter().zip(weights).map(|(x, w)| x * w).sum();
+            // f32 against the f64 goldens' hidden states.
+            assert!(
+                (found - wanted).abs() < 1e-4 * wanted.abs().max(1.0),
+                "{found} is not {wanted}"
+            );
+        }
     }
 }

@@ -69,18 +69,23 @@ pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Hea
     }
     for name in model.family.readouts() {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
-        let head = if let (Some(weight), Some(bias)) = (heads.get(&weight), heads.get(&bias)) {
-            Head {
-                weight: weight.data.clone(),
-                bias: bias.data.clone(),
-            }
-        } else if model.checkpoint.info(&weight).is_some() && model.checkpoint.info(&bias).is_some() {
-            Head {
-                weight: model.checkpoint.f32(&weight).await?,
-                bias: model.checkpoint.f32(&bias).await?,
-            }
+        let checkpoint = &model.checkpoint;
+        let (weights, biases) = if let Some(own) = heads.get(&weight) {
+            (own.data.clone(), heads.get(&bias).map(|bias| bias.data.clone()))
+        } else if checkpoint.info(&weight).is_some() {
+            let biases = match checkpoint.info(&bias) {
+                Some(_) => Some(checkpoint.f32(&bias).await?),
+                None => None,
+            };
+            (checkpoint.f32(&weight).await?, biases)
         } else {
             continue;
+        };
+        // Decoders' classifiers (`score`) have no bias.
+        let labels = weights.len() / width;
+        let head = Head {
+            weight: weights,
+            bias: biases.unwrap_or_else(|| vec![0.0; labels]),
         };
         if head.bias.is_empty() || head.weight.len() != head.labels() * width {
             return Err(Error::new(
@@ -97,6 +102,12 @@ pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Hea
     Ok(None)
 }
 
+/// Whether a task brings a classifier.
+pub(super) fn has_classifier(model: &Model, heads: &Heads) -> bool {
+    let own = |name: &&str| heads.contains_key(&format!("{name}.weight"));
+    model.family.readouts().iter().any(|name| own(&name))
+}
+
 /// The layer that a classifier of this family needs before its own, if neither the task nor the base model
 /// has it.
 fn lacking(model: &Model, heads: &Heads) -> Option<&'static str> {
@@ -109,7 +120,9 @@ fn lacking(model: &Model, heads: &Heads) -> Option<&'static str> {
 /// Why there is no classifier.
 pub(super) fn no_classifier(model: &Model, heads: &Heads) -> String {
     match lacking(model, heads) {
-        Some(layer) => format!("neither the adapter nor the base model has a classifier with its {layer} (modules_to_save)"),
+        Some(layer) => format!(
+            "neither the adapter nor the base model has a classifier with its {layer} (modules_to_save)"
+        ),
         None => "neither the adapter nor the base model has a classifier".into(),
     }
 }

@@ -18,10 +18,10 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use self::classify::{Scores, find_head, no_classifier};
+use self::classify::{Scores, find_head, has_classifier, no_classifier};
 use crate::{
     adapter::{Adapter, CONFIG_FILE},
-    batch::{Batch, Padding, Sample, micro_batches},
+    batch::{Batch, Padding, Rows, Sample, Stack, micro_batches},
     compute::Compute,
     error::{Code, Error, Result},
     generate::{self, Scene},
@@ -167,7 +167,9 @@ pub async fn compare(
                 .notes
                 .push(format!("{name} is a whole model: no residuals of its layers"));
         }
-        let (mut variants, labelled, residuals) = if model.family.facts().generates {
+        // An adapter with a classifier of its own predicts, whatever its base model could write.
+        let writes = model.family.facts().generates && !has_classifier(&model, &read.adapter.heads);
+        let (mut variants, labelled, residuals) = if writes {
             let cast = written::Cast {
                 model: &model,
                 read,
@@ -241,7 +243,8 @@ pub async fn logits(
         None => BTreeMap::new(),
     };
     let observer = &crate::progress::Silent;
-    if model.family.facts().generates {
+    let classifies = read.iter().any(|adapter| has_classifier(&model, &adapter.heads)) || head.is_some();
+    if model.family.facts().generates && !classifies {
         let scene = Scene {
             model: &model,
             compute,
@@ -371,7 +374,16 @@ impl Run<'_> {
         let (batches, states, residuals) = self.pass(model, samples, Some(heads), lanes).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
         for (batch, (state, variants)) in batches.iter().zip(states) {
-            let state = state.tokens;
+            let mut state = state.tokens;
+            let sequences = Stack::new(batch, variants).sequences(Rows::Tokens);
+            if state.dims()[0] != sequences.len() {
+                // A decoder has no pooler: its classifiers read the last token.
+                let last: Vec<usize> = sequences
+                    .iter()
+                    .map(|sequence| sequence.start + sequence.attended - 1)
+                    .collect();
+                state = state.select(0, self.compute.indices(&last));
+            }
             let width = state.dims()[1];
             let data = self.compute.read(state).await?;
             for (variant, target) in features.iter_mut().enumerate() {
