@@ -160,10 +160,17 @@ def write_json(path: pathlib.Path, value) -> None:
 
 def write_base(model: BertModel, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
     model.half().save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]", model_max_length=MAX_LENGTH,
-    ).save_pretrained(folder)  # fmt: skip
+    write_tokenizer(
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+            mask_token="[MASK]", model_max_length=MAX_LENGTH,
+        ),
+        folder,
+    )  # fmt: skip
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: pathlib.Path) -> None:
+    tokenizer.save_pretrained(folder)
     # The class under the name that every release of transformers knows.
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -172,15 +179,19 @@ def write_base(model: BertModel, tokenizer: Tokenizer, folder: pathlib.Path) -> 
 
 
 def write_adapter(model: PeftModel, labels: list[str], folder: pathlib.Path) -> None:
+    save_adapter(model, folder, "example/base")
+    write_json(folder / "labels.json", labels)
+
+
+def save_adapter(model: PeftModel, folder: pathlib.Path, base: str) -> None:
     """As PEFT saves it, but for what depends on the machine: the model card, the base's path, the order of sets."""
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
-    settings = json.loads(path.read_text()) | {"base_model_name_or_path": "example/base"}
+    settings = json.loads(path.read_text()) | {"base_model_name_or_path": base}
     for key in ("target_modules", "modules_to_save"):
-        settings[key] = sorted(settings[key])
+        settings[key] = settings[key] and sorted(settings[key])
     write_json(path, dict(sorted(settings.items())))
-    write_json(folder / "labels.json", labels)
 
 
 class Example:
@@ -317,7 +328,9 @@ def readme(example: Example, expected: dict) -> str:
 
 def make(out: pathlib.Path) -> None:
     draw, taken = random.Random(SEED), set()
-    shutil.rmtree(out, ignore_errors=True)
+    # The generative example lies in the same folder, and stays.
+    for part in ("base", "adapters", "samples", "held-out"):
+        shutil.rmtree(out / part, ignore_errors=True)
     # Held-out texts first, so that nothing after them can contain one.
     splits = {
         task: {
