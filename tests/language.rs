@@ -397,7 +397,7 @@ fn bad_samples_are_refused_with_adapter_and_number() {
     let empty = refused(&llama, &|samples| samples.samples[1] = Sample::text(Vec::new()));
     says(empty, Code::SamplesInvalid, &["\"b\"", "sample 2", "no token"]);
     let answer = refused(&llama, &|samples| {
-        samples.answers = vec![Given::Tokens(vec![4, 999])]
+        samples.answers = vec![Given::Tokens(vec![4, 999])];
     });
     says(answer, Code::SamplesInvalid, &["\"b\"", "sample 1", "999"]);
     let long = refused(&llama, &|samples| {
@@ -406,7 +406,7 @@ fn bad_samples_are_refused_with_adapter_and_number() {
     says(long, Code::SamplesInvalid, &["\"b\"", "sample 1", "completion"]);
     let roberta = Case::of("roberta");
     let encoder = refused(&roberta, &|samples| {
-        samples.answers = vec![Given::Tokens(vec![4])]
+        samples.answers = vec![Given::Tokens(vec![4])];
     });
     says(encoder, Code::SamplesInvalid, &["only reads"]);
     let writes = refused(&roberta, &|samples| {

@@ -105,7 +105,7 @@ pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Hea
 /// Whether a task brings a classifier.
 pub(super) fn has_classifier(model: &Model, heads: &Heads) -> bool {
     let own = |name: &&str| heads.contains_key(&format!("{name}.weight"));
-    model.family.readouts().iter().any(|name| own(&name))
+    model.family.readouts().iter().any(own)
 }
 
 /// The layer that a classifier of this family needs before its own, if neither the task nor the base model

@@ -460,7 +460,8 @@ impl Model {
     async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {
         let own_heads = heads.is_some_and(|heads| !heads.is_empty()) && index + 1 == self.family.blocks();
         let enough = |block: &Rc<dyn Block>| {
-            let wanted = |linear: &&Linear| loader.keep_host.is_some_and(|names| names.contains(&linear.name));
+            let wanted =
+                |linear: &&Linear| loader.keep_host.is_some_and(|names| names.contains(&linear.name));
             block
                 .linears()
                 .iter()
