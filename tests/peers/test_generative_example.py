@@ -6,7 +6,8 @@ import json
 import make_generative as make
 import pytest
 import sentences
-from support import EXAMPLE
+from oracle import Deltas
+from support import EXAMPLE, cli, merge_words
 from transformers import AutoTokenizer, GenerationConfig
 
 FOLDER = EXAMPLE / "generative"
@@ -79,6 +80,42 @@ def test_what_it_shows_as_written_is_what_transformers_writes():
         # What the others write is left out: where they wander on, two words may be all but even.
         for writer in (name, "sweep"):
             assert found()["written"][prompt][writer] == expected()["written"][prompt][writer] == right
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory) -> tuple[dict, Deltas]:
+    """What the command line says of merging the example, and the merged adapter as PEFT reads it."""
+    out = tmp_path_factory.mktemp("merged")
+    tasks = [
+        {
+            "folder": FOLDER / "adapters" / adapter["name"],
+            "samples": FOLDER / adapter["samples"],
+            "compare": FOLDER / adapter["heldOut"],
+        }
+        for adapter in example().manifest["adapters"]
+    ]
+    code, said, errors = cli(*merge_words(FOLDER / "base", tasks, out, compares=True))
+    assert code == 0, errors
+    return said, make.peft_deltas(example().model, out)
+
+
+def test_our_comparison_has_the_expected_numbers(ours):
+    theirs = {"base": "base", "adapter": "adapter", "linear": "linear", "iteris": "sweep"}
+    for task in ours[0]["comparison"]["tasks"]:
+        scores = {variant["variant"]: variant for variant in task["variants"]}
+        assert scores.keys() == theirs.keys()
+        for our_name, name in theirs.items():
+            score = expected()["variants"][name][task["task"]]
+            for key, value in score.items():
+                assert scores[our_name][key] == pytest.approx(value, abs=expected()["tolerance"]), (our_name, task)
+
+
+def test_our_merged_adapter_does_all_tasks_in_transformers(ours):
+    score = example().score(ours[1])
+    for name in example().names:
+        assert score[name]["accuracy"] == pytest.approx(
+            expected()["variants"]["sweep"][name]["accuracy"], abs=expected()["tolerance"]
+        )
 
 
 def test_the_merge_does_all_tasks_and_the_average_none():
