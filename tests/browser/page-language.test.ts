@@ -403,8 +403,12 @@ describe("the trained example", () => {
     await dropAll(page, example);
     await mergeButton(page).click();
     await compared(page);
-    for (const [index, { name }] of example.adapters.entries()) {
-      await panel(page).getByRole("list", { name: "Prompts to try" }).getByRole("button").nth(index).click();
+    const prompts = panel(page).getByRole("list", { name: "Prompts to try" });
+    for (const { name } of example.adapters) {
+      await prompts
+        .getByRole("button", { name: new RegExp(`^${name} `) })
+        .first()
+        .click();
       await writeButton(page).click();
       const texts = await written(page);
       expect(texts.IterIS, name).toBe(texts[name]);

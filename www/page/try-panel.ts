@@ -231,7 +231,7 @@ function outputView(
             : html`<p class="output-text">${shown}</p>`
       }
       ${text !== undefined && !finished ? html`<p class="hint">cut at the longest answer</p>` : nothing}
-      ${same.length > 0 ? html`<p class="echo">${icons.check} as ${list(same)} writes</p>` : nothing}
+      ${same.length > 0 ? html`<p class="echo">${icons.check} same as ${list(same)}</p>` : nothing}
     </section>
   `;
 }
