@@ -122,12 +122,13 @@ async function picture(page: Page, name: string, from: string, to: string): Prom
   const folder = process.env.ITERIS_SCREENSHOT;
   if (!folder) return;
   mkdirSync(folder, { recursive: true });
+  await page.mouse.move(0, 0);
   const clip = await page.evaluate(
     ([from, to]) => {
       const top = document.querySelector(from)?.getBoundingClientRect().top ?? 0;
       const end = document.querySelector(to)?.closest("section");
       const bottom = end?.getBoundingClientRect().bottom ?? 0;
-      const margin = 24;
+      const margin = 16;
       return { x: 0, y: scrollY + top - margin, width: innerWidth, height: bottom - top + 2 * margin };
     },
     [from, to] as const,
