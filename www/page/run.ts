@@ -105,7 +105,8 @@ async function follow(
   const heldOut = tested.filter((adapter) => adapter.texts.heldOut).length;
   const comparison: Comparison = {
     texts: heldOut === tested.length ? "held-out" : heldOut === 0 ? "calibration" : "mixed",
-    writes: facts.generates,
+    // An adapter with a classifier of its own predicts, whatever its base model could write.
+    writes: facts.generates && !tested.some(classifies),
     tasks: [],
     residuals: [],
     notes: [],
@@ -195,6 +196,8 @@ function addVoice(store: Store, { name, files }: Variant): void {
     voices.splice(merged === -1 ? voices.length : merged, 0, { name: own, role: "merged", files });
   });
 }
+
+const classifies = ({ facts }: Adapter): boolean => facts.status === "ready" && facts.value.heads.length > 0;
 
 /** Held-out texts show what the merge is worth; without them the calibration samples must do. */
 const testTexts = (adapter: Adapter) => adapter.texts.heldOut ?? adapter.texts.samples;
