@@ -222,16 +222,12 @@ impl Family for Bart {
             kind: Kind::EncoderDecoder,
             generates: true,
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: config.d_model,
             layers: config.blocks(),
             heads: config.encoder_attention_heads,
             max_length: config.max_position_embeddings,
             vocab_size: config.vocab_size,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
-            has_pooler: false,
+            ..ModelFacts::default()
         }
     }
 

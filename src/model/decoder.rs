@@ -318,16 +318,12 @@ impl Family for Decoder {
             kind: Kind::Decoder,
             generates: self.head.is_some(),
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: sizes.hidden_size,
             layers: sizes.num_hidden_layers,
             heads: sizes.num_attention_heads,
             max_length: self.settings.max_length,
             vocab_size: sizes.vocab_size,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
-            has_pooler: false,
+            ..ModelFacts::default()
         }
     }
 

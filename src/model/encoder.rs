@@ -173,16 +173,13 @@ impl Family for Encoder {
             kind: Kind::Encoder,
             generates: false,
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: sizes.hidden,
             layers: sizes.layers,
             heads: sizes.heads,
             max_length: sizes.positions - self.settings.first_position(),
             vocab_size: sizes.vocabulary,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
             has_pooler: self.pooling.is_in_checkpoint(),
+            ..ModelFacts::default()
         }
     }
 

@@ -175,16 +175,12 @@ impl Family for Gpt2 {
             kind: Kind::Decoder,
             generates: self.head.is_some(),
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: config.n_embd,
             layers: config.n_layer,
             heads: config.n_head,
             max_length: config.n_positions,
             vocab_size: config.vocab_size,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
-            has_pooler: false,
+            ..ModelFacts::default()
         }
     }
 

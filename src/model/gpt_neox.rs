@@ -162,16 +162,12 @@ impl Family for GptNeoX {
             kind: Kind::Decoder,
             generates: self.head.is_some(),
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: config.hidden_size,
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
             max_length: self.max_length,
             vocab_size: config.vocab_size,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
-            has_pooler: false,
+            ..ModelFacts::default()
         }
     }
 

@@ -88,10 +88,11 @@ impl Module {
 }
 
 /// What a family's models read and write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Reads a text.
+    #[default]
     Encoder,
     /// Reads a text and goes on with it.
     Decoder,
@@ -100,7 +101,7 @@ pub enum Kind {
 }
 
 /// What a person wants to know of a base model before merging.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelFacts {
     /// The family, e.g. `bert`.
@@ -165,7 +166,7 @@ impl State {
 /// A model family over one checkpoint.
 #[async_trait(?Send)]
 pub trait Family {
-    /// Its facts, but for those that the files alone tell.
+    /// Its facts, but for those that the files alone tell (parameters, bytes, element type, tokenizer).
     fn facts(&self) -> ModelFacts;
     /// Every layer that an adapter may target, in the order of the forward pass.
     fn modules(&self) -> &[Module];

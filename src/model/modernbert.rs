@@ -221,16 +221,13 @@ impl Family for ModernBert {
             kind: Kind::Encoder,
             generates: false,
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: self.config.hidden_size,
             layers: self.config.num_hidden_layers,
             heads: self.config.num_attention_heads,
             max_length: self.max_length,
             vocab_size: self.config.vocab_size,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
             has_pooler: self.pooling.is_in_checkpoint(),
+            ..ModelFacts::default()
         }
     }
 

@@ -253,16 +253,12 @@ impl Family for T5 {
             kind: Kind::EncoderDecoder,
             generates: true,
             architecture: self.architecture.clone(),
-            parameters: 0,
             hidden_size: config.d_model,
             layers: config.num_layers + config.decoder_layers(),
             heads: config.num_heads,
             max_length: config.n_positions,
             vocab_size: config.vocab_size,
-            dtype: String::new(),
-            bytes: 0,
-            has_tokenizer: false,
-            has_pooler: false,
+            ..ModelFacts::default()
         }
     }
 

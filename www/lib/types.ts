@@ -357,7 +357,15 @@ export interface MergeReport {
     /** `residual` is `||X_i D_i^T - Xt_i D*^T||² / ||X_i D_i^T||²`. */
     tasks: { task: string; lambda: number | null; residual: number | null }[];
   }[];
-  seconds: { load: number; forward: number; gram: number; solve: number; write: number; total: number };
+  seconds: {
+    load: number;
+    generate: number;
+    forward: number;
+    gram: number;
+    solve: number;
+    write: number;
+    total: number;
+  };
   /** Floating-point operations. */
   operations: { forward: number; gram: number };
   /** The most memory the wasm module has held. */
