@@ -250,7 +250,7 @@ describe("bad input", () => {
     });
     writeFileSync(join(family.base, "chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }} w7");
     writeFileSync(join(family.base, "tokenizer_config.json"), JSON.stringify({ bos_token: "<s>" }));
-    expect(await run(...line, "--json")).toMatchObject({ code: 0 });
+    expect(await run(...line, "--max-new-tokens", "8", "--json")).toMatchObject({ code: 0 });
   });
 
   test("options of another kind of model are refused", async () => {
