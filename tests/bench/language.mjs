@@ -52,7 +52,7 @@ export async function benchShape({ name, targets, rank, passes, only, machine })
 async function benchMerges({ folder, work, rows, passes, only }) {
   const heading = ["load s", "answers", "forward", "Gram", "solve", "write", "total"];
   const table = [
-    ["", ...heading, "tokens/s", "rows/s forward", "GFLOP/s forward", "Gram", "peak MiB", "load"],
+    ["", ...heading, "tokens/s", "rows/s forward", "GFLOP/s forward", "Gram", "peak MiB", "machine load"],
   ];
   /** @param {string} title @param {number} lanes runs of the model over the samples @param {Measured | string} measured */
   const add = (title, lanes, measured) => {
@@ -84,24 +84,23 @@ async function benchMerges({ folder, work, rows, passes, only }) {
   }
   printTable(table);
   console.log(
-    `\ntokens/s: the samples' ${rows} tokens (answers among them) in the total time; rows/s forward: rows of every lane or pass in the forward time; load: the machine's, one minute's mean at the end of the row\n`,
+    `\ntokens/s: the samples' ${rows} tokens (answers among them) in the total time; rows/s forward: rows of every lane or pass in the forward time; machine load: the mean of the minute at the end of the row\n`,
   );
 }
 
 /** @param {{ folder: string, prompts: number, tokens: number }} options */
 function benchGeneration({ folder, prompts, tokens }) {
-  const table = [["greedy generation", "load s", "generate s", "new tokens/s", "peak MiB"]];
+  const table = [
+    ["greedy generation", "load and prompts s", "writing s", "new tokens/s writing", "peak MiB"],
+  ];
   /** @param {string} title @param {Measured | string} measured */
   const add = (title, measured) => {
     if (typeof measured === "string") return table.push([title, measured]);
-    const { load = 0, generate = 0 } = measured.seconds;
-    return table.push([
-      title,
-      load.toFixed(2),
-      generate.toFixed(2),
-      ((measured.tokens ?? 0) / generate).toFixed(1),
-      mebibytes(measured.peak_bytes),
-    ]);
+    const { prompts: reading = 0, writing = 0 } = measured.seconds;
+    // The first token of each answer comes with its prompt.
+    const rate = ((measured.tokens ?? 0) - prompts) / writing;
+    const numbers = [reading.toFixed(2), writing.toFixed(2), rate.toFixed(1)];
+    return table.push([title, ...numbers, mebibytes(measured.peak_bytes)]);
   };
   add(
     "wasm in Node",

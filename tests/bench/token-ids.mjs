@@ -30,25 +30,27 @@ async function mergeTasks() {
 }
 
 async function answerFirst() {
-  /** @type {number | undefined} */
-  let began;
   const request = {
     base: filesOf(join(folder, "base")),
     variants: [{ name: "base" }],
     prompts: ragged(tasks[0].ids),
     options: { maxNewTokens: Number(rest[0]), temperature: 0, topP: 1, seed: 0 },
   };
-  const start = performance.now();
+  const seconds = { prompts: 0, writing: 0 };
+  let last = performance.now();
   const { tokens } = await generate(request, Device.cpu(), {
-    async progress(/** @type {{ stage: string }} */ { stage }) {
-      if (stage === "generate") began ??= performance.now();
+    async progress(/** @type {{ stage: string, layer: string }} */ { stage, layer }) {
+      const now = performance.now();
+      // What ends with an answer's first token is loading and reading of prompts, which go in several batches.
+      const first = stage !== "generate" || Number(layer.match(/\d+/)?.[0]) === 1;
+      seconds[first ? "prompts" : "writing"] += (now - last) / 1e3;
+      last = now;
       return true;
     },
     write: async () => {},
   });
-  const end = performance.now();
-  const load = (began ?? start) - start;
-  return { tokens, seconds: { load: load / 1e3, generate: (end - start - load) / 1e3 } };
+  seconds.writing += (performance.now() - last) / 1e3;
+  return { tokens, seconds };
 }
 
 /** @param {string} path */
