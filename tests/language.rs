@@ -529,3 +529,34 @@ fn a_classifier_on_a_decoder_reads_each_samples_last_token() {
         }
     }
 }
+
+#[test]
+fn targets_of_a_merged_adapter_name_no_layer_of_a_head() {
+    for (name, head) in [
+        ("xlm-roberta", "classifier.dense"),
+        ("roberta", "classifier.dense"),
+    ] {
+        let case = Case::of(name);
+        let (sink, _) = case
+            .merge(["a", "b"].map(|task| case.samples(task)), MergeOptions::default())
+            .unwrap();
+        let file = sink
+            .files()
+            .iter()
+            .find(|(file, _)| file == "adapter_config.json");
+        let config: Value = serde_json::from_slice(&file.unwrap().1).unwrap();
+        let targets: Vec<String> = serde_json::from_value(config["target_modules"].clone()).unwrap();
+        // As PEFT selects: the whole name, or its end behind a dot.
+        for target in &targets {
+            let ends = format!(".{target}");
+            assert!(
+                target != head && !head.ends_with(&ends),
+                "{name}: {target} selects {head}"
+            );
+        }
+        assert!(
+            targets.iter().any(|target| target.ends_with("dense")),
+            "{targets:?}"
+        );
+    }
+}

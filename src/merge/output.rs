@@ -1,6 +1,6 @@
 //! Writing what a merge found: a PEFT adapter or a merged base model, heads, and the report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -139,7 +139,7 @@ async fn write_adapter(
             "modules of a smaller rank are filled with zeros up to rank {rank}, so that all have one rank"
         ));
     }
-    let prefix = name_prefix(work, adapters);
+    let paths = Paths::of(work, adapters);
     let modules: BTreeMap<String, Lora> = found
         .into_iter()
         .map(|(name, factors)| {
@@ -151,7 +151,7 @@ async fn write_adapter(
                 d_in,
             } = factors.padded(rank);
             (
-                format!("{prefix}{name}"),
+                paths.path(&name),
                 Lora {
                     a,
                     b,
@@ -164,13 +164,7 @@ async fn write_adapter(
         })
         .collect();
 
-    let all: Vec<String> = work
-        .model
-        .family
-        .modules()
-        .iter()
-        .map(|module| format!("{prefix}{}", module.name))
-        .collect();
+    let all = paths.all(work);
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
     let ranks = modules.keys().map(|name| (name.clone(), rank)).collect();
@@ -183,15 +177,67 @@ async fn write_adapter(
     sink.write(WEIGHTS_FILE, &weights).await
 }
 
-/// The prefix that the first adapter's module names have before the model's own.
-fn name_prefix(work: &Work<'_>, adapters: &[ReadAdapter]) -> String {
-    let first = adapters
-        .first()
-        .and_then(|read| read.adapter.modules.keys().next());
-    first.map_or_else(String::new, |path| {
-        let name = work.model.family.canonical(path);
-        path[..path.len() - name.len()].to_owned()
-    })
+/// Names of modules as the adapters have them: behind the prefix of the class that they were trained with.
+struct Paths {
+    /// The first adapter's prefix of the model's own modules, e.g. `bert.`.
+    prefix: String,
+    /// Modules that lie outside the class that the prefix names: layers of a head.
+    outside: BTreeSet<String>,
+}
+
+impl Paths {
+    fn of(work: &Work<'_>, adapters: &[ReadAdapter]) -> Self {
+        let family = &work.model.family;
+        let mut paths = Self {
+            prefix: String::new(),
+            outside: BTreeSet::new(),
+        };
+        for (index, read) in adapters.iter().enumerate() {
+            let prefix_of = |path: &String| path[..path.len() - family.canonical(path).len()].to_owned();
+            let modules = &read.adapter.modules;
+            let prefix = modules
+                .keys()
+                .map(prefix_of)
+                .max_by_key(String::len)
+                .unwrap_or_default();
+            if !prefix.is_empty() {
+                let bare = modules.keys().filter(|path| prefix_of(path).is_empty());
+                paths.outside.extend(bare.cloned());
+            }
+            if index == 0 {
+                paths.prefix = prefix;
+            }
+        }
+        paths
+    }
+
+    /// The path of a module of the model.
+    fn path(&self, name: &str) -> String {
+        if self.outside.contains(name) {
+            return name.to_owned();
+        }
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The paths of every linear layer that PEFT may find in the model: those an adapter may target, and
+    /// whatever else the checkpoint or a task's head has a matrix for.
+    fn all(&self, work: &Work<'_>) -> Vec<String> {
+        let family = &work.model.family;
+        let known: BTreeSet<&str> = family
+            .modules()
+            .iter()
+            .map(|module| module.name.as_str())
+            .collect();
+        let stored = work
+            .model
+            .checkpoint
+            .names()
+            .filter_map(|name| Some(family.canonical(name.strip_suffix(".weight")?)));
+        let heads = family.readouts().iter().copied().chain(family.readouts_need());
+        let others = stored.chain(heads).filter(|name| !known.contains(name));
+        let others: Vec<String> = others.map(str::to_owned).collect();
+        known.iter().map(|name| self.path(name)).chain(others).collect()
+    }
 }
 
 async fn write_base(
