@@ -1,0 +1,29 @@
+//! `average`: sum(w_i D_i) / sum(w_i), exactly, as stacked factors. An adapter that leaves a layer alone counts there
+//! as zero.
+
+use super::{Layer, Method};
+use crate::{
+    error::{Code, Error, Result},
+    merge::Change,
+};
+
+/// The method. See the module.
+pub(super) struct Average;
+
+impl Method for Average {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        let total: f64 = layer.weights.iter().sum();
+        let size: f64 = layer.weights.iter().map(|weight| weight.abs()).sum();
+        // Weights of both signs may cancel, but for rounding.
+        if total.abs() <= 1e-12 * size {
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!(
+                    "the weights add up to {total}, so there is no average; choose other weights or the method linear; layer: {}",
+                    layer.name
+                ),
+            ));
+        }
+        Ok(layer.weighted_sum(1.0 / total))
+    }
+}
