@@ -648,6 +648,7 @@ fn task(case: &Case, variant: &str, name: &str) -> AdapterInput {
             ..TaskSamples::default()
         }),
         weight: 1.0,
+        path: None,
     }
 }
 
@@ -666,7 +667,8 @@ fn merged_by(case: &Case, variant: &str, compute: &Compute) -> Result<impl Fn(&s
         _ => panic!("{}: a merge called {variant}", case.name),
     }
     let request = MergeRequest {
-        base: folder(&case.base()),
+        base: Some(folder(&case.base())),
+        base_path: None,
         adapters: ["a", "b"].map(|name| task(case, variant, name)).into(),
         options,
     };

@@ -6,17 +6,17 @@ use super::{Change, Factors};
 use crate::compute::svd;
 
 /// A change cut to factors.
-pub struct Reduced {
+pub(super) struct Reduced {
     /// The factors.
-    pub factors: Factors,
+    pub(super) factors: Factors,
     /// The share of the squared Frobenius norm that is kept, 0 to 1.
-    pub energy_kept: f64,
+    pub(super) energy_kept: f64,
     /// ||D - written||_F / ||D||_F, from what is left out: it has digits where `energy_kept` is 1.
-    pub error: f64,
+    pub(super) error: f64,
 }
 
 /// The best approximation of a rank; factors of at most that rank stay as they are.
-pub fn to_rank(change: &Change, rank: usize) -> Reduced {
+pub(super) fn to_rank(change: &Change, rank: usize) -> Reduced {
     let (d_out, d_in) = change.shape();
     let rank = rank.min(d_out).min(d_in).max(1);
     let truncated = match change {
@@ -48,7 +48,7 @@ pub fn to_rank(change: &Change, rank: usize) -> Reduced {
 
 /// The smallest rank, at least 1, that keeps a share of the squared Frobenius norm. A share of 1 is everything above
 /// the rounding of f32.
-pub fn rank_for(change: &Change, energy: f64) -> usize {
+pub(super) fn rank_for(change: &Change, energy: f64) -> usize {
     let (d_out, d_in) = change.shape();
     let values = match change {
         Change::Factors(factors) => {
@@ -60,7 +60,7 @@ pub fn rank_for(change: &Change, energy: f64) -> usize {
 }
 
 /// The best approximation of the smallest rank that keeps a share of the squared Frobenius norm.
-pub fn to_energy(change: &Change, energy: f64) -> Reduced {
+pub(super) fn to_energy(change: &Change, energy: f64) -> Reduced {
     to_rank(change, rank_for(change, energy))
 }
 

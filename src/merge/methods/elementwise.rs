@@ -24,7 +24,7 @@ pub(super) enum Combine {
 }
 
 /// Prunes every task's change by what `pruner` makes of it and combines what is left.
-pub(super) fn merge(layer: &Layer<'_>, pruner: impl Fn(&Part) -> Pruner, combine: Combine) -> Change {
+pub(super) fn merge(layer: &Layer<'_>, pruner: impl Fn(&Part<'_>) -> Pruner, combine: Combine) -> Change {
     let (d_out, d_in) = (layer.d_out, layer.d_in);
     let mut pruners: Vec<Pruner> = layer.parts.iter().map(pruner).collect();
     let weights: Vec<f64> = layer.parts.iter().map(|part| part.weight).collect();

@@ -1,7 +1,7 @@
 //! `svd`: sum(w_i D_i), cut to `svd_rank` (the largest rank among the adapters, if it is not given, as in PEFT).
 //!
-//! The sum stays factored, and so does its SVD: a QR of the stacked factors and an SVD of a small core. Releases of
-//! PEFT before 0.17 scale twice here, and every release keeps rsLoRA's scaling of the first adapter; this is the sum.
+//! The sum stays factored, and so does its SVD: a QR of the stacked factors and an SVD of a small core. PEFT up
+//! to 0.20 scales twice here, and 0.21 still keeps rsLoRA's scaling of the first adapter; this is the sum.
 
 use super::{Layer, Method};
 use crate::{

@@ -11,9 +11,11 @@
 //! ```
 //!
 //! With D_i low-rank the solution is too: D* = [B_1 … B_N] [A*_1; …; A*_N], A*_i = lambda_i A_i C_i^T S^-1.
-//! [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
-//! into a layer's solution; this file lets the lanes meet both.
+//! [`problem`] says which least-squares problem is solved: IterIS's, or RegMean's, which is the same on other
+//! features; [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
+//! into a layer's solution; this file lets the lanes meet all three.
 
+pub(super) mod problem;
 mod solve;
 mod statistics;
 
@@ -25,13 +27,17 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::statistics::GroupStatistics;
-use super::{Merged, Method, Schedule, Solution, Work};
+use self::{
+    problem::{Lanes, Problem},
+    statistics::GroupStatistics,
+};
+use super::{Change, Found, Layer, Method};
 use crate::{
     batch::{Sample, micro_batches},
     compute::Stage,
     error::Result,
     linear::{Delta, Group, Hook, Linear, adapted_weight_norm},
+    merge::Work,
     model::{Pass, Steps},
     progress::Progress,
     report::{LayerReport, TaskReport},
@@ -41,7 +47,7 @@ use crate::{
 pub(super) struct Iteris;
 
 /// Rows of a micro-batch, one copy: bounds the temporaries of a forward pass.
-pub(super) const MICRO_BATCH_ROWS: usize = 8192;
+pub(crate) const MICRO_BATCH_ROWS: usize = 8192;
 
 #[async_trait(?Send)]
 impl Method for Iteris {
@@ -49,75 +55,87 @@ impl Method for Iteris {
         true
     }
 
-    async fn merge(&self, work: &Work<'_>) -> Result<Merged> {
-        let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
-        let pad_id = work.model.family.pad_id();
-        let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
-        let passes = match work.options.schedule {
-            Schedule::Sweep => 1,
-            Schedule::Iterate => work.options.max_iter,
+    /// What no pass sees has no features: it is averaged.
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        super::average::Average.layer(layer)
+    }
+
+    async fn pass(&self, work: &Work<'_>) -> Result<Found> {
+        pass(work, &Problem::iteris(work.options)).await
+    }
+}
+
+/// Runs the model on the tasks' samples and solves every layer as it is reached.
+///
+/// # Errors
+/// As [`Method::pass`].
+pub(super) async fn pass(work: &Work<'_>, problem: &Problem) -> Result<Found> {
+    let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
+    let pad_id = work.model.family.pad_id();
+    let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
+    let passes = match problem.lanes {
+        Lanes::Iterate(passes) => passes,
+        Lanes::Sweep | Lanes::Tasks | Lanes::Rejoining => 1,
+    };
+    // Blocks after the last layer that is solved change nothing.
+    let until = work
+        .modules
+        .iter()
+        .map(|module| module.block + 1)
+        .max()
+        .unwrap_or(0);
+    let steps = Steps::new("forward", passes * until);
+    let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
+    let weight_norms = RefCell::default();
+    let mut merged = Found::default();
+    let mut previous = BTreeMap::new();
+    for pass in 0..passes {
+        let hook = Solver {
+            work,
+            problem,
+            steps: &steps,
+            deltas: &deltas,
+            merged_lane: match problem.lanes {
+                Lanes::Sweep | Lanes::Rejoining => MergedLane::Current,
+                Lanes::Tasks => MergedLane::TaskFeatures,
+                Lanes::Iterate(_) if pass == 0 => MergedLane::TaskFeatures,
+                Lanes::Iterate(_) => MergedLane::Previous(std::mem::take(&mut previous)),
+            },
+            weight_norms: &weight_norms,
+            statistics: RefCell::default(),
+            found: RefCell::default(),
         };
-        // Blocks after the last layer that is solved change nothing.
-        let until = work
+        let settings = Pass {
+            compute: work.compute,
+            targeted: &work.targeted,
+            keep_host: true,
+            until,
+            heads: None,
+            observer: work.observer,
+            steps: &steps,
+        };
+        work.model.run(&settings, &batches, &hook).await?;
+        let mut found = hook.found.into_inner();
+        previous = found
+            .iter()
+            .map(|(name, found)| (name.clone(), Rc::clone(&found.delta)))
+            .collect();
+        merged.layers = work
             .modules
             .iter()
-            .map(|module| module.block + 1)
-            .max()
-            .unwrap_or(0);
-        let steps = Steps::new("forward", passes * until);
-        let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
-        let weight_norms = RefCell::default();
-        let mut merged = Merged {
-            solutions: BTreeMap::new(),
-            layers: Vec::new(),
-        };
-        let mut previous = BTreeMap::new();
-        for pass in 0..passes {
-            let hook = Solver {
-                work,
-                steps: &steps,
-                deltas: &deltas,
-                merged_lane: match work.options.schedule {
-                    Schedule::Sweep => MergedLane::Current,
-                    Schedule::Iterate if pass == 0 => MergedLane::TaskFeatures,
-                    Schedule::Iterate => MergedLane::Previous(std::mem::take(&mut previous)),
-                },
-                weight_norms: &weight_norms,
-                statistics: RefCell::default(),
-                found: RefCell::default(),
-            };
-            let settings = Pass {
-                compute: work.compute,
-                targeted: &work.targeted,
-                keep_host: true,
-                until,
-                heads: None,
-                observer: work.observer,
-                steps: &steps,
-            };
-            work.model.run(&settings, &batches, &hook).await?;
-            let mut found = hook.found.into_inner();
-            previous = found
-                .iter()
-                .map(|(name, found)| (name.clone(), Rc::clone(&found.delta)))
-                .collect();
-            merged.layers = work
-                .modules
-                .iter()
-                .filter_map(|module| Some(found.get(&module.name)?.report(work)))
-                .collect();
-            merged.solutions = std::mem::take(&mut found)
-                .into_iter()
-                .map(|(name, found)| (name, found.solution))
-                .collect();
-        }
-        Ok(merged)
+            .filter_map(|module| Some(found.get(&module.name)?.report(work)))
+            .collect();
+        merged.changes = std::mem::take(&mut found)
+            .into_iter()
+            .map(|(name, found)| (name, found.change))
+            .collect();
     }
+    Ok(merged)
 }
 
 /// Where the merged lane's deltas come from.
 enum MergedLane {
-    /// There is none: the first pass of the iteration takes Xt = X.
+    /// There is none: Xt = X, as in the first pass of the iteration.
     TaskFeatures,
     /// The solutions of the pass before.
     Previous(BTreeMap<String, Rc<Delta>>),
@@ -128,6 +146,7 @@ enum MergedLane {
 /// One pass at the linear groups.
 struct Solver<'a> {
     work: &'a Work<'a>,
+    problem: &'a Problem,
     steps: &'a Steps,
     deltas: &'a [BTreeMap<String, Rc<Delta>>],
     merged_lane: MergedLane,
@@ -135,12 +154,12 @@ struct Solver<'a> {
     weight_norms: &'a RefCell<BTreeMap<String, Vec<f64>>>,
     /// Sums of the group at hand.
     statistics: RefCell<Option<GroupStatistics>>,
-    found: RefCell<BTreeMap<String, Found>>,
+    found: RefCell<BTreeMap<String, Solved>>,
 }
 
 /// A solved layer.
-struct Found {
-    solution: Solution,
+struct Solved {
+    change: Change,
     delta: Rc<Delta>,
     lambdas: Vec<f64>,
     condition: f64,
@@ -150,7 +169,7 @@ struct Found {
     residuals: Vec<Cell<(f64, f64)>>,
 }
 
-impl Found {
+impl Solved {
     fn report(&self, work: &Work<'_>) -> LayerReport {
         let tasks = work.tasks.iter().enumerate().map(|(i, task)| {
             let (distance, norm) = self.residuals[i].get();
@@ -162,11 +181,9 @@ impl Found {
         });
         LayerReport {
             module: self.module.clone(),
-            rank: match &self.solution {
-                Solution::Factors(factors) => factors.rank,
-                Solution::Dense { d_out, d_in, .. } => *d_out.min(d_in),
-            },
+            rank: self.change.rank(),
             energy_kept: None,
+            error: None,
             condition: Some(self.condition),
             seconds: self.seconds,
             tasks: tasks.collect(),
@@ -177,7 +194,10 @@ impl Found {
 impl Solver<'_> {
     /// The variant whose features are Xt.
     fn merged_variant(&self) -> usize {
-        self.variants() - 1
+        match self.problem.lanes {
+            Lanes::Tasks | Lanes::Rejoining => 0,
+            Lanes::Sweep | Lanes::Iterate(_) => self.variants() - 1,
+        }
     }
 
     fn weight_norms(&self, layer: &Linear) -> Vec<f64> {
@@ -189,13 +209,7 @@ impl Solver<'_> {
             .work
             .tasks
             .iter()
-            .map(|task| {
-                let factors = task
-                    .deltas
-                    .get(&layer.name)
-                    .map(|f| (f.a.as_slice(), f.b.as_slice(), f.rank));
-                adapted_weight_norm(w0, factors)
-            })
+            .map(|task| adapted_weight_norm(w0, task.deltas.get(&layer.name)))
             .collect();
         self.weight_norms
             .borrow_mut()
@@ -217,6 +231,10 @@ impl Hook for Solver<'_> {
         self.work.tasks.len()
     }
 
+    fn rejoins(&self) -> bool {
+        matches!(self.problem.lanes, Lanes::Rejoining)
+    }
+
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>> {
         if variant == 0 {
             return self.deltas[task].get(layer).cloned();
@@ -236,6 +254,7 @@ impl Hook for Solver<'_> {
         let start = self.work.compute.meter.elapsed();
         let mut sums = GroupStatistics::new(
             self.work,
+            self.problem,
             group.layers,
             group.input.columns(),
             self.merged_variant() == 0,
@@ -270,11 +289,18 @@ impl Hook for Solver<'_> {
             self.work.observer.progress(event).await?;
             let start = self.work.compute.meter.elapsed();
             let norms = self.weight_norms(layer);
-            let solved = solve::layer(self.work, &statistics, member, layer, &norms)?;
-            let delta = Rc::new(solved.solution.on(self.work.compute));
+            let system = solve::System {
+                work: self.work,
+                problem: self.problem,
+                statistics: &statistics,
+                member,
+                layer,
+            };
+            let solved = system.solve(&norms)?;
+            let delta = Rc::new(solved.change.on(self.work.compute));
             self.work.compute.meter.add_since(Stage::Solve, start);
-            let found = Found {
-                solution: solved.solution,
+            let found = Solved {
+                change: solved.change,
                 delta,
                 lambdas: solved.lambdas,
                 condition: solved.condition,
