@@ -25,9 +25,12 @@ def knots(
     """KnOTS with TIES (arXiv 2410.19735) of one layer's deltas (d_out, d_in), in f64.
 
     [D_1 ... D_N] = U S [V_1 ... V_N]^T; TIES on the components S V_i^T as the authors' code has them, here with
-    PEFT's pruning (by tensor), election and disjoint mean; U times the result.
+    PEFT's pruning (by tensor), election and disjoint mean; U times the result. A tie of the votes goes to plus, so each
+    column of U has the sign with which its largest number is positive.
     """
     u, s, vt = np.linalg.svd(np.concatenate(deltas, axis=1), full_matrices=False)
+    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(len(s))])
+    u, vt = u * signs, vt * signs[:, None]
     kept = s > NEGLIGIBLE * s[0]
     components = np.split(s[kept, None] * vt[kept], len(deltas), axis=1)
     pruned = []

@@ -10,7 +10,9 @@
 //!
 //! Nothing dense is decomposed: with D_i = B_i A_i, [D_1 … D_N] = [B_1 … B_N] diag(A_1, …, A_N), so a QR of the B side
 //! by side, one of each A_i and an SVD of the small core give U and S, and C_i = (U^T B_i) A_i. What can go wrong is a
-//! direction of the core that is rounding: it would take part in the pruning, so it is left out.
+//! direction of the core that is rounding: it would take part in the pruning, so it is left out. And a direction has no
+//! sign of its own, but where as many tasks vote for plus as for minus the election has: so each direction points to
+//! where its largest number is positive.
 
 use nalgebra::DMatrix;
 
@@ -122,11 +124,19 @@ fn common_basis(
     let kept: Vec<usize> = (0..svd.singular_values.len())
         .filter(|&k| svd.singular_values[k] > NEGLIGIBLE * largest)
         .collect();
-    let u = u.select_columns(&kept);
+    let mut u = u.select_columns(&kept);
+    let mut basis = left.q() * &u;
+    for k in 0..kept.len() {
+        let column = basis.column(k);
+        if column[column.iamax()] < 0.0 {
+            u.column_mut(k).neg_mut();
+            basis.column_mut(k).neg_mut();
+        }
+    }
     let images = starts
         .iter()
         .zip(&ranks)
         .map(|(&start, &rank)| u.transpose() * r.columns(start, rank))
         .collect();
-    (left.q() * u, images)
+    (basis, images)
 }

@@ -1,5 +1,7 @@
 //! From sums over samples to one layer's merged delta.
 
+use std::borrow::Cow;
+
 use super::{
     problem::{Problem, Regularized},
     statistics::{GroupStatistics, TaskStatistics},
@@ -108,7 +110,7 @@ impl System<'_> {
             };
             let (sums, lambda) = (&self.statistics.tasks[index], lambdas[index]);
             let Form { factor, diagonal } = self.cross(sums, unseen);
-            let projected = &sums.members[self.member].projected;
+            let projected = self.projected(sums, factors);
             let places = projected
                 .iter()
                 .zip(&factors.a)
@@ -121,6 +123,20 @@ impl System<'_> {
         let mut stacked = Factors::stack(parts);
         stacked.a = right.into_iter().map(narrow).collect();
         stacked
+    }
+
+    /// A_i (X_i^T Xt_i), as it was summed, or from the Gram matrix where the features are the same.
+    fn projected<'a>(&self, sums: &'a TaskStatistics, factors: &Factors) -> Cow<'a, [f64]> {
+        let summed = &sums.members[self.member].projected;
+        if !summed.is_empty() {
+            return Cow::Borrowed(summed);
+        }
+        let (d_in, rank) = (self.statistics.d_in, factors.rank);
+        let gram = sums.whole_cross(d_in);
+        let mut product = vec![0.0; rank * d_in];
+        let (left, right) = (View::new(&factors.a, rank, d_in), View::new(&gram, d_in, d_in));
+        multiply(left, right.transposed(), 1.0, Part::Full, &mut product, d_in);
+        Cow::Owned(product)
     }
 
     /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 + D_i stands for D_i, and W0 is

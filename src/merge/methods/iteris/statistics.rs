@@ -33,7 +33,7 @@ pub(super) struct TaskStatistics {
 
 /// The sums of one task at one layer of the group.
 pub(super) struct MemberStatistics {
-    /// A (X^T Xt) (rank x d_in); empty without factors, or where `cross` is used whole.
+    /// A (X^T Xt) (rank x d_in); empty without factors, or where `cross` or the Gram matrix is used whole.
     pub(super) projected: Vec<f64>,
     /// ||X (W0 + D)^T||_F^2
     pub(super) output_norm: f64,
@@ -59,7 +59,9 @@ impl GroupStatistics {
                     .iter()
                     .map(|layer| MemberStatistics {
                         projected: match change(layer) {
-                            Some(Change::Factors(factors)) if !full => vec![0.0; factors.rank * d_in],
+                            Some(Change::Factors(factors)) if !full && !same_features => {
+                                vec![0.0; factors.rank * d_in]
+                            }
                             _ => Vec::new(),
                         },
                         output_norm: 0.0,
