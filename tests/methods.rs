@@ -157,7 +157,7 @@ fn every_method_gives_the_numbers_of_peft_or_of_its_oracle() {
 fn tolerance(method: MethodName) -> f64 {
     match method {
         MethodName::Iteris => 1e-3,
-        MethodName::Regmean | MethodName::RegmeanPlusPlus => 1e-4,
+        MethodName::Regmean | MethodName::RegmeanPlusPlus => 1e-5,
         _ => 1e-6,
     }
 }
