@@ -7,7 +7,7 @@ import type { CompareReport, Progress } from "../../www/lib/types.ts";
 import { parseCommand, wantsJson } from "../../www/node/cli/args.ts";
 import { exitCode, tell } from "../../www/node/cli/failure.ts";
 import { FolderSink } from "../../www/node/cli/folder-sink.ts";
-import { describe as describeTexts } from "../../www/node/cli/generate.ts";
+import { describe as describeTexts } from "../../www/node/cli/generated.ts";
 import { helpTexts } from "../../www/node/cli/help.ts";
 import type { GenerateCommand } from "../../www/node/cli/parse-generate.ts";
 import type { MergeCommand } from "../../www/node/cli/parse-merge.ts";

@@ -2,6 +2,8 @@
  * A stand-in for the wasm module: it merges nothing, but reports progress, writes files, fails and hangs as
  * the core can. What it computes is not looked at by any test.
  */
+import { createHash } from "node:crypto";
+import { METHODS } from "../../www/lib/methods.ts";
 import type { BaseFacts, MergeOptions, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
@@ -64,6 +66,18 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     default: async () => {},
     version: () => "0.0.0",
     defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
+    methods: () => METHODS.map(({ name }) => name),
+    digests: async (files) =>
+      Promise.all(
+        files.map(async ({ name, size, blob }) => {
+          const bytes = await (blob ?? new Blob()).arrayBuffer();
+          return {
+            name,
+            bytes: size,
+            sha256: createHash("sha256").update(new Uint8Array(bytes)).digest("hex"),
+          };
+        }),
+      ),
     Device: { cpu: () => device("cpu"), webgpu: async () => device("webgpu") },
     inspectBase: async () => facts as BaseFacts,
     inspectAdapter: async () => {

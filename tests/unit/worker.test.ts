@@ -102,9 +102,13 @@ describe("a merge", () => {
 
   it("needs no samples and no tokenizer for an average", async () => {
     const { report } = await client.merge(
-      request({ base: [], adapters: [{ name: "one", files: [], weight: 2 }], options: { method: "linear" } }),
+      request({
+        base: [],
+        adapters: [{ name: "one", files: [], weight: 2 }],
+        options: { method: "average" },
+      }),
     );
-    expect(report.options.method).toBe("linear");
+    expect(report.options.method).toBe("average");
     expect(seen[0]?.adapters[0]).toEqual({ name: "one", files: [], weight: 2 });
   });
 
@@ -128,7 +132,7 @@ describe("a merge", () => {
     const adapters = [{ name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] }];
     const { comparison } = await client.merge(request({ adapters }));
     const files = "adapter_model.safetensors merge_report.json";
-    expect(comparison?.notes).toEqual([`iteris: ${files}`, `linear: ${files}`]);
+    expect(comparison?.notes).toEqual([`iteris: ${files}`, `average: ${files}`]);
   });
 
   it("with held-out samples for some adapters only is refused", async () => {
@@ -176,7 +180,7 @@ describe("a merge of a language model's adapters", () => {
     ];
     await client.merge(request({ adapters: prompted }));
     expect(seen[1]?.adapters[0]?.samples).toEqual({
-      self: { ...self, count: 2, maxNewTokens: 8, prompt: Uint32Array.of(1, 2) },
+      self: { ...self, count: 2, maxNewTokens: 8, prompt: Uint32Array.of(1, 2), promptText: "a b" },
     });
     await expect(client.merge(request({ base: [], adapters: prompted }))).rejects.toMatchObject({
       code: "missing",

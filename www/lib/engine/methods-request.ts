@@ -40,6 +40,9 @@ function checkNames(names: readonly string[]): void {
   }
   const taken = names.find((name) => ownRows.includes(name));
   if (taken !== undefined) {
-    throw new IterisError("duplicate", `The comparison has a row of that name itself; choose another: ${taken}`);
+    throw new IterisError(
+      "duplicate",
+      `The comparison has a row of that name itself; choose another: ${taken}`,
+    );
   }
 }
