@@ -306,7 +306,7 @@ def cases() -> list[dict]:
     found.append(case("all+regex+features", schedule="iterate", max_iter=1, weights=[0.5, 1.0, 2.0]))
     found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 1.0], "method": "average"})
     found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "average"})
-    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "task-arithmetic", "scale": 0.7})
+    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "task_arithmetic", "scale": 0.7})
     found.append(case("qv+all-linear"))
     found.append(case("qv+all-linear", target="full", schedule="iterate", max_iter=2))
     return found
@@ -365,9 +365,9 @@ def rounded(value):
 
 def generate(out: pathlib.Path) -> None:
     torch.set_num_threads(1)
-    # `families` and `methods` beside them are other scripts'.
+    # `families` beside them is another script's.
     for folder in out.glob("*"):
-        if folder.name not in ("families", "methods"):
+        if folder.name != "families":
             shutil.rmtree(folder)
     models(out)
     adapters(out)
