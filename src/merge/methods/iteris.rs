@@ -344,3 +344,108 @@ impl Hook for Solver<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::{
+        base::Base,
+        compute::Compute,
+        io::{ByteSource, FileSource, Folder},
+        merge::{
+            AdapterInput, Dense, MergeOptions, Plan, Schedule,
+            work::{read_adapters, tasks},
+        },
+        progress::Silent,
+        samples::TaskSamples,
+    };
+
+    fn goldens() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/data/adapters")
+    }
+
+    fn folder(path: &Path) -> Folder {
+        let files = std::fs::read_dir(path).unwrap().map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            Rc::new(FileSource::open(&path, name).unwrap()) as Rc<dyn ByteSource>
+        });
+        Folder::new("golden", files.collect()).unwrap()
+    }
+
+    fn samples(path: &Path) -> Vec<Sample> {
+        let text = std::fs::read(path.join("inputs.json")).unwrap();
+        let inputs: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let ids: Vec<Vec<u32>> = serde_json::from_value(inputs["ids"].clone()).unwrap();
+        ids.into_iter().map(Sample::text).collect()
+    }
+
+    /// What a problem gives on the goldens `qv` and `all`, the latter's changes dense if `dense`.
+    fn solved(options: &MergeOptions, problem: &Problem, dense: bool) -> Found {
+        let input = |name: &str| AdapterInput {
+            name: name.to_owned(),
+            folder: folder(&goldens().join(name)),
+            samples: Some(TaskSamples::default()),
+            weight: 1.0,
+            path: None,
+        };
+        pollster::block_on(async {
+            let base = Base::open(Some(folder(&goldens().join("base")))).await.unwrap();
+            let adapters = read_adapters(vec![input("qv"), input("all")]).await.unwrap();
+            let plan = Plan::new(&base, &adapters, options).unwrap();
+            let mut tasks = tasks(&plan).await.unwrap();
+            for task in &mut tasks {
+                task.samples = samples(&goldens().join(&task.name));
+            }
+            if dense {
+                for change in tasks[1].deltas.values_mut() {
+                    let (d_out, d_in) = change.shape();
+                    let data = change.dense();
+                    *change = Change::Dense(Dense { data, d_out, d_in });
+                }
+            }
+            let compute = Compute::cpu();
+            let model = base.model("the test").unwrap();
+            let work = Work::new(model, &compute, tasks, options, &Silent);
+            pass(&work, problem).await.unwrap()
+        })
+    }
+
+    #[test]
+    fn dense_changes_are_solved_as_the_same_changes_in_factors() {
+        // A strong ridge, so that the rounding of features is not magnified.
+        let options = |schedule| MergeOptions {
+            schedule,
+            max_iter: 2,
+            alpha1: 1e-3,
+            alpha2: 1e-2,
+            ..MergeOptions::default()
+        };
+        for schedule in [Schedule::Sweep, Schedule::Iterate] {
+            let options = options(schedule);
+            for problem in [
+                Problem::iteris(&options),
+                Problem::regmean(&options, false),
+                Problem::regmean(&options, true),
+            ] {
+                let factored = solved(&options, &problem, false);
+                let dense = solved(&options, &problem, true);
+                assert_eq!(factored.changes.len(), 12);
+                for (name, change) in &factored.changes {
+                    assert!(change.as_factors().is_some() && dense.changes[name].as_factors().is_none());
+                    let (one, other) = (change.dense(), dense.changes[name].dense());
+                    let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    let difference: Vec<f32> = one.iter().zip(&other).map(|(x, y)| x - y).collect();
+                    assert!(norm(&difference) < 1e-5 * norm(&one), "{name}");
+                }
+                // A residual is told of dense changes too.
+                for (one, other) in factored.layers.iter().zip(&dense.layers) {
+                    let residual = |layer: &LayerReport| layer.tasks[1].residual.unwrap();
+                    assert!((residual(one) - residual(other)).abs() < 1e-4, "{}", one.module);
+                }
+            }
+        }
+    }
+}
