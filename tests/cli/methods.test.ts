@@ -188,7 +188,7 @@ describe("ranks", () => {
 
 describe("weights of layers", () => {
   test("for all layers are the adapters' weights", async () => {
-    for (const method of ["iteris", "regmean"]) {
+    for (const method of ["iteris", "regmean", "linear"]) {
       const weighed = await calibrated("--method", method, "--weight", "2", "--weight", "0.5");
       const layers = await calibrated("--method", method, "--layer-weights", ".*: [2, 0.5]");
       expectSame(layers.deltas(), weighed.deltas());

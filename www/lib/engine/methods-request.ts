@@ -36,7 +36,6 @@ export function readMethods({
 /** What a method takes of the options that all share: not those that belong to others. */
 function sharedWith(method: MethodFacts, options: Partial<MergeOptions> = {}): Partial<MergeOptions> {
   const owned = new Set<string>(METHODS.flatMap((one) => one.options));
-  if (!method.samples) owned.add("layerWeights");
   const own: readonly string[] = method.options;
   return Object.fromEntries(
     Object.entries(options).filter(([name]) => !owned.has(name) || own.includes(name)),
