@@ -2,7 +2,8 @@
  * The built-in examples: fetched from beside the page, put into the same drop zones that a person would
  * use, and merged. Nothing about them is special once their files are there.
  */
-import { outdate, setText, take } from "./intake.ts";
+import { outdate, setText } from "./edits.ts";
+import { take } from "./intake.ts";
 import { describe } from "./problem.ts";
 import type { Dropped } from "./recognise.ts";
 import { run } from "./run.ts";

@@ -6,7 +6,7 @@ import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
 import { factList, loadable, picker } from "./controls.ts";
 import { bytes, compact, count, list, plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
-import { giveOpen, outdate, removeAdapter, removeBase } from "./intake.ts";
+import { giveOpen, outdate, removeAdapter, removeBase } from "./edits.ts";
 import { notices } from "./notices.ts";
 import type { Dropped } from "./recognise.ts";
 import type { Adapter, Base, Store } from "./state.ts";

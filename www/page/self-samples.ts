@@ -2,7 +2,7 @@
 import { html, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import * as icons from "./icons.ts";
-import { setSelf } from "./intake.ts";
+import { setSelf } from "./edits.ts";
 import type { Adapter, SelfWriting, Store } from "./state.ts";
 
 export function selfView(store: Store, adapter: Adapter, self: SelfWriting): TemplateResult {

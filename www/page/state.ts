@@ -14,8 +14,10 @@ import type {
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
+import type { MethodName } from "../lib/methods.ts";
 import type { ExampleName } from "./example.ts";
 import type { Problem } from "./problem.ts";
+import type { Recipe } from "./recipe.ts";
 import type { Dropped, Role } from "./recognise.ts";
 import { DEFAULTS, type Settings } from "./settings.ts";
 
@@ -117,6 +119,29 @@ export interface Result {
   stale: boolean;
 }
 
+/** One method of a survey, as far as it has come. */
+export interface Entry {
+  method: MethodName;
+  /** The name it has in `tasks` and `residuals`. */
+  name: string;
+  status: "waiting" | "merging" | "done" | "failed";
+  files: OutputFile[];
+  /** There once it is done. */
+  report?: MergeReport;
+  problem?: Problem;
+}
+
+/** Several methods on the same adapters and the same texts. */
+export interface Survey extends Pick<Comparison, "texts" | "writes" | "tasks" | "residuals" | "notes"> {
+  entries: Entry[];
+  status: "running" | "done" | "cancelled" | "failed";
+  /** Why the comparison stopped; what a method failed of is in its entry. */
+  problem?: Problem;
+  output: MergeOptions["output"];
+  cast: Cast | undefined;
+  stale: boolean;
+}
+
 /** What the models wrote, or are writing, after one prompt. */
 export interface Written {
   status: "writing" | "done" | "cancelled" | "failed";
@@ -142,7 +167,7 @@ export interface Trial {
 }
 
 export interface Work {
-  task: "merge" | "compare" | "write";
+  task: "merge" | "compare" | "survey" | "write";
   label: string;
   progress: Progress | undefined;
   /** Milliseconds of `performance.now()`. */
@@ -160,11 +185,19 @@ export interface State {
   /** Texts of which it is not known whose they are. */
   open: Dropped[];
   settings: Settings;
+  /** Per-layer weights as they were typed; `settings` has them once they are read. */
+  layerText: string;
+  /** Whether several methods are to be compared, and which. */
+  several: boolean;
+  ticked: MethodName[];
+  /** The recipe that is followed. */
+  recipe: Recipe | undefined;
   notices: Notice[];
   /** The example that is being fetched. */
   loading: ExampleName | undefined;
   work: Work | undefined;
   result: Result | undefined;
+  survey: Survey | undefined;
   trial: Trial;
 }
 
@@ -175,10 +208,15 @@ export class Store {
     adapters: [],
     open: [],
     settings: { ...DEFAULTS },
+    layerText: "",
+    several: false,
+    ticked: ["iteris", "regmean", "average", "task_arithmetic", "ties"],
+    recipe: undefined,
     notices: [],
     loading: undefined,
     work: undefined,
     result: undefined,
+    survey: undefined,
     trial: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
   };
   #listeners: (() => void)[] = [];
@@ -218,6 +256,10 @@ export class Store {
 /** What is known of the base model, once it has been read. */
 export const baseFacts = ({ base }: State): BaseFacts | undefined =>
   base?.facts.status === "ready" ? base.facts.value : undefined;
+
+/** The methods that the button is about. */
+export const askedMethods = ({ several, ticked, settings }: State): readonly MethodName[] =>
+  several ? ticked : [settings.method];
 
 export const adapterById = (state: State, id: string): Adapter | undefined =>
   state.adapters.find((adapter) => adapter.id === id);

@@ -4,7 +4,7 @@ import type { ModelKind, SamplesFacts } from "../lib/index.ts";
 import { loadable, picker } from "./controls.ts";
 import { bytes, sampleCounts } from "./format.ts";
 import * as icons from "./icons.ts";
-import { removeText, setSelf } from "./intake.ts";
+import { removeText, setSelf } from "./edits.ts";
 import type { Role } from "./recognise.ts";
 import { selfView } from "./self-samples.ts";
 import { needsSamples } from "./settings.ts";
