@@ -7,7 +7,7 @@
 import { inspectAdapter, inspectBase, inspectSamples } from "../lib/index.ts";
 import { hasChatTemplate } from "./chat.ts";
 import { describe } from "./problem.ts";
-import { type Dropped, type Role, roleOf } from "./recognise.ts";
+import { type Dropped, namedBlobs, type Role, roleOf } from "./recognise.ts";
 import {
   type Adapter,
   adapterById,
@@ -84,15 +84,27 @@ const SELF_DEFAULTS: Readonly<SelfWriting> = { count: 32, prompt: "", seed: 0 };
 export function removeBase(store: Store): void {
   store.change((state) => {
     state.base = undefined;
+    forget(state, "base model");
     recast(state);
   });
 }
 
 export function removeAdapter(store: Store, id: string): void {
   store.change((state) => {
+    const { recipe } = state;
+    if (recipe) {
+      const index = recipe.cards.indexOf(id);
+      recipe.cards = recipe.cards.map((card) => (card === id ? undefined : card));
+      forget(state, recipe.recipe.adapters[index]?.name);
+    }
     state.adapters = state.adapters.filter((adapter) => adapter.id !== id);
     recast(state);
   });
+}
+
+/** What is not here any more differs from nothing. */
+function forget({ recipe }: State, input: string | undefined): void {
+  if (recipe) recipe.differing = recipe.differing.filter((mismatch) => mismatch.input !== input);
 }
 
 /** Gives an open file to an adapter, in the role its name suggests unless that place is taken. */

@@ -48,6 +48,9 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       state.adapters = [];
       state.open = [];
       state.result = undefined;
+      state.survey = undefined;
+      state.recipe = undefined;
+      state.several = false;
       state.notices = [];
       Object.assign(state.trial, { prompt: null, chat: null });
     });

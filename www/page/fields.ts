@@ -31,9 +31,8 @@ export function select<Key extends Choice>(
   choices: readonly (readonly [Settings[Key], string])[],
   hint?: string,
 ): TemplateResult {
-  return choose(
-    { name: key, label, hint, value: store.state.settings[key], choices },
-    (value) => set(store, { [key]: value } as Partial<Settings>),
+  return choose({ name: key, label, hint, value: store.state.settings[key], choices }, (value) =>
+    set(store, { [key]: value } as Partial<Settings>),
   );
 }
 
@@ -106,8 +105,7 @@ export function tick(store: Store, key: Tick, label: string, hint: string): Temp
     <label class="check">
       <input
         type="checkbox" name=${key} .checked=${live(store.state.settings[key])}
-        @change=${(event: Event) =>
-          set(store, { [key]: (event.currentTarget as HTMLInputElement).checked })}
+        @change=${(event: Event) => set(store, { [key]: (event.currentTarget as HTMLInputElement).checked })}
       />
       <span><span>${label}</span><span class="hint">${hint}</span></span>
     </label>

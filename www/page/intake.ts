@@ -5,25 +5,26 @@
  * What can go wrong: a base model of many gigabytes is dropped together with small files. Nothing here reads it:
  * it is told from others by name, size and time, and only adapters and texts are compared by their bytes.
  */
-import type { NamedBlob } from "../lib/index.ts";
 import { inspectAdapterInto, inspectBaseInto, setText } from "./edits.ts";
 import { list, plural } from "./format.ts";
 import { tensorsKinds } from "./lora-header.ts";
 import { describe } from "./problem.ts";
-import { assign, type Dropped, freeName, type Group, type Receiver, type Role, recognise } from "./recognise.ts";
 import { followRecipe, takeRecipe } from "./recipe-intake.ts";
+import { recipeOfCard } from "./recipe-match.ts";
+import {
+  assign,
+  type Dropped,
+  freeName,
+  type Group,
+  type Receiver,
+  type Role,
+  recognise,
+} from "./recognise.ts";
 import { same, sameContent } from "./same.ts";
 import { type Adapter, adapterById, type Notice, type State, type Store } from "./state.ts";
 
 /** Where something was dropped: on a zone, on an adapter's slot for texts, or just on the page. */
 export type Target = { zone: "base" | "adapters" } | { zone: "text"; adapter: string; role: Role };
-
-/**
- * The files of a card as the library takes them. They are of one folder, so their own names tell them apart, or the
- * parts of a pipeline do; a file added later may have come from elsewhere, and its path would say so.
- */
-export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
-  files.map(({ file, part }) => ({ name: part ?? file.name, blob: file }));
 
 let adapterCount = 0;
 
@@ -70,8 +71,9 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
     });
   }
   for (const group of found.adapters) taken.push(...(await takeAdapter(store, group, tell)));
-  taken.push(...(await takeTexts(store, found.texts, found.ignored, tell)));
+  // Whose samples a file is may be the recipe's to say.
   await followRecipe(store);
+  taken.push(...(await takeTexts(store, found.texts, found.ignored, tell)));
   const [report] = found.reports;
   if (report && !recipe && !store.state.recipe) offerRecipe(store, report, tell);
 
@@ -142,9 +144,9 @@ function takeBase(store: Store, group: Group, tell: Tell): string[] {
 const weightsOf = (files: readonly Dropped[]): Dropped | undefined =>
   files.find(({ file }) => /\.(safetensors|bin|pt)$/i.test(file.name));
 
-/** Whether the weights are PEFT's, which come with a configuration beside them. */
+/** Whether the weights are PEFT's, which come with a configuration beside them; those of one file are complete. */
 const ofFolder = (weights: Dropped | undefined): boolean =>
-  weights?.file.name.toLowerCase().startsWith("adapter_model.") ?? false;
+  weights?.file.name.toLowerCase().startsWith("adapter_model.") ?? true;
 
 async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<string[]> {
   const weights = weightsOf(group.files);
@@ -161,7 +163,7 @@ async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<stri
     const complementary =
       group.folder === adapter.folder &&
       group.files.every(({ file }) => !adapter.files.some((known) => known.file.name === file.name));
-    if (complementary && (weights === undefined) !== (other === undefined) && ofFolder(other ?? weights)) {
+    if (complementary && !(weights && other) && ofFolder(other ?? weights)) {
       inspectAdapterInto(store, adapter, [...adapter.files, ...group.files]);
       return [`${list(group.files.map(({ file }) => file.name))} to ${adapter.name}`];
     }
@@ -217,6 +219,7 @@ async function takeTexts(
       folder: adapter.folder,
       hasSamples: adapter.texts.samples !== undefined,
       hasHeldOut: adapter.texts.heldOut !== undefined,
+      source: recipeOfCard(store.state.recipe, adapter.id)?.samples?.source ?? undefined,
     }),
   );
   const { assigned, open: unplaced } = assign([...store.state.open, ...fresh], receivers);

@@ -26,7 +26,8 @@ export function readLayerWeights(text: string, adapters: number, mayBeNegative: 
     if (pattern === undefined) {
       return refuse(index + 1, "write a pattern, a colon and a list, such as layer.[0-5].*: [1, 0.5].");
     }
-    if (Object.hasOwn(weights, pattern)) return refuse(index + 1, `the pattern ${pattern} stands above already.`);
+    if (Object.hasOwn(weights, pattern))
+      return refuse(index + 1, `the pattern ${pattern} stands above already.`);
     if (!isPattern(pattern)) return refuse(index + 1, `${pattern} is no regular expression.`);
     const numbers = inside.split(",").map((part) => (part.trim() === "" ? Number.NaN : Number(part)));
     if (numbers.length !== adapters) {

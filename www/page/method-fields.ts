@@ -3,17 +3,14 @@
  * those that tune a solver are folded away.
  */
 import { nothing, type TemplateResult } from "lit-html";
-import type { MethodName, MethodOption } from "../lib/methods.ts";
+import type { MethodName, MethodOption } from "../lib/index.ts";
 import { numberField, select, tick } from "./fields.ts";
 import { optionsOf } from "./settings.ts";
 import type { Store } from "./state.ts";
 
 /** The largest rank among the adapters, which PEFT cuts to; 0 while none is known. */
 export const largestRank = (store: Store): number =>
-  Math.max(
-    0,
-    ...store.state.adapters.map(({ facts }) => (facts.status === "ready" ? facts.value.rank : 0)),
-  );
+  Math.max(0, ...store.state.adapters.map(({ facts }) => (facts.status === "ready" ? facts.value.rank : 0)));
 
 type Field = (store: Store) => TemplateResult | typeof nothing;
 

@@ -6,10 +6,10 @@
  */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
-import { METHODS, type MethodFacts, type MethodName } from "../lib/methods.ts";
+import { METHODS, type MethodFacts, type MethodName } from "../lib/index.ts";
 import { list, plural } from "./format.ts";
-import { methodFields } from "./method-fields.ts";
 import * as icons from "./icons.ts";
+import { methodFields } from "./method-fields.ts";
 import { methodTitle } from "./settings.ts";
 import { askedMethods, type Store } from "./state.ts";
 

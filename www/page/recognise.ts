@@ -6,6 +6,7 @@
  * merged silently: so a text file goes to an adapter only when its place or its name says so, or when no
  * other adapter could be meant. Everything else is left for the person to decide.
  */
+import type { NamedBlob } from "../lib/index.ts";
 import type { TensorsKind } from "./lora-header.ts";
 
 /** A file with the path it had under whatever was dropped, such as `models/emoint/labels.json`. */
@@ -15,6 +16,13 @@ export interface Dropped {
   /** Its name inside its model where that is not the file's own: `unet/model.safetensors`. */
   part?: string;
 }
+
+/**
+ * The files of a card as the library takes them. They are of one folder, so their own names tell them apart, or the
+ * parts of a pipeline do; a file added later may have come from elsewhere, and its path would say so.
+ */
+export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
+  files.map(({ file, part }) => ({ name: part ?? file.name, blob: file }));
 
 /** The files of one folder that belong together. `folder` is its path, "" for loose files. */
 export interface Group {
@@ -129,7 +137,9 @@ function takePipelines(files: readonly Dropped[], result: Recognised): Dropped[]
     .filter(({ path }) => baseName(path) === "model_index.json")
     .map(({ path }) => folderOf(path));
   const rest: Dropped[] = [];
-  const groups = new Map(roots.map((folder) => [folder, { folder, label: baseName(folder), files: [] as Dropped[] }]));
+  const groups = new Map(
+    roots.map((folder) => [folder, { folder, label: baseName(folder), files: [] as Dropped[] }]),
+  );
   for (const dropped of files) {
     const name = baseName(dropped.path);
     const folder = folderOf(dropped.path);
@@ -221,6 +231,8 @@ export interface Receiver {
   folder: string;
   hasSamples: boolean;
   hasHeldOut: boolean;
+  /** The name of the file of samples that a recipe knows to be its. */
+  source?: string | undefined;
 }
 
 export interface Assignment {
@@ -260,8 +272,7 @@ export function assign(
     if (receiver.hasSamples) taken.add(`samples ${receiver.id}`);
     if (receiver.hasHeldOut) taken.add(`heldOut ${receiver.id}`);
   }
-  const give = (text: Dropped, adapter: string): boolean => {
-    const role = roleOf(text.path);
+  const give = (text: Dropped, adapter: string, role = roleOf(text.path)): boolean => {
     if (taken.has(`${role} ${adapter}`)) return false;
     taken.add(`${role} ${adapter}`);
     assigned.push({ text, adapter, role });
@@ -269,6 +280,9 @@ export function assign(
   };
 
   let open = texts.filter((text) => {
+    const sources = receivers.filter(({ source }) => source === baseName(text.path));
+    const [known] = sources;
+    if (known && sources.length === 1 && give(text, known.id, "samples")) return false;
     const receiver = meant(text, receivers);
     return !(receiver && give(text, receiver.id));
   });

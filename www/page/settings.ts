@@ -3,7 +3,7 @@
  * because the form must show them before the core is loaded, and a test holds the two together.
  */
 import type { DeviceRequest, MergeOptions, ModelKind } from "../lib/index.ts";
-import { type MethodName, type MethodOption, methodFacts } from "../lib/methods.ts";
+import { type MethodName, type MethodOption, methodFacts } from "../lib/index.ts";
 
 /** All options of a merge, and where it runs. */
 export interface Settings extends MergeOptions {

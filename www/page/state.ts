@@ -9,15 +9,15 @@ import type {
   DeviceChoice,
   MergeOptions,
   MergeReport,
+  MethodName,
   NamedBlob,
   OutputFile,
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
-import type { MethodName } from "../lib/methods.ts";
 import type { ExampleName } from "./example.ts";
 import type { Problem } from "./problem.ts";
-import type { Recipe } from "./recipe.ts";
+import type { Followed, Repetition } from "./recipe-match.ts";
 import type { Dropped, Role } from "./recognise.ts";
 import { DEFAULTS, type Settings } from "./settings.ts";
 
@@ -63,7 +63,7 @@ export interface Adapter {
 }
 
 /** Where on the page a message stands: beside what the person just did. */
-export type Place = "top" | "base" | "adapters" | "merge" | "save";
+export type Place = "top" | "base" | "adapters" | "merge" | "save" | "survey";
 
 /** Something the person should know; stays until dismissed or until the next drop. */
 export interface Notice {
@@ -113,6 +113,8 @@ export interface Result {
   files: OutputFile[];
   report: MergeReport;
   comparison?: Comparison;
+  /** Whether it is what the recipe's merge was; there if a recipe was followed. */
+  repetition?: Repetition;
   /** What can be tried; `undefined` where the base model writes no text. */
   cast: Cast | undefined;
   /** Set once the inputs or options have changed since. */
@@ -191,7 +193,7 @@ export interface State {
   several: boolean;
   ticked: MethodName[];
   /** The recipe that is followed. */
-  recipe: Recipe | undefined;
+  recipe: Followed | undefined;
   notices: Notice[];
   /** The example that is being fetched. */
   loading: ExampleName | undefined;
