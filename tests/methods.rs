@@ -310,6 +310,24 @@ fn the_factored_svd_is_the_dense_svd() {
 }
 
 #[test]
+fn a_rank_asked_for_stays_within_what_the_method_cuts_to() {
+    let adapters = || vec![golden("qv", 1.0), golden("all", 1.0)];
+    for (rank, energy, expected) in [(Some(5), None, 2), (Some(1), None, 1), (None, Some(0.999), 2)] {
+        for ranks in [Ranks::Uniform, Ranks::PerLayer] {
+            let options = MergeOptions {
+                svd_rank: Some(2),
+                rank,
+                energy,
+                ranks,
+                ..with(MethodName::TiesSvd)
+            };
+            let (_, report) = run(adapters(), &options).unwrap();
+            assert!(report.layers.iter().all(|layer| layer.rank == expected), "{rank:?} {energy:?}");
+        }
+    }
+}
+
+#[test]
 fn an_energy_is_kept_by_the_smallest_uniform_rank_and_by_each_layers_own() {
     for method in [MethodName::Linear, MethodName::Ties, MethodName::Knots] {
         let adapters = || vec![golden("qv", 1.0), golden("all", 1.0), golden("dense", 1.0)];

@@ -59,11 +59,6 @@ pub(super) fn rank_for(change: &Change, energy: f64) -> usize {
     svd::rank_for(&values, energy)
 }
 
-/// The best approximation of the smallest rank that keeps a share of the squared Frobenius norm.
-pub(super) fn to_energy(change: &Change, energy: f64) -> Reduced {
-    to_rank(change, rank_for(change, energy))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,7 +121,7 @@ mod tests {
         let own = factors(40, 9, 30);
         for change in both(&own) {
             for energy in [0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
-                let cut = to_energy(&change, energy);
+                let cut = to_rank(&change, rank_for(&change, energy));
                 assert!(cut.energy_kept >= energy - 1e-12, "{energy}: {}", cut.energy_kept);
                 if cut.factors.rank > 1 {
                     let smaller = to_rank(&change, cut.factors.rank - 1);

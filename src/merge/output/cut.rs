@@ -1,5 +1,5 @@
-//! To which rank the changes of a merge are cut: what the options ask for, else the method, else what loses nothing
-//! where nothing has to be lost.
+//! To which rank the changes of a merge are cut: what the options ask for, within what the method itself cuts to, else
+//! what loses nothing where nothing has to be lost.
 
 use super::Results;
 use crate::{
@@ -11,11 +11,11 @@ use crate::{
 };
 
 /// Where changes are cut.
-pub(super) enum Cut {
+pub(super) struct Cut {
     /// At this rank at the latest.
-    Rank(usize),
-    /// Each at the smallest rank that keeps this share.
-    Energy(f64),
+    most: usize,
+    /// Before it, each at the smallest rank that keeps this share.
+    energy: Option<f64>,
 }
 
 impl Cut {
@@ -24,21 +24,28 @@ impl Cut {
         let Plan {
             adapters, options, ..
         } = *results.plan;
-        if let Some(energy) = options.energy {
-            if options.ranks == Ranks::PerLayer {
-                return Ok(Some(Self::Energy(energy)));
-            }
+        let ranks = adapters.iter().flat_map(|read| read.adapter.modules.values());
+        let largest = ranks.map(|lora| lora.rank).max().unwrap_or(1);
+        let own = results.method.rank(options, largest);
+        let (energy, uniform) = (options.energy, options.ranks == Ranks::Uniform);
+        let mut wanted = options.rank;
+        if let Some(energy) = energy.filter(|_| uniform) {
             // One rank for all: the smallest with which every layer keeps that share.
             let mut rank = 1;
             for target in &results.plan.targets {
                 rank = rank.max(reduce::rank_for(&results.change(target).await?, energy));
             }
-            return Ok(Some(Self::Rank(rank)));
+            wanted = Some(rank);
         }
-        let ranks = adapters.iter().flat_map(|read| read.adapter.modules.values());
-        let largest = ranks.map(|lora| lora.rank).max().unwrap_or(1);
-        let wanted = options.rank.or_else(|| results.method.rank(options, largest));
-        Ok(wanted.map(Self::Rank))
+        let energy = energy.filter(|_| !uniform);
+        let most = own.into_iter().chain(wanted).min();
+        Ok(match (most, energy) {
+            (None, None) => None,
+            (most, energy) => Some(Self {
+                most: most.unwrap_or(usize::MAX),
+                energy,
+            }),
+        })
     }
 
     /// The exact rank of a sum of the adapters, which is what a dense change is cut to by default.
@@ -50,14 +57,18 @@ impl Cut {
                 .map(|lora| lora.rank)
                 .sum()
         });
-        Self::Rank(ranks.max().unwrap_or(1))
+        Self {
+            most: ranks.max().unwrap_or(1),
+            energy: None,
+        }
     }
 
     /// The change at its rank.
     pub(super) fn apply(&self, change: &Change) -> Reduced {
-        match *self {
-            Self::Rank(rank) => reduce::to_rank(change, rank),
-            Self::Energy(energy) => reduce::to_energy(change, energy),
-        }
+        let rank = match self.energy {
+            Some(energy) => self.most.min(reduce::rank_for(change, energy)),
+            None => self.most,
+        };
+        reduce::to_rank(change, rank)
     }
 }
