@@ -9,6 +9,7 @@ mod config;
 mod features;
 mod keys;
 mod labels;
+pub mod names;
 mod pattern;
 mod read;
 mod write;

@@ -238,7 +238,7 @@ fn matrix(info: &TensorInfo) -> Result<(usize, usize)> {
 }
 
 /// Names for a message, cut to a readable number.
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     let listed = names
         .iter()
         .take(LISTED)
