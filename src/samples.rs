@@ -34,6 +34,8 @@ pub struct TaskSamples {
     pub label_answers: Vec<Vec<u32>>,
     /// The file they came from.
     pub source: Option<String>,
+    /// Where that is, as a recipe finds it again.
+    pub path: Option<String>,
     /// Things the reader of a report should know of them.
     pub notes: Vec<String>,
     /// The adapter is to write the samples itself; then none are given.
@@ -59,6 +61,8 @@ pub struct SelfWritten {
     pub count: usize,
     /// What each begins with; the beginning-of-sequence token if empty.
     pub prompt: Vec<u32>,
+    /// The same as a text.
+    pub text: Option<String>,
     /// How the rest is drawn.
     pub sampling: Sampling,
 }

@@ -5,6 +5,8 @@
  * because it is, byte for byte, the `merge_report.json` that is written beside a merged adapter.
  */
 
+import type { MethodName } from "./methods.ts";
+
 /** A device a merge can run on. */
 export type DeviceKind = "cpu" | "webgpu";
 
@@ -109,14 +111,17 @@ export type SelfInput = "self" | { self: true | SelfOptions };
 export interface AdapterInput<Files = FilesInput, Samples = SamplesInput> {
   /** The task's name in the report and in `heads/`; adapters must differ in it. */
   name: string;
-  /** `adapter_config.json`, `adapter_model.safetensors` and, if there is one, `labels.json`. */
+  /**
+   * `adapter_config.json`, `adapter_model.safetensors` and, if there is one, `labels.json`; or the one
+   * `.safetensors` file of kohya, ComfyUI or diffusers.
+   */
   files: Files;
   /**
    * Unlabelled calibration samples of the task, about 50. IterIS needs them, averages do not. An adapter of a
    * generative model can write them itself: `"self"`.
    */
   samples?: Samples | SelfInput | undefined;
-  /** The adapter's weight in the merge, above 0; default 1. */
+  /** The adapter's weight in the merge, default 1; above 0 where a method reads samples, else also below. */
   weight?: number | undefined;
   /**
    * Samples that were not used for calibration. With them on every adapter, `merge` also compares the
@@ -125,10 +130,13 @@ export interface AdapterInput<Files = FilesInput, Samples = SamplesInput> {
   heldOut?: Samples | undefined;
 }
 
+/** Whose adapter files: PEFT's, kohya's and ComfyUI's, or diffusers'. */
+export type AdapterFormat = "peft" | "kohya" | "diffusers";
+
 /** How to merge. Whatever is left out has the value that `defaultOptions()` tells. */
 export interface MergeOptions {
-  /** `iteris` solves every layer from samples; the two others only add deltas up. */
-  method: "iteris" | "linear" | "task-arithmetic";
+  /** How; `METHODS` tells of each. Those of PEFT's `add_weighted_adapter` bear its names. */
+  method: MethodName;
   /** `sweep` solves each layer once as the pass reaches it; `iterate` is the paper's loop. */
   schedule: "sweep" | "iterate";
   /** Passes of `iterate`, at least 1. */
@@ -143,14 +151,41 @@ export interface MergeOptions {
   adaptiveWeights: boolean;
   /** Whether rows of padding tokens count; `include` only compares with the published code. */
   padding: "exclude" | "include";
-  /** Factor of the summed deltas in `task-arithmetic`. */
+  /** Factor of the merged deltas in `task_arithmetic` and `knots`. */
   scale: number;
-  /** Rank of the merged adapter; `null` keeps the exact one, the sum of the adapters' ranks. */
+  /** RegMean's factor a of what lies off a Gram matrix's diagonal, 0 to 1. */
+  nonDiagonal: number;
+  /** Share of each delta's numbers that `ties`, `dare_*`, `magnitude_prune` and `knots` keep, above 0 to 1. */
+  density: number;
+  /** How `ties` and what builds on it elect a sign: by the sum of the numbers, or by their count. */
+  majoritySignMethod: "total" | "frequency";
+  /** Rank to which `svd` and `*_svd` cut; `null` takes the largest rank among the adapters, as PEFT does. */
+  svdRank: number | null;
+  /** Of the numbers that `dare_*` drops. */
+  seed: number;
+  /**
+   * Weights of single layers, one an adapter in their order, in place of the adapters' own: by a regular expression
+   * that the end of a module's path must match from a dot on, as PEFT matches `rank_pattern`; the first that
+   * matches counts.
+   *
+   * @example
+   * ```ts
+   * { "encoder.layer.[0-5].*": [1, 0.5] }
+   * ```
+   */
+  layerWeights: Readonly<Record<string, readonly number[]>>;
+  /** Rank of the merged adapter; `null` keeps the exact one, or what `energy` asks for. */
   rank: number | null;
+  /** Share of each merged delta's squared Frobenius norm that the written rank must keep, above 0 to 1; `null`: all. */
+  energy: number | null;
+  /** One rank for all layers, which every program loads, or each layer's own (`rank_pattern` of PEFT). */
+  ranks: "uniform" | "per-layer";
+  /** Whose adapter files are written. */
+  format: AdapterFormat;
   /** A PEFT adapter, or the base model with the adapter merged in. */
   output: "adapter" | "base";
-  /** Element type of the written tensors. */
-  dtype: "f32" | "f16";
+  /** Element type of the written tensors; `auto`: f32 for an adapter, for a base model each tensor's own. */
+  dtype: "auto" | "f32" | "f16" | "bf16";
   /** Tokens a sample is cut to; `null` takes what tokenizer and model can read, at most 512. */
   maxLength: number | null;
   /**
@@ -198,8 +233,11 @@ export interface GpuAdapterInfo {
   bufferBytes: number;
 }
 
-/** `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), or `encoder-decoder` (T5, BART). */
-export type ModelKind = "encoder" | "decoder" | "encoder-decoder";
+/**
+ * `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), `encoder-decoder` (T5, BART), or `weights`:
+ * a checkpoint whose model cannot be run here, for methods that need no samples.
+ */
+export type ModelKind = "encoder" | "decoder" | "encoder-decoder" | "weights";
 
 /** What a base model's files say about it. */
 export interface BaseFacts {
@@ -227,6 +265,12 @@ export interface BaseFacts {
 
 /** What an adapter's files say about it. */
 export interface AdapterFacts {
+  /** Whose files they are. */
+  format: AdapterFormat;
+  /** What it has beyond plain factors of linear layers, for example `DoRA` or `convolutions`. */
+  features: string[];
+  /** Whether its change can only be told with the base model's weights at hand. */
+  needsBase: boolean;
   peftType: string;
   taskType: string | null;
   /** The largest of `ranks`. */
@@ -300,7 +344,16 @@ export interface ReportOptions {
   adaptive_weights: boolean;
   padding: MergeOptions["padding"];
   scale: number;
+  non_diagonal: number;
+  density: number;
+  majority_sign_method: MergeOptions["majoritySignMethod"];
+  svd_rank: number | null;
+  seed: number;
+  layer_weights: Record<string, number[]>;
   rank: number | null;
+  energy: number | null;
+  ranks: MergeOptions["ranks"];
+  format: AdapterFormat;
   output: MergeOptions["output"];
   dtype: MergeOptions["dtype"];
   max_length: number | null;
@@ -317,14 +370,19 @@ export interface MergeReport {
   created_by: string;
   options: ReportOptions;
   device: DeviceKind;
-  base: { name: string; files: ReportFile[] };
+  /** `null` where the merge needed none. `path` leads from the report's folder to the input, where it is known. */
+  base: { name: string; path: string | null; files: ReportFile[] } | null;
   adapters: {
     name: string;
+    /** From the report's folder, where it is known. */
+    path: string | null;
     weight: number;
     rank: number;
     files: ReportFile[];
     samples: {
       source: string | null;
+      /** From the report's folder, where it is known. */
+      path: string | null;
       count: number;
       /** How many were cut to the maximum length. */
       truncated: number;
@@ -341,6 +399,8 @@ export interface MergeReport {
         top_p: number;
         seed: number;
         prompt_tokens: number;
+        /** What every text began with; `null` for the model's first token. */
+        prompt: string | null;
       } | null;
     } | null;
   }[];
@@ -351,6 +411,8 @@ export interface MergeReport {
     rank: number;
     /** Share of the squared Frobenius norm kept by a truncation, 0 to 1. */
     energy_kept: number | null;
+    /** `||D* - written|| / ||D*||`, 0 where nothing was cut. */
+    error: number | null;
     /** Estimated condition number of the regularised Gram matrix. */
     condition: number | null;
     seconds: number;
@@ -412,8 +474,11 @@ export interface RunControl {
 
 /** What `merge` takes. */
 export interface MergeRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
-  /** `config.json`, the safetensors files and the tokenizer's files. */
-  base: Files;
+  /**
+   * `config.json`, the safetensors files and the tokenizer's files. May be left out where neither the method nor an
+   * adapter needs it.
+   */
+  base?: Files | undefined;
   adapters: readonly AdapterInput<Files, Samples>[];
   options?: Partial<MergeOptions> | undefined;
 }

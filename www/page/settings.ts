@@ -2,6 +2,7 @@
  * The options of a merge as the form holds them. The defaults are the core's; they are repeated here
  * because the form must show them before the core is loaded, and a test holds the two together.
  */
+import { methodFacts } from "../lib/methods.ts";
 import type { DeviceRequest, MergeOptions, ModelKind } from "../lib/index.ts";
 
 /** All options of a merge, and where it runs. */
@@ -19,9 +20,18 @@ export const DEFAULTS: Readonly<Settings> = {
   adaptiveWeights: true,
   padding: "exclude",
   scale: 1,
+  nonDiagonal: 0.9,
+  density: 0.5,
+  majoritySignMethod: "total",
+  svdRank: null,
+  seed: 0,
+  layerWeights: {},
   rank: null,
+  energy: null,
+  ranks: "uniform",
+  format: "peft",
   output: "adapter",
-  dtype: "f32",
+  dtype: "auto",
   maxLength: null,
   decoderInputs: "own",
   maxNewTokens: 16,
@@ -41,11 +51,8 @@ export function mergeOptions({ device: _, ...options }: Settings, kind?: ModelKi
   };
 }
 
-/** Averages only add deltas up; IterIS looks at what the layers see. */
-export const needsSamples = (settings: Settings): boolean => settings.method === "iteris";
+/** Whether the chosen method looks at what the layers see. */
+export const needsSamples = (settings: Settings): boolean => methodFacts(settings.method).samples;
 
-export const METHOD_NAMES: Readonly<Record<MergeOptions["method"], string>> = {
-  iteris: "IterIS",
-  linear: "Linear average",
-  "task-arithmetic": "Task arithmetic",
-};
+/** What the page calls a method. */
+export const methodTitle = (method: MergeOptions["method"]): string => methodFacts(method).title;
