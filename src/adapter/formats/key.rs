@@ -92,8 +92,11 @@ impl Key {
     pub(super) fn of(name: &str) -> Self {
         let Some((module, role)) = split(name) else {
             let refused = REFUSED.iter().find(|(end, _)| match end.strip_suffix('*') {
-                Some(start) => name.rsplit_once('.').is_some_and(|(_, last)| last.starts_with(&start[1..]))
-                    || name.contains(start) && name.ends_with(".weight"),
+                Some(start) => {
+                    name.rsplit_once('.')
+                        .is_some_and(|(_, last)| last.starts_with(&start[1..]))
+                        || name.contains(start) && name.ends_with(".weight")
+                }
                 None => name.ends_with(end),
             });
             return refused.map_or(Self::Other, |(_, what)| Self::Refused(what));
@@ -161,13 +164,37 @@ mod tests {
         is("lora_unet_x_y.lora_mid.weight", "lora_unet_x_y", Role::Mid);
         is("lora_unet_x_y.alpha", "lora_unet_x_y", Role::Alpha);
         is("lora_unet_x_y.dora_scale", "lora_unet_x_y", Role::DoraScale);
-        is("diffusion_model.x.y.lora_A.weight", "diffusion_model.x.y", Role::Down);
-        is("diffusion_model.x.y.lora_B.default.weight", "diffusion_model.x.y", Role::Up);
+        is(
+            "diffusion_model.x.y.lora_A.weight",
+            "diffusion_model.x.y",
+            Role::Down,
+        );
+        is(
+            "diffusion_model.x.y.lora_B.default.weight",
+            "diffusion_model.x.y",
+            Role::Up,
+        );
         is("unet.x.attn1.to_q.lora.up.weight", "unet.x.attn1.to_q", Role::Up);
-        is("unet.x.attn1.processor.to_q_lora.down.weight", "unet.x.attn1.to_q", Role::Down);
-        is("unet.x.attn1.processor.to_out_lora.down.weight", "unet.x.attn1.to_out.0", Role::Down);
-        is("unet.x.attn2.to_out.lora_magnitude_vector", "unet.x.attn2.to_out.0", Role::Magnitude);
-        is("unet.x.attn1.to_out.0.lora_A.weight", "unet.x.attn1.to_out.0", Role::Down);
+        is(
+            "unet.x.attn1.processor.to_q_lora.down.weight",
+            "unet.x.attn1.to_q",
+            Role::Down,
+        );
+        is(
+            "unet.x.attn1.processor.to_out_lora.down.weight",
+            "unet.x.attn1.to_out.0",
+            Role::Down,
+        );
+        is(
+            "unet.x.attn2.to_out.lora_magnitude_vector",
+            "unet.x.attn2.to_out.0",
+            Role::Magnitude,
+        );
+        is(
+            "unet.x.attn1.to_out.0.lora_A.weight",
+            "unet.x.attn1.to_out.0",
+            Role::Down,
+        );
         is(
             "text_encoder.x.self_attn.q_proj.lora_linear_layer.down.weight",
             "text_encoder.x.self_attn.q_proj",
@@ -178,13 +205,21 @@ mod tests {
             "text_encoder.x.self_attn.out_proj",
             Role::Up,
         );
-        is("text_encoder.x.mlp.fc1.lora_B.bias", "text_encoder.x.mlp.fc1", Role::Bias);
+        is(
+            "text_encoder.x.mlp.fc1.lora_B.bias",
+            "text_encoder.x.mlp.fc1",
+            Role::Bias,
+        );
     }
 
     #[test]
     fn an_alpha_is_its_modules_wherever_it_is_written() {
         is("unet.x.attn1.to_q.alpha", "unet.x.attn1.to_q", Role::Alpha);
-        is("unet.x.attn1.processor.to_out_lora.down.weight.alpha", "unet.x.attn1.to_out.0", Role::Alpha);
+        is(
+            "unet.x.attn1.processor.to_out_lora.down.weight.alpha",
+            "unet.x.attn1.to_out.0",
+            Role::Alpha,
+        );
     }
 
     #[test]
@@ -199,13 +234,24 @@ mod tests {
             ("diffusion_model.x.diff_b", "difference of biases"),
             ("lora_unet_x.w_norm", "normalisation"),
         ] {
-            assert!(matches!(Key::of(name), Key::Refused(found) if found.contains(what)), "{name}");
+            assert!(
+                matches!(Key::of(name), Key::Refused(found) if found.contains(what)),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn what_has_no_module_or_no_role_is_something_else() {
-        for name in ["", ".alpha", ".lora_down.weight", "lora_down.weight", "x.weight", "unet.x.bias", "emb_params"] {
+        for name in [
+            "",
+            ".alpha",
+            ".lora_down.weight",
+            "lora_down.weight",
+            "x.weight",
+            "unet.x.bias",
+            "emb_params",
+        ] {
             assert_eq!(Key::of(name), Key::Other, "{name}");
         }
     }

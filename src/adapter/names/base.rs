@@ -35,7 +35,7 @@ pub struct BaseWeight {
 
 /// The modules of a base model that an adapter may be for.
 #[derive(Debug, Clone, Default)]
-pub struct Base {
+pub struct BaseNames {
     /// By the part of the model and the flattened name.
     modules: HashMap<(&'static str, String), std::result::Result<Target, Unclear>>,
     /// The kinds of parts it has modules of.
@@ -43,7 +43,7 @@ pub struct Base {
     weights: BTreeMap<String, BaseWeight>,
 }
 
-impl Base {
+impl BaseNames {
     /// The modules of the model whose tensors have these names; those of a folder's component have the
     /// component in front: `unet.conv_in.weight`.
     pub fn new<'a>(keys: impl Iterator<Item = &'a str> + Clone) -> Self {
@@ -241,14 +241,14 @@ fn open_clip(module: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::{Rows, module_path};
-    use super::Base;
+    use super::BaseNames;
 
-    fn base(keys: &[&str]) -> Base {
-        Base::new(keys.iter().copied())
+    fn base(keys: &[&str]) -> BaseNames {
+        BaseNames::new(keys.iter().copied())
     }
 
     #[track_caller]
-    fn is(base: &Base, name: &str, path: &str, key: &str) {
+    fn is(base: &BaseNames, name: &str, path: &str, key: &str) {
         let target = module_path(name, Some(base)).unwrap();
         assert!(target.parts.iter().any(|part| part == path), "{target:?}");
         assert_eq!(base.weight(path).unwrap().key, key);

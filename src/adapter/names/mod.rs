@@ -7,11 +7,12 @@
 //! is a guess: a name that nothing is known of, or that could mean two modules, is refused.
 
 mod base;
+pub(crate) mod spelling;
 pub(crate) mod template;
 pub(crate) mod transformer;
 mod unet;
 
-pub use self::base::{Base, BaseWeight};
+pub use self::base::{BaseNames, BaseWeight};
 use self::template::{Family, families, unflatten};
 pub use self::transformer::Rows;
 use crate::error::{Code, Error, Result};
@@ -122,7 +123,7 @@ pub(crate) fn split_component(path: &str) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// `adapter_unsupported` if the name is unknown or ambiguous.
-pub fn module_path(name: &str, base: Option<&Base>) -> Result<Target> {
+pub fn module_path(name: &str, base: Option<&BaseNames>) -> Result<Target> {
     resolve(name, base).map_err(|unclear| unclear_names(&[(name, unclear)], base.is_some(), "an adapter"))
 }
 
@@ -155,7 +156,7 @@ pub(crate) fn unclear_names(names: &[(&str, Unclear)], with_base: bool, file: &s
 }
 
 /// As [`module_path`].
-pub(crate) fn resolve(name: &str, base: Option<&Base>) -> std::result::Result<Target, Unclear> {
+pub(crate) fn resolve(name: &str, base: Option<&BaseNames>) -> std::result::Result<Target, Unclear> {
     match FLAT
         .iter()
         .find_map(|(prefix, part)| Some((*part, name.strip_prefix(prefix)?)))
