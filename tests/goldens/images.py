@@ -68,8 +68,8 @@ SDXL = [
     "lora_unet_output_blocks_2_2_conv:3",
     "lora_unet_output_blocks_5_0_in_layers_2:3",
     *[f"lora_unet_input_blocks_8_1_transformer_blocks_9_{module}" for module in UNET_ATTENTION],
-    *[f"lora_unet_middle_block_1_transformer_blocks_0_{module}" for module in UNET_ATTENTION],
-    *[f"lora_unet_output_blocks_3_1_transformer_blocks_1_{module}" for module in UNET_ATTENTION],
+    *[f"lora_unet_middle_block_1_transformer_blocks_0_{module}" for module in UNET_ATTENTION[:2]],
+    *[f"lora_unet_output_blocks_3_1_transformer_blocks_1_{module}" for module in UNET_ATTENTION[3:]],
     *[f"lora_te1_text_model_encoder_layers_0_{module}" for module in CLIP],
     *[f"lora_te2_text_model_encoder_layers_31_{module}" for module in CLIP],
 ]
@@ -180,7 +180,9 @@ def flux() -> tuple[Tensors, Tensors]:
     # The converter leaves the final layer's alphas out ("TODO: alphas"), so they say nothing here.
     for key in [key for key in tensors if "final_layer" in key and key.endswith(".alpha")]:
         del tensors[key]
-    return tensors, deltas(_convert_kohya_flux_lora_to_diffusers(dict(tensors)), {})
+    # It scales text encoders' factors in place.
+    own = {key: value.clone() for key, value in tensors.items()}
+    return tensors, deltas(_convert_kohya_flux_lora_to_diffusers(own), {})
 
 
 def dora() -> tuple[Tensors, Tensors]:
@@ -272,7 +274,12 @@ def pipeline() -> tuple[Tensors, Tensors, dict[str, str]]:
         "unet": LoraConfig(
             r=2,
             lora_alpha=3,
-            target_modules=["to_q", "to_out.0", "conv1", "proj_in"],
+            target_modules=[
+                "down_blocks.0.resnets.0.conv1",
+                "mid_block.attentions.0.proj_in",
+                "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+                "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0",
+            ],
             rank_pattern={"to_q": 3},
             alpha_pattern={"conv1": 5},
             use_rslora=True,
