@@ -8,8 +8,10 @@
 mod config;
 mod effective;
 mod features;
+mod formats;
 mod keys;
 mod labels;
+pub mod names;
 mod pattern;
 mod read;
 mod write;
@@ -20,8 +22,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::config::{AdapterConfig, TargetModules};
 pub use self::effective::change;
+pub use self::formats::DIFFUSERS_FILE;
 pub use self::pattern::Patterns;
-pub use self::write::{adapter_tensors, merged_config, suffix_targets};
+pub use self::write::{
+    ImageFile, KOHYA_FILE, adapter_tensors, diffusers_file, fitting, kohya_file, lone, merged_config,
+    suffix_targets,
+};
 use crate::io::{Dtype, Folder};
 
 /// The name of an adapter's configuration file.
@@ -141,6 +147,8 @@ pub struct Adapter {
     /// The updates by module path in the base model, such as
     /// `bert.encoder.layer.0.attention.self.query`: without `base_model.model.` and the adapter's name.
     pub modules: BTreeMap<String, Lora>,
+    /// How a file of kohya's spells the modules' names, by path; empty for others.
+    pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
     pub heads: BTreeMap<String, HeadTensor>,
     /// Trained biases (`bias: all` or `lora_only`) by their name in the base model; whole values.
