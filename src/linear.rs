@@ -26,6 +26,7 @@ use crate::{
     batch::{Rows, Stack},
     compute::{Attention, Bias, Cache, Compute, Features, Rotary, Stage, Weight, squares},
     error::Result,
+    merge::{Change, Factors},
 };
 
 /// A linear layer of the base model, y = x W^T + bias.
@@ -336,16 +337,27 @@ impl<'a> Lanes<'a> {
     }
 }
 
-/// `||W0 + s B A||_F^2` from r x r products and one pass over W0; factors are (d_out x r) and (r x d_in),
-/// the scaling inside B. No adapter (`None`) gives `||W0||_F^2`.
-pub fn adapted_weight_norm(w0: &[f32], factors: Option<(&[f32], &[f32], usize)>) -> f64 {
+/// `||W0 + D||_F^2`; for factors from r x r products and one pass over W0. No change gives `||W0||_F^2`.
+pub fn adapted_weight_norm(w0: &[f32], change: Option<&Change>) -> f64 {
     use crate::compute::gemm::{Part, View, multiply};
-    let base = squares(w0);
-    let Some((a, b, rank)) = factors.filter(|f| f.2 > 0) else {
-        return base;
+    let factors = match change {
+        Some(Change::Dense(dense)) => {
+            let sum = w0
+                .iter()
+                .zip(&dense.data)
+                .map(|(&w, &d)| f64::from(w) + f64::from(d));
+            return sum.map(|x| x * x).sum();
+        }
+        Some(Change::Factors(factors)) if factors.rank > 0 => factors,
+        Some(Change::Factors(_)) | None => return squares(w0),
     };
-    let (d_in, d_out) = (a.len() / rank, b.len() / rank);
-    let (a, b) = (View::new(a, rank, d_in), View::new(b, d_out, rank));
+    let Factors {
+        rank, d_out, d_in, ..
+    } = *factors;
+    let (a, b) = (
+        View::new(&factors.a, rank, d_in),
+        View::new(&factors.b, d_out, rank),
+    );
     // <W0, BA> = <B^T W0, A>;  ||BA||^2 = <B^T B, A A^T>.
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     let mut image = vec![0.0; rank * d_in];
@@ -361,7 +373,7 @@ pub fn adapted_weight_norm(w0: &[f32], factors: Option<(&[f32], &[f32], usize)>)
     let (mut bb, mut aa) = (vec![0.0; rank * rank], vec![0.0; rank * rank]);
     multiply(b.transposed(), b, 1.0, Part::Full, &mut bb, rank);
     multiply(a, a.transposed(), 1.0, Part::Full, &mut aa, rank);
-    base + 2.0 * dot(&image, &wide) + dot(&bb, &aa)
+    squares(w0) + 2.0 * dot(&image, &wide) + dot(&bb, &aa)
 }
 
 /// Where concurrent micro-batches wait for each other.

@@ -20,8 +20,8 @@ pub struct MergeReport {
     pub options: MergeOptions,
     /// The device: `cpu` or `webgpu`.
     pub device: String,
-    /// The base model.
-    pub base: InputReport,
+    /// The base model; none where the merge needed none.
+    pub base: Option<InputReport>,
     /// The adapters, in the order given.
     pub adapters: Vec<AdapterReport>,
     /// The merged layers, in the order of the forward pass.
@@ -43,6 +43,8 @@ pub struct MergeReport {
 pub struct InputReport {
     /// The folder's name.
     pub name: String,
+    /// Where it is, from the report's own folder, if that is known.
+    pub path: Option<String>,
     /// Its files with size and SHA-256.
     pub files: Vec<FileDigest>,
 }
@@ -52,6 +54,8 @@ pub struct InputReport {
 pub struct AdapterReport {
     /// Its name.
     pub name: String,
+    /// Where it is, from the report's own folder, if that is known.
+    pub path: Option<String>,
     /// The user's weight.
     pub weight: f64,
     /// Its largest rank.
@@ -67,6 +71,8 @@ pub struct AdapterReport {
 pub struct SamplesReport {
     /// The file they came from.
     pub source: Option<String>,
+    /// Where that is, from the report's own folder, if that is known.
+    pub path: Option<String>,
     /// How many.
     pub count: usize,
     /// How many were cut to the maximum length.
@@ -100,6 +106,8 @@ pub struct SelfReport {
     pub seed: u64,
     /// Tokens of the prompt; 0 for the beginning-of-sequence token.
     pub prompt_tokens: usize,
+    /// The prompt itself; none for the beginning-of-sequence token.
+    pub prompt: Option<String>,
 }
 
 /// One merged layer.
@@ -111,6 +119,8 @@ pub struct LayerReport {
     pub rank: usize,
     /// Share of the squared Frobenius norm of the delta that the written rank keeps.
     pub energy_kept: Option<f64>,
+    /// ||D* - written||_F / ||D*||_F.
+    pub error: Option<f64>,
     /// Estimated condition number of the matrix that was solved.
     pub condition: Option<f64>,
     /// Seconds of the solve.
@@ -126,6 +136,7 @@ impl LayerReport {
             module: module.to_owned(),
             rank,
             energy_kept: None,
+            error: None,
             condition: None,
             seconds: 0.0,
             tasks: Vec::new(),

@@ -34,6 +34,8 @@ pub struct TaskSamples {
     pub label_answers: Vec<Vec<u32>>,
     /// The file they came from.
     pub source: Option<String>,
+    /// Where that is, as a recipe finds it again.
+    pub path: Option<String>,
     /// Things the reader of a report should know of them.
     pub notes: Vec<String>,
     /// The adapter is to write the samples itself; then none are given.
@@ -59,6 +61,8 @@ pub struct SelfWritten {
     pub count: usize,
     /// What each begins with; the beginning-of-sequence token if empty.
     pub prompt: Vec<u32>,
+    /// The same as a text.
+    pub text: Option<String>,
     /// How the rest is drawn.
     pub sampling: Sampling,
 }
@@ -186,7 +190,7 @@ pub async fn complete(
 /// The samples whose answer the adapter has to write.
 fn missing(kind: Kind, how: &Completing, given: &TaskSamples) -> Vec<usize> {
     let is_missing = |index: &usize| match (kind, given.answers.get(*index)) {
-        (Kind::Encoder, _) | (_, Some(Given::Tokens(_))) => false,
+        (Kind::Encoder | Kind::Weights, _) | (_, Some(Given::Tokens(_))) => false,
         (Kind::EncoderDecoder, _) => how.decoder_inputs == DecoderInputs::Own,
         (Kind::Decoder, answer) => answer == Some(&Given::Own),
     };
@@ -226,12 +230,12 @@ fn assemble(
         }
         let ids = answer.map_or(&[][..], |(_, ids)| ids);
         let sample = match facts.kind {
-            Kind::Encoder if !ids.is_empty() => {
+            Kind::Encoder | Kind::Weights if !ids.is_empty() => {
                 return refuse(
                     "it has an answer, but this base model only reads; give the text alone".into(),
                 );
             }
-            Kind::Encoder => sample,
+            Kind::Encoder | Kind::Weights => sample,
             Kind::Decoder => {
                 let counted = how.positions == Positions::Completion && !ids.is_empty();
                 let counted_from = if counted {

@@ -15,6 +15,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     adapter::Adapter,
+    base::Base,
     batch::Sample,
     compare::{self, CompareRequest, MergedInput},
     compute::{Compute, Limits},
@@ -22,7 +23,6 @@ use crate::{
     generate::{self, GenerateRequest, Sampling, Variant},
     io::{ByteSource, Folder, Sink},
     merge::{self, AdapterInput, MergeOptions, MergeRequest},
-    model,
     progress::{self, Progress},
     samples::{Given, SelfWritten, TaskSamples},
 };
@@ -71,6 +71,13 @@ pub fn default_options() -> std::result::Result<JsValue, JsValue> {
         )?;
     }
     Ok(object.into())
+}
+
+/// The names of the merge methods.
+#[wasm_bindgen]
+pub fn methods() -> std::result::Result<JsValue, JsValue> {
+    let names: Vec<merge::MethodName> = merge::METHODS.iter().map(|(name, _)| *name).collect();
+    to_js(&names).map_err(throw)
 }
 
 fn camel_case(name: &str) -> String {
@@ -155,9 +162,8 @@ impl Device {
 #[wasm_bindgen(js_name = inspectBase)]
 pub async fn inspect_base(files: Array) -> std::result::Result<JsValue, JsValue> {
     let facts = async {
-        model::open(folder("base model", &files)?)
-            .await
-            .map(|model| model.facts())
+        let base = Base::open(Some(folder("base model", &files)?)).await?;
+        base.facts()
     };
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
@@ -173,6 +179,13 @@ pub async fn inspect_adapter(files: Array) -> std::result::Result<JsValue, JsVal
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
 
+/// Name, size and SHA-256 of files, as reports tell them.
+#[wasm_bindgen]
+pub async fn digests(files: Array) -> std::result::Result<JsValue, JsValue> {
+    let digests = async { folder("the files", &files)?.sha256().await };
+    to_js(&digests.await.map_err(throw)?).map_err(throw)
+}
+
 /// Merges; the results arrive through `observer.write`, the report is returned.
 #[wasm_bindgen]
 pub async fn merge(
@@ -183,7 +196,8 @@ pub async fn merge(
     let compute = device.compute();
     let merged = async {
         let request = MergeRequest {
-            base: folder("base model", &array(&request, "base")?)?,
+            base: Some(folder("base model", &array(&request, "base")?)?),
+            base_path: text(&request, "basePath"),
             adapters: adapters(&array(&request, "adapters")?)?,
             options: parsed::<MergeOptions>(get(&request, "options"))?,
         };
@@ -386,6 +400,7 @@ fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
                 weight if weight.is_undefined() || weight.is_null() => 1.0,
                 weight => weight.as_f64().unwrap_or(f64::NAN),
             },
+            path: text(&value, "path"),
             name,
         })
     };
@@ -403,6 +418,7 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
             own: Some(SelfWritten {
                 count: count("count", 32.0),
                 prompt: numbers(&own, "prompt").unwrap_or_default(),
+                text: text(&own, "promptText"),
                 sampling: Sampling {
                     max_new_tokens: count("maxNewTokens", 64.0),
                     temperature: number("temperature").unwrap_or(1.0),
@@ -451,6 +467,7 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
             .map(|list| list.iter().map(label).collect())
             .unwrap_or_default(),
         source: text(value, "source"),
+        path: text(value, "path"),
         notes: strings("notes")
             .map(|list| list.iter().filter_map(|note| note.as_string()).collect())
             .unwrap_or_default(),

@@ -6,6 +6,7 @@
 //! mathematics and is not handled is refused by name; so is every tensor nothing accounts for.
 
 mod config;
+mod effective;
 mod features;
 mod keys;
 mod labels;
@@ -15,12 +16,13 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::config::{AdapterConfig, TargetModules};
+pub use self::effective::change;
 pub use self::pattern::Patterns;
 pub use self::write::{adapter_tensors, merged_config, suffix_targets};
-use crate::io::Dtype;
+use crate::io::{Dtype, Folder};
 
 /// The name of an adapter's configuration file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -28,8 +30,62 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The name of an adapter's weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
+/// Whether a folder is an adapter's, as opposed to a whole model's.
+pub fn is_adapter(folder: &Folder) -> bool {
+    folder.find(CONFIG_FILE).is_some() || folder.find("config.json").is_none()
+}
+
+/// Whose files an adapter is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `adapter_config.json` and `adapter_model.safetensors`.
+    #[default]
+    Peft,
+    /// One file of kohya's scripts or of ComfyUI.
+    Kohya,
+    /// One file of diffusers.
+    Diffusers,
+}
+
+/// What kind of parameter the factors are for, and how the matrix of their product lies in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LayerKind {
+    /// A weight (d_out x d_in).
+    #[default]
+    Linear,
+    /// A weight (d_out x channels x kernel…), seen as (d_out x d_in) with `d_in = channels * product(kernel)`.
+    Conv {
+        /// Channels of the input that one filter sees.
+        channels: usize,
+        /// The kernel's sides, one or two.
+        kernel: Vec<usize>,
+    },
+    /// A table (d_in x d_out) whose rows are looked up: the product's transpose is added to it.
+    Embedding,
+    /// A parameter that is no layer's `weight` (PEFT's `target_parameters`).
+    Parameter {
+        /// Its name within the module, e.g. `gate_up_proj`.
+        name: String,
+        /// The first side of a stack of matrices, one an expert; `None` of a single matrix.
+        experts: Option<usize>,
+    },
+}
+
+/// Whether the factors' first product was taken out of the base weight when training began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Init {
+    /// No: the factors are the whole update.
+    #[default]
+    Plain,
+    /// PiSSA: the first product is the weight's best approximation of that rank.
+    Pissa,
+    /// OLoRA: the first product is the leading part of the weight's QR factorisation.
+    Olora,
+}
+
 /// One module's low-rank update, `scaling * b a`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lora {
     /// `lora_A`, `rank` x `d_in`, row by row.
     pub a: Vec<f32>,
@@ -43,6 +99,25 @@ pub struct Lora {
     pub d_out: usize,
     /// The factor s of the product: `alpha / r`, or `alpha / sqrt(r)` with `use_rslora`.
     pub scaling: f64,
+    /// What the product is added to.
+    pub layer: LayerKind,
+    /// DoRA's magnitudes, one an output: the adapted weight's rows are scaled to these norms.
+    pub magnitude: Option<Vec<f32>>,
+    /// `lora_B`'s bias (`lora_bias`), one an output, without the scaling.
+    pub bias: Option<Vec<f32>>,
+    /// What the factors' first product meant.
+    pub init: Init,
+}
+
+/// Rows of an embedding table that were trained one by one (`trainable_token_indices`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenRows {
+    /// Which rows, ascending.
+    pub ids: Vec<usize>,
+    /// Numbers a row.
+    pub width: usize,
+    /// The trained rows, one after another.
+    pub data: Vec<f32>,
 }
 
 /// A tensor of `modules_to_save`, kept as it is.
@@ -59,6 +134,8 @@ pub struct HeadTensor {
 pub struct Adapter {
     /// What messages and reports call it.
     pub name: String,
+    /// Whose files it is in.
+    pub format: Format,
     /// Its configuration.
     pub config: AdapterConfig,
     /// The updates by module path in the base model, such as
@@ -66,6 +143,10 @@ pub struct Adapter {
     pub modules: BTreeMap<String, Lora>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
     pub heads: BTreeMap<String, HeadTensor>,
+    /// Trained biases (`bias: all` or `lora_only`) by their name in the base model; whole values.
+    pub biases: BTreeMap<String, Vec<f32>>,
+    /// Trained rows of embedding tables by the table's module path.
+    pub tokens: BTreeMap<String, TokenRows>,
     /// The labels' names by class, if the folder has them.
     pub labels: Option<Vec<String>>,
     /// The element type of the factors in the file (of most of them, if they differ).
@@ -78,6 +159,12 @@ pub struct Adapter {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdapterFacts {
+    /// Whose files it is in.
+    pub format: Format,
+    /// What it has beyond plain factors of linear layers, in words.
+    pub features: Vec<&'static str>,
+    /// Whether its change can only be told with the base model's weights.
+    pub needs_base: bool,
     /// `LORA`.
     pub peft_type: String,
     /// PEFT's task type, such as `SEQ_CLS`.
@@ -118,7 +205,48 @@ pub struct HeadFacts {
     pub shape: Vec<usize>,
 }
 
+impl Lora {
+    /// Whether the update can only be told with the base weight at hand.
+    pub fn needs_base(&self) -> bool {
+        self.magnitude.is_some() || self.init != Init::Plain
+    }
+}
+
 impl Adapter {
+    /// Whether its change can only be told with the base model's weights at hand.
+    pub fn needs_base(&self) -> bool {
+        !self.biases.is_empty() || !self.tokens.is_empty() || self.modules.values().any(Lora::needs_base)
+    }
+
+    /// What it has beyond plain factors of linear layers, in words.
+    fn features(&self) -> Vec<&'static str> {
+        let any = |test: fn(&Lora) -> bool| self.modules.values().any(test);
+        let all: [(bool, &'static str); 9] = [
+            (any(|lora| lora.magnitude.is_some()), "DoRA"),
+            (any(|lora| lora.init == Init::Pissa), "PiSSA"),
+            (any(|lora| lora.init == Init::Olora), "OLoRA"),
+            (
+                any(|lora| matches!(lora.layer, LayerKind::Conv { .. })),
+                "convolutions",
+            ),
+            (any(|lora| lora.layer == LayerKind::Embedding), "embeddings"),
+            (
+                any(|lora| matches!(lora.layer, LayerKind::Parameter { .. })),
+                "parameters",
+            ),
+            (
+                any(|lora| lora.bias.is_some()) || !self.biases.is_empty(),
+                "biases",
+            ),
+            (!self.tokens.is_empty(), "token rows"),
+            (self.config.use_rslora, "rank-stabilised"),
+        ];
+        all.into_iter()
+            .filter(|(has, _)| *has)
+            .map(|(_, what)| what)
+            .collect()
+    }
+
     /// What a person wants to know of it before merging.
     pub fn facts(&self) -> AdapterFacts {
         let mut ranks: Vec<usize> = self.modules.values().map(|lora| lora.rank).collect();
@@ -126,6 +254,9 @@ impl Adapter {
         ranks.dedup();
         let names: Vec<&str> = self.modules.keys().map(String::as_str).collect();
         AdapterFacts {
+            format: self.format,
+            features: self.features(),
+            needs_base: self.needs_base(),
             peft_type: String::from("LORA"),
             task_type: self.config.task_type.clone(),
             rank: ranks.last().copied().unwrap_or(self.config.r),

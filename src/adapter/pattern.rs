@@ -38,7 +38,7 @@ impl<T: PartialEq> PartialEq for Patterns<T> {
     }
 }
 
-impl<T: Copy> Patterns<T> {
+impl<T: Clone> Patterns<T> {
     /// The patterns of one field of a configuration, called `field` in messages.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl<T: Copy> Patterns<T> {
             .iter()
             .find(|entry| entry.regex.is_match(module))
             .or_else(|| self.entries.iter().find(|entry| entry.key == module))
-            .map(|entry| entry.value)
+            .map(|entry| entry.value.clone())
     }
 
     /// Whether there are none.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::keys::{Key, Side, is_embedding, is_saved};
-use super::{Adapter, AdapterConfig, CONFIG_FILE, HeadTensor, Lora, labels, most};
+use super::{Adapter, AdapterConfig, CONFIG_FILE, Format, HeadTensor, Lora, labels, most};
 use crate::error::{Code, Error, Result};
 use crate::io::{Checkpoint, Dtype, Folder, TensorInfo, parse_json};
 
@@ -62,10 +62,13 @@ impl Adapter {
         );
         Ok(Self {
             name: name.to_owned(),
+            format: Format::Peft,
             labels: labels::read(folder, &heads).await?,
             config,
             modules,
             heads,
+            biases: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             dtype: dtype.unwrap_or(Dtype::F32),
             bytes: checkpoint.file_bytes(),
         })
@@ -213,6 +216,7 @@ async fn factors(
         d_in,
         d_out,
         scaling: config.scaling_of(module),
+        ..Lora::default()
     })
 }
 

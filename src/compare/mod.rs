@@ -20,14 +20,15 @@ use serde::Serialize;
 
 use self::classify::{Scores, find_head, has_classifier, no_classifier};
 use crate::{
-    adapter::{Adapter, CONFIG_FILE},
+    adapter::{Adapter, is_adapter},
+    base::Base,
     batch::{Batch, Padding, Rows, Sample, Stack, micro_batches},
     compute::Compute,
     error::{Code, Error, Result},
     generate::{self, Scene},
     io::Folder,
     linear::{Delta, Group, Hook},
-    merge::{AdapterInput, Factors, check_samples, deltas, read_adapters},
+    merge::{AdapterInput, Change, ReadAdapter, check_samples, deltas, read_adapters},
     model::{self, Heads, Model, Pass, State, Steps},
     progress::Observer,
     samples::{self, Completing, DecoderInputs, Incomplete, Positions, TaskSamples},
@@ -119,23 +120,24 @@ pub async fn compare(
     compute: &Compute,
     observer: &dyn Observer,
 ) -> Result<CompareReport> {
-    let model = model::open(request.base).await?;
+    let base = Base::open(Some(request.base)).await?;
+    let model = base.model("a comparison")?;
     let adapters = read_adapters(request.adapters).await?;
-    check_samples(&model, &adapters)?;
+    check_samples(model, &adapters)?;
     let mut merged_adapters = Vec::new();
     let mut merged_models = Vec::new();
     for merged in request.merged {
-        if merged.folder.find(CONFIG_FILE).is_some() {
-            let adapter = Adapter::read(&merged.name, &merged.folder).await?;
-            merged_adapters.push((merged.name, deltas(&model, &adapter)?));
+        if is_adapter(&merged.folder) {
+            let adapter = ReadAdapter::alone(Adapter::read(&merged.name, &merged.folder).await?);
+            merged_adapters.push((merged.name, deltas(&base, &adapter).await?));
         } else {
             merged_models.push((merged.name, model::open(merged.folder).await?));
         }
     }
-    let own: Vec<BTreeMap<String, Factors>> = adapters
-        .iter()
-        .map(|read| deltas(&model, &read.adapter))
-        .collect::<Result<_>>()?;
+    let mut own: Vec<BTreeMap<String, Change>> = Vec::with_capacity(adapters.len());
+    for read in &adapters {
+        own.push(deltas(&base, read).await?);
+    }
 
     // A model that writes is read twice: along its own adapter's answers, and along labels that differ.
     let passes = 1 + usize::from(model.family.facts().generates);
@@ -155,7 +157,7 @@ pub async fn compare(
     for (read, own) in adapters.iter().zip(&own) {
         let samples = read.samples.as_ref().map_or(&[][..], |s| s.samples.as_slice());
         let none = BTreeMap::new();
-        let mut lanes: Vec<&BTreeMap<String, Factors>> = vec![own, &none];
+        let mut lanes: Vec<&BTreeMap<String, Change>> = vec![own, &none];
         lanes.extend(merged_adapters.iter().map(|(_, deltas)| deltas));
         let names = ["adapter", "base"].into_iter().map(str::to_owned);
         let names: Vec<String> = names
@@ -168,10 +170,10 @@ pub async fn compare(
                 .push(format!("{name} is a whole model: no residuals of its layers"));
         }
         // An adapter with a classifier of its own predicts, whatever its base model could write.
-        let writes = model.family.facts().generates && !has_classifier(&model, &read.adapter.heads);
+        let writes = model.family.facts().generates && !has_classifier(model, &read.adapter.heads);
         let (mut variants, labelled, residuals) = if writes {
             let cast = written::Cast {
-                model: &model,
+                model,
                 read,
                 lanes: &lanes,
                 whole: &merged_models,
@@ -182,11 +184,11 @@ pub async fn compare(
             (written.variants, written.labelled, written.residuals)
         } else {
             let heads = &read.adapter.heads;
-            let (mut features, residuals) = run.features(&model, samples, heads, &lanes).await?;
+            let (mut features, residuals) = run.features(model, samples, heads, &lanes).await?;
             for (_, merged) in &merged_models {
                 features.extend(run.features(merged, samples, heads, &[&none]).await?.0);
             }
-            let scores = Scores::of(&model, read, &features, &mut report.notes).await?;
+            let scores = Scores::of(model, read, &features, &mut report.notes).await?;
             let variants = names
                 .into_iter()
                 .enumerate()
@@ -233,20 +235,21 @@ pub async fn logits(
     given: &TaskSamples,
     compute: &Compute,
 ) -> Result<(usize, Vec<f32>)> {
-    let model = model::open(base).await?;
+    let base = Base::open(Some(base)).await?;
+    let model = base.model("computing logits")?;
     let read = match &adapter {
-        Some(folder) => Some(Adapter::read("adapter", folder).await?),
+        Some(folder) => Some(ReadAdapter::alone(Adapter::read("adapter", folder).await?)),
         None => None,
     };
     let own = match &read {
-        Some(adapter) => deltas(&model, adapter)?,
+        Some(read) => deltas(&base, read).await?,
         None => BTreeMap::new(),
     };
     let observer = &crate::progress::Silent;
-    let classifies = read.iter().any(|adapter| has_classifier(&model, &adapter.heads)) || head.is_some();
+    let classifies = read.iter().any(|read| has_classifier(model, &read.adapter.heads)) || head.is_some();
     if model.family.facts().generates && !classifies {
         let scene = Scene {
-            model: &model,
+            model,
             compute,
             keep_host: None,
             observer,
@@ -268,7 +271,7 @@ pub async fn logits(
     }
     let mut heads = read
         .as_ref()
-        .map(|adapter| adapter.heads.clone())
+        .map(|read| read.adapter.heads.clone())
         .unwrap_or_default();
     if let Some(folder) = head {
         heads = Adapter::read("head", &folder).await?.heads;
@@ -279,11 +282,11 @@ pub async fn logits(
         observer,
         steps: &steps,
     };
-    let (features, _) = run.features(&model, &given.samples, &heads, &[&own]).await?;
-    let head = find_head(&model, &heads).await?.ok_or_else(|| {
+    let (features, _) = run.features(model, &given.samples, &heads, &[&own]).await?;
+    let head = find_head(model, &heads).await?.ok_or_else(|| {
         Error::new(
             Code::Missing,
-            format!("{}; there are no logits", no_classifier(&model, &heads)),
+            format!("{}; there are no logits", no_classifier(model, &heads)),
         )
     })?;
     Ok((
@@ -295,10 +298,10 @@ pub async fn logits(
     ))
 }
 
-fn on_device(factors: &BTreeMap<String, Factors>, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
-    factors
+fn on_device(changes: &BTreeMap<String, Change>, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
+    changes
         .iter()
-        .map(|(name, factors)| (name.clone(), Rc::new(factors.on(compute))))
+        .map(|(name, change)| (name.clone(), Rc::new(change.on(compute))))
         .collect()
 }
 
@@ -322,7 +325,7 @@ impl Run<'_> {
         model: &Model,
         samples: &[Sample],
         heads: Option<&Heads>,
-        lanes: &[&BTreeMap<String, Factors>],
+        lanes: &[&BTreeMap<String, Change>],
     ) -> Result<Passed> {
         let batches = micro_batches(
             &[samples],
@@ -369,7 +372,7 @@ impl Run<'_> {
         model: &Model,
         samples: &[Sample],
         heads: &Heads,
-        lanes: &[&BTreeMap<String, Factors>],
+        lanes: &[&BTreeMap<String, Change>],
     ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
         let (batches, states, residuals) = self.pass(model, samples, Some(heads), lanes).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];

@@ -11,7 +11,7 @@ use crate::{
     batch::{Rows, Sample, Stack},
     error::{Code, Error, Result},
     generate::{Chooser, Sampling, Scene, Speaker, decoder_start, generate},
-    merge::{Factors, ReadAdapter},
+    merge::{Change, ReadAdapter},
     model::{Kind, Model},
 };
 
@@ -31,7 +31,7 @@ pub(super) struct Written {
 pub(super) struct Cast<'a> {
     pub(super) model: &'a Model,
     pub(super) read: &'a ReadAdapter,
-    pub(super) lanes: &'a [&'a BTreeMap<String, Factors>],
+    pub(super) lanes: &'a [&'a BTreeMap<String, Change>],
     pub(super) whole: &'a [(String, Model)],
     pub(super) names: Vec<String>,
     pub(super) max_new_tokens: usize,
@@ -136,7 +136,7 @@ async fn read(
     run: &Run<'_>,
     cast: &Cast<'_>,
     model: &Model,
-    lanes: &[&BTreeMap<String, Factors>],
+    lanes: &[&BTreeMap<String, Change>],
     samples: &[Sample],
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {

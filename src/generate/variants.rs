@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use super::{Answer, Sampling, Scene, Speaker, generate};
 use crate::{
-    adapter::{Adapter, CONFIG_FILE},
+    adapter::{Adapter, is_adapter},
+    base::Base,
     compute::Compute,
     error::{Code, Error, Result},
     io::Folder,
     linear::Delta,
-    merge::deltas,
+    merge::{ReadAdapter, deltas},
     model::{self, Model},
     progress::Observer,
 };
@@ -57,7 +58,8 @@ pub async fn write_variants(
             "nothing to write: give at least one prompt and one variant of the model",
         ));
     }
-    let base = model::open(request.base).await?;
+    let base = Base::open(Some(request.base)).await?;
+    let model = base.model("writing")?;
     let mut voices: Vec<Voice> = Vec::new();
     let mut whole: Vec<(usize, Model)> = Vec::new();
     let mut found: Vec<(String, Vec<Answer>)> = Vec::new();
@@ -65,11 +67,12 @@ pub async fn write_variants(
         found.push((name.clone(), Vec::new()));
         let deltas = match folder {
             None => BTreeMap::new(),
-            Some(folder) if folder.find(CONFIG_FILE).is_some() => {
-                let adapter = Adapter::read(&name, &folder).await?;
-                deltas(&base, &adapter)?
+            Some(folder) if is_adapter(&folder) => {
+                let adapter = ReadAdapter::alone(Adapter::read(&name, &folder).await?);
+                deltas(&base, &adapter)
+                    .await?
                     .into_iter()
-                    .map(|(module, factors)| (module, Rc::new(factors.on(compute))))
+                    .map(|(module, change)| (module, Rc::new(change.on(compute))))
                     .collect()
             }
             Some(folder) => {
@@ -98,7 +101,7 @@ pub async fn write_variants(
                 prompts: request.prompts.clone(),
             })
             .collect();
-        let answers = speak(&base, &speakers).await?;
+        let answers = speak(model, &speakers).await?;
         for (voice, answers) in voices.iter().zip(answers) {
             found[voice.at].1 = answers;
         }

@@ -14,6 +14,8 @@ pub use self::safetensors::{Checkpoint, TensorInfo};
 pub use self::source::FileSource;
 pub(crate) use self::source::parse_json;
 pub use self::source::{ByteSource, FileDigest, Folder, MemorySource, sha256};
-pub use self::write::{MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize};
+pub use self::write::{
+    DtypeChoice, MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize,
+};
 /// A tensor's element type, as the safetensors crate names it.
 pub use ::safetensors::Dtype;

@@ -301,6 +301,23 @@ impl Folder {
         })
     }
 
+    /// The folders directly below this one, sorted by name.
+    pub fn below(&self) -> Vec<(String, Self)> {
+        let mut folders: std::collections::BTreeMap<&str, Vec<(String, Rc<dyn ByteSource>)>> =
+            std::collections::BTreeMap::new();
+        for (name, file) in &self.files {
+            if let Some((folder, rest)) = name.split_once('/') {
+                let files = folders.entry(folder).or_default();
+                files.push((rest.to_owned(), Rc::clone(file)));
+            }
+        }
+        let below = folders.into_iter().map(|(name, files)| {
+            let label = format!("{}/{name}", self.label);
+            (name.to_owned(), Self { label, files })
+        });
+        below.collect()
+    }
+
     /// The named JSON file, if there is one.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use half::f16;
+use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -23,6 +23,34 @@ pub enum OutDtype {
     F32,
     /// 16-bit IEEE floats, up to 65504.
     F16,
+    /// The upper half of 32-bit floats.
+    Bf16,
+}
+
+/// The element type that a caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DtypeChoice {
+    /// An adapter in f32, a base model's tensors each in their own type.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit IEEE floats.
+    F16,
+    /// The upper half of 32-bit floats.
+    Bf16,
+}
+
+impl DtypeChoice {
+    /// The type that is meant where `auto` means `own`.
+    pub fn or(self, own: OutDtype) -> OutDtype {
+        match self {
+            Self::Auto => own,
+            Self::F32 => OutDtype::F32,
+            Self::F16 => OutDtype::F16,
+            Self::Bf16 => OutDtype::Bf16,
+        }
+    }
 }
 
 impl From<OutDtype> for Dtype {
@@ -30,6 +58,7 @@ impl From<OutDtype> for Dtype {
         match dtype {
             OutDtype::F32 => Self::F32,
             OutDtype::F16 => Self::F16,
+            OutDtype::Bf16 => Self::BF16,
         }
     }
 }
@@ -105,6 +134,10 @@ pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
     }
     match dtype {
         OutDtype::F32 => Ok(data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        OutDtype::Bf16 => Ok(data
+            .iter()
+            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+            .collect()),
         OutDtype::F16 => {
             let mut bytes = Vec::with_capacity(data.len() * 2);
             for (at, &value) in data.iter().enumerate() {

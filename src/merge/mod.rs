@@ -1,131 +1,46 @@
 //! Merging: from a base model, adapters and calibration samples to one adapter.
 //!
-//! A method is one file beside this one and one line in [`METHODS`]. It sees [`Work`]: the model, and
-//! each task's deltas and samples in the model's own naming, already checked against it. What it returns
-//! is written by [`output`] and described by [`crate::report`].
+//! [`target`] holds the adapters against the base and lists what a merge changes; a method of [`methods`] merges that,
+//! layer by layer or with passes of the model ([`work`]); [`reduce`] cuts the result to a rank; [`output`] writes it,
+//! and [`crate::report`] describes it.
 
 mod absent;
-mod average;
-pub mod iteris;
+mod change;
+pub mod methods;
 mod options;
 mod output;
+mod reduce;
+mod target;
 mod work;
 
-use std::collections::BTreeMap;
-
-use async_trait::async_trait;
-
 pub use self::{
-    options::{MergeOptions, MethodName, OutputKind, Schedule, Target},
-    work::{AdapterInput, Factors, ReadAdapter, Task, Work, check_samples, deltas, read_adapters},
+    change::{Change, Dense, Factors},
+    methods::{Found, Layer, METHODS, Method, Part},
+    options::{
+        LayerWeights, LeastSquares, MajoritySign, MergeOptions, MethodName, OutputKind, Ranks, Schedule,
+    },
+    target::{Place, Plan, Target},
+    work::{AdapterInput, ReadAdapter, Task, Work, check_samples, deltas, read_adapters},
 };
 use crate::{
+    base::Base,
     batch::{Sample, micro_batches},
-    compute::{Compute, Stage, svd},
+    compute::{Compute, Stage},
     error::Result,
     generate::Scene,
     io::{Folder, Sink},
-    linear::Delta,
-    model::{self, Load},
+    model::Load,
     progress::{Observer, Progress},
-    report::{LayerReport, MergeReport},
+    report::MergeReport,
     samples::{self, Incomplete, TaskSamples},
 };
 
-/// A way to merge.
-#[async_trait(?Send)]
-pub trait Method {
-    /// Whether it runs the model on calibration samples.
-    fn needs_samples(&self) -> bool;
-    /// The merged delta of every targeted module, and what there is to tell of each.
-    ///
-    /// # Errors
-    /// Whatever reading weights, the device or the mathematics reports, and cancellation.
-    async fn merge(&self, work: &Work<'_>) -> Result<Merged>;
-}
-
-/// Every method, by the name that options and the command line use.
-const METHODS: &[(MethodName, &dyn Method)] = &[
-    (MethodName::Iteris, &iteris::Iteris),
-    (MethodName::Linear, &average::Linear),
-    (MethodName::TaskArithmetic, &average::TaskArithmetic),
-];
-
-/// What a method found.
-pub struct Merged {
-    /// By module, in the model's naming.
-    pub solutions: BTreeMap<String, Solution>,
-    /// What there is to tell, in the order of the forward pass.
-    pub layers: Vec<LayerReport>,
-}
-
-/// The merged delta of one module.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Solution {
-    /// B A, the scaling inside B.
-    Factors(Factors),
-    /// A dense (d_out x d_in) matrix, row-major.
-    Dense {
-        /// The numbers.
-        data: Vec<f32>,
-        /// Rows.
-        d_out: usize,
-        /// Columns.
-        d_in: usize,
-    },
-}
-
-impl Solution {
-    /// The delta on a device.
-    pub fn on(&self, compute: &Compute) -> Delta {
-        match self {
-            Self::Factors(factors) => factors.on(compute),
-            Self::Dense { data, d_out, d_in } => Delta::Dense(compute.weight(data, *d_out, *d_in)),
-        }
-    }
-
-    /// The delta as factors of at most `rank` (the exact rank of factors if `None`, else `fallback` of a
-    /// dense matrix), and the share of its squared norm that is kept.
-    fn factors(&self, rank: Option<usize>, fallback: usize) -> (Factors, f64) {
-        let (truncated, d_out, d_in, rank) = match self {
-            Self::Factors(factors) => {
-                let rank = rank.filter(|&k| k < factors.rank);
-                let Some(rank) = rank else {
-                    return (factors.clone(), 1.0);
-                };
-                let shape = (factors.d_out, factors.rank, factors.d_in);
-                (
-                    svd::truncate_factors(&factors.a, &factors.b, shape, rank),
-                    factors.d_out,
-                    factors.d_in,
-                    rank,
-                )
-            }
-            Self::Dense { data, d_out, d_in } => {
-                let rank = rank.unwrap_or(fallback).min(*d_out).min(*d_in);
-                (
-                    svd::truncate_dense(data, *d_out, *d_in, rank),
-                    *d_out,
-                    *d_in,
-                    rank,
-                )
-            }
-        };
-        let factors = Factors {
-            a: truncated.a,
-            b: truncated.b,
-            rank,
-            d_out,
-            d_in,
-        };
-        (factors, truncated.energy_kept)
-    }
-}
-
 /// What is to be merged.
 pub struct MergeRequest {
-    /// The base model's files.
-    pub base: Folder,
+    /// The base model's files, where there is one.
+    pub base: Option<Folder>,
+    /// Where they are, as a recipe finds them again.
+    pub base_path: Option<String>,
     /// The adapters with their samples.
     pub adapters: Vec<AdapterInput>,
     /// How.
@@ -146,6 +61,7 @@ pub async fn merge(
 ) -> Result<MergeReport> {
     let MergeRequest {
         base,
+        base_path,
         adapters,
         options,
     } = request;
@@ -160,20 +76,37 @@ pub async fn merge(
         })
         .await?;
     let start = compute.meter.elapsed();
-    let model = model::open(base).await?;
-    let adapters = work::read_adapters(adapters).await?;
-    let tasks = work::tasks(&model, &adapters)?;
     let method = options.method.find();
+    let base = Base::open(base).await?;
     if method.needs_samples() {
-        work::check_samples(&model, &adapters)?;
+        base.model("this method")?;
     }
-    compute.meter.add_since(Stage::Load, start);
-    let mut work = Work::new(&model, compute, tasks, &options, observer);
-    if method.needs_samples() {
+    let adapters = work::read_adapters(adapters).await?;
+    let plan = Plan::new(&base, &adapters, &options)?;
+    let mut inputs = output::Inputs {
+        plan: &plan,
+        method,
+        base_path,
+        compute,
+        observer,
+        tasks: Vec::new(),
+    };
+    let found = if method.needs_samples() {
+        let model = base.model("this method")?;
+        work::check_weights(&adapters)?;
+        work::check_samples(model, &adapters)?;
+        let tasks = work::tasks(&plan).await?;
+        compute.meter.add_since(Stage::Load, start);
+        let mut work = Work::new(model, compute, tasks, &options, observer);
         complete_samples(&mut work, &adapters).await?;
-    }
-    let merged = method.merge(&work).await?;
-    output::write(&work, merged, &adapters, sink).await
+        let found = method.pass(&work).await?;
+        inputs.tasks = work.tasks;
+        found
+    } else {
+        compute.meter.add_since(Stage::Load, start);
+        Found::default()
+    };
+    output::write(&inputs, found, sink).await
 }
 
 /// Gives every task its samples, with the answers that its adapter writes.
@@ -191,7 +124,7 @@ async fn complete_samples(work: &mut Work<'_>, adapters: &[ReadAdapter]) -> Resu
     // Before adapters write answers, which takes its time.
     let given: Vec<&[Sample]> = tasks.iter().map(|task| task.samples.samples.as_slice()).collect();
     if given.iter().all(|samples| !samples.is_empty()) {
-        let batches = micro_batches(&given, work.options.padding, 0, iteris::MICRO_BATCH_ROWS)?;
+        let batches = micro_batches(&given, work.options.padding, 0, methods::iteris::MICRO_BATCH_ROWS)?;
         let load = Load::of(&batches, 2, Some((&work.targeted, tasks.len())));
         work.model.check_fits(work.compute, &load)?;
     }
@@ -209,13 +142,4 @@ async fn complete_samples(work: &mut Work<'_>, adapters: &[ReadAdapter]) -> Resu
         task.answer_tokens = complete.answer_tokens;
     }
     Ok(())
-}
-
-impl MethodName {
-    fn find(self) -> &'static dyn Method {
-        METHODS
-            .iter()
-            .find(|(name, _)| *name == self)
-            .map_or(&average::Linear as &dyn Method, |(_, method)| *method)
-    }
 }

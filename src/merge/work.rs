@@ -1,15 +1,17 @@
-//! Inputs of a merge, read and checked: adapters in the model's naming, samples that fit the model.
+//! Inputs of a merge, read and checked: adapters in the model's naming, samples that fit the model; and what a method
+//! works on that runs the model.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
 };
 
-use super::{MergeOptions, absent};
+use super::{Change, MergeOptions, Place, Plan};
 use crate::{
-    adapter::Adapter,
+    adapter::{Adapter, LayerKind},
+    base::Base,
     batch::Sample,
-    compute::{Compute, narrow},
+    compute::Compute,
     error::{Code, Error, Result},
     io::{FileDigest, Folder},
     linear::Delta,
@@ -26,8 +28,10 @@ pub struct AdapterInput {
     pub folder: Folder,
     /// Its calibration (or held-out) samples.
     pub samples: Option<TaskSamples>,
-    /// The user's weight, positive.
+    /// The user's weight: any but zero, and positive for a method that reads samples.
     pub weight: f64,
+    /// Where its files are, as a recipe finds them again.
+    pub path: Option<String>,
 }
 
 /// An adapter with all that was given for it.
@@ -40,87 +44,20 @@ pub struct ReadAdapter {
     pub weight: f64,
     /// Name, size and SHA-256 of its files.
     pub files: Vec<FileDigest>,
+    /// Where its files are, as a recipe finds them again.
+    pub path: Option<String>,
 }
 
-/// Low-rank factors of a delta: B A, with the scaling inside B.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Factors {
-    /// A (rank x d_in), row-major.
-    pub a: Vec<f32>,
-    /// B (d_out x rank), row-major.
-    pub b: Vec<f32>,
-    /// The rank.
-    pub rank: usize,
-    /// Outputs.
-    pub d_out: usize,
-    /// Inputs.
-    pub d_in: usize,
-}
-
-impl Factors {
-    /// The factors on a device.
-    pub fn on(&self, compute: &Compute) -> Delta {
-        Delta::Factors {
-            a: compute.weight(&self.a, self.rank, self.d_in),
-            b: compute.weight(&self.b, self.d_out, self.rank),
-        }
-    }
-
-    /// `factor` times the delta.
-    #[must_use]
-    pub fn scaled(&self, factor: f64) -> Self {
-        let b = self.b.iter().map(|&x| narrow(f64::from(x) * factor)).collect();
-        Self { b, ..self.clone() }
-    }
-
-    /// [B_1 … B_N] [A_1; …; A_N]: the sum of deltas of one shape, exactly.
-    ///
-    /// # Panics
-    /// If there are none.
-    pub fn stack(parts: Vec<Self>) -> Self {
-        let (d_out, d_in) = (parts[0].d_out, parts[0].d_in);
-        let rank = parts.iter().map(|part| part.rank).sum();
-        let mut b = Vec::with_capacity(d_out * rank);
-        for row in 0..d_out {
-            for part in &parts {
-                b.extend(&part.b[row * part.rank..(row + 1) * part.rank]);
-            }
-        }
-        let a = parts.into_iter().flat_map(|part| part.a).collect();
+impl ReadAdapter {
+    /// An adapter by itself, for work that knows no samples and no weights.
+    pub fn alone(adapter: Adapter) -> Self {
         Self {
-            a,
-            b,
-            rank,
-            d_out,
-            d_in,
+            adapter,
+            samples: None,
+            weight: 1.0,
+            files: Vec::new(),
+            path: None,
         }
-    }
-
-    /// The same delta with rows and columns of zeros up to `rank`.
-    #[must_use]
-    pub fn padded(mut self, rank: usize) -> Self {
-        if rank > self.rank {
-            let mut b = vec![0.0; self.d_out * rank];
-            for (to, from) in b.chunks_exact_mut(rank).zip(self.b.chunks_exact(self.rank)) {
-                to[..self.rank].copy_from_slice(from);
-            }
-            self.a.resize(rank * self.d_in, 0.0);
-            self.b = b;
-            self.rank = rank;
-        }
-        self
-    }
-
-    /// The dense (d_out x d_in) delta.
-    pub fn dense(&self) -> Vec<f32> {
-        use crate::compute::gemm::{Part, View, multiply};
-        let mut out = vec![0.0f64; self.d_out * self.d_in];
-        let (b, a) = (
-            View::new(&self.b, self.d_out, self.rank),
-            View::new(&self.a, self.rank, self.d_in),
-        );
-        multiply(b, a, 1.0, Part::Full, &mut out, self.d_in);
-        out.into_iter().map(narrow).collect()
     }
 }
 
@@ -131,7 +68,7 @@ pub struct Task {
     /// The user's weight.
     pub weight: f64,
     /// Deltas by module.
-    pub deltas: BTreeMap<String, Factors>,
+    pub deltas: BTreeMap<String, Change>,
     /// Calibration samples, complete; empty for a method that needs none.
     pub samples: Vec<Sample>,
     /// Where the samples' answers are from.
@@ -145,7 +82,7 @@ impl Task {
     pub fn on(&self, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
         self.deltas
             .iter()
-            .map(|(name, factors)| (name.clone(), Rc::new(factors.on(compute))))
+            .map(|(name, change)| (name.clone(), Rc::new(change.on(compute))))
             .collect()
     }
 }
@@ -202,7 +139,7 @@ impl<'a> Work<'a> {
 ///
 /// # Errors
 /// [`Code::NoAdapters`], [`Code::Duplicate`] for two of one name, [`Code::OptionInvalid`] for a weight
-/// that is not positive, and whatever is wrong with the files.
+/// of zero, and whatever is wrong with the files.
 pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>> {
     if inputs.is_empty() {
         return Err(Error::new(
@@ -217,6 +154,7 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
         folder,
         samples,
         weight,
+        path,
     } in inputs
     {
         if !names.insert(name.clone()) {
@@ -225,10 +163,10 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
                 format!("two adapters are called \"{name}\"; give each a name of its own"),
             ));
         }
-        if !(weight.is_finite() && weight > 0.0) {
+        if !weight.is_finite() || weight == 0.0 {
             return Err(Error::new(
                 Code::OptionInvalid,
-                format!("adapter \"{name}\": weight {weight} is not a positive number"),
+                format!("adapter \"{name}\": weight {weight} gives nothing; choose a number other than 0"),
             ));
         }
         let adapter = Adapter::read(&name, &folder).await?;
@@ -237,93 +175,79 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
             samples,
             weight,
             files: folder.sha256().await?,
+            path,
         });
     }
     Ok(adapters)
 }
 
-/// The adapters' deltas in the model's naming.
+/// The tasks of a method that runs the model.
 ///
 /// # Errors
-/// [`Code::ShapeMismatch`] naming the module, if an adapter is for another base model.
-pub(super) fn tasks(model: &Model, adapters: &[ReadAdapter]) -> Result<Vec<Task>> {
-    adapters
+/// [`Code::AdapterUnsupported`] for an adapter that changes what no pass of the model tells apart by task.
+pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
+    let mut tasks: Vec<Task> = plan
+        .adapters
         .iter()
-        .map(|read| {
-            Ok(Task {
-                name: read.adapter.name.clone(),
-                weight: read.weight,
-                deltas: deltas(model, &read.adapter)?,
-                samples: Vec::new(),
-                answers: AnswersFrom::None,
-                answer_tokens: 0,
-            })
+        .map(|read| Task {
+            name: read.adapter.name.clone(),
+            weight: read.weight,
+            deltas: BTreeMap::new(),
+            samples: Vec::new(),
+            answers: AnswersFrom::None,
+            answer_tokens: 0,
         })
-        .collect()
+        .collect();
+    for target in &plan.targets {
+        if target.place != Place::Weight(LayerKind::Linear) {
+            return Err(Error::new(
+                Code::AdapterUnsupported,
+                format!(
+                    "a model pass keeps tasks apart at linear layers alone, and an adapter changes another part of the model; choose a method that needs no samples; parameter: {}",
+                    target.name
+                ),
+            ));
+        }
+        for part in plan.layer(target).await?.parts {
+            tasks[part.task].deltas.insert(target.name.clone(), part.change);
+        }
+    }
+    Ok(tasks)
 }
 
-/// One adapter's deltas in the model's naming; errors as [`tasks`].
-pub fn deltas(model: &Model, adapter: &Adapter) -> Result<BTreeMap<String, Factors>> {
-    let mut deltas = BTreeMap::new();
-    for (path, lora) in &adapter.modules {
-        let mismatch = |what: String| {
-            Err(Error::new(
-                Code::ShapeMismatch,
-                format!(
-                    "adapter \"{}\" is not for this base model: {what}; module: {path}",
-                    adapter.name
-                ),
-            ))
-        };
-        let name = model.family.canonical(path);
-        let Some(module) = model.module(name) else {
-            return mismatch(absent::instead(model.family.modules(), name));
-        };
-        if (module.d_out, module.d_in) != (lora.d_out, lora.d_in) {
-            return mismatch(format!(
-                "the adapter's layer is {} x {}, the base's is {} x {}",
-                lora.d_out, lora.d_in, module.d_out, module.d_in
-            ));
-        }
-        let factors = Factors {
-            a: lora.a.clone(),
-            b: lora.b.clone(),
-            rank: lora.rank,
-            d_out: lora.d_out,
-            d_in: lora.d_in,
-        };
-        if deltas
-            .insert(name.to_owned(), factors.scaled(lora.scaling))
-            .is_some()
-        {
+/// One adapter's deltas in the model's naming.
+///
+/// # Errors
+/// As [`Plan::new`] and [`tasks`].
+pub async fn deltas(base: &Base, read: &ReadAdapter) -> Result<BTreeMap<String, Change>> {
+    let options = MergeOptions::default();
+    let plan = Plan::new(base, std::slice::from_ref(read), &options)?;
+    let task = tasks(&plan).await?.pop();
+    Ok(task.map(|task| task.deltas).unwrap_or_default())
+}
+
+/// The name of an adapter by its place.
+pub(super) fn name_of(adapters: &[ReadAdapter], index: usize) -> &str {
+    adapters.get(index).map_or("", |read| &read.adapter.name)
+}
+
+/// Whether every adapter has a weight that a method can take which solves for what each adapter does.
+///
+/// # Errors
+/// [`Code::OptionInvalid`] naming the adapter.
+pub(super) fn check_weights(adapters: &[ReadAdapter]) -> Result<()> {
+    for read in adapters {
+        if read.weight <= 0.0 {
             return Err(Error::new(
-                Code::Duplicate,
+                Code::OptionInvalid,
                 format!(
-                    "adapter \"{}\" targets one layer under two names; module: {path}",
-                    adapter.name
+                    "adapter \"{}\": weight {} is not positive, and a method that solves for what each adapter does can give it no other; take a positive one, or a method that needs no samples",
+                    read.adapter.name, read.weight
                 ),
             ));
         }
     }
-    // By the family's names: either side may carry a prefix that the other lacks.
-    let base: BTreeSet<&str> = model
-        .checkpoint
-        .names()
-        .map(|key| model.family.canonical(key))
-        .collect();
-    if let Some(head) = adapter.heads.keys().find(|head| {
-        let name = model.family.canonical(head);
-        !model.family.is_readout(name) && base.contains(name)
-    }) {
-        return Err(Error::new(
-            Code::AdapterUnsupported,
-            format!(
-                "adapter \"{}\" brings its own copy of a part of the base model (modules_to_save), which a merge cannot keep; train it without; tensor: {head}",
-                adapter.name
-            ),
-        ));
-    }
-    Ok(deltas)
+    Ok(())
 }
 
 /// Whether every adapter has samples that the model can take.

@@ -74,7 +74,7 @@ fn shape_mismatch(key: &str, wanted: &[usize], found: &[usize]) -> Error {
 }
 
 /// The (columns x rows) transpose of a (rows x columns) matrix.
-pub(super) fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(crate) fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0.0; data.len()];
     for (i, row) in data.chunks_exact(columns).enumerate() {
         for (j, x) in row.iter().enumerate() {

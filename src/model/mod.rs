@@ -45,6 +45,7 @@ use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
 
+pub(crate) use self::load::transpose;
 pub use self::{generation::GenerationConfig, head::LmHead, limits::Load, load::Loader};
 use crate::{
     adapter::HeadTensor,
@@ -76,17 +77,6 @@ pub struct Module {
     pub transposed: bool,
 }
 
-impl Module {
-    /// A (d_out x d_in) matrix as the checkpoint has it.
-    pub(crate) fn stored(&self, matrix: Vec<f32>) -> Vec<f32> {
-        if self.transposed {
-            load::transpose(&matrix, self.d_out, self.d_in)
-        } else {
-            matrix
-        }
-    }
-}
-
 /// What a family's models read and write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +88,8 @@ pub enum Kind {
     Decoder,
     /// Reads a text and writes another.
     EncoderDecoder,
+    /// Cannot be run here: its tensors alone are known.
+    Weights,
 }
 
 /// What a person wants to know of a base model before merging.
@@ -263,6 +255,12 @@ const FAMILIES: &[(&str, Open)] = &[
     ("xlm-roberta", roberta::open_multilingual),
 ];
 
+/// Names of the families.
+pub fn supported() -> String {
+    let supported: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+    supported.join(", ")
+}
+
 /// Opens the base model in a folder: `config.json`, its safetensors, and `generation_config.json`.
 ///
 /// # Errors
@@ -281,13 +279,12 @@ pub async fn open(folder: Folder) -> Result<Model> {
     let checkpoint = Checkpoint::open(&folder, "model").await?;
     let kind = config.get("model_type").and_then(Value::as_str).unwrap_or("");
     let Some((_, family)) = FAMILIES.iter().find(|(name, _)| *name == kind) else {
-        let supported: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
         return Err(Error::new(
             Code::ModelUnsupported,
             format!(
                 "{}: config.json says model_type \"{kind}\"; supported: {}",
                 folder.label(),
-                supported.join(", ")
+                supported()
             ),
         ));
     };
@@ -307,19 +304,10 @@ pub async fn open(folder: Folder) -> Result<Model> {
 impl Model {
     /// What a person wants to know of it.
     pub fn facts(&self) -> ModelFacts {
-        let mut by_type: BTreeMap<String, usize> = BTreeMap::new();
-        let mut parameters = 0u64;
-        for info in self.checkpoint.infos() {
-            parameters += info.elements() as u64;
-            *by_type.entry(format!("{:?}", info.dtype)).or_default() += info.elements();
-        }
-        let dtype = by_type
-            .into_iter()
-            .max_by_key(|(_, count)| *count)
-            .map(|(name, _)| name);
+        let (parameters, dtype) = tally(&[&self.checkpoint]);
         ModelFacts {
             parameters,
-            dtype: dtype.unwrap_or_default(),
+            dtype,
             bytes: self.checkpoint.file_bytes(),
             has_tokenizer: self.folder.find("tokenizer.json").is_some(),
             ..self.family.facts()
@@ -480,6 +468,18 @@ impl Model {
         }
         Ok(block)
     }
+}
+
+/// How many numbers checkpoints hold, and the element type of most of them.
+pub(crate) fn tally(checkpoints: &[&Checkpoint]) -> (u64, String) {
+    let mut by_type: BTreeMap<String, usize> = BTreeMap::new();
+    let mut parameters = 0u64;
+    for info in checkpoints.iter().flat_map(|checkpoint| checkpoint.infos()) {
+        parameters += info.elements() as u64;
+        *by_type.entry(format!("{:?}", info.dtype)).or_default() += info.elements();
+    }
+    let dtype = by_type.into_iter().max_by_key(|(_, count)| *count);
+    (parameters, dtype.map(|(name, _)| name).unwrap_or_default())
 }
 
 /// How a forward pass is to be run.

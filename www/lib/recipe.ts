@@ -107,7 +107,8 @@ function filesOf(value: unknown, where: string): ReportFile[] {
   return listOf(value, where).map((entry, i) => {
     const file = objectOf(entry, `${where}[${i}]`);
     const sha256 = textOf(file.sha256, `${where}[${i}].sha256`);
-    if (!/^[0-9a-f]{64}$/.test(sha256)) throw malformed(`${where}[${i}].sha256 must be 64 hexadecimal digits`);
+    if (!/^[0-9a-f]{64}$/.test(sha256))
+      throw malformed(`${where}[${i}].sha256 must be 64 hexadecimal digits`);
     return {
       name: textOf(file.name, `${where}[${i}].name`),
       bytes: numberOf(file.bytes, `${where}[${i}].bytes`),
@@ -249,7 +250,9 @@ export function readRecipe(source: string | object): Recipe {
   const report = objectOf(typeof source === "string" ? parse(source) : source, "it");
   const { version } = report;
   if (version !== 1 && version !== 2) {
-    throw malformed(`its version is ${JSON.stringify(version) ?? "not told"}, and this program knows 1 and 2`);
+    throw malformed(
+      `its version is ${JSON.stringify(version) ?? "not told"}, and this program knows 1 and 2`,
+    );
   }
   const device = textOf(report.device, "device");
   if (device !== "cpu" && device !== "webgpu") throw malformed("device must be cpu or webgpu");
@@ -266,7 +269,11 @@ export function readRecipe(source: string | object): Recipe {
   };
 }
 
-function compareFiles(input: string, wanted: readonly ReportFile[], found: readonly ReportFile[]): Mismatch[] {
+function compareFiles(
+  input: string,
+  wanted: readonly ReportFile[],
+  found: readonly ReportFile[],
+): Mismatch[] {
   const [only] = found;
   // A single file may have been renamed on its way; what it holds counts.
   const alone = wanted.length === 1 && found.length === 1 ? only : undefined;

@@ -6,13 +6,7 @@
  */
 import { IterisError, toIterisError } from "../errors.ts";
 import type { SampleSet } from "../samples/read.ts";
-import type {
-  CompareReport,
-  DeviceChoice,
-  MergedVariant,
-  MergeOptions,
-  MergeReport,
-} from "../types.ts";
+import type { CompareReport, DeviceChoice, MergedVariant, MergeOptions, MergeReport } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
 import { type Engine, type MergeJob, type RunContext, retires } from "./engine.ts";
 import type { Variant } from "./methods-request.ts";
@@ -126,5 +120,7 @@ export async function compareMerged(
 function calibrationNotes(adapters: readonly ComparedAdapter[]): string[] {
   const seen = adapters.filter(({ heldOut }) => heldOut === null).map(({ name }) => name);
   if (seen.length === 0) return [];
-  return [`compared on the samples that methods were calibrated on, for want of held-out ones: ${seen.join(", ")}`];
+  return [
+    `compared on the samples that methods were calibrated on, for want of held-out ones: ${seen.join(", ")}`,
+  ];
 }

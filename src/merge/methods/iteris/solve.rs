@@ -9,13 +9,13 @@ use crate::{
     },
     error::{Code, Error, Result},
     linear::Linear,
-    merge::{Factors, Solution, Target, Work},
+    merge::{Change, Dense, Factors, LeastSquares, Work},
 };
 
 /// A layer's solution.
 pub(super) struct Solved {
     /// D*.
-    pub(super) solution: Solution,
+    pub(super) change: Change,
     /// lambda, one a task.
     pub(super) lambdas: Vec<f64>,
     /// An estimate of the condition number of S.
@@ -72,8 +72,8 @@ pub(super) fn layer(
         )
     })?;
     let condition = largest / cholesky.smallest_eigenvalue();
-    let solution = match options.target {
-        Target::Delta => Solution::Factors(solve_factors(
+    let change = match options.target {
+        LeastSquares::Delta => Change::Factors(solve_factors(
             work,
             statistics,
             member,
@@ -81,10 +81,10 @@ pub(super) fn layer(
             &lambdas,
             &cholesky,
         )),
-        Target::Full => solve_dense(work, statistics, layer, &lambdas, &cholesky),
+        LeastSquares::Full => solve_dense(work, statistics, layer, &lambdas, &cholesky),
     };
     Ok(Solved {
-        solution,
+        change,
         lambdas,
         condition,
     })
@@ -103,7 +103,7 @@ fn solve_factors(
     let mut right = Vec::new();
     let mut parts = Vec::new();
     for ((task, sums), lambda) in work.tasks.iter().zip(&statistics.tasks).zip(lambdas) {
-        let Some(factors) = task.deltas.get(layer) else {
+        let Some(factors) = task.deltas.get(layer).and_then(Change::as_factors) else {
             continue;
         };
         let ridge = work.options.alpha1 * sums.cross_norm(d_in);
@@ -124,23 +124,15 @@ fn solve_dense(
     layer: &Linear,
     lambdas: &[f64],
     cholesky: &Cholesky,
-) -> Solution {
+) -> Change {
     let d_in = statistics.d_in;
     let w0 = layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
     let d_out = w0.len() / d_in;
     let mut right = vec![0.0; d_out * d_in];
     for ((task, sums), lambda) in work.tasks.iter().zip(&statistics.tasks).zip(lambdas) {
         let mut adapted: Vec<f64> = w0.iter().map(|&x| f64::from(x)).collect();
-        if let Some(factors) = task.deltas.get(&layer.name) {
-            let b = View::new(&factors.b, d_out, factors.rank);
-            multiply(
-                b,
-                View::new(&factors.a, factors.rank, d_in),
-                1.0,
-                Part::Full,
-                &mut adapted,
-                d_in,
-            );
+        if let Some(change) = task.deltas.get(&layer.name) {
+            change.add_to(1.0, &mut adapted);
         }
         let mut cross = if sums.cross.is_empty() {
             symmetric(&sums.gram, d_in)
@@ -161,7 +153,7 @@ fn solve_dense(
         .zip(w0)
         .map(|(x, &w)| narrow(x - f64::from(w)))
         .collect();
-    Solution::Dense { data, d_out, d_in }
+    Change::Dense(Dense { data, d_out, d_in })
 }
 
 fn symmetric(lower: &[f64], n: usize) -> Vec<f64> {

@@ -26,12 +26,13 @@ use std::{
 use async_trait::async_trait;
 
 use self::statistics::GroupStatistics;
-use super::{Merged, Method, Schedule, Solution, Work};
+use super::{Change, Found, Layer, Method};
 use crate::{
     batch::{Sample, micro_batches},
     compute::Stage,
     error::Result,
     linear::{Delta, Group, Hook, Linear, adapted_weight_norm},
+    merge::{Schedule, Work},
     model::{Pass, Steps},
     progress::Progress,
     report::{LayerReport, TaskReport},
@@ -41,7 +42,7 @@ use crate::{
 pub(super) struct Iteris;
 
 /// Rows of a micro-batch, one copy: bounds the temporaries of a forward pass.
-pub(super) const MICRO_BATCH_ROWS: usize = 8192;
+pub(crate) const MICRO_BATCH_ROWS: usize = 8192;
 
 #[async_trait(?Send)]
 impl Method for Iteris {
@@ -49,7 +50,12 @@ impl Method for Iteris {
         true
     }
 
-    async fn merge(&self, work: &Work<'_>) -> Result<Merged> {
+    /// What no pass sees has no features: it is averaged.
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        super::average::Average.layer(layer)
+    }
+
+    async fn pass(&self, work: &Work<'_>) -> Result<Found> {
         let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
         let pad_id = work.model.family.pad_id();
         let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
@@ -67,10 +73,7 @@ impl Method for Iteris {
         let steps = Steps::new("forward", passes * until);
         let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
         let weight_norms = RefCell::default();
-        let mut merged = Merged {
-            solutions: BTreeMap::new(),
-            layers: Vec::new(),
-        };
+        let mut merged = Found::default();
         let mut previous = BTreeMap::new();
         for pass in 0..passes {
             let hook = Solver {
@@ -106,9 +109,9 @@ impl Method for Iteris {
                 .iter()
                 .filter_map(|module| Some(found.get(&module.name)?.report(work)))
                 .collect();
-            merged.solutions = std::mem::take(&mut found)
+            merged.changes = std::mem::take(&mut found)
                 .into_iter()
-                .map(|(name, found)| (name, found.solution))
+                .map(|(name, found)| (name, found.change))
                 .collect();
         }
         Ok(merged)
@@ -135,12 +138,12 @@ struct Solver<'a> {
     weight_norms: &'a RefCell<BTreeMap<String, Vec<f64>>>,
     /// Sums of the group at hand.
     statistics: RefCell<Option<GroupStatistics>>,
-    found: RefCell<BTreeMap<String, Found>>,
+    found: RefCell<BTreeMap<String, Solved>>,
 }
 
 /// A solved layer.
-struct Found {
-    solution: Solution,
+struct Solved {
+    change: Change,
     delta: Rc<Delta>,
     lambdas: Vec<f64>,
     condition: f64,
@@ -150,7 +153,7 @@ struct Found {
     residuals: Vec<Cell<(f64, f64)>>,
 }
 
-impl Found {
+impl Solved {
     fn report(&self, work: &Work<'_>) -> LayerReport {
         let tasks = work.tasks.iter().enumerate().map(|(i, task)| {
             let (distance, norm) = self.residuals[i].get();
@@ -162,11 +165,9 @@ impl Found {
         });
         LayerReport {
             module: self.module.clone(),
-            rank: match &self.solution {
-                Solution::Factors(factors) => factors.rank,
-                Solution::Dense { d_out, d_in, .. } => *d_out.min(d_in),
-            },
+            rank: self.change.rank(),
             energy_kept: None,
+            error: None,
             condition: Some(self.condition),
             seconds: self.seconds,
             tasks: tasks.collect(),
@@ -189,13 +190,7 @@ impl Solver<'_> {
             .work
             .tasks
             .iter()
-            .map(|task| {
-                let factors = task
-                    .deltas
-                    .get(&layer.name)
-                    .map(|f| (f.a.as_slice(), f.b.as_slice(), f.rank));
-                adapted_weight_norm(w0, factors)
-            })
+            .map(|task| adapted_weight_norm(w0, task.deltas.get(&layer.name)))
             .collect();
         self.weight_norms
             .borrow_mut()
@@ -271,10 +266,10 @@ impl Hook for Solver<'_> {
             let start = self.work.compute.meter.elapsed();
             let norms = self.weight_norms(layer);
             let solved = solve::layer(self.work, &statistics, member, layer, &norms)?;
-            let delta = Rc::new(solved.solution.on(self.work.compute));
+            let delta = Rc::new(solved.change.on(self.work.compute));
             self.work.compute.meter.add_since(Stage::Solve, start);
-            let found = Found {
-                solution: solved.solution,
+            let found = Solved {
+                change: solved.change,
                 delta,
                 lambdas: solved.lambdas,
                 condition: solved.condition,

@@ -9,7 +9,7 @@ use crate::{
     compute::{Stage, accumulate_product, gemm::Part},
     error::Result,
     linear::{Delta, Group, Linear},
-    merge::{Target, Work},
+    merge::{LeastSquares, Work},
 };
 
 /// The sums of one group.
@@ -41,9 +41,13 @@ pub(super) struct MemberStatistics {
 impl GroupStatistics {
     /// Zero sums for the layers of a group; `same_features` says that X = Xt (one variant runs).
     pub(super) fn new(work: &Work<'_>, layers: &[&Linear], d_in: usize, same_features: bool) -> Self {
-        let full = work.options.target == Target::Full;
+        let full = work.options.target == LeastSquares::Full;
         let tasks = work.tasks.iter().map(|task| {
-            let rank = |layer: &&Linear| task.deltas.get(&layer.name).map_or(0, |factors| factors.rank);
+            let rank = |layer: &&Linear| {
+                task.deltas
+                    .get(&layer.name)
+                    .map_or(0, |change| change.as_factors().map_or(0, |factors| factors.rank))
+            };
             let cross = !same_features && (full || layers.iter().any(|layer| rank(layer) > 0));
             TaskStatistics {
                 gram: vec![0.0; d_in * d_in],

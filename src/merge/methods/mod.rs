@@ -1,0 +1,99 @@
+//! The merge methods. A method is one file here and one line in [`METHODS`].
+//!
+//! Most merge one layer at a time from the tasks' changes alone ([`Method::layer`]). Those that look at samples run
+//! the model ([`Method::pass`]), and `layer` serves what no pass sees.
+
+mod average;
+pub mod iteris;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::{Change, MergeOptions, MethodName, Work};
+use crate::{error::Result, report::LayerReport};
+
+/// A way to merge.
+#[async_trait(?Send)]
+pub trait Method {
+    /// Whether it runs the model on calibration samples.
+    fn needs_samples(&self) -> bool {
+        false
+    }
+    /// The rank to which its result is cut where the caller asks for none; `largest` is that of the adapters.
+    fn rank(&self, _options: &MergeOptions, _largest: usize) -> Option<usize> {
+        None
+    }
+    /// The merged change of one parameter.
+    ///
+    /// # Errors
+    /// Numbers that overflow, naming the layer.
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change>;
+    /// The merged changes of the linear layers that the model pass sees.
+    ///
+    /// # Errors
+    /// Whatever reading weights, the device or the mathematics reports, and cancellation.
+    async fn pass(&self, _work: &Work<'_>) -> Result<Found> {
+        Ok(Found::default())
+    }
+}
+
+/// One parameter, with the changes that tasks make to it.
+pub struct Layer<'a> {
+    /// The module's path in the base's own naming.
+    pub name: &'a str,
+    /// Outputs.
+    pub d_out: usize,
+    /// Inputs.
+    pub d_in: usize,
+    /// The changes, in the order of the adapters; not empty.
+    pub parts: Vec<Part>,
+    /// The weights of all adapters here, also of those that change nothing.
+    pub weights: &'a [f64],
+    /// The options.
+    pub options: &'a MergeOptions,
+}
+
+/// One task's change.
+pub struct Part {
+    /// Which task.
+    pub task: usize,
+    /// Its weight here.
+    pub weight: f64,
+    /// What its adapter adds.
+    pub change: Change,
+}
+
+impl Layer<'_> {
+    /// `sum_i factor w_i D_i`, exactly.
+    pub fn weighted_sum(&self, factor: f64) -> Change {
+        Change::sum(self.parts.iter().map(|part| (factor * part.weight, &part.change)))
+    }
+}
+
+/// What a model pass found.
+#[derive(Default)]
+pub struct Found {
+    /// By module, in the model's naming.
+    pub changes: BTreeMap<String, Change>,
+    /// What there is to tell, in the order of the forward pass.
+    pub layers: Vec<LayerReport>,
+}
+
+/// Every method, by the name that options and the command line use.
+pub const METHODS: &[(MethodName, &dyn Method)] = &[
+    (MethodName::Iteris, &iteris::Iteris),
+    (MethodName::Average, &average::Average),
+    (MethodName::Linear, &average::Linear),
+    (MethodName::TaskArithmetic, &average::TaskArithmetic),
+];
+
+impl MethodName {
+    /// The method of that name.
+    pub fn find(self) -> &'static dyn Method {
+        METHODS
+            .iter()
+            .find(|(name, _)| *name == self)
+            .map_or(&average::Linear as &dyn Method, |(_, method)| *method)
+    }
+}

@@ -1,0 +1,81 @@
+//! Names of merged modules, as the adapters have them.
+
+use std::collections::BTreeSet;
+
+use crate::{base::Base, merge::Plan};
+
+/// Names of modules as the adapters have them: behind the prefix of the class that they were trained with.
+pub(super) struct Paths {
+    /// The first adapter's prefix of the model's own modules, e.g. `bert.`.
+    prefix: String,
+    /// Modules that lie outside the class that the prefix names: layers of a head.
+    outside: BTreeSet<String>,
+}
+
+impl Paths {
+    pub(super) fn of(plan: &Plan<'_>) -> Self {
+        let base = plan.base;
+        let mut paths = Self {
+            prefix: String::new(),
+            outside: BTreeSet::new(),
+        };
+        for (index, read) in plan.adapters.iter().enumerate() {
+            let prefix_of = |path: &String| path[..path.len() - base.canonical(path).len()].to_owned();
+            let modules = &read.adapter.modules;
+            let prefix = modules
+                .keys()
+                .map(prefix_of)
+                .max_by_key(String::len)
+                .unwrap_or_default();
+            if !prefix.is_empty() {
+                let bare = modules.keys().filter(|path| prefix_of(path).is_empty());
+                paths.outside.extend(bare.cloned());
+            }
+            if index == 0 {
+                paths.prefix = prefix;
+            }
+        }
+        paths
+    }
+
+    /// The path of a module of the model.
+    pub(super) fn path(&self, name: &str) -> String {
+        if self.outside.contains(name) {
+            return name.to_owned();
+        }
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The paths of every linear layer that PEFT may find in the model: those an adapter may target, and
+    /// whatever else the checkpoint or a task's head has a matrix for.
+    pub(super) fn all(&self, plan: &Plan<'_>) -> Vec<String> {
+        let Base::Model(model) = plan.base else {
+            let weights = plan.base.parts();
+            return weights
+                .iter()
+                .flat_map(|(prefix, checkpoint)| {
+                    let modules = checkpoint.names().filter_map(|name| name.strip_suffix(".weight"));
+                    modules.map(move |module| match *prefix {
+                        "" => module.to_owned(),
+                        prefix => format!("{prefix}.{module}"),
+                    })
+                })
+                .chain(plan.targets.iter().map(|target| target.name.clone()))
+                .collect();
+        };
+        let family = &model.family;
+        let known: BTreeSet<&str> = family
+            .modules()
+            .iter()
+            .map(|module| module.name.as_str())
+            .collect();
+        let stored = model
+            .checkpoint
+            .names()
+            .filter_map(|name| Some(family.canonical(name.strip_suffix(".weight")?)));
+        let heads = family.readouts().iter().copied().chain(family.readouts_need());
+        let others = stored.chain(heads).filter(|name| !known.contains(name));
+        let others: Vec<String> = others.map(str::to_owned).collect();
+        known.iter().map(|name| self.path(name)).chain(others).collect()
+    }
+}
