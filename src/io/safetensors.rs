@@ -48,6 +48,11 @@ impl TensorInfo {
         }
     }
 
+    /// The length of its bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
     /// Whether its elements are floating-point numbers that [`Checkpoint::f32`] reads: weights, as
     /// opposed to positions and masks.
     pub fn is_float(&self) -> bool {
@@ -199,6 +204,27 @@ impl Checkpoint {
     pub async fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let info = self.require(name)?;
         self.source_of(info)?.read(info.range.clone()).await
+    }
+
+    /// Some of a tensor's bytes as they are in the file, counted from its first.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::bytes`]; `internal` if the range reaches beyond the tensor.
+    pub async fn bytes_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let info = self.require(name)?;
+        if range.start > range.end || range.end > info.bytes() {
+            return Err(Error::new(
+                Code::Internal,
+                format!(
+                    "Bytes {} to {} lie outside a tensor: {name}",
+                    range.start, range.end
+                ),
+            ));
+        }
+        let start = info.range.start;
+        self.source_of(info)?
+            .read(start + range.start..start + range.end)
+            .await
     }
 
     /// A tensor as 32-bit floats, row by row, whatever numeric type it has in the file.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Results, cut::Cut, json, metadata, paths::Paths};
+use super::{Results, cut::Cut, json, paths::Paths};
 use crate::{
     adapter::{Adapter, CONFIG_FILE, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets},
     error::Result,
@@ -82,7 +82,7 @@ pub(super) async fn write(
         .any(|target| target.tensor.as_ref().is_some_and(|tensor| tensor.transposed))
         .into();
     let dtype = plan.options.dtype.or(OutDtype::F32);
-    let weights = serialize(&adapter_tensors(&modules), dtype, &metadata())?;
+    let weights = serialize(&adapter_tensors(&modules), dtype, &results.metadata)?;
     sink.write(CONFIG_FILE, &json(&config)?).await?;
     sink.write(WEIGHTS_FILE, &weights).await
 }
