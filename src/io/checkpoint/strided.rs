@@ -51,14 +51,16 @@ impl<'a> Strided<'a> {
         };
         let row = inner_shape.iter().product::<usize>();
         let (first, last) = (wanted.start / row, (wanted.end - 1) / row);
-        // No sum here overflows: the whole tensor lies inside a file.
-        let inner_span: usize = inner_shape
+        // In 64 bits, as a file may be larger than the address space. No sum overflows them: the whole
+        // tensor lies inside a file.
+        let inner_span: u64 = inner_shape
             .iter()
             .zip(inner)
-            .map(|(dim, stride)| (dim - 1) * stride)
+            .map(|(&dim, &stride)| (dim as u64 - 1) * stride as u64)
             .sum();
-        let start = self.info.range.start + (first * outer * self.width) as u64;
-        let end = self.info.range.start + ((last * outer + inner_span + 1) * self.width) as u64;
+        let (outer, width) = (*outer as u64, self.width as u64);
+        let start = self.info.range.start + first as u64 * outer * width;
+        let end = self.info.range.start + (last as u64 * outer + inner_span + 1) * width;
         let span = source.read(start..end).await?;
 
         let mut bytes = Vec::new();

@@ -137,6 +137,9 @@ fn place(
             "A tensor repeats its elements (expand), and is only read after contiguous()",
         ));
     }
+    if usize::try_from(elements).is_err() {
+        return Err(refusal("The size of a tensor overflows"));
+    }
     // Neither product overflows: the storage's bytes are in the file.
     let width = width(storage.dtype);
     let range = start + tensor.offset * width..start + end * width;
