@@ -13,16 +13,21 @@
 
 #[path = "support/memory.rs"]
 mod memory;
+#[path = "fuzz/mutate.rs"]
+mod mutate;
 #[path = "fuzz/targets.rs"]
 mod targets;
+#[path = "fuzz/watch.rs"]
+mod watch;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use iteris_web::error::Result;
+
+use mutate::{Random, change};
+use watch::Watch;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -31,43 +36,11 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 const SECONDS: f64 = 30.0;
 const TARGETS: f64 = 4.0;
 
-/// Inputs are a few kilobytes; nothing that is read of them may take more than this.
-const MEMORY_LIMIT_BYTES: usize = 64 << 20;
-
-/// A single input is read in well under a millisecond; a machine may be busy.
-const SLOW: Duration = Duration::from_secs(5);
-
-/// After this long an input is taken to be read for ever.
-const HANGS: Duration = Duration::from_secs(60);
-
 /// How many inputs that were refused in a new way are kept.
 const KEPT: usize = 400;
 
 /// Inputs grow no longer than this.
 const LONGEST: usize = 1 << 16;
-
-/// xorshift64: a fixed sequence, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit.max(1) as u64).unwrap()
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).unwrap()
-    }
-
-    /// A range of an input's bytes, usually short.
-    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
-        let begin = self.below(length + 1);
-        let longest = if self.below(4) == 0 { length } else { 16 };
-        begin..(begin + self.below(longest + 1)).min(length)
-    }
-}
 
 /// One thing to fuzz.
 struct Fuzz {
@@ -266,7 +239,7 @@ fn fuzz(fuzz: &Fuzz) {
             pool.push(input);
         }
     }
-    println!(
+    eprintln!(
         "{}: {seeds} files, {read} changes of them, {accepted} of those good, {} ways to be refused, {:.1} s",
         fuzz.name,
         ways.len(),
@@ -315,122 +288,4 @@ fn corpus(fuzz: &Fuzz) -> Vec<Vec<u8>> {
         files.len()
     );
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
-}
-
-/// Changes an input in one place.
-fn change(input: &mut Vec<u8>, other: &[u8], words: &[&[u8]], random: &mut Random) {
-    let at = random.below(input.len());
-    let range = random.range(input.len());
-    match random.below(12) {
-        0 if !input.is_empty() => input[at] ^= 1 << random.below(8),
-        1 if !input.is_empty() => input[at] = random.byte(),
-        // A digit for a digit: text stays well-formed and its numbers lie.
-        2 => {
-            let digits: Vec<usize> = (0..input.len()).filter(|&i| input[i].is_ascii_digit()).collect();
-            if let Some(&digit) = digits.get(random.below(digits.len())) {
-                input[digit] = b'0' + random.byte() % 10;
-            }
-        }
-        // A length: two, four or eight bytes that are small, just off or as large as can be.
-        3 => {
-            let width = [2, 4, 8][random.below(3)];
-            let value = match random.below(5) {
-                0 => 0,
-                1 => u64::MAX,
-                2 => u64::MAX >> 1,
-                3 => input.len() as u64,
-                _ => random.below(1 << 10) as u64,
-            };
-            if let Some(field) = input.get_mut(at..at + width) {
-                field.copy_from_slice(&value.to_le_bytes()[..width]);
-            }
-        }
-        4 => input.truncate(at),
-        5 => drop(input.drain(range)),
-        6 => {
-            let part = input[range].to_vec();
-            drop(input.splice(at..at, part));
-        }
-        7 => {
-            let part = other[random.range(other.len())].to_vec();
-            drop(input.splice(range, part));
-        }
-        8 => {
-            let begin = random.below(other.len());
-            input.truncate(at);
-            input.extend_from_slice(&other[begin..]);
-        }
-        9 | 10 => {
-            let word = words[random.below(words.len())];
-            let end = if random.below(2) == 0 {
-                at
-            } else {
-                (at + word.len()).min(input.len())
-            };
-            drop(input.splice(at..end, word.iter().copied()));
-        }
-        _ if at + 1 < input.len() => {
-            let byte = random.byte() % 7;
-            input[at] = input[at].wrapping_add(byte).wrapping_sub(3);
-        }
-        _ => input.push(random.byte()),
-    }
-}
-
-/// Runs a target and fails the test, with the input left in a file, if it panics, is slow, or takes much.
-struct Watch {
-    name: &'static str,
-    input: Arc<Mutex<Vec<u8>>>,
-    done: mpsc::Sender<()>,
-}
-
-impl Watch {
-    fn new(name: &'static str) -> Self {
-        let input = Arc::new(Mutex::new(Vec::new()));
-        let (done, is_done) = mpsc::channel();
-        let current = Arc::clone(&input);
-        std::thread::spawn(move || {
-            loop {
-                match is_done.recv_timeout(HANGS) {
-                    Ok(()) => {}
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                    Err(mpsc::RecvTimeoutError::Timeout) => {
-                        let path = keep(name, &current.lock().unwrap());
-                        eprintln!("{name} is still reading an input, left in {}", path.display());
-                        std::process::abort();
-                    }
-                }
-            }
-        });
-        Self { name, input, done }
-    }
-
-    fn run(&self, target: fn(&[u8]) -> Result<()>, input: &[u8]) -> Result<()> {
-        input.clone_into(&mut self.input.lock().unwrap());
-        let begin = Instant::now();
-        let (bytes, outcome) = memory::peak(|| catch_unwind(AssertUnwindSafe(|| target(input))));
-        let took = begin.elapsed();
-        self.done.send(()).unwrap();
-        let failed = |what: String| -> ! {
-            let path = keep(self.name, input);
-            panic!("{}: {what}; the input is in {}", self.name, path.display())
-        };
-        let Ok(outcome) = outcome else {
-            failed(String::from("a panic"))
-        };
-        if took > SLOW {
-            failed(format!("{took:?} for {} bytes", input.len()));
-        }
-        if bytes > MEMORY_LIMIT_BYTES {
-            failed(format!("{bytes} bytes of memory for {} bytes", input.len()));
-        }
-        outcome
-    }
-}
-
-/// Leaves an input in a file.
-fn keep(name: &str, input: &[u8]) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzzing-{name}"));
-    std::fs::write(&path, input).unwrap();
-    path
 }

@@ -122,7 +122,7 @@ impl Checkpoint {
         }
         if let Some(pickle) = folder.names().find(|name| is_pickle_of_weights(name)) {
             return Err(pickle::refused(
-                format!("A pickle is read under the name {pickled} alone"),
+                &format!("A pickle is read under the name {pickled} alone"),
                 pickle,
             ));
         }

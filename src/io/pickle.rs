@@ -10,6 +10,7 @@
 //! bare pickles before it.
 
 mod archive;
+mod calls;
 mod legacy;
 mod machine;
 mod tensors;
@@ -34,7 +35,7 @@ pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result
         [0x80, 2..=5, ..] => legacy::read(source).await?,
         _ => {
             return Err(refused(
-                String::from("This is neither of the two formats of torch.save"),
+                "This is neither of the two formats of torch.save",
                 source.name(),
             ));
         }
@@ -53,7 +54,7 @@ pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result
 }
 
 /// The refusal of a pickle, with the way out.
-pub(super) fn refused(what: String, file: &str) -> Error {
+pub(super) fn refused(what: &str, file: &str) -> Error {
     Error::new(
         Code::PickleRefused,
         format!(
@@ -68,6 +69,6 @@ struct Refusal(String);
 
 impl Refusal {
     fn of(self, file: &str) -> Error {
-        refused(self.0, file)
+        refused(&self.0, file)
     }
 }

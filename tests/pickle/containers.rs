@@ -40,11 +40,7 @@ fn what_is_no_container_is_refused_as_what_it_is() {
         "neither of the two formats",
     );
     refused(b"PK\x03\x04".to_vec(), Code::FileTruncated, "fetch it again");
-    refused(
-        vec![b'P', b'K', 3, 4].repeat(100),
-        Code::FileTruncated,
-        "fetch it again",
-    );
+    refused(b"PK\x03\x04".repeat(100), Code::FileTruncated, "fetch it again");
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "a test's helpers fail the test by panicking"
 )]
 
+mod bombs;
 mod bytes;
 mod containers;
 mod damaged;

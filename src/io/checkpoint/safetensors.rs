@@ -90,7 +90,7 @@ fn recognise(start: &[u8], file: &str) -> Option<Error> {
     // A zip archive or a bare pickle of protocol 2 to 5: what torch.save writes.
     if start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..]) {
         return Some(pickle::refused(
-            String::from("This is a Python pickle under the name of a safetensors file"),
+            "This is a Python pickle under the name of a safetensors file",
             file,
         ));
     }

@@ -40,16 +40,13 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
     lay_apart(&mut entries, &directory, file)?;
     let mut pickles = entries.keys().filter_map(|name| name.strip_suffix("/data.pkl"));
     let (Some(root), None) = (pickles.next(), pickles.next()) else {
-        return Err(refused(
-            String::from("The archive does not hold one data.pkl"),
-            file,
-        ));
+        return Err(refused("The archive does not hold one data.pkl", file));
     };
     if let Some(order) = entries.get(&format!("{root}/byteorder")) {
         let range = data(source, &format!("{root}/byteorder"), order, 16).await?;
         if source.read(range).await? != b"little" {
             return Err(refused(
-                String::from("The numbers are not of the byte order that is read, which is little"),
+                "The numbers are not of the byte order that is read, which is little",
                 file,
             ));
         }
@@ -62,7 +59,7 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
     let mut left = machine::INSTRUCTION_LIMIT;
     let pickle = machine::run(&bytes, 0, &mut left).map_err(|refusal| refusal.of(file))?;
     if pickle.end != bytes.len() {
-        return Err(refused(String::from("Something follows the pickle's end"), file));
+        return Err(refused("Something follows the pickle's end", file));
     }
 
     let mut starts = BTreeMap::new();
@@ -72,7 +69,7 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
         let bytes = storage.elements.checked_mul(tensors::width(storage.dtype));
         if bytes != Some(entry.bytes) {
             return Err(refused(
-                format!(
+                &format!(
                     "A storage of {} elements of {} has {} bytes",
                     storage.elements, storage.dtype, entry.bytes
                 ),
@@ -85,7 +82,10 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
 }
 
 fn missing(name: &str, file: &str) -> Error {
-    refused(format!("The archive does not hold {}", name.escape_debug()), file)
+    refused(
+        &format!("The archive does not hold {}", name.escape_debug()),
+        file,
+    )
 }
 
 /// An entry as the directory has it.
@@ -115,10 +115,7 @@ async fn directory(source: &dyn ByteSource) -> Result<(BTreeMap<String, Entry>, 
         .then_some(())
         .and(count.zip(bytes).zip(start));
     let Some(((mut count, mut bytes), mut start)) = narrow else {
-        return Err(refused(
-            String::from("The archive is of several parts or has a comment"),
-            file,
-        ));
+        return Err(refused("The archive is of several parts or has a comment", file));
     };
     let mut directory_end = tail_start + end_at as u64;
     let locator = end_at
@@ -137,23 +134,20 @@ async fn directory(source: &dyn ByteSource) -> Result<(BTreeMap<String, Entry>, 
             agree.then_some(wide)
         });
         let (Some(numbers), Some(wide_start)) = (numbers, wide_start) else {
-            return Err(refused(
-                String::from("The archive's two ends contradict each other"),
-                file,
-            ));
+            return Err(refused("The archive's two ends contradict each other", file));
         };
         (count, bytes, start) = numbers;
         directory_end = wide_start;
     }
     if start.checked_add(bytes) != Some(directory_end) {
         return Err(refused(
-            String::from("The archive's directory does not lie where its end says"),
+            "The archive's directory does not lie where its end says",
             file,
         ));
     }
     if bytes > DIRECTORY_LIMIT_BYTES {
         return Err(refused(
-            format!("The archive's directory has {bytes} bytes"),
+            &format!("The archive's directory has {bytes} bytes"),
             file,
         ));
     }
@@ -161,7 +155,7 @@ async fn directory(source: &dyn ByteSource) -> Result<(BTreeMap<String, Entry>, 
     let entries = entries(&listing).map_err(|refusal| refusal.of(file))?;
     if entries.len() as u64 != count {
         return Err(refused(
-            format!(
+            &format!(
                 "The archive's directory lists {} entries in place of {count}",
                 entries.len()
             ),
@@ -259,10 +253,7 @@ fn lay_apart(entries: &mut BTreeMap<String, Entry>, directory: &Range<u64>, file
             .checked_add(header)
             .and_then(|data| data.checked_add(entry.bytes));
         if end.is_none_or(|end| end > next) {
-            return Err(refused(
-                String::from("Two parts of the archive share bytes"),
-                file,
-            ));
+            return Err(refused("Two parts of the archive share bytes", file));
         }
         entry.next = next;
         next = entry.header_start;
@@ -275,7 +266,7 @@ async fn data(source: &dyn ByteSource, name: &str, entry: &Entry, limit: u64) ->
     let file = source.name();
     let contradicts = || {
         refused(
-            format!(
+            &format!(
                 "The archive's entry {} contradicts the directory",
                 name.escape_debug()
             ),
@@ -284,7 +275,7 @@ async fn data(source: &dyn ByteSource, name: &str, entry: &Entry, limit: u64) ->
     };
     if entry.bytes > limit {
         return Err(refused(
-            format!(
+            &format!(
                 "The archive's entry {} has {} bytes",
                 name.escape_debug(),
                 entry.bytes

@@ -34,20 +34,20 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
         || !matches!(version.root(), Some(Value::Int(VERSION)))
     {
         return Err(refused(
-            String::from("This pickle is not one of torch.save, or of a version before 1.0"),
+            "This pickle is not one of torch.save, or of a version before 1.0",
             file,
         ));
     }
     if !is_little_endian(&next()?) {
         return Err(refused(
-            String::from("The numbers are not of the byte order that is read, which is little"),
+            "The numbers are not of the byte order that is read, which is little",
             file,
         ));
     }
     let pickle = next()?;
     let keys = next()?;
     let Some(Value::List(ids)) = keys.root() else {
-        return Err(refused(String::from("The storages are not listed"), file));
+        return Err(refused("The storages are not listed", file));
     };
 
     let storages = tensors::storages(&pickle).map_err(|refusal| refusal.of(file))?;
@@ -56,10 +56,7 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
     for &id in ids {
         let storage = keys.text(id).and_then(|key| storages.get_key_value(key));
         let Some((&key, storage)) = storage else {
-            return Err(refused(
-                String::from("A storage is listed that no tensor views"),
-                file,
-            ));
+            return Err(refused("A storage is listed that no tensor views", file));
         };
         let start = at + LENGTH_BYTES;
         let end = storage
@@ -78,7 +75,7 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
         };
         if source.read(at..start).await? != storage.elements.to_le_bytes() {
             return Err(refused(
-                format!(
+                &format!(
                     "A storage has not the {} elements that its tensors say",
                     storage.elements
                 ),
@@ -86,12 +83,12 @@ pub(super) async fn read(source: &dyn ByteSource) -> Result<Vec<TensorInfo>> {
             ));
         }
         if starts.insert(key, start).is_some() {
-            return Err(refused(String::from("A storage is listed twice"), file));
+            return Err(refused("A storage is listed twice", file));
         }
         at = end;
     }
     if at != source.len() {
-        return Err(refused(String::from("Something follows the last storage"), file));
+        return Err(refused("Something follows the last storage", file));
     }
     tensors::tensors(&pickle, &starts, file)
 }

@@ -1,8 +1,7 @@
 //! The pickle instructions that `torch.save` emits for a dictionary of tensors.
 //!
-//! It is a stack machine that makes [`Value`]s. Instructions that could call anything (REDUCE, BUILD,
-//! BINPERSID) know what they may be applied to and make the tensor or the dictionary themselves; nothing
-//! is looked up, imported or called. The thing that can go wrong is a small pickle that claims or builds
+//! It is a stack machine that makes [`Value`]s. Instructions that could call anything are in
+//! [`calls`](super::calls), and call nothing. The thing that can go wrong is a small pickle that claims or builds
 //! something large, so each instruction makes at most one value, of a size that does not grow with what it
 //! refers to; the number of instructions is limited; and no length is believed before its bytes are there.
 
@@ -10,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Refusal;
-use super::value::{Global, Id, Pickle, Storage, Tensor, Value};
+use super::value::{Global, Id, Pickle, Value};
 
 /// How many instructions a file's pickles may take together; a tensor takes about 40.
 pub(super) const INSTRUCTION_LIMIT: usize = 2_000_000;
@@ -18,12 +17,9 @@ pub(super) const INSTRUCTION_LIMIT: usize = 2_000_000;
 /// The longest line of a GLOBAL instruction that is looked at.
 const NAME_LIMIT_BYTES: usize = 256;
 
-/// Weights have no more dimensions; those of a convolution over volumes are five.
-const DIMENSION_LIMIT: usize = 8;
+pub(super) type Result<T> = std::result::Result<T, Refusal>;
 
-type Result<T> = std::result::Result<T, Refusal>;
-
-fn refusal<T>(what: impl Into<String>) -> Result<T> {
+pub(super) fn refusal<T>(what: impl Into<String>) -> Result<T> {
     Err(Refusal(what.into()))
 }
 
@@ -58,11 +54,11 @@ pub(super) fn run<'a>(bytes: &'a [u8], at: usize, left: &mut usize) -> Result<Pi
     })
 }
 
-struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    values: Vec<Value>,
-    stack: Vec<Id>,
+pub(super) struct Machine<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) at: usize,
+    pub(super) values: Vec<Value>,
+    pub(super) stack: Vec<Id>,
     /// How high the stack was at each MARK that is still open.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Id>,
@@ -242,13 +238,13 @@ impl Machine<'_> {
         Ok(String::from_utf8_lossy(&rest[..length]).into_owned())
     }
 
-    fn push(&mut self, value: Value) {
+    pub(super) fn push(&mut self, value: Value) {
         self.stack.push(Id(self.values.len()));
         self.values.push(value);
     }
 
     /// Takes the top of the stack, but nothing from below an open MARK.
-    fn pop(&mut self) -> Result<Id> {
+    pub(super) fn pop(&mut self) -> Result<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return refusal(format!(
@@ -273,7 +269,7 @@ impl Machine<'_> {
     }
 
     /// The top of the stack, which stays there.
-    fn top(&mut self) -> Result<Id> {
+    pub(super) fn top(&mut self) -> Result<Id> {
         let id = self.pop()?;
         self.stack.push(id);
         Ok(id)
@@ -357,152 +353,21 @@ impl Machine<'_> {
         }
     }
 
-    /// BINPERSID: what lies outside the pickle, `("storage", type, key, location, elements)` and, in the
-    /// old format, None for a view that nothing writes any more.
-    fn storage(&mut self) -> Result<()> {
-        let id = self.pop()?;
-        let found = self.tuple(id).and_then(|items| {
-            let (&[kind, class, key, location, elements], rest) = items.split_first_chunk()? ;
-            let is_whole = match rest {
-                [] => true,
-                [view] => matches!(self.values[view.0], Value::None),
-                _ => false,
-            };
-            let storage = match (&self.values[class.0], &self.values[key.0]) {
-                (&Value::Global(Global::Storage(dtype)), Value::Text(key)) => Storage {
-                    dtype,
-                    key: key.clone(),
-                    elements: self.number(elements)?,
-                },
-                _ => return None,
-            };
-            let is_storage = matches!(&self.values[kind.0], Value::Text(kind) if &self.bytes[kind.clone()] == b"storage")
-                && matches!(self.values[location.0], Value::Text(_));
-            (is_storage && is_whole).then_some(storage)
-        });
-        match found {
-            Some(storage) => {
-                self.push(Value::Storage(storage));
-                Ok(())
-            }
-            None => refusal(format!(
-                "The pickle refers to something that is no storage before byte {}",
-                self.at
-            )),
-        }
-    }
-
-    /// REDUCE: a call, of one of three functions whose results are known.
-    fn reduce(&mut self) -> Result<()> {
-        let (arguments, function) = (self.pop()?, self.pop()?);
-        let global = match self.values[function.0] {
-            Value::Global(global) => Some(global),
-            _ => None,
-        };
-        let arguments = self.tuple(arguments);
-        match (global, arguments) {
-            (Some(Global::OrderedDict), Some([])) => {
-                self.push(Value::Dict {
-                    items: Vec::new(),
-                    ordered: true,
-                });
-                Ok(())
-            }
-            (Some(Global::RebuildTensor), Some(arguments)) => {
-                match self.tensor(arguments) {
-                    Some(tensor) => self.push(Value::Tensor(tensor)),
-                    None => {
-                        return refusal(format!(
-                            "The pickle builds a tensor of a kind that is not read before byte {}",
-                            self.at
-                        ));
-                    }
-                }
-                Ok(())
-            }
-            (Some(Global::RebuildParameter), Some(&[data, requires_grad, hooks]))
-                if matches!(self.values[data.0], Value::Tensor(_))
-                    && matches!(self.values[requires_grad.0], Value::Bool(_))
-                    && self.is_empty_dict(hooks) =>
-            {
-                self.stack.push(data);
-                Ok(())
-            }
-            _ => refusal(format!(
-                "The pickle calls something that makes no tensor before byte {}",
-                self.at
-            )),
-        }
-    }
-
-    /// The arguments of `_rebuild_tensor_v2`: storage, offset, size, stride, requires_grad, hooks and, in
-    /// newer files, attributes such as being the conjugate. Hooks and attributes have to be empty.
-    fn tensor(&self, arguments: &[Id]) -> Option<Tensor> {
-        let (&[storage, offset, size, stride, requires_grad, hooks], rest) = arguments.split_first_chunk()?;
-        let is_plain = match rest {
-            [] => true,
-            &[attributes] => {
-                matches!(self.values[attributes.0], Value::None) || self.is_empty_dict(attributes)
-            }
-            _ => false,
-        };
-        let is_tensor = matches!(self.values[storage.0], Value::Storage(_))
-            && matches!(self.values[requires_grad.0], Value::Bool(_))
-            && self.is_empty_dict(hooks);
-        let dimensions = |id: Id| {
-            let items = self.tuple(id)?;
-            let are_numbers =
-                items.len() <= DIMENSION_LIMIT && items.iter().all(|&item| self.number(item).is_some());
-            are_numbers.then_some(items.len())
-        };
-        let fits = dimensions(size)? == dimensions(stride)?;
-        (is_plain && is_tensor && fits).then_some(Tensor {
-            storage,
-            offset: self.number(offset)?,
-            shape: size,
-            strides: stride,
-        })
-    }
-
-    /// BUILD: attributes of an object, of which an OrderedDict's `_metadata` (module versions, which
-    /// `state_dict()` adds) is the only one there may be. It is of no use here.
-    fn build(&mut self) -> Result<()> {
-        let state = self.pop()?;
-        let object = self.top()?;
-        let takes_attributes = matches!(self.values[object.0], Value::Dict { ordered: true, .. });
-        let is_metadata = match &self.values[state.0] {
-            Value::Dict { items, .. } => match **items {
-                [(key, _)] => {
-                    matches!(&self.values[key.0], Value::Text(key) if &self.bytes[key.clone()] == b"_metadata")
-                }
-                _ => false,
-            },
-            _ => false,
-        };
-        if takes_attributes && is_metadata {
-            return Ok(());
-        }
-        refusal(format!(
-            "The pickle sets attributes that no tensor has before byte {}",
-            self.at
-        ))
-    }
-
-    fn tuple(&self, id: Id) -> Option<&[Id]> {
+    pub(super) fn tuple(&self, id: Id) -> Option<&[Id]> {
         match &self.values[id.0] {
             Value::Tuple(items) => Some(items),
             _ => None,
         }
     }
 
-    fn number(&self, id: Id) -> Option<u64> {
+    pub(super) fn number(&self, id: Id) -> Option<u64> {
         match self.values[id.0] {
             Value::Int(value) => u64::try_from(value).ok(),
             _ => None,
         }
     }
 
-    fn is_empty_dict(&self, id: Id) -> bool {
+    pub(super) fn is_empty_dict(&self, id: Id) -> bool {
         matches!(&self.values[id.0], Value::Dict { items, .. } if items.is_empty())
     }
 }

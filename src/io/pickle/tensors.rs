@@ -51,11 +51,11 @@ pub(super) fn tensors(
     file: &str,
 ) -> Result<Vec<TensorInfo>> {
     let Some(Value::Dict { items, .. }) = pickle.root() else {
-        return Err(refused(String::from("The pickle is not of a dictionary"), file));
+        return Err(refused("The pickle is not of a dictionary", file));
     };
     if items.len() > TENSOR_LIMIT {
         return Err(refused(
-            format!("The pickle lists more than {TENSOR_LIMIT} tensors"),
+            &format!("The pickle lists more than {TENSOR_LIMIT} tensors"),
             file,
         ));
     }
@@ -63,14 +63,11 @@ pub(super) fn tensors(
     let mut infos = Vec::with_capacity(items.len());
     for &(key, value) in items {
         let Some(name) = pickle.text(key) else {
-            return Err(refused(
-                String::from("A tensor is named by something other than text"),
-                file,
-            ));
+            return Err(refused("A tensor is named by something other than text", file));
         };
         let Some(Value::Tensor(tensor)) = pickle.value(value) else {
             return Err(refused(
-                format!(
+                &format!(
                     "The pickle holds something that is no tensor ({})",
                     name.escape_debug()
                 ),
@@ -84,7 +81,7 @@ pub(super) fn tensors(
             ));
         }
         let info = place(pickle, *tensor, name, starts)
-            .map_err(|Refusal(what)| refused(format!("{what} ({})", name.escape_debug()), file))?;
+            .map_err(|Refusal(what)| refused(&format!("{what} ({})", name.escape_debug()), file))?;
         infos.push(info);
     }
     Ok(infos)
