@@ -6,6 +6,7 @@
 
 mod absent;
 mod change;
+mod locate;
 pub mod methods;
 mod options;
 mod output;
