@@ -190,7 +190,7 @@ pub async fn complete(
 /// The samples whose answer the adapter has to write.
 fn missing(kind: Kind, how: &Completing, given: &TaskSamples) -> Vec<usize> {
     let is_missing = |index: &usize| match (kind, given.answers.get(*index)) {
-        (Kind::Encoder, _) | (_, Some(Given::Tokens(_))) => false,
+        (Kind::Encoder | Kind::Weights, _) | (_, Some(Given::Tokens(_))) => false,
         (Kind::EncoderDecoder, _) => how.decoder_inputs == DecoderInputs::Own,
         (Kind::Decoder, answer) => answer == Some(&Given::Own),
     };
@@ -230,12 +230,12 @@ fn assemble(
         }
         let ids = answer.map_or(&[][..], |(_, ids)| ids);
         let sample = match facts.kind {
-            Kind::Encoder if !ids.is_empty() => {
+            Kind::Encoder | Kind::Weights if !ids.is_empty() => {
                 return refuse(
                     "it has an answer, but this base model only reads; give the text alone".into(),
                 );
             }
-            Kind::Encoder => sample,
+            Kind::Encoder | Kind::Weights => sample,
             Kind::Decoder => {
                 let counted = how.positions == Positions::Completion && !ids.is_empty();
                 let counted_from = if counted {

@@ -15,8 +15,10 @@ use async_trait::async_trait;
 use iteris_web::{
     compute::Compute,
     error::{Code, Error, Result},
-    io::{Folder, MemorySink, MemorySource, OutDtype},
-    merge::{AdapterInput, MergeOptions, MergeRequest, MethodName, OutputKind, Schedule, Target, merge},
+    io::{DtypeChoice, Folder, MemorySink, MemorySource},
+    merge::{
+        AdapterInput, LeastSquares, MergeOptions, MergeRequest, MethodName, OutputKind, Schedule, merge,
+    },
     model,
     progress::{Observer, Progress, Silent},
     report::MergeReport,
@@ -44,7 +46,8 @@ fn run_on(
 ) -> Result<(MemorySink, MergeReport)> {
     let mut sink = MemorySink::default();
     let request = MergeRequest {
-        base: base(),
+        base: Some(base()),
+        base_path: None,
         adapters,
         options,
     };
@@ -62,14 +65,14 @@ fn modules(report: &MergeReport) -> Vec<String> {
 
 fn linear() -> MergeOptions {
     MergeOptions {
-        method: MethodName::Linear,
+        method: MethodName::Average,
         ..MergeOptions::default()
     }
 }
 
 #[test]
 fn one_adapter_alone_returns_its_own_delta() {
-    for target in [Target::Delta, Target::Full] {
+    for target in [LeastSquares::Delta, LeastSquares::Full] {
         // The average of one adapter is that adapter.
         let (own, report) = run(vec![golden("all")], linear()).unwrap();
         let (found, solved) = run(
@@ -108,7 +111,12 @@ fn two_equal_adapters_return_the_adapter() {
 
 #[test]
 fn the_order_of_adapters_does_not_matter() {
-    for method in [MethodName::Iteris, MethodName::Linear, MethodName::TaskArithmetic] {
+    for method in [
+        MethodName::Iteris,
+        MethodName::Average,
+        MethodName::Linear,
+        MethodName::TaskArithmetic,
+    ] {
         let options = MergeOptions {
             method,
             ..MergeOptions::default()
@@ -230,7 +238,7 @@ fn a_merged_base_model_is_the_base_plus_the_merged_adapter() {
     let (as_adapter, report) = run(adapters(), MergeOptions::default()).unwrap();
     let delta = deltas(&as_adapter);
     let before = tensors(&goldens().join("adapters/base/model.safetensors"));
-    for (dtype, tolerance) in [(OutDtype::F32, 1e-6), (OutDtype::F16, 1e-3)] {
+    for (dtype, tolerance) in [(DtypeChoice::F32, 1e-6), (DtypeChoice::F16, 1e-3)] {
         let options = MergeOptions {
             output: OutputKind::Base,
             dtype,
@@ -319,6 +327,7 @@ fn bad_input_is_refused_with_its_code_and_place() {
     refused(
         vec![AdapterInput {
             weight: -1.0,
+            path: None,
             ..golden("qv")
         }],
         defaults(),
@@ -403,7 +412,8 @@ fn an_adapter_for_another_base_is_refused_with_both_shapes() {
     let base = folder(&goldens().join("plain"));
     // The adapters' base is of another width.
     let request = MergeRequest {
-        base,
+        base: Some(base),
+        base_path: None,
         adapters: vec![golden("qv")],
         options: MergeOptions::default(),
     };
@@ -470,7 +480,8 @@ fn a_merge_can_be_cancelled_at_every_step_and_leaves_nothing() {
     let mut steps = 0;
     loop {
         let request = MergeRequest {
-            base: base(),
+            base: Some(base()),
+            base_path: None,
             adapters: vec![golden("qv"), golden("all")],
             options: MergeOptions::default(),
         };

@@ -48,7 +48,8 @@ fn run(
         ..MergeOptions::default()
     };
     let request = MergeRequest {
-        base: folder(base),
+        base: Some(folder(base)),
+        base_path: None,
         adapters: adapters.collect(),
         options,
     };

@@ -25,14 +25,15 @@ use std::{
 use async_trait::async_trait;
 use iteris_web::{
     adapter::Adapter,
+    base::Base,
     batch::{Batch, Padding, Rows, Sample, micro_batches},
     compare,
     compute::{Compute, Features},
     error::{Error, Result},
     generate::{Sampling, Scene, Speaker, generate, logits},
-    io::MemorySink,
+    io::{Folder, MemorySink},
     linear::{Delta, Group, Hook},
-    merge::{AdapterInput, MergeOptions, MergeRequest, Schedule, deltas, merge},
+    merge::{AdapterInput, MergeOptions, MergeRequest, ReadAdapter, Schedule, deltas, merge},
     model::{self, Kind, Model, Pass, Steps},
     progress::Silent,
     samples::{DecoderInputs, Given, Positions, TaskSamples},
@@ -264,11 +265,13 @@ impl Hook for Capture<'_> {
     }
 }
 
-async fn adapter_on(model: &Model, path: &Path, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
-    let adapter = Adapter::read("adapter", &folder(path)).await?;
-    Ok(deltas(model, &adapter)?
+async fn adapter_on(base: Folder, path: &Path, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
+    let base = Base::open(Some(base)).await?;
+    let adapter = ReadAdapter::alone(Adapter::read("adapter", &folder(path)).await?);
+    Ok(deltas(&base, &adapter)
+        .await?
         .into_iter()
-        .map(|(name, factors)| (name, Rc::new(factors.on(compute))))
+        .map(|(name, change)| (name, Rc::new(change.on(compute))))
         .collect())
 }
 
@@ -354,7 +357,7 @@ async fn compare_states(
                     targets,
                 ),
             ],
-            Kind::Encoder | Kind::Decoder => vec![(true, format!("hidden.{until}"), tokens)],
+            Kind::Encoder | Kind::Decoder | Kind::Weights => vec![(true, format!("hidden.{until}"), tokens)],
         };
         for (_, name, found) in sides.into_iter().filter(|(here, name, _)| {
             *here && (expected.has(name) || model.family.facts().kind != Kind::Encoder)
@@ -417,7 +420,7 @@ fn padding_rows_change_no_other_row() {
 async fn compare_features(compute: &Compute, case: &Case, padding: Padding, worst: &mut Worst) -> Result<()> {
     let (model, expected) = (case.model()?, case.expected());
     let batches = batches(&model, &case.samples("b", &model), padding, ALL_ROWS)?;
-    let deltas = adapter_on(&model, &case.path.join("b"), compute).await?;
+    let deltas = adapter_on(folder(&case.base()), &case.path.join("b"), compute).await?;
     let targeted: Vec<String> = deltas.keys().cloned().collect();
     let mut hook = Capture::new(compute, deltas);
     for rows in [Rows::Tokens, Rows::Targets] {
@@ -517,16 +520,11 @@ const fn scene<'a>(model: &'a Model, compute: &'a Compute) -> Scene<'a> {
 }
 
 /// The deltas of a variant of the goldens: `base` or an adapter's name.
-async fn variant(
-    case: &Case,
-    name: &str,
-    model: &Model,
-    compute: &Compute,
-) -> Result<BTreeMap<String, Rc<Delta>>> {
+async fn variant(case: &Case, name: &str, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
     if name == "base" {
         return Ok(BTreeMap::new());
     }
-    adapter_on(model, &case.path.join(name), compute).await
+    adapter_on(folder(&case.base()), &case.path.join(name), compute).await
 }
 
 #[test]
@@ -551,7 +549,7 @@ fn logits_of_base_and_adapters_equal_transformers() {
                 for name in &variants {
                     let (shape, wanted) = expected.get(&format!("logits.{name}"));
                     let (vocabulary, found) = pollster::block_on(async {
-                        let deltas = variant(&case, name, &model, &compute).await?;
+                        let deltas = variant(&case, name, &compute).await?;
                         logits(&scene(&model, &compute), &deltas, &samples).await
                     })?;
                     assert_eq!(vocabulary, shape[1], "{}: vocabulary", case.name);
@@ -581,7 +579,7 @@ fn greedy_answers_are_those_of_transformers_token_for_token() {
                 let model = model::open(folder(&case.base())).await?;
                 let mut deltas = Vec::new();
                 for name in generated.keys() {
-                    deltas.push(variant(&case, name, &model, &compute).await?);
+                    deltas.push(variant(&case, name, &compute).await?);
                 }
                 let speakers: Vec<Speaker<'_>> = generated
                     .keys()
@@ -648,6 +646,7 @@ fn task(case: &Case, variant: &str, name: &str) -> AdapterInput {
             ..TaskSamples::default()
         }),
         weight: 1.0,
+        path: None,
     }
 }
 
@@ -666,7 +665,8 @@ fn merged_by(case: &Case, variant: &str, compute: &Compute) -> Result<impl Fn(&s
         _ => panic!("{}: a merge called {variant}", case.name),
     }
     let request = MergeRequest {
-        base: folder(&case.base()),
+        base: Some(folder(&case.base())),
+        base_path: None,
         adapters: ["a", "b"].map(|name| task(case, variant, name)).into(),
         options,
     };

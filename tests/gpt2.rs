@@ -8,12 +8,13 @@ use std::{collections::BTreeMap, path::PathBuf, rc::Rc};
 
 use iteris_web::{
     adapter::Adapter,
+    base::Base,
     batch::Sample,
     compute::Compute,
     generate::{Scene, logits},
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{AdapterInput, MergeOptions, MergeRequest, OutputKind, deltas, merge},
-    model::{self, Model},
+    merge::{AdapterInput, MergeOptions, MergeRequest, OutputKind, ReadAdapter, deltas, merge},
+    model,
     progress::Silent,
     samples::TaskSamples,
 };
@@ -39,9 +40,11 @@ fn merged(output: OutputKind) -> Folder {
             ..TaskSamples::default()
         }),
         weight: 1.0,
+        path: None,
     };
     let request = MergeRequest {
-        base: folder(&case().join("base")),
+        base: Some(folder(&case().join("base"))),
+        base_path: None,
         adapters: vec![adapter("a"), adapter("b")],
         options: MergeOptions {
             output,
@@ -57,8 +60,9 @@ fn merged(output: OutputKind) -> Folder {
     Folder::new("merged", files.collect()).unwrap()
 }
 
-async fn logits_of(model: &Model, adapter: Option<&Folder>) -> Vec<f32> {
+async fn logits_of(base: &Base, adapter: Option<&Folder>) -> Vec<f32> {
     let compute = Compute::cpu();
+    let model = base.model("the test").unwrap();
     let scene = Scene {
         model,
         compute: &compute,
@@ -67,9 +71,9 @@ async fn logits_of(model: &Model, adapter: Option<&Folder>) -> Vec<f32> {
     };
     let mut lane = BTreeMap::new();
     if let Some(folder) = adapter {
-        let adapter = Adapter::read("merged", folder).await.unwrap();
-        for (name, factors) in deltas(model, &adapter).unwrap() {
-            lane.insert(name, Rc::new(factors.on(&compute)));
+        let adapter = ReadAdapter::alone(Adapter::read("merged", folder).await.unwrap());
+        for (name, change) in deltas(base, &adapter).await.unwrap() {
+            lane.insert(name, Rc::new(change.on(&compute)));
         }
     }
     logits(&scene, &lane, &samples("b")).await.unwrap().1
@@ -78,10 +82,10 @@ async fn logits_of(model: &Model, adapter: Option<&Folder>) -> Vec<f32> {
 #[test]
 fn a_merged_base_gives_the_logits_of_the_merged_adapter() {
     pollster::block_on(async {
-        let base = model::open(folder(&case().join("base"))).await.unwrap();
+        let base = Base::open(Some(folder(&case().join("base")))).await.unwrap();
         let plain = logits_of(&base, None).await;
         let adapted = logits_of(&base, Some(&merged(OutputKind::Adapter))).await;
-        let whole = model::open(merged(OutputKind::Base)).await.unwrap();
+        let whole = Base::open(Some(merged(OutputKind::Base))).await.unwrap();
         let whole = logits_of(&whole, None).await;
         assert!(relative_error(&whole, &adapted) < 1e-5);
         assert!(relative_error(&whole, &plain) > 1e-2);

@@ -60,6 +60,7 @@ impl Case {
             folder: folder(&self.path.join(name)),
             samples: Some(samples),
             weight: 1.0,
+            path: None,
         }
     }
 
@@ -75,7 +76,8 @@ impl Case {
         options: MergeOptions,
     ) -> Result<(MemorySink, MergeReport)> {
         let request = MergeRequest {
-            base: self.base(),
+            base: Some(self.base()),
+            base_path: None,
             adapters: vec![self.adapter("a", a), self.adapter("b", b)],
             options,
         };
@@ -211,6 +213,7 @@ fn an_adapter_can_write_its_own_samples() {
     let alone = |seed, prompt: Vec<u32>| TaskSamples {
         own: Some(SelfWritten {
             count: 6,
+            text: None,
             prompt,
             sampling: Sampling {
                 max_new_tokens: 9,
@@ -412,6 +415,7 @@ fn bad_samples_are_refused_with_adapter_and_number() {
     let writes = refused(&roberta, &|samples| {
         samples.own = Some(SelfWritten {
             count: 3,
+            text: None,
             prompt: Vec::new(),
             sampling: Sampling::default(),
         });
@@ -425,7 +429,8 @@ fn an_adapter_of_another_vocabulary_or_form_is_refused() {
     let phi3 = Case::of("phi3");
     let refused = |base: &Case, adapter: &Case| {
         let request = MergeRequest {
-            base: base.base(),
+            base: Some(base.base()),
+            base_path: None,
             adapters: vec![adapter.adapter("b", base.samples("b"))],
             options: MergeOptions::default(),
         };

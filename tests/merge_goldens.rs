@@ -42,7 +42,8 @@ fn run(case: &Value, compute: &Compute) -> (MemorySink, Value) {
             adapter(name, &root.join(name), golden_samples(&root.join(name)), weight)
         });
     let request = MergeRequest {
-        base: folder(&root.join("base")),
+        base: Some(folder(&root.join("base"))),
+        base_path: None,
         adapters: adapters.collect(),
         options,
     };

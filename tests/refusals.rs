@@ -100,13 +100,15 @@ fn adapter(name: &str, folder: Folder, samples: TaskSamples) -> AdapterInput {
         folder,
         samples: Some(samples),
         weight: 1.0,
+        path: None,
     }
 }
 
 /// The error of a merge of one adapter; an encoder-decoder's decoder reads the start token alone.
 fn refused(base: Folder, input: AdapterInput) -> Error {
     let request = MergeRequest {
-        base,
+        base: Some(base),
+        base_path: None,
         adapters: vec![input],
         options: MergeOptions {
             decoder_inputs: DecoderInputs::Start,
@@ -190,7 +192,8 @@ fn a_sample_longer_than_the_positions_is_refused() {
         let run = |length: usize| {
             let samples = texts(&[&vec![5; length]]);
             let request = MergeRequest {
-                base: folder(&case.join("base")),
+                base: Some(folder(&case.join("base"))),
+                base_path: None,
                 adapters: vec![adapter("a", folder(&case.join("a")), samples)],
                 options: MergeOptions::default(),
             };

@@ -4,7 +4,7 @@ use super::{Change, Factors};
 use crate::compute::svd;
 
 /// A change cut to factors.
-pub struct Reduced {
+pub(super) struct Reduced {
     /// The factors.
     pub factors: Factors,
     /// The share of the squared Frobenius norm that is kept, 0 to 1.

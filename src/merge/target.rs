@@ -288,6 +288,7 @@ fn fit(target: &mut Target, entry: &Entry) -> std::result::Result<(), String> {
 }
 
 /// A change of a vector, as the (n x 1) matrix that methods see.
+#[allow(dead_code, reason = "for biases and saved tensors, which join next")]
 pub(super) fn column(data: Vec<f32>) -> Change {
     Change::Dense(Dense {
         d_out: data.len(),

@@ -348,6 +348,7 @@ fn facts_tell_what_a_person_wants_to_know() {
     assert_eq!(
         serde_json::to_value(adapter.facts()).unwrap(),
         json!({
+            "format": "peft", "features": [], "needsBase": false,
             "peftType": "LORA", "taskType": "SEQ_CLS", "rank": 6, "ranks": [2, 6], "alpha": 4.0, "scaling": 2.0,
             "targets": ["intermediate.dense", "output.dense", "query"],
             "modules": 4, "parameters": 3 * 2 * 7 + 6 * 7,

@@ -46,7 +46,8 @@ fn main() {
 
 fn sweep(base: &Path, adapters: Vec<AdapterInput>) -> MergeReport {
     let request = MergeRequest {
-        base: folder(base),
+        base: Some(folder(base)),
+        base_path: None,
         adapters,
         options: MergeOptions::default(),
     };
@@ -94,6 +95,7 @@ fn random(path: &Path) -> Vec<AdapterInput> {
                 folder: folder(&path.join(name)),
                 samples: Some(samples),
                 weight: 1.0,
+                path: None,
             }
         })
         .collect()

@@ -304,9 +304,9 @@ def cases() -> list[dict]:
     found.append(case("qv+dense", schedule="iterate", max_iter=2))
     found.append(case("all+regex+features"))
     found.append(case("all+regex+features", schedule="iterate", max_iter=1, weights=[0.5, 1.0, 2.0]))
-    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 1.0], "method": "linear"})
-    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "linear"})
-    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "task-arithmetic", "scale": 0.7})
+    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 1.0], "method": "average"})
+    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "average"})
+    found.append({"adapters": PAIRS["qv+all"], "weights": [1.0, 2.0], "method": "task_arithmetic", "scale": 0.7})
     found.append(case("qv+all-linear"))
     found.append(case("qv+all-linear", target="full", schedule="iterate", max_iter=2))
     return found
@@ -341,7 +341,7 @@ def merges(out: pathlib.Path) -> None:
                     float((rough.deltas[name] - value).norm() / value.norm()) for name, value in deltas.items()
                 ),
             }
-        elif entry["method"] == "linear":
+        elif entry["method"] == "average":
             deltas = linear_average(chosen)
         else:
             deltas = task_arithmetic(chosen, case["scale"])

@@ -168,6 +168,7 @@ pub fn adapter(name: &str, path: &Path, samples: Vec<Sample>, weight: f64) -> Ad
         folder: folder(path),
         samples: Some(samples),
         weight,
+        path: None,
     }
 }
 

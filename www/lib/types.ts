@@ -125,7 +125,7 @@ export interface AdapterInput<Files = FilesInput, Samples = SamplesInput> {
   weight?: number | undefined;
   /**
    * Samples that were not used for calibration. With them on every adapter, `merge` also compares the
-   * merged adapter and a linear average with the task's own adapter.
+   * merged adapter and a linear average with the task's own adapter; `compareMethods` compares on them.
    */
   heldOut?: Samples | undefined;
 }
@@ -210,6 +210,8 @@ export interface Progress {
   total: number;
   /** Since the work began. */
   seconds: number;
+  /** In `compareMethods`: whose merge it is, by its name in the result. */
+  variant?: string | undefined;
 }
 
 /** What `chooseDevice` found. */
@@ -506,6 +508,51 @@ export interface CompareRequest<Files = FilesInput, Samples = SamplesInput> exte
 
 /** What `compare` resolves to. */
 export interface CompareResult {
+  report: CompareReport;
+  device: DeviceChoice;
+}
+
+/** One merge of several: a method with options of its own. */
+export interface MethodVariant {
+  /** Its name in the result and in the comparison; by default the method's. */
+  name?: string | undefined;
+  /** `method` and whatever is to differ from the options that all share. */
+  options: Partial<MergeOptions>;
+}
+
+/** What `compareMethods` takes: one set of inputs, and several ways to merge them. */
+export interface CompareMethodsRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
+  /** `config.json`, the safetensors files and the tokenizer's files. */
+  base: Files;
+  /**
+   * `samples` calibrate the methods that need any; `heldOut` are what all are compared on. Without `heldOut` an
+   * adapter's `samples` serve for both, which a note of the report says.
+   */
+  adapters: readonly AdapterInput<Files, Samples>[];
+  /** Methods by name, or with options of their own; their names must differ. */
+  methods: readonly (MethodName | MethodVariant)[];
+  /** Adapters that are merged already, to be compared along. */
+  merged?: readonly { name: string; files: Files }[] | undefined;
+  /** What all merges share; each method takes from it what it looks at. */
+  options?: Omit<Partial<MergeOptions>, "method"> | undefined;
+}
+
+/** One merge of `compareMethods`. */
+export interface MergedVariant {
+  name: string;
+  method: MethodName;
+  /** As of `merge`: the merged adapter, the tasks' heads, `merge_report.json`. */
+  files: OutputFile[];
+  report: MergeReport;
+  /** That its merge took. */
+  seconds: number;
+}
+
+/** What `compareMethods` resolves to. */
+export interface CompareMethodsResult {
+  /** In the order of `methods`. */
+  variants: MergedVariant[];
+  /** Base, the tasks' own adapters, every variant and every `merged` on the same samples. */
   report: CompareReport;
   device: DeviceChoice;
 }
