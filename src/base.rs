@@ -221,6 +221,13 @@ impl Base {
         }
     }
 
+    /// Whether the experts' parameters of its architecture are stored (experts x d_in x d_out).
+    pub fn experts_are_transposed(&self) -> bool {
+        // `is_transposed` of the experts' classes in transformers.
+        matches!(self, Self::Weights(weights) if ["gpt_oss", "openai_privacy_filter", "aria"]
+            .contains(&weights.architecture.as_str()))
+    }
+
     /// The numbers of a tensor as the checkpoint has them.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub use self::config::{AdapterConfig, TargetModules, TrainedBiases, TrainedToken
 pub use self::effective::change;
 pub(crate) use self::keys::{is_bases_own, is_embedding};
 pub use self::pattern::Patterns;
-pub use self::write::{adapter_tensors, merged_config, suffix_targets};
+pub use self::write::{Extra, WholeTensor, adapter_tensors, merged_config, suffix_targets, wrapping_order};
 use crate::io::{Dtype, Folder};
 
 /// The name of an adapter's configuration file.

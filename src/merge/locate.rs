@@ -14,6 +14,9 @@ use crate::{
     error::{Code, Error, Result},
 };
 
+/// Modules that are a task's head, in models whose family is not known.
+const HEADS: &[&str] = &["classifier", "cls", "pooler", "pre_classifier", "qa_outputs", "score"];
+
 /// One change that an adapter makes.
 pub(super) struct Entry {
     /// The adapter's name of it.
@@ -331,14 +334,11 @@ impl Look<'_> {
     /// A tensor that was saved whole, if it is the base's own and no task's head.
     fn whole(&self, path: &str, shape: &[usize]) -> Result<Option<Entry>> {
         let name = self.base.canonical(path);
-        let own = match self.base {
-            Base::Model(model) => {
-                !model.family.is_readout(name) && (is_bases_own(name) || self.base.tensor(path).is_some())
-            }
-            Base::Weights(_) => is_bases_own(name),
-            Base::Absent => is_bases_own(name),
+        let head = match self.base {
+            Base::Model(model) => model.family.is_readout(name),
+            Base::Weights(_) | Base::Absent => name.split('.').any(|part| HEADS.contains(&part)),
         };
-        if !own {
+        if head || !(is_bases_own(name) || self.base.tensor(path).is_some()) {
             return Ok(None);
         }
         let (tensor, shared) = self.tensor(path, path, true)?;

@@ -65,47 +65,42 @@ impl Target {
             || self.tensor.as_ref().is_some_and(|tensor| tensor.transposed)
     }
 
-    /// Where the base's tensor has the matrix, in numbers.
-    fn range(&self) -> Range<usize> {
-        let size = self.d_out * self.d_in;
-        self.expert * size..(self.expert + 1) * size
-    }
-
-    /// Adds the change to the base's whole tensor, `data`.
+    /// The key of the base's tensor that the change is added to.
     ///
     /// # Errors
-    /// [`Code::Internal`] if the tensor is not the one that was planned for.
-    pub fn add(&self, change: &Change, data: &mut [f32]) -> Result<()> {
-        let outside = || {
+    /// [`Code::AdapterUnsupported`] if the base has none of its own for it.
+    pub fn key_alone(&self) -> Result<&str> {
+        let refuse = |why: &str| {
             Error::new(
-                Code::Internal,
+                Code::AdapterUnsupported,
                 format!(
-                    "a change lies outside of its tensor of {} numbers; parameter: {}",
-                    data.len(),
+                    "the change cannot be added to the base's weights: {why}; write an adapter; parameter: {}",
                     self.name
                 ),
             )
         };
-        let mut delta = change.dense();
+        match &self.tensor {
+            None => Err(refuse("the base has no such tensor")),
+            Some(_) if self.shared => Err(refuse(
+                "the base has one tensor for the table of its inputs and for its head, and the change is of one of them",
+            )),
+            Some(tensor) => Ok(&tensor.key),
+        }
+    }
+
+    /// Where the base's tensor has the matrix, in numbers; rows of a table are found one by one.
+    pub const fn range(&self) -> Range<usize> {
+        let size = self.d_out * self.d_in;
+        self.expert * size..(self.expert + 1) * size
+    }
+
+    /// A (d_out x d_in) matrix as the base's tensor has it.
+    pub fn stored(&self, matrix: Vec<f32>) -> Vec<f32> {
         if self.stored_transposed() {
-            delta = crate::model::transpose(&delta, self.d_out, self.d_in);
+            crate::model::transpose(&matrix, self.d_out, self.d_in)
+        } else {
+            matrix
         }
-        if let Place::Rows(ids) = &self.place {
-            if ids.last().is_some_and(|last| (last + 1) * self.d_in > data.len()) {
-                return Err(outside());
-            }
-            for (&id, row) in ids.iter().zip(delta.chunks_exact(self.d_in)) {
-                let to = &mut data[id * self.d_in..(id + 1) * self.d_in];
-                to.iter_mut().zip(row).for_each(|(to, d)| *to += d);
-            }
-            return Ok(());
-        }
-        let range = self.range();
-        if range.end > data.len() {
-            return Err(outside());
-        }
-        data[range].iter_mut().zip(delta).for_each(|(to, d)| *to += d);
-        Ok(())
     }
 }
 

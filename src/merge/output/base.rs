@@ -8,7 +8,7 @@ use super::{Results, json, metadata};
 use crate::{
     error::Result,
     io::{Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, encode},
-    merge::Target,
+    merge::{Place, Target},
     report::LayerReport,
 };
 
@@ -53,11 +53,11 @@ pub(super) async fn write(
     });
     let header = StreamHeader::new(entries, &metadata())?;
     let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
-    let targets: BTreeMap<&str, &Target> = plan
-        .targets
-        .iter()
-        .filter_map(|target| Some((target.tensor.as_ref()?.key.as_str(), target)))
-        .collect();
+    let mut targets: BTreeMap<&str, Vec<&Target>> = BTreeMap::new();
+    for target in &plan.targets {
+        let key = target.key_alone()?;
+        targets.entry(key).or_default().push(target);
+    }
     let mut writer = StreamWriter::begin(sink, "model.safetensors", header).await?;
     for name in order {
         let info = checkpoint.require(&name)?;
@@ -66,14 +66,25 @@ pub(super) async fn write(
             continue;
         }
         let mut data = checkpoint.f32(&name).await?;
-        if let Some(target) = targets.get(name.as_str()) {
+        for target in targets.remove(name.as_str()).unwrap_or_default() {
             let change = results.change(target).await?;
             if let Some(layer) = layers.iter_mut().find(|layer| layer.module == target.name) {
                 layer.rank = change.rank();
                 layer.error = Some(0.0);
             }
             let delta = target.stored(change.dense());
-            data.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
+            match &target.place {
+                Place::Rows(ids) => {
+                    for (id, row) in ids.iter().zip(delta.chunks_exact(target.d_in)) {
+                        let own = &mut data[id * target.d_in..(id + 1) * target.d_in];
+                        own.iter_mut().zip(row).for_each(|(w, d)| *w += d);
+                    }
+                }
+                Place::Weight(_) | Place::Bias | Place::Whole(_) => {
+                    let own = &mut data[target.range()];
+                    own.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
+                }
+            }
         }
         let dtype = of(chosen, info.dtype);
         writer.write(&name, &encode(&name, &data, dtype)?).await?;
