@@ -113,6 +113,10 @@ pub trait Hook {
     fn variants(&self) -> usize;
     /// How many tasks there are.
     fn tasks(&self) -> usize;
+    /// Whether at the end of a block every lane goes on from where the last variant's is.
+    fn rejoins(&self) -> bool {
+        false
+    }
     /// What a lane adds to a layer; asked for variant 0 before, for the others after [`solve`](Self::solve). What it
     /// adds to the layer's bias goes by the bias' name ([`bias_of`]), a dense (d_out x 1) matrix known beforehand.
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>>;

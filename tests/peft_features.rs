@@ -220,7 +220,10 @@ fn a_lone_adapter_of_weight_w_gives_w_times_its_change_to_the_base() {
                     assert_eq!(error.code(), Code::AdapterUnsupported, "{error}");
                     assert!(error.to_string().contains("its head"), "{error}");
                 }
-                Err(error) if !known => assert_eq!(error.code(), Code::Missing, "{case}: {error}"),
+                Err(error) if !known => assert!(
+                    matches!(error.code(), Code::Missing | Code::ModelUnsupported),
+                    "{case}: {error}"
+                ),
                 Ok(_) => panic!("{case}: written"),
                 Err(error) => panic!("{case}: {error}"),
             }
@@ -374,7 +377,11 @@ fn a_guided_merge_of_a_lone_adapter_gives_its_biases_and_its_change() {
             },
         };
         let mut sink = MemorySink::default();
-        block_on(merge(request, &Compute::cpu(), &Silent, &mut sink)).unwrap();
+        let report = block_on(merge(request, &Compute::cpu(), &Silent, &mut sink)).unwrap();
+        // The merged lanes run with the merged biases: without them their features would be others.
+        let residuals = report.layers.iter().flat_map(|layer| &layer.tasks);
+        let worst = residuals.filter_map(|task| task.residual).fold(0.0, f64::max);
+        assert!(worst < 1e-6, "{case}: residual {worst:e}");
         let files = sink.files().iter().map(|(name, bytes)| {
             Rc::new(MemorySource::new(name.as_str(), bytes.clone())) as Rc<dyn ByteSource>
         });

@@ -211,6 +211,7 @@ impl<'a> Plan<'a> {
             }
             parts.push(Part {
                 task,
+                name: &read.adapter.name,
                 weight: target.weights[task],
                 change: locate::change(target, adapter, path, original.as_deref())?,
             });

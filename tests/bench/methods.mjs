@@ -34,7 +34,9 @@ export function benchMethods({ fixtures, methods, machine, more }) {
   });
   if (result.status !== 0) throw new Error(`the comparison failed: ${lastLine(result)}`);
   const { variants, report } = JSON.parse(result.stdout);
-  console.log(`Emotion fixtures: MiniLM, three adapters; right answers in percent on held-out texts; ${machine}\n`);
+  console.log(
+    `Emotion fixtures: MiniLM, three adapters; right answers in percent on held-out texts; ${machine}\n`,
+  );
   const names = ["base", "adapter", ...variants.map((/** @type {any} */ { name }) => name)];
   const rows = [["method", ...TASKS, "mean", "agreement", "residual", "seconds"]];
   for (const name of names) {

@@ -117,7 +117,10 @@ describe("inspect", () => {
     const { code, stdout } = await run("inspect", tiny.base, one?.files ?? "", one?.samples ?? "");
     expect(code).toBe(0);
     expect(stdout).toContain(`${tiny.base}: base\n  family: bert\n`);
-    expect(stdout).toContain(`${one?.files}: adapter\n  peftType: LORA\n`);
+    expect(stdout).toContain(`${one?.files}: adapter\n`);
+    for (const fact of ["format: peft", "needsBase: false", "peftType: LORA"]) {
+      expect(stdout).toContain(`\n  ${fact}\n`);
+    }
     expect(stdout).toContain(`${one?.samples}: samples\n  name: qv.txt\n  format: txt\n  count: 12\n`);
   });
 

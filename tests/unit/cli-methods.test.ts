@@ -116,10 +116,6 @@ describe("options", () => {
     [["--layer-weights", "query: [1]"], "has 1 weights for 2 adapters"],
     [["--layer-weights", "query: [1, two]"], "--layer-weights must be a number, not two."],
     [["--layer-weights", "q=1,2", "--layer-weights", "q: [2, 1]"], "given twice for q"],
-    [
-      ["--layer-weights", "q=1,2", "--method", "ties"],
-      "--layer-weights does nothing here: it is for iteris, regmean",
-    ],
     [["--density", "0.5"], "--density does nothing here: it is for ties, ties_svd, dare_linear,"],
     [["--scale", "2", "--method", "ties"], "it is for task_arithmetic, knots, not for --method ties."],
     [["--max-iter", "2"], "--max-iter does nothing without --schedule iterate."],

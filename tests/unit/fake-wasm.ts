@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { METHODS } from "../../www/lib/methods.ts";
+import { readAll } from "../../www/lib/sources/open.ts";
 import type { BaseFacts, MergeOptions, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
@@ -27,6 +28,8 @@ export interface FakeBehaviour {
   steps?: number;
   /** Called instead of the steps. */
   merge?: (observer: Observer, options: Partial<MergeOptions>) => Promise<void>;
+  /** What the report of a merge says beside options and seconds. */
+  report?: Partial<MergeReport>;
   seen?: Seen[];
   /** What comparisons and generations were given. */
   compared?: { adapters: AdapterSource[]; options: { maxNewTokens?: number } | undefined }[];
@@ -61,22 +64,18 @@ export const decoder: Partial<BaseFacts> = {
 
 /** A module that behaves so. */
 export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
-  const { steps = 3, merge, seen, compared, generated, facts = encoder } = behaviour;
+  const { steps = 3, merge, report, seen, compared, generated, facts = encoder } = behaviour;
   const device = (kind: "cpu" | "webgpu"): WasmDevice => ({ kind, free() {} });
   return {
     default: async () => {},
     version: () => "0.0.0",
     defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
     methods: () => METHODS.map(({ name }) => name),
-    digests: async (files) =>
+    digests: (files) =>
       Promise.all(
-        files.map(async ({ name, size, blob }) => {
-          const bytes = await (blob ?? new Blob()).arrayBuffer();
-          return {
-            name,
-            bytes: size,
-            sha256: createHash("sha256").update(new Uint8Array(bytes)).digest("hex"),
-          };
+        files.map(async (file) => {
+          const sha256 = createHash("sha256").update(await readAll(file));
+          return { name: file.name, bytes: file.size, sha256: sha256.digest("hex") };
         }),
       ),
     Device: { cpu: () => device("cpu"), webgpu: async () => device("webgpu") },
@@ -100,9 +99,10 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       }
       await observer.write("adapter_model.safetensors", Uint8Array.of(1, 2));
       await observer.write("adapter_model.safetensors", Uint8Array.of(3));
-      await observer.write("merge_report.json", new TextEncoder().encode("{}"));
       const method = options.method ?? "iteris";
-      return { version: 2, options: { method }, seconds: { total: 2 } } as MergeReport;
+      const said = { version: 2, options: { method }, seconds: { total: 2 }, ...report } as MergeReport;
+      await observer.write("merge_report.json", new TextEncoder().encode(JSON.stringify(said)));
+      return said;
     },
     async compare({ adapters, merged, options }) {
       compared?.push({ adapters, options });

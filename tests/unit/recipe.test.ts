@@ -375,6 +375,12 @@ describe("the command line of a repetition", () => {
     expect(ties.adapters.map(({ samples }) => samples)).toEqual([undefined, undefined]);
   });
 
+  it("lets a share of the energy take the place of a rank", () => {
+    expect(merge("--energy", "0.9").options).toMatchObject({ energy: 0.9, rank: null });
+    write(report({ options: { ...options, rank: null, energy: 0.8 } }));
+    expect(merge("--rank", "2").options).toMatchObject({ energy: null, rank: 2 });
+  });
+
   it("takes what an option needs from the recipe too", () => {
     write(report({ options: { ...options, schedule: "iterate" } }));
     expect(merge("--max-iter", "5").options).toMatchObject({ schedule: "iterate", maxIter: 5 });

@@ -4,12 +4,14 @@ import { live } from "lit-html/directives/live.js";
 import { repeat } from "lit-html/directives/repeat.js";
 import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
 import { factList, loadable, picker } from "./controls.ts";
+import { giveOpen, outdate, removeAdapter, removeBase } from "./edits.ts";
 import { bytes, compact, count, list, plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
-import { giveOpen, outdate, removeAdapter, removeBase } from "./intake.ts";
 import { notices } from "./notices.ts";
+import { FORMAT_TITLES } from "./output-fields.ts";
 import type { Dropped } from "./recognise.ts";
-import type { Adapter, Base, Store } from "./state.ts";
+import { needsSamples } from "./settings.ts";
+import { type Adapter, askedMethods, type Base, type Store } from "./state.ts";
 import { textSlot } from "./texts.ts";
 
 export function inputs(store: Store): TemplateResult {
@@ -21,7 +23,7 @@ export function inputs(store: Store): TemplateResult {
       ${zone(store, "base", {
         compact: base !== undefined,
         title: base ? "Drop another one, or files it lacks" : "Drop the base model’s folder here",
-        hint: "config.json, model.safetensors, tokenizer.json",
+        hint: "config.json, model.safetensors, tokenizer.json. Sums of image adapters often need no base model.",
         name: "base model",
       })}
       ${notices(store, "base")}
@@ -44,9 +46,8 @@ export function inputs(store: Store): TemplateResult {
       ${open.length > 0 ? openTexts(store, open) : nothing}
       ${zone(store, "adapters", {
         compact: adapters.length > 0,
-        title:
-          adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapter folders here",
-        hint: "Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
+        title: adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapters here",
+        hint: "Folders of PEFT, or .safetensors files of kohya, ComfyUI and diffusers. Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
         name: "adapters",
       })}
       ${notices(store, "adapters")}
@@ -92,6 +93,18 @@ function baseCard(store: Store, base: Base): TemplateResult {
 }
 
 function baseFacts(facts: BaseFacts, chat: boolean): TemplateResult {
+  if (facts.kind === "weights") {
+    return html`
+      ${factList([
+        ...(facts.architecture ? [["Architecture", facts.architecture] as const] : []),
+        ["Parameters", compact(facts.parameters)],
+        ["Precision", facts.dtype],
+      ])}
+      <p class="hint">
+        This model can be read and not run here: methods that need no samples work, and so does merging into it.
+      </p>
+    `;
+  }
   return factList([
     ["Architecture", facts.architecture],
     ["Kind", kindOf(facts)],
@@ -126,6 +139,7 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
       outdate(state);
     });
   };
+  const mayBeNegative = !needsSamples(askedMethods(store.state));
   return html`
     <li class="card" data-adapter=${adapter.name}>
       <h3 class="sr-only">Adapter ${adapter.name}</h3>
@@ -137,7 +151,7 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
         <label class="field weight">
           <span>Weight</span>
           <input
-            type="number" min="0" step="any" inputmode="decimal" required
+            type="number" min=${mayBeNegative ? nothing : "0"} step="any" inputmode="decimal" required
             .value=${live(Number.isNaN(adapter.weight) ? "" : String(adapter.weight))}
             @input=${reweigh}
           />
@@ -157,16 +171,26 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
 function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
   const heads = [...new Set(facts.heads.map(({ name }) => name.replace(/\.[^.]*$/, "")))];
   const labels = facts.labels ? ` with ${plural(facts.labels.length, "label")}` : "";
-  return factList([
+  const rows = factList([
     ["Rank", facts.ranks.length > 1 ? facts.ranks.join(", ") : String(facts.rank)],
     ["Alpha", setting(facts.alpha)],
     ["Scaling", setting(facts.scaling)],
     ["Targets", `${list(facts.targets)} in ${plural(facts.modules, "module")}`],
     ["Parameters", compact(facts.parameters)],
-    ["Head", heads.length > 0 ? `${list(heads)}${labels}` : "none"],
+    ...(facts.format === "peft" || heads.length > 0
+      ? [["Head", heads.length > 0 ? `${list(heads)}${labels}` : "none"] as const]
+      : []),
     ["Size", `${bytes(fileBytes)}, ${facts.dtype}`],
     ...(facts.baseName ? [["Trained on", facts.baseName] as const] : []),
   ]);
+  return html`
+    <ul class="tags" aria-label="Format and features">
+      <li class="tag format">${FORMAT_TITLES[facts.format]}</li>
+      ${facts.features.map((feature) => html`<li class="tag">${feature}</li>`)}
+      ${facts.needsBase ? html`<li class="tag needs">needs the base model</li>` : nothing}
+    </ul>
+    ${rows}
+  `;
 }
 
 /** Texts that nobody could place: the person says whose they are. */

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Results, json, metadata};
+use super::{Results, cut::Cut, json, metadata};
 use crate::{
     error::Result,
     io::{Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, encode},
-    merge::{Place, Target},
+    merge::{Change, Place, Target},
     report::LayerReport,
 };
 
@@ -58,6 +58,8 @@ pub(super) async fn write(
         let key = target.key_alone()?;
         targets.entry(key).or_default().push(target);
     }
+    // A base takes any change whole, unless less is asked for.
+    let cut = Cut::asked(results).await?;
     let mut writer = StreamWriter::begin(sink, "model.safetensors", header).await?;
     for name in order {
         let info = checkpoint.require(&name)?;
@@ -67,10 +69,17 @@ pub(super) async fn write(
         }
         let mut data = checkpoint.f32(&name).await?;
         for target in targets.remove(name.as_str()).unwrap_or_default() {
-            let change = results.change(target).await?;
+            let mut change = results.change(target).await?;
+            let (mut energy_kept, mut error) = (1.0, 0.0);
+            if let (Some(cut), Place::Weight(_)) = (&cut, &target.place) {
+                let reduced = cut.apply(&change);
+                (energy_kept, error) = (reduced.energy_kept, reduced.error);
+                change = Change::Factors(reduced.factors);
+            }
             if let Some(layer) = layers.iter_mut().find(|layer| layer.module == target.name) {
                 layer.rank = change.rank();
-                layer.error = Some(0.0);
+                layer.energy_kept = Some(energy_kept);
+                layer.error = Some(error);
             }
             let delta = target.stored(change.dense());
             match &target.place {

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod base;
+mod cut;
 mod extra;
 mod paths;
 

@@ -1,6 +1,6 @@
 /** What `compareMethods` was asked for, checked, apart from the engine so that the page needs no engine for it. */
 import { IterisError } from "../errors.ts";
-import { methodFacts } from "../methods.ts";
+import { METHODS, type MethodFacts, methodFacts } from "../methods.ts";
 import type { CompareMethodsRequest, MergeOptions } from "../types.ts";
 
 /** One of several merges. */
@@ -25,12 +25,21 @@ export function readMethods({
   if (methods.length === 0) throw new IterisError("option_invalid", "Name at least one method.");
   const variants = methods.map((one): Variant => {
     const own: Partial<MergeOptions> = typeof one === "string" ? { method: one } : one.options;
-    const method = methodFacts(own.method ?? "iteris").name;
-    const name = typeof one === "string" ? method : (one.name ?? method);
-    return { name, options: { ...options, ...own, method } };
+    const method = methodFacts(own.method ?? "iteris");
+    const name = typeof one === "string" ? method.name : (one.name ?? method.name);
+    return { name, options: { ...sharedWith(method, options), ...own, method: method.name } };
   });
   checkNames([...variants, ...merged].map(({ name }) => name));
   return variants;
+}
+
+/** What a method takes of the options that all share: not those that belong to others. */
+function sharedWith(method: MethodFacts, options: Partial<MergeOptions> = {}): Partial<MergeOptions> {
+  const owned = new Set<string>(METHODS.flatMap((one) => one.options));
+  const own: readonly string[] = method.options;
+  return Object.fromEntries(
+    Object.entries(options).filter(([name]) => !owned.has(name) || own.includes(name)),
+  );
 }
 
 function checkNames(names: readonly string[]): void {

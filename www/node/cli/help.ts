@@ -26,7 +26,8 @@ function methodList(): string {
   return METHODS.map((method) => {
     const options = optionsOf(method);
     const own = options.length === 0 ? "" : ` (${options.join(", ")})`;
-    return wrap(`  ${method.name}`, `${method.hint}${own}`, 23);
+    const needs = method.samples ? " Needs samples." : "";
+    return wrap(`  ${method.name}`, `${method.hint}${needs}${own}`, 23);
   }).join("\n");
 }
 
@@ -65,7 +66,8 @@ const inputs = `  --base DIR           folder of the base model: config.json, *.
 const options = `Options of methods
   --schedule KIND      sweep: each layer once; iterate: the paper's loop (default sweep)
   --max-iter N         passes of iterate (default 3)
-  --target KIND        delta or full: solve for the adapters' deltas or the whole weights (default delta)
+  --target KIND        delta or full: solve for the adapters' deltas or the whole weights
+                       (default delta)
   --alpha A            relative ridge of both Gram matrices, 0 to 1 (default 1e-5)
   --no-adaptive-weights  leave out the weights that even out the tasks' scales
   --padding KIND       exclude or include the rows of padding tokens (default exclude)
@@ -77,9 +79,9 @@ const options = `Options of methods
   --svd-rank R         rank to cut to (default: the largest among the adapters)
   --seed N             of what DARE drops, and of --samples self (default 0)
   --layer-weights 'PATTERN: [1, 0.5]'
-                       where samples are read: weights of the modules whose path ends with PATTERN,
-                       a regular expression, one for each adapter; any number, the first that
-                       matches counts; also PATTERN=1,0.5
+                       weights of the modules whose path ends with PATTERN, a regular expression,
+                       one for each adapter; any number, the first that matches counts; also
+                       PATTERN=1,0.5
 
 Samples
   --max-length N       tokens a sample is cut to (default: what the model can read, at most 512)
@@ -94,8 +96,8 @@ Samples
 const written = `  --output KIND        adapter, or base: the base model with the merge applied (default adapter)
   --format KIND        adapter files of peft, kohya (ComfyUI too) or diffusers (default peft)
   --rank R             cut the merged adapter to rank R (default: exact, the sum of the ranks)
-  --energy E           cut to the least rank that keeps this share of each layer's squared norm,
-                       above 0 to 1, for example 0.99
+  --energy E           in place of --rank: cut to the least rank that keeps this share of each
+                       layer's squared norm, above 0 to 1, for example 0.99
   --ranks KIND         uniform: one rank for all layers, which every program loads; per-layer:
                        each layer's own (default uniform)
   --dtype TYPE         auto, f32, f16 or bf16 (default auto: f32, in a base each tensor's own)
@@ -114,9 +116,9 @@ Examples
     --adapter adapters/emotion --samples emotion.txt --compare emotion.test.jsonl \\
     --adapter adapters/topic --samples topic.txt --compare topic.test.jsonl \\
     --out merged
-  iteris-web merge --method ties --density 0.2 --adapter a --adapter b --weight 1 --weight 0.5 --out merged
-  iteris-web merge --method linear --adapter style.safetensors --adapter style.safetensors --name once \\
-    --name less --weight 1 --weight -0.4 --format kohya --out weaker
+  iteris-web merge --method ties --density 0.2 --adapter a --adapter b --weight 0.5 --out merged
+  iteris-web merge --method linear --format kohya --out both \\
+    --adapter style.safetensors --adapter character.safetensors --weight -0.4
 
 Inputs
 ${inputs}  --compare FILE       texts that were not used as samples, with "label" (or an answer) if accuracy
@@ -136,7 +138,7 @@ Output
   --force              replace DIR if it holds something
 ${written}
 Method
-  --method METHOD      one of these (default iteris; all but the first three need no samples):
+  --method METHOD      one of these (default iteris):
 
 ${methodList()}
 

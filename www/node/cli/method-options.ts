@@ -195,10 +195,6 @@ function refuseWithoutSamples(values: MethodValues, { named, writes, compares }:
       throw usage.error(`--${name} does nothing here: ${named} reads no samples.`);
     }
   }
-  if (values["layer-weights"] !== undefined) {
-    const those = METHODS.filter((method) => method.samples).map((method) => method.name);
-    throw usage.error(`--layer-weights does nothing here: it is for ${those.join(", ")}, not for ${named}.`);
-  }
   if (values["max-length"] !== undefined && !compares) {
     throw usage.error(`--max-length does nothing here: ${named} reads no samples.`);
   }

@@ -53,6 +53,9 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
   const adapters = readAdapters(given, known, { seed, samples: method.samples }, usage);
   const options: Partial<MergeOptions> = {
     ...recipe?.recipe.options,
+    // The one takes the other's place.
+    ...(recipe !== undefined && values.energy !== undefined ? { rank: null } : {}),
+    ...(recipe !== undefined && values.rank !== undefined ? { energy: null } : {}),
     ...(asked === undefined ? {} : { method: asked.name }),
     ...readMethodOptions(values, [method], adapters.length, usage),
   };
