@@ -4,9 +4,12 @@
 //! same for any base. What can go wrong is a name: an adapter's module path and the checkpoint's key differ by
 //! prefixes, so a tensor is only taken if exactly one fits.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use crate::{
+    adapter::is_embedding,
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{self, Kind, Model, ModelFacts},
@@ -155,6 +158,19 @@ impl Base {
     /// The tensor `name` (such as `encoder.layer.0.attention.self.query.weight`), under the base's own name for it or
     /// an adapter's; none if none or several fit.
     pub fn tensor(&self, name: &str) -> Option<BaseTensor> {
+        self.named(name).or_else(|| {
+            // TensorFlow's names of a layer normalisation's parameters.
+            let (module, parameter) = name.rsplit_once('.')?;
+            let legacy = match parameter {
+                "bias" => "beta",
+                "weight" => "gamma",
+                _ => return None,
+            };
+            self.named(&format!("{module}.{legacy}"))
+        })
+    }
+
+    fn named(&self, name: &str) -> Option<BaseTensor> {
         let mut found = self
             .parts()
             .into_iter()
@@ -194,13 +210,39 @@ impl Base {
         first.filter(|_| found.next().is_none())
     }
 
+    /// The matrix of the language model's head and the table of its inputs, where one tensor is both: its key.
+    pub fn tied(&self) -> Option<String> {
+        match self {
+            Self::Model(model) => {
+                let head = model.family.head()?.weight;
+                is_embedding(&head).then_some(head)
+            }
+            Self::Absent | Self::Weights(_) => None,
+        }
+    }
+
+    /// Whether the experts' parameters of its architecture are stored (experts x d_in x d_out).
+    pub fn experts_are_transposed(&self) -> bool {
+        // `is_transposed` of the experts' classes in transformers.
+        matches!(self, Self::Weights(weights) if ["gpt_oss", "openai_privacy_filter", "aria"]
+            .contains(&weights.architecture.as_str()))
+    }
+
     /// The numbers of a tensor as the checkpoint has them.
     ///
     /// # Errors
     /// Whatever reading reports.
     pub async fn read(&self, tensor: &BaseTensor) -> Result<Vec<f32>> {
+        self.read_range(tensor, 0..tensor.shape.iter().product()).await
+    }
+
+    /// Some of the numbers of a tensor.
+    ///
+    /// # Errors
+    /// Whatever reading reports.
+    pub async fn read_range(&self, tensor: &BaseTensor, range: Range<usize>) -> Result<Vec<f32>> {
         match self.parts().get(tensor.part) {
-            Some((_, checkpoint)) => checkpoint.f32(&tensor.key).await,
+            Some((_, checkpoint)) => checkpoint.f32_range(&tensor.key, range).await,
             None => Err(Error::new(
                 Code::Internal,
                 format!("the base has no such part; tensor: {}", tensor.key),

@@ -1,9 +1,8 @@
 //! PEFT LoRA adapters: read into factors, and written back.
 //!
-//! The thing that can go wrong is an adapter that means something other than `W0 + s B A`: DoRA, a
-//! bias, an initialisation that changed the base. PEFT would compute one thing and the merge
-//! another, without a sign. So a configuration is read field by field, and whatever changes the
-//! mathematics and is not handled is refused by name; so is every tensor nothing accounts for.
+//! The thing that can go wrong is an adapter that means something other than what is computed: PEFT would do one
+//! thing and the merge another, without a sign. So a configuration is read field by field, and whatever changes the
+//! mathematics and cannot be converted is refused by name; so is every tensor nothing accounts for.
 
 mod config;
 mod effective;
@@ -11,6 +10,7 @@ mod features;
 mod formats;
 mod keys;
 mod labels;
+mod module;
 pub mod names;
 mod pattern;
 mod read;
@@ -20,13 +20,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::config::{AdapterConfig, TargetModules};
+pub use self::config::{AdapterConfig, TargetModules, TrainedBiases, TrainedTokens};
 pub use self::effective::change;
 pub use self::formats::DIFFUSERS_FILE;
+pub(crate) use self::keys::{is_bases_own, is_embedding};
 pub use self::pattern::Patterns;
 pub use self::write::{
-    ImageFile, KOHYA_FILE, adapter_tensors, diffusers_file, fitting, kohya_file, lone, merged_config,
-    suffix_targets,
+    Extra, ImageFile, KOHYA_FILE, WholeTensor, adapter_tensors, diffusers_file, fitting, kohya_file, lone,
+    merged_config, suffix_targets, wrapping_order,
 };
 use crate::io::{Dtype, Folder};
 
@@ -64,7 +65,7 @@ pub enum LayerKind {
     Conv {
         /// Channels of the input that one filter sees.
         channels: usize,
-        /// The kernel's sides, one or two.
+        /// The kernel's sides, one to three.
         kernel: Vec<usize>,
     },
     /// A table (d_in x d_out) whose rows are looked up: the product's transpose is added to it.
@@ -73,7 +74,7 @@ pub enum LayerKind {
     Parameter {
         /// Its name within the module, e.g. `gate_up_proj`.
         name: String,
-        /// The first side of a stack of matrices, one an expert; `None` of a single matrix.
+        /// How many matrices are stacked in it, one an expert; `None` of a single matrix.
         experts: Option<usize>,
     },
 }
@@ -91,6 +92,9 @@ pub enum Init {
 }
 
 /// One module's low-rank update, `scaling * b a`.
+///
+/// Of experts there are as many products: `a` has their factors one after another (experts * `rank` rows), and `b`
+/// (`d_out` rows of experts * `rank` numbers) those of one expert in every experts-th column, as PEFT has them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lora {
     /// `lora_A`, `rank` x `d_in`, row by row.
@@ -214,6 +218,33 @@ pub struct HeadFacts {
 }
 
 impl Lora {
+    /// How many products there are.
+    pub fn products(&self) -> usize {
+        match self.layer {
+            LayerKind::Parameter { experts, .. } => experts.unwrap_or(1),
+            LayerKind::Linear | LayerKind::Conv { .. } | LayerKind::Embedding => 1,
+        }
+    }
+
+    /// One expert's update, by itself.
+    #[must_use]
+    pub fn expert(&self, expert: usize) -> Self {
+        let (rank, all) = (self.rank, self.products());
+        let row = |row: &[f32]| (0..rank).map(|k| row[k * all + expert]).collect::<Vec<_>>();
+        let mut one = Self {
+            a: self.a[expert * rank * self.d_in..(expert + 1) * rank * self.d_in].to_vec(),
+            b: self.b.chunks_exact(rank * all).flat_map(row).collect(),
+            layer: self.layer.clone(),
+            magnitude: None,
+            bias: None,
+            ..*self
+        };
+        if let LayerKind::Parameter { experts, .. } = &mut one.layer {
+            *experts = None;
+        }
+        one
+    }
+
     /// Whether the update can only be told with the base weight at hand.
     pub fn needs_base(&self) -> bool {
         self.magnitude.is_some() || self.init != Init::Plain
@@ -223,13 +254,16 @@ impl Lora {
 impl Adapter {
     /// Whether its change can only be told with the base model's weights at hand.
     pub fn needs_base(&self) -> bool {
-        !self.biases.is_empty() || !self.tokens.is_empty() || self.modules.values().any(Lora::needs_base)
+        !self.biases.is_empty()
+            || !self.tokens.is_empty()
+            || self.modules.values().any(Lora::needs_base)
+            || self.heads.keys().any(|name| is_bases_own(name))
     }
 
     /// What it has beyond plain factors of linear layers, in words.
     fn features(&self) -> Vec<&'static str> {
         let any = |test: fn(&Lora) -> bool| self.modules.values().any(test);
-        let all: [(bool, &'static str); 9] = [
+        let all: [(bool, &'static str); 10] = [
             (any(|lora| lora.magnitude.is_some()), "DoRA"),
             (any(|lora| lora.init == Init::Pissa), "PiSSA"),
             (any(|lora| lora.init == Init::Olora), "OLoRA"),
@@ -247,6 +281,10 @@ impl Adapter {
                 "biases",
             ),
             (!self.tokens.is_empty(), "token rows"),
+            (
+                self.heads.keys().any(|name| is_bases_own(name)),
+                "modules of the base",
+            ),
             (self.config.use_rslora, "rank-stabilised"),
         ];
         all.into_iter()

@@ -53,7 +53,7 @@ use crate::{
     compute::{Cache, Compute, Stage},
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
-    linear::{Hook, Lanes, Linear},
+    linear::{Hook, Lanes, Linear, bias_of},
     progress::{Observer, Progress},
 };
 
@@ -368,7 +368,7 @@ impl Model {
             let differs = block
                 .linears()
                 .iter()
-                .any(|linear| pass.targeted.contains(&linear.name));
+                .any(|linear| pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name)));
             if variants < hook.variants() && differs {
                 variants = hook.variants();
                 states = states.into_iter().map(|state| state.repeat(variants)).collect();
@@ -503,7 +503,7 @@ pub(crate) fn tally(checkpoints: &[&Checkpoint]) -> (u64, String) {
 pub struct Pass<'a> {
     /// The device.
     pub compute: &'a Compute,
-    /// Layers at which lanes differ, in the family's naming.
+    /// Layers (and [biases](crate::linear::bias_of) of layers) at which lanes differ, in the family's naming.
     pub targeted: &'a BTreeSet<String>,
     /// Whether W0 of targeted layers stays in memory beside its device form.
     pub keep_host: bool,

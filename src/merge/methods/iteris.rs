@@ -55,7 +55,7 @@ impl Method for Iteris {
         true
     }
 
-    /// What no pass sees has no features: it is averaged.
+    /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         super::average::Average.layer(layer)
     }
@@ -238,6 +238,9 @@ impl Hook for Solver<'_> {
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>> {
         if variant == 0 {
             return self.deltas[task].get(layer).cloned();
+        }
+        if let Some(bias) = self.work.biases.get(layer) {
+            return Some(Rc::clone(bias));
         }
         match &self.merged_lane {
             MergedLane::TaskFeatures => None,
