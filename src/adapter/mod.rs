@@ -55,6 +55,17 @@ pub enum Format {
     Diffusers,
 }
 
+impl Format {
+    /// Its name as an option.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Kohya => "kohya",
+            Self::Diffusers => "diffusers",
+        }
+    }
+}
+
 /// What kind of parameter the factors are for, and how the matrix of their product lies in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LayerKind {

@@ -68,12 +68,7 @@ pub(super) fn check(modules: &BTreeMap<String, Lora>, format: Format, called: &s
     if fitting.contains(&format) {
         return Ok(());
     }
-    let name = |format: &Format| match format {
-        Format::Peft => "peft",
-        Format::Kohya => "kohya",
-        Format::Diffusers => "diffusers",
-    };
-    let others: Vec<&str> = fitting.iter().map(name).collect();
+    let others: Vec<&str> = fitting.iter().map(|format| format.as_str()).collect();
     let others = if others.is_empty() {
         String::from("none fits all of them; merge adapters of one base")
     } else {

@@ -138,7 +138,9 @@ pub(super) async fn write(inputs: &Inputs<'_>, found: Found, sink: &mut dyn Sink
             .targets
             .iter()
             .filter(|target| matches!(target.place, Place::Whole(_)));
-        let merged: BTreeSet<&String> = merged.filter_map(|target| target.sources[index].as_ref()).collect();
+        let merged: BTreeSet<&String> = merged
+            .filter_map(|target| target.sources[index].as_ref())
+            .collect();
         write_heads(&read.adapter, &merged, dtype, &results.metadata, &mut sink).await?;
     }
     notes.extend(sample_notes(inputs));
