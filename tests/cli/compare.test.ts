@@ -88,7 +88,7 @@ describe("compare", () => {
     }
     expect(device.kind).toBe("cpu");
     expect(merged).toEqual([]);
-  });
+  }, 300_000);
 
   test("keeps what merge would have written, and reports that are recipes", async () => {
     await run(...inputs({ samples: true }), "--methods", "iteris,ties", "--density", "0.3", "--out", out);
