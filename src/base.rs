@@ -48,7 +48,7 @@ pub struct BaseTensor {
 }
 
 /// Names of checkpoint files that parts of a diffusion pipeline have.
-const PART_STEMS: &[&str] = &["diffusion_pytorch_model", "model", "pytorch_model"];
+pub(crate) const PART_STEMS: &[&str] = &["diffusion_pytorch_model", "model", "pytorch_model"];
 
 impl Base {
     /// Opens what there is: no files, a known model, or tensors.

@@ -108,6 +108,10 @@ pub trait Hook {
     fn variants(&self) -> usize;
     /// How many tasks there are.
     fn tasks(&self) -> usize;
+    /// Whether at the end of a block every lane goes on from where the last variant's is.
+    fn rejoins(&self) -> bool {
+        false
+    }
     /// What a lane adds to a layer; asked for variant 0 before, for the others after [`solve`](Self::solve).
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>>;
     /// Takes what is needed from one micro-batch's features, before any other lane's output is known.

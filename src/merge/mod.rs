@@ -93,7 +93,7 @@ pub async fn merge(
     };
     let found = if method.needs_samples() {
         let model = base.model("this method")?;
-        work::check_weights(&adapters)?;
+        work::check_weights(&adapters, &options)?;
         work::check_samples(model, &adapters)?;
         let tasks = work::tasks(&plan).await?;
         compute.meter.add_since(Stage::Load, start);

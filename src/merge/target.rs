@@ -176,6 +176,7 @@ impl<'a> Plan<'a> {
             };
             parts.push(Part {
                 task,
+                name: &read.adapter.name,
                 weight: target.weights[task],
                 change,
             });

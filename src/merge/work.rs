@@ -67,6 +67,8 @@ pub struct Task {
     pub name: String,
     /// The user's weight.
     pub weight: f64,
+    /// The weights of modules that have another.
+    pub layer_weights: BTreeMap<String, f64>,
     /// Deltas by module.
     pub deltas: BTreeMap<String, Change>,
     /// Calibration samples, complete; empty for a method that needs none.
@@ -78,6 +80,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// The weight at a module.
+    pub fn weight_at(&self, module: &str) -> f64 {
+        self.layer_weights.get(module).copied().unwrap_or(self.weight)
+    }
+
     /// The deltas on a device.
     pub fn on(&self, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
         self.deltas
@@ -192,6 +199,7 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
         .map(|read| Task {
             name: read.adapter.name.clone(),
             weight: read.weight,
+            layer_weights: BTreeMap::new(),
             deltas: BTreeMap::new(),
             samples: Vec::new(),
             answers: AnswersFrom::None,
@@ -207,6 +215,11 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
                     target.name
                 ),
             ));
+        }
+        for (task, &weight) in tasks.iter_mut().zip(&target.weights) {
+            if weight != task.weight {
+                task.layer_weights.insert(target.name.clone(), weight);
+            }
         }
         for part in plan.layer(target).await?.parts {
             tasks[part.task].deltas.insert(target.name.clone(), part.change);
@@ -231,18 +244,25 @@ pub(super) fn name_of(adapters: &[ReadAdapter], index: usize) -> &str {
     adapters.get(index).map_or("", |read| &read.adapter.name)
 }
 
-/// Whether every adapter has a weight that a method can take which solves for what each adapter does.
+/// Whether every weight is one that a method can take which solves for what each adapter does.
 ///
 /// # Errors
-/// [`Code::OptionInvalid`] naming the adapter.
-pub(super) fn check_weights(adapters: &[ReadAdapter]) -> Result<()> {
-    for read in adapters {
-        if read.weight <= 0.0 {
+/// [`Code::OptionInvalid`] naming the adapter, or the pattern of `layerWeights`.
+pub(super) fn check_weights(adapters: &[ReadAdapter], options: &MergeOptions) -> Result<()> {
+    let own = adapters
+        .iter()
+        .map(|read| (format!("adapter \"{}\"", read.adapter.name), read.weight));
+    let of_layers = options.layer_weights.0.iter().flat_map(|(pattern, weights)| {
+        weights
+            .iter()
+            .map(move |&weight| (format!("layerWeights of \"{pattern}\""), weight))
+    });
+    for (place, weight) in own.chain(of_layers) {
+        if weight <= 0.0 {
             return Err(Error::new(
                 Code::OptionInvalid,
                 format!(
-                    "adapter \"{}\": weight {} is not positive, and a method that solves for what each adapter does can give it no other; take a positive one, or a method that needs no samples",
-                    read.adapter.name, read.weight
+                    "{place}: weight {weight} is not positive, and a method that solves for what each adapter does can give it no other; take a positive one, or a method that needs no samples"
                 ),
             ));
         }

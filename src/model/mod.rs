@@ -147,6 +147,18 @@ impl State {
         Self { tokens, ..self }
     }
 
+    /// The last of `copies` copies of the rows.
+    fn last_copy(self, copies: usize) -> Self {
+        let last = |tensor: Tensor<2>| {
+            let [rows, columns] = tensor.dims();
+            tensor.slice([rows - rows / copies..rows, 0..columns])
+        };
+        Self {
+            tokens: last(self.tokens),
+            targets: self.targets.map(last),
+        }
+    }
+
     fn repeat(self, copies: usize) -> Self {
         Self {
             tokens: self.tokens.repeat_dim(0, copies),
@@ -322,7 +334,8 @@ impl Model {
     /// Runs the micro-batches through blocks `0..until` under `hook`; the state that results of each, and
     /// how many copies of its rows that has.
     ///
-    /// Lanes split at the first block with a layer in `targeted`; before it there is one copy.
+    /// Lanes split at the first block with a layer in `targeted`; before it there is one copy. Where the hook lets
+    /// them rejoin, they do so at the end of a block, and split again at the next such block.
     ///
     /// # Errors
     /// Whatever reading weights, the hook or the device reports, and cancellation.
@@ -365,6 +378,10 @@ impl Model {
                 async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
             });
             states = all_or_first_error(work).await?;
+            if hook.rejoins() {
+                states = states.into_iter().map(|state| state.last_copy(variants)).collect();
+                variants = 1;
+            }
             pass.compute.cleanup();
             pass.steps.advance();
         }

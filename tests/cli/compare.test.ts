@@ -52,7 +52,7 @@ describe("compare", () => {
     ]);
     expect(table).toMatch(/^adapter +100\.0 % +100\.0 % .* - +-$/m);
     expect(table).toMatch(/^iteris .* \d+\.\d % +\S+ +\d+\.\d$/m);
-    expect(agreement).toMatch(/^adapter {2}█{40} {2} 100\.0 %$/m);
+    expect(agreement).toMatch(/^adapter {2}█{40} {2}100\.0 %$/m);
     expect(accuracy).toMatch(/^Right answers/);
     expect(rest).toContain("Texts: qv 3, all 3. The CPU was asked for.");
     expect(readdirSync(folder)).not.toContain("results");

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Results, json, metadata, paths::Paths};
+use super::{Results, cut::Cut, json, paths::Paths};
 use crate::{
     adapter::{Adapter, CONFIG_FILE, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets},
     error::Result,
     io::{OutDtype, Sink, serialize},
-    merge::{
-        Change, Factors, Place, Plan, Ranks, Target,
-        reduce::{self, Reduced},
-    },
+    merge::{Factors, Place, Ranks, Target},
     report::LayerReport,
 };
 
@@ -23,7 +20,7 @@ pub(super) async fn write(
 ) -> Result<()> {
     let plan = results.plan;
     let mut found: BTreeMap<String, (Factors, &Target)> = BTreeMap::new();
-    let cut = Cut::of(results).await?;
+    let cut = Cut::asked(results).await?.unwrap_or_else(|| Cut::exact(plan));
     for target in &plan.targets {
         let reduced = cut.apply(&results.change(target).await?);
         if let Some(layer) = layers.iter_mut().find(|layer| layer.module == target.name) {
@@ -85,57 +82,7 @@ pub(super) async fn write(
         .any(|target| target.tensor.as_ref().is_some_and(|tensor| tensor.transposed))
         .into();
     let dtype = plan.options.dtype.or(OutDtype::F32);
-    let weights = serialize(&adapter_tensors(&modules), dtype, &metadata())?;
+    let weights = serialize(&adapter_tensors(&modules), dtype, &results.metadata)?;
     sink.write(CONFIG_FILE, &json(&config)?).await?;
     sink.write(WEIGHTS_FILE, &weights).await
-}
-
-/// Where changes are cut.
-enum Cut {
-    /// At this rank at the latest.
-    Rank(usize),
-    /// Each at the smallest rank that keeps this share.
-    Energy(f64),
-}
-
-impl Cut {
-    async fn of(results: &Results<'_>) -> Result<Self> {
-        let Plan {
-            adapters, options, ..
-        } = *results.plan;
-        let ranks = adapters.iter().flat_map(|read| read.adapter.modules.values());
-        let largest = ranks.map(|lora| lora.rank).max().unwrap_or(1);
-        if let Some(energy) = options.energy {
-            if options.ranks == Ranks::PerLayer {
-                return Ok(Self::Energy(energy));
-            }
-            let mut rank = 1;
-            for target in &results.plan.targets {
-                let reduced = reduce::to_energy(&results.change(target).await?, energy);
-                rank = rank.max(reduced.factors.rank);
-            }
-            return Ok(Self::Rank(rank));
-        }
-        let wanted = options.rank.or_else(|| results.method.rank(options, largest));
-        Ok(Self::Rank(wanted.unwrap_or_else(|| exact(results.plan))))
-    }
-
-    fn apply(&self, change: &Change) -> Reduced {
-        match *self {
-            Self::Rank(rank) => reduce::to_rank(change, rank),
-            Self::Energy(energy) => reduce::to_energy(change, energy),
-        }
-    }
-}
-
-/// The exact rank of a sum of the adapters, which is what a dense change is cut to by default.
-fn exact(plan: &Plan<'_>) -> usize {
-    let ranks = plan.targets.iter().map(|target| {
-        let sources = target.sources.iter().zip(plan.adapters);
-        sources
-            .filter_map(|(path, read)| read.adapter.modules.get(path.as_ref()?))
-            .map(|lora| lora.rank)
-            .sum()
-    });
-    ranks.max().unwrap_or(1)
 }
