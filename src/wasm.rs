@@ -179,6 +179,13 @@ pub async fn inspect_adapter(files: Array) -> std::result::Result<JsValue, JsVal
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
 
+/// Name, size and SHA-256 of files, as reports tell them.
+#[wasm_bindgen]
+pub async fn digests(files: Array) -> std::result::Result<JsValue, JsValue> {
+    let digests = async { folder("the files", &files)?.sha256().await };
+    to_js(&digests.await.map_err(throw)?).map_err(throw)
+}
+
 /// Merges; the results arrive through `observer.write`, the report is returned.
 #[wasm_bindgen]
 pub async fn merge(

@@ -1,11 +1,13 @@
 /** The deltas of a PEFT adapter file, for tests that hold two merges against each other. */
 
-interface Tensor {
+/** A tensor of a file in f32. */
+export interface Tensor {
   shape: number[];
   values: Float32Array;
 }
 
-function tensorsOf(bytes: Buffer): Map<string, Tensor> {
+/** The tensors of a safetensors file in f32, by name. */
+export function tensorsOf(bytes: Buffer): Map<string, Tensor> {
   const end = 8 + Number(bytes.readBigUInt64LE(0));
   const header: Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }> =
     JSON.parse(bytes.subarray(8, end).toString());

@@ -1,6 +1,9 @@
-//! Truncation of a delta to a smaller rank by its singular values.
+//! Truncation of a delta to a smaller rank by its singular values, and how many of them an energy asks for.
+//!
+//! What is left out is measured, never taken as one minus what is kept: that difference would have no digits left
+//! where a cut is nearly exact.
 
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, Dyn, linalg::SymmetricEigen};
 
 use super::{
     gemm::{Part, View, multiply},
@@ -15,6 +18,47 @@ pub struct Truncated {
     pub b: Vec<f32>,
     /// The share of the squared Frobenius norm that is kept, 0 to 1.
     pub energy_kept: f64,
+    /// The Frobenius norm of what is left out, relative to the whole's.
+    pub error: f64,
+}
+
+/// A share of the squared norm below this is rounding of the f32 in which deltas are kept, and counts as nothing.
+const ROUNDING: f64 = 1e-13;
+
+/// The smallest rank, at least 1, that keeps the share `energy` of the squares of `values` (largest first).
+pub fn rank_for(values: &[f64], energy: f64) -> usize {
+    let total: f64 = values.iter().map(|s| s * s).sum();
+    let allowed = (1.0 - energy + ROUNDING) * total;
+    let mut left_out = 0.0;
+    let mut rank = values.len();
+    // From the smallest on, so that small ones add up before they meet large ones.
+    while rank > 1 {
+        left_out += values[rank - 1] * values[rank - 1];
+        if left_out > allowed {
+            break;
+        }
+        rank -= 1;
+    }
+    rank.max(1)
+}
+
+/// The singular values of B A (`b` is d_out x r, `a` is r x d_in, row-major), largest first.
+pub fn factored_values(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, usize)) -> Vec<f64> {
+    let left = matrix(b, d_out, r).qr();
+    let right = matrix(a, r, d_in).transpose().qr();
+    descending(
+        (left.r() * right.r().transpose())
+            .singular_values()
+            .iter()
+            .copied(),
+    )
+}
+
+/// The singular values of a dense (d_out x d_in) matrix, largest first: roots of the eigenvalues of its smaller
+/// Gram matrix. Squares are exact to rounding of the largest one.
+pub fn dense_values(dense: &[f32], d_out: usize, d_in: usize) -> Vec<f64> {
+    let eigenvalues = small_gram(upright(dense, d_out, d_in)).symmetric_eigenvalues();
+    descending(eigenvalues.iter().map(|value| value.max(0.0).sqrt()))
 }
 
 /// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and
@@ -27,30 +71,127 @@ pub fn truncate_factors(
 ) -> Truncated {
     let left = matrix(b, d_out, r).qr();
     let right = matrix(a, r, d_in).transpose().qr();
-    let core = left.r() * right.r().transpose();
-    let svd = core.svd(true, true);
-    let total: f64 = svd.singular_values.iter().map(|s| s * s).sum();
+    let svd = (left.r() * right.r().transpose()).svd(true, true);
     let (Some(u), Some(vt)) = (svd.u, svd.v_t) else {
         unreachable!("both singular bases were asked for");
     };
-    finish(
-        &(left.q() * u),
-        &(vt * right.q().transpose()),
-        svd.singular_values.as_slice(),
-        total,
-        rank,
-    )
+    let (u, vt) = (left.q() * u, vt * right.q().transpose());
+    let values = svd.singular_values;
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
+    let square = |i: &usize| values[*i] * values[*i];
+    let total: f64 = order.iter().map(square).sum();
+    let left_out: f64 = order.iter().skip(rank).rev().map(square).sum();
+    let mut a = Vec::with_capacity(rank * d_in);
+    let mut b = vec![0.0; d_out * rank];
+    for (place, &index) in order.iter().take(rank).enumerate() {
+        let root = values[index].max(0.0).sqrt();
+        a.extend((0..d_in).map(|j| narrow(root * vt[(index, j)])));
+        (0..d_out).for_each(|i| b[i * rank + place] = narrow(root * u[(i, index)]));
+    }
+    a.resize(rank * d_in, 0.0);
+    Truncated::new(a, b, left_out, total)
 }
 
-/// Truncates a dense (d_out x d_in) matrix to `rank` by subspace iteration, converged until the kept
-/// energy no longer grows.
+/// Truncates a dense (d_out x d_in) matrix to `rank`: by the eigenvectors of its smaller Gram matrix where that is
+/// small or most of them are wanted, else by subspace iteration until the kept energy no longer grows.
 pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> Truncated {
+    let view = upright(dense, d_out, d_in);
+    let (tall, side) = view.dimensions();
+    let kept = rank.min(side);
+    let basis = if side <= WHOLE_SIDE || 2 * (kept + OVERSAMPLING) > side {
+        eigenvectors(view, kept)
+    } else {
+        subspace(view, kept)
+    };
+    let image = product(view, &basis, kept);
     let total: f64 = dense.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    let width = (rank + OVERSAMPLING).min(d_out).min(d_in);
+    let left_out = residual(view, &image, &basis, kept);
+    let norms: Vec<f64> = (0..kept)
+        .map(|k| {
+            image
+                .iter()
+                .skip(k)
+                .step_by(kept)
+                .map(|x| x * x)
+                .sum::<f64>()
+                .sqrt()
+        })
+        .collect();
+    // Singular values are split evenly between the factors.
+    let mut long = vec![0.0; tall * rank];
+    let mut short = vec![0.0; side * rank];
+    for (k, norm) in norms.iter().enumerate().filter(|(_, norm)| **norm > 0.0) {
+        let root = norm.sqrt();
+        (0..tall).for_each(|i| long[i * rank + k] = narrow(image[i * kept + k] / root));
+        (0..side).for_each(|j| short[j * rank + k] = narrow(basis[j * kept + k] * root));
+    }
+    let (b, columns) = if d_in <= d_out {
+        (long, short)
+    } else {
+        (short, long)
+    };
+    let a = (0..rank)
+        .flat_map(|k| columns.iter().skip(k).step_by(rank).copied())
+        .collect();
+    Truncated::new(a, b, left_out, total)
+}
+
+/// Extra directions of the subspace, which make the wanted ones converge fast.
+const OVERSAMPLING: usize = 16;
+/// A bound on the iterations; a spectrum without a gap stops improving long before.
+const MOST_ITERATIONS: usize = 60;
+/// Gram matrices up to this size are decomposed whole.
+const WHOLE_SIDE: usize = 192;
+/// Rows whose residual is formed at a time.
+const RESIDUAL_ROWS: usize = 256;
+
+impl Truncated {
+    fn new(a: Vec<f32>, b: Vec<f32>, left_out: f64, total: f64) -> Self {
+        let share = if total > 0.0 {
+            (left_out / total).min(1.0)
+        } else {
+            0.0
+        };
+        Self {
+            a,
+            b,
+            energy_kept: 1.0 - share,
+            error: share.sqrt(),
+        }
+    }
+}
+
+/// The matrix or its transpose, whichever has no more columns than rows.
+fn upright(dense: &[f32], d_out: usize, d_in: usize) -> View<'_, f32> {
     let view = View::new(dense, d_out, d_in);
-    // A fixed start, so that the same input gives the same bytes.
+    if d_in <= d_out { view } else { view.transposed() }
+}
+
+fn small_gram(view: View<'_, f32>) -> DMatrix<f64> {
+    let (_, side) = view.dimensions();
+    let mut gram = vec![0.0; side * side];
+    multiply(view.transposed(), view, 1.0, Part::Full, &mut gram, side);
+    DMatrix::from_row_slice(side, side, &gram)
+}
+
+/// The right singular vectors of the `count` largest singular values, as columns (side x count), row-major.
+fn eigenvectors(view: View<'_, f32>, count: usize) -> Vec<f64> {
+    let eigen: SymmetricEigen<f64, Dyn> = small_gram(view).symmetric_eigen();
+    let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
+    order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
+    let vectors = &eigen.eigenvectors;
+    (0..order.len())
+        .flat_map(|row| order[..count].iter().map(move |&k| vectors[(row, k)]))
+        .collect()
+}
+
+/// As [`eigenvectors`], by subspace iteration from a fixed start, so that the same input gives the same bytes.
+fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
+    let (tall, side) = view.dimensions();
+    let width = count + OVERSAMPLING;
     let mut state = 0x9e37_79b9u32;
-    let mut basis: Vec<f64> = (0..d_in * width)
+    let mut basis: Vec<f64> = (0..side * width)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f64::from(state >> 8) / f64::from(1u32 << 23) - 1.0
@@ -58,28 +199,41 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
         .collect();
     let mut kept = -1.0;
     for _ in 0..MOST_ITERATIONS {
-        let image = orthonormal(&product(view, &basis, width), d_out, width);
-        basis = orthonormal(&product(view.transposed(), &image, width), d_in, width);
+        let image = orthonormal(&product(view, &basis, width), tall, width);
+        basis = orthonormal(&product(view.transposed(), &image, width), side, width);
         let energy = product(view, &basis, width).iter().map(|x| x * x).sum::<f64>();
-        let converged = energy - kept <= total * 1e-13;
+        let converged = energy - kept <= energy * ROUNDING;
         kept = energy;
         if converged {
             break;
         }
     }
-    let image = DMatrix::from_row_slice(d_out, width, &product(view, &basis, width));
-    let svd = image.svd(true, true);
-    let (Some(u), Some(vt)) = (svd.u, svd.v_t) else {
-        unreachable!("both singular bases were asked for");
-    };
-    let vt = vt * DMatrix::from_row_slice(d_in, width, &basis).transpose();
-    finish(&u, &vt, svd.singular_values.as_slice(), total, rank)
+    let image = product(view, &basis, width);
+    let image = View::new(&image, tall, width);
+    let mut core = vec![0.0; width * width];
+    multiply(image.transposed(), image, 1.0, Part::Full, &mut core, width);
+    let eigen: SymmetricEigen<f64, Dyn> = DMatrix::from_row_slice(width, width, &core).symmetric_eigen();
+    let mut order: Vec<usize> = (0..width).collect();
+    order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
+    let rotation = DMatrix::from_fn(width, count, |i, k| eigen.eigenvectors[(i, order[k])]);
+    row_major(&(DMatrix::from_row_slice(side, width, &basis) * rotation))
 }
 
-/// Extra directions of the subspace, which make the wanted ones converge fast.
-const OVERSAMPLING: usize = 16;
-/// A bound on the iterations; a spectrum without a gap stops improving long before.
-const MOST_ITERATIONS: usize = 60;
+/// `||D - image basis^T||_F^2`, by rows.
+fn residual(view: View<'_, f32>, image: &[f64], basis: &[f64], count: usize) -> f64 {
+    let (tall, side) = view.dimensions();
+    let right = View::new(basis, side, count).transposed();
+    let mut elements = view.elements();
+    let mut sum = 0.0;
+    for start in (0..tall).step_by(RESIDUAL_ROWS) {
+        let rows = RESIDUAL_ROWS.min(tall - start);
+        let mut left: Vec<f64> = elements.by_ref().take(rows * side).map(f64::from).collect();
+        let image = View::new(&image[start * count..(start + rows) * count], rows, count);
+        multiply(image, right, -1.0, Part::Full, &mut left, side);
+        sum += left.iter().map(|x| x * x).sum::<f64>();
+    }
+    sum
+}
 
 fn product(left: View<'_, f32>, right: &[f64], width: usize) -> Vec<f64> {
     let (rows, depth) = left.dimensions();
@@ -96,8 +250,13 @@ fn product(left: View<'_, f32>, right: &[f64], width: usize) -> Vec<f64> {
 }
 
 fn orthonormal(columns: &[f64], rows: usize, width: usize) -> Vec<f64> {
-    let q = DMatrix::from_row_slice(rows, width, columns).qr().q();
-    row_major(&q)
+    row_major(&DMatrix::from_row_slice(rows, width, columns).qr().q())
+}
+
+fn descending(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(|a, b| b.total_cmp(a));
+    values
 }
 
 fn matrix(data: &[f32], rows: usize, columns: usize) -> DMatrix<f64> {
@@ -108,24 +267,116 @@ fn row_major(m: &DMatrix<f64>) -> Vec<f64> {
     m.transpose().as_slice().to_vec()
 }
 
-/// Splits singular values evenly between the factors, largest first.
-fn finish(u: &DMatrix<f64>, vt: &DMatrix<f64>, values: &[f64], total: f64, rank: usize) -> Truncated {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
-    order.truncate(rank);
-    let (d_out, d_in) = (u.nrows(), vt.ncols());
-    let mut a = Vec::with_capacity(rank * d_in);
-    let mut b = vec![0.0; d_out * rank];
-    for (place, &index) in order.iter().enumerate() {
-        let root = values[index].max(0.0).sqrt();
-        a.extend((0..d_in).map(|j| narrow(root * vt[(index, j)])));
-        (0..d_out).for_each(|i| b[i * rank + place] = narrow(root * u[(i, index)]));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A matrix of the given singular values between random orthonormal bases.
+    fn with_values(d_out: usize, d_in: usize, values: &[f64]) -> Vec<f32> {
+        let mut state = 5u32;
+        let mut random = |rows: usize| {
+            let numbers: Vec<f64> = (0..rows * values.len())
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    f64::from(state >> 8) / f64::from(1u32 << 23) - 1.0
+                })
+                .collect();
+            DMatrix::from_row_slice(rows, values.len(), &numbers).qr().q()
+        };
+        let (u, v) = (random(d_out), random(d_in));
+        let scaled = DMatrix::from_fn(d_out, values.len(), |i, k| u[(i, k)] * values[k]);
+        row_major(&(scaled * v.transpose()))
+            .into_iter()
+            .map(narrow)
+            .collect()
     }
-    a.resize(rank * d_in, 0.0);
-    let kept: f64 = order.iter().map(|&i| values[i] * values[i]).sum();
-    Truncated {
-        a,
-        b,
-        energy_kept: if total > 0.0 { (kept / total).min(1.0) } else { 1.0 },
+
+    fn distance(dense: &[f32], cut: &Truncated, d_out: usize, d_in: usize, rank: usize) -> f64 {
+        let mut left: Vec<f64> = dense.iter().map(|&x| f64::from(x)).collect();
+        let (b, a) = (View::new(&cut.b, d_out, rank), View::new(&cut.a, rank, d_in));
+        multiply(b, a, -1.0, Part::Full, &mut left, d_in);
+        let norm = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let all: Vec<f64> = dense.iter().map(|&x| f64::from(x)).collect();
+        norm(&left) / norm(&all)
+    }
+
+    #[test]
+    fn a_dense_matrix_is_cut_to_its_largest_values_on_every_path() {
+        let values: Vec<f64> = (0..40).map(|k| 0.8f64.powi(k)).collect();
+        // Whole decomposition, subspace iteration upright and lying, and more than half of the directions.
+        for (d_out, d_in, rank) in [
+            (60, 50, 7),
+            (50, 60, 7),
+            (400, 300, 9),
+            (300, 400, 9),
+            (250, 240, 120),
+        ] {
+            let dense = with_values(d_out, d_in, &values);
+            let cut = truncate_dense(&dense, d_out, d_in, rank);
+            let total: f64 = values.iter().map(|s| s * s).sum();
+            let best: f64 = values.iter().skip(rank).map(|s| s * s).sum::<f64>() / total;
+            // Factors in f32 add their rounding to what is left out.
+            assert!(
+                (cut.error - best.sqrt()).abs() < 1e-7,
+                "{d_out} {d_in}: {}",
+                cut.error
+            );
+            assert!((cut.energy_kept - (1.0 - best)).abs() < 1e-7);
+            let found = distance(&dense, &cut, d_out, d_in, rank);
+            assert!(
+                (found - cut.error).abs() < 2e-7,
+                "{d_out} {d_in}: {found} {}",
+                cut.error
+            );
+        }
+    }
+
+    #[test]
+    fn a_nearly_exact_cut_keeps_the_digits_of_its_error() {
+        // 1 - energy_kept would be 1e-12 with two digits.
+        let mut values = vec![3.0, 2.0, 1.0];
+        values.push(1e-6 * 14.0f64.sqrt());
+        let dense = with_values(30, 20, &values);
+        let cut = truncate_dense(&dense, 30, 20, 3);
+        // The matrix itself is rounded to f32: 6e-8 of its numbers, spread over all directions.
+        assert!((cut.error - 1e-6).abs() < 5e-8, "{}", cut.error);
+        let whole = matrix(&dense, 30, 20);
+        let a: Vec<f32> = whole.transpose().as_slice().iter().map(|&x| narrow(x)).collect();
+        let identity: Vec<f32> = (0..900).map(|i| if i % 31 == 0 { 1.0 } else { 0.0 }).collect();
+        let factored = truncate_factors(&a, &identity, (30, 30, 20), 3);
+        assert!(
+            (factored.error / cut.error - 1.0).abs() < 1e-6,
+            "{} {}",
+            factored.error,
+            cut.error
+        );
+    }
+
+    #[test]
+    fn the_rank_for_an_energy_is_the_smallest_that_keeps_it() {
+        let values = [3.0, 2.0, 1.0, 0.0];
+        for (energy, rank) in [
+            (0.5, 1),
+            (9.0 / 14.0, 1),
+            (0.65, 2),
+            (13.0 / 14.0, 2),
+            (0.95, 3),
+            (1.0, 3),
+        ] {
+            assert_eq!(rank_for(&values, energy), rank, "{energy}");
+        }
+        assert_eq!(rank_for(&[0.0, 0.0], 1.0), 1);
+        let dense = with_values(30, 20, &values);
+        for (found, value) in dense_values(&dense, 30, 20).iter().zip(values) {
+            assert!((found - value).abs() < 1e-6);
+        }
+        assert_eq!(rank_for(&dense_values(&dense, 30, 20), 1.0), 3);
+    }
+
+    #[test]
+    fn nothing_is_cut_from_nothing() {
+        let cut = truncate_dense(&[0.0; 12], 4, 3, 2);
+        assert_eq!((cut.energy_kept, cut.error), (1.0, 0.0));
+        assert!(cut.a.iter().chain(&cut.b).all(|&x| x == 0.0));
     }
 }

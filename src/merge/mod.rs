@@ -6,12 +6,15 @@
 
 mod absent;
 mod change;
+mod locate;
 pub mod methods;
 mod options;
 mod output;
 mod reduce;
 mod target;
 mod work;
+
+use std::rc::Rc;
 
 pub use self::{
     change::{Change, Dense, Factors},
@@ -82,7 +85,7 @@ pub async fn merge(
     if method.needs_samples() {
         base.model("this method")?;
     }
-    let adapters = work::read_adapters(adapters).await?;
+    let adapters = work::read_adapters(adapters, &base).await?;
     let plan = Plan::new(&base, &adapters, &options)?;
     let mut inputs = output::Inputs {
         plan: &plan,
@@ -94,11 +97,16 @@ pub async fn merge(
     };
     let found = if method.needs_samples() {
         let model = base.model("this method")?;
-        work::check_weights(&adapters)?;
+        work::check_weights(&adapters, &options)?;
         work::check_samples(model, &adapters)?;
         let tasks = work::tasks(&plan).await?;
         compute.meter.add_since(Stage::Load, start);
         let mut work = Work::new(model, compute, tasks, &options, observer);
+        for target in plan.targets.iter().filter(|target| target.place == Place::Bias) {
+            let merged = method.layer(&plan.layer(target).await?)?;
+            work.biases
+                .insert(target.name.clone(), Rc::new(merged.on(compute)));
+        }
         complete_samples(&mut work, &adapters).await?;
         let found = method.pass(&work).await?;
         inputs.tasks = work.tasks;

@@ -86,8 +86,8 @@ impl LayerWeights {
     /// The patterns, for as many adapters.
     ///
     /// # Errors
-    /// [`Code::OptionInvalid`] for a pattern with another number of weights, a weight that is zero or not finite, or a
-    /// pattern that is no regular expression.
+    /// [`Code::OptionInvalid`] for a pattern with another number of weights, a weight that is not finite, or a pattern
+    /// that is no regular expression.
     pub fn patterns(&self, adapters: usize) -> Result<Patterns<Vec<f64>>> {
         for (pattern, weights) in &self.0 {
             if weights.len() != adapters {
@@ -97,6 +97,12 @@ impl LayerWeights {
                         "layerWeights has {} weights for {adapters} adapters; give one for each, in their order; pattern: {pattern}",
                         weights.len()
                     ),
+                ));
+            }
+            if let Some(weight) = weights.iter().find(|weight| !weight.is_finite()) {
+                return Err(Error::new(
+                    Code::OptionInvalid,
+                    format!("layerWeights has the weight {weight}; give finite numbers; pattern: {pattern}"),
                 ));
             }
         }

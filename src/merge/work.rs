@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{Change, MergeOptions, Place, Plan};
+use super::{Change, MergeOptions, Part, Place, Plan, Target};
 use crate::{
     adapter::{Adapter, LayerKind},
     base::Base,
@@ -67,7 +67,9 @@ pub struct Task {
     pub name: String,
     /// The user's weight.
     pub weight: f64,
-    /// Deltas by module.
+    /// The weights of modules that have another.
+    pub layer_weights: BTreeMap<String, f64>,
+    /// Deltas by module, and those of [biases](crate::linear::bias_of) by their names.
     pub deltas: BTreeMap<String, Change>,
     /// Calibration samples, complete; empty for a method that needs none.
     pub samples: Vec<Sample>,
@@ -78,6 +80,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// The weight at a module.
+    pub fn weight_at(&self, module: &str) -> f64 {
+        self.layer_weights.get(module).copied().unwrap_or(self.weight)
+    }
+
     /// The deltas on a device.
     pub fn on(&self, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
         self.deltas
@@ -97,8 +104,10 @@ pub struct Work<'a> {
     pub tasks: Vec<Task>,
     /// Modules that at least one adapter targets, in the order of the forward pass.
     pub modules: Vec<&'a Module>,
-    /// Their names.
+    /// Their names, and those of biases that at least one adapter changes.
     pub targeted: BTreeSet<String>,
+    /// What the merged model adds to biases, which no pass solves for.
+    pub biases: BTreeMap<String, Rc<Delta>>,
     /// The options.
     pub options: &'a MergeOptions,
     /// Told of progress.
@@ -129,18 +138,19 @@ impl<'a> Work<'a> {
             tasks,
             modules,
             targeted,
+            biases: BTreeMap::new(),
             options,
             observer,
         }
     }
 }
 
-/// Reads every adapter.
+/// Reads every adapter, for a base model.
 ///
 /// # Errors
 /// [`Code::NoAdapters`], [`Code::Duplicate`] for two of one name, [`Code::OptionInvalid`] for a weight
 /// of zero, and whatever is wrong with the files.
-pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>> {
+pub async fn read_adapters(inputs: Vec<AdapterInput>, base: &Base) -> Result<Vec<ReadAdapter>> {
     if inputs.is_empty() {
         return Err(Error::new(
             Code::NoAdapters,
@@ -169,7 +179,7 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
                 format!("adapter \"{name}\": weight {weight} gives nothing; choose a number other than 0"),
             ));
         }
-        let adapter = Adapter::read(&name, &folder).await?;
+        let adapter = Adapter::read_for(&name, &folder, base.names()).await?;
         adapters.push(ReadAdapter {
             adapter,
             samples,
@@ -192,6 +202,7 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
         .map(|read| Task {
             name: read.adapter.name.clone(),
             weight: read.weight,
+            layer_weights: BTreeMap::new(),
             deltas: BTreeMap::new(),
             samples: Vec::new(),
             answers: AnswersFrom::None,
@@ -199,7 +210,13 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
         })
         .collect();
     for target in &plan.targets {
-        if target.place != Place::Weight(LayerKind::Linear) {
+        let parts = plan.layer(target).await?.parts;
+        if !in_lanes(plan, target) {
+            // PEFT saves copies of tables that nobody trained.
+            let nothing = |part: &Part<'_>| part.change.dense().iter().all(|&x| x == 0.0);
+            if matches!(target.place, Place::Whole(_)) && parts.iter().all(nothing) {
+                continue;
+            }
             return Err(Error::new(
                 Code::AdapterUnsupported,
                 format!(
@@ -208,11 +225,29 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
                 ),
             ));
         }
-        for part in plan.layer(target).await?.parts {
+        for (task, &weight) in tasks.iter_mut().zip(&target.weights) {
+            if weight != task.weight {
+                task.layer_weights.insert(target.name.clone(), weight);
+            }
+        }
+        for part in parts {
             tasks[part.task].deltas.insert(target.name.clone(), part.change);
         }
     }
     Ok(tasks)
+}
+
+/// Whether a pass of the model tells tasks apart at this: the weight or the bias of a layer that it runs in lanes.
+fn in_lanes(plan: &Plan<'_>, target: &Target) -> bool {
+    let Base::Model(model) = plan.base else {
+        return true;
+    };
+    let module = match &target.place {
+        Place::Weight(LayerKind::Linear) => target.name.as_str(),
+        Place::Bias => target.name.strip_suffix(".bias").unwrap_or_default(),
+        Place::Weight(_) | Place::Rows(_) | Place::Whole(_) => return false,
+    };
+    model.module(module).is_some()
 }
 
 /// One adapter's deltas in the model's naming.
@@ -231,18 +266,25 @@ pub(super) fn name_of(adapters: &[ReadAdapter], index: usize) -> &str {
     adapters.get(index).map_or("", |read| &read.adapter.name)
 }
 
-/// Whether every adapter has a weight that a method can take which solves for what each adapter does.
+/// Whether every weight is one that a method can take which solves for what each adapter does.
 ///
 /// # Errors
-/// [`Code::OptionInvalid`] naming the adapter.
-pub(super) fn check_weights(adapters: &[ReadAdapter]) -> Result<()> {
-    for read in adapters {
-        if read.weight <= 0.0 {
+/// [`Code::OptionInvalid`] naming the adapter, or the pattern of `layerWeights`.
+pub(super) fn check_weights(adapters: &[ReadAdapter], options: &MergeOptions) -> Result<()> {
+    let own = adapters
+        .iter()
+        .map(|read| (format!("adapter \"{}\"", read.adapter.name), read.weight));
+    let of_layers = options.layer_weights.0.iter().flat_map(|(pattern, weights)| {
+        weights
+            .iter()
+            .map(move |&weight| (format!("layerWeights of \"{pattern}\""), weight))
+    });
+    for (place, weight) in own.chain(of_layers) {
+        if weight <= 0.0 {
             return Err(Error::new(
                 Code::OptionInvalid,
                 format!(
-                    "adapter \"{}\": weight {} is not positive, and a method that solves for what each adapter does can give it no other; take a positive one, or a method that needs no samples",
-                    read.adapter.name, read.weight
+                    "{place}: weight {weight} is not positive, and a method that solves for what each adapter does can give it no other; take a positive one, or a method that needs no samples"
                 ),
             ));
         }

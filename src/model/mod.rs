@@ -53,7 +53,7 @@ use crate::{
     compute::{Cache, Compute, Stage},
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
-    linear::{Hook, Lanes, Linear},
+    linear::{Hook, Lanes, Linear, bias_of},
     progress::{Observer, Progress},
 };
 
@@ -145,6 +145,18 @@ impl State {
     #[must_use]
     pub fn with_tokens(self, tokens: Tensor<2>) -> Self {
         Self { tokens, ..self }
+    }
+
+    /// The last of `copies` copies of the rows.
+    fn last_copy(self, copies: usize) -> Self {
+        let last = |tensor: Tensor<2>| {
+            let [rows, columns] = tensor.dims();
+            tensor.slice([rows - rows / copies..rows, 0..columns])
+        };
+        Self {
+            tokens: last(self.tokens),
+            targets: self.targets.map(last),
+        }
     }
 
     fn repeat(self, copies: usize) -> Self {
@@ -322,7 +334,8 @@ impl Model {
     /// Runs the micro-batches through blocks `0..until` under `hook`; the state that results of each, and
     /// how many copies of its rows that has.
     ///
-    /// Lanes split at the first block with a layer in `targeted`; before it there is one copy.
+    /// Lanes split at the first block with a layer in `targeted`; before it there is one copy. Where the hook lets
+    /// them rejoin, they do so at the end of a block, and split again at the next such block.
     ///
     /// # Errors
     /// Whatever reading weights, the hook or the device reports, and cancellation.
@@ -352,10 +365,9 @@ impl Model {
                 })
                 .await?;
             let block = self.block(&loader, index, pass.heads).await?;
-            let differs = block
-                .linears()
-                .iter()
-                .any(|linear| pass.targeted.contains(&linear.name));
+            let differs = block.linears().iter().any(|linear| {
+                pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name))
+            });
             if variants < hook.variants() && differs {
                 variants = hook.variants();
                 states = states.into_iter().map(|state| state.repeat(variants)).collect();
@@ -365,6 +377,13 @@ impl Model {
                 async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
             });
             states = all_or_first_error(work).await?;
+            if hook.rejoins() {
+                states = states
+                    .into_iter()
+                    .map(|state| state.last_copy(variants))
+                    .collect();
+                variants = 1;
+            }
             pass.compute.cleanup();
             pass.steps.advance();
         }
@@ -486,7 +505,7 @@ pub(crate) fn tally(checkpoints: &[&Checkpoint]) -> (u64, String) {
 pub struct Pass<'a> {
     /// The device.
     pub compute: &'a Compute,
-    /// Layers at which lanes differ, in the family's naming.
+    /// Layers (and [biases](crate::linear::bias_of) of layers) at which lanes differ, in the family's naming.
     pub targeted: &'a BTreeSet<String>,
     /// Whether W0 of targeted layers stays in memory beside its device form.
     pub keep_host: bool,

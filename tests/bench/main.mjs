@@ -2,21 +2,26 @@
 // are those of merge reports.
 //
 //     npm run bench                                          the emotion fixtures, or the built-in example
+//     npm run bench -- --methods all | iteris,ties,…         every method's accuracy on the emotion fixtures
 //     npm run bench -- --shape t5-base | smollm2-135m | tiny | tiny-llama
 //
-// --fixtures DIR, --rounds N for the first; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
-// second, --only sweep,native,published,generate to run a part of it.
+// --fixtures DIR, --rounds N for the first; --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
+// shapes, --only sweep,native,published,generate to run a part of it.
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "../../xtask/paths.mjs";
 import { benchEmotion } from "./emotion.mjs";
 import { benchShape } from "./language.mjs";
+import { benchMethods } from "./methods.mjs";
 
 const { values } = parseArgs({
   options: {
     fixtures: { type: "string", default: join(root, "../shared/fixtures/emotion") },
     rounds: { type: "string", default: "3" },
+    methods: { type: "string" },
+    density: { type: "string", default: "0.5" },
+    scale: { type: "string", default: "1" },
     shape: { type: "string" },
     targets: { type: "string", default: "paper" },
     rank: { type: "string", default: "8" },
@@ -27,7 +32,10 @@ const { values } = parseArgs({
 
 const load = loadavg()[0]?.toFixed(1);
 const machine = `Node ${process.version}, ${availableParallelism()} cores of ${cpus()[0]?.model ?? "an unknown processor"}, load ${load} at the start`;
-if (values.shape === undefined) {
+if (values.methods !== undefined) {
+  const { fixtures, methods, density, scale } = values;
+  benchMethods({ fixtures, methods, machine, more: ["--density", density, "--scale", scale] });
+} else if (values.shape === undefined) {
   await benchEmotion({ fixtures: values.fixtures, rounds: Number(values.rounds), machine });
 } else {
   await benchShape({

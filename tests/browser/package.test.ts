@@ -159,7 +159,7 @@ describe("a merge of files from disk", () => {
       ["all", 2, 1],
     ]);
     for (const { variants } of comparison?.tasks ?? []) {
-      expect(variants.map(({ variant }) => variant)).toEqual(["base", "adapter", "iteris", "linear"]);
+      expect(variants.map(({ variant }) => variant)).toEqual(["base", "adapter", "iteris", "average"]);
       expect(variants[1]).toMatchObject({ agreement: 1 });
     }
   });

@@ -3,10 +3,10 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { runCommandLine } from "../../www/node/cli/run.ts";
 import { compare, generate, inspectBase, merge, type NodeMergeRequest } from "../../www/node/index.ts";
 import { deltasOf, relativeError } from "../deltas.ts";
 import { writeTiny } from "../tiny.ts";
+import { run } from "./command.ts";
 import { type Family, type FamilyName, writeFamily } from "./family.ts";
 
 let folder: string;
@@ -14,17 +14,6 @@ beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), "iteris-language-"));
 });
 afterEach(() => rmSync(folder, { recursive: true }));
-
-async function run(...argv: string[]) {
-  const said = { stdout: "", stderr: "" };
-  const into = (name: "stdout" | "stderr") => ({
-    write: (text: string) => {
-      said[name] += text;
-    },
-  });
-  const terminal = { stdout: into("stdout"), stderr: into("stderr"), signal: new AbortController().signal };
-  return { code: await runCommandLine(argv, terminal), ...said };
-}
 
 const file = (name: string, lines: readonly unknown[]) => {
   const path = join(folder, name);
@@ -167,8 +156,8 @@ describe("merge", () => {
     const [one, two] = [await merge(request), await merge(request)];
     expect(one.report.adapters.map(({ samples }) => samples?.self)).toEqual([
       // 64 positions, one of which the beginning of the text takes.
-      { count: 32, max_new_tokens: 63, temperature: 1, top_p: 1, seed: 0, prompt_tokens: expect.any(Number) },
-      { count: 4, max_new_tokens: 8, temperature: 1, top_p: 1, seed: 7, prompt_tokens: 3 },
+      { count: 32, max_new_tokens: 63, temperature: 1, top_p: 1, seed: 0, prompt_tokens: 0, prompt: null },
+      { count: 4, max_new_tokens: 8, temperature: 1, top_p: 1, seed: 7, prompt_tokens: 3, prompt: "w9 w10" },
     ]);
     const sums = ({ report }: typeof one) => report.adapters.map(({ samples }) => samples?.sha256);
     expect(sums(one)).toEqual(sums(two));

@@ -3,8 +3,8 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { runCommandLine } from "../../www/node/cli/run.ts";
 import { type Tiny, writeTiny } from "../tiny.ts";
+import { run } from "./command.ts";
 
 let folder: string;
 let tiny: Tiny;
@@ -15,17 +15,6 @@ beforeEach(() => {
   out = join(folder, "merged");
 });
 afterEach(() => rmSync(folder, { recursive: true }));
-
-async function run(...argv: string[]) {
-  const said = { stdout: "", stderr: "" };
-  const into = (name: "stdout" | "stderr") => ({
-    write: (text: string) => {
-      said[name] += text;
-    },
-  });
-  const terminal = { stdout: into("stdout"), stderr: into("stderr"), signal: new AbortController().signal };
-  return { code: await runCommandLine(argv, terminal), ...said };
-}
 
 function inputs(): string[] {
   const adapters = tiny.adapters.flatMap(({ files, samples }) => ["--adapter", files, "--samples", samples]);
@@ -76,13 +65,13 @@ describe("merge", () => {
     });
     const { code, stdout, stderr } = await merge(...heldOut.flat());
     expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("comparing") });
-    expect(stdout).toMatch(/task +samples +base +adapter +iteris +linear\nqv +2 /);
+    expect(stdout).toMatch(/task +samples +base +adapter +iteris +average\nqv +2 /);
     expect(stdout).toContain("accuracy");
   });
 
   test("of an average needs no samples", async () => {
     const adapters = tiny.adapters.flatMap(({ files }) => ["--adapter", files]);
-    const line = ["--base", tiny.base, ...adapters, "--out", out, "--method", "linear", "--device", "cpu"];
+    const line = ["--base", tiny.base, ...adapters, "--out", out, "--method", "average", "--device", "cpu"];
     expect((await run("merge", ...line)).code).toBe(0);
   });
 
@@ -129,7 +118,10 @@ describe("inspect", () => {
     const { code, stdout } = await run("inspect", tiny.base, one?.files ?? "", one?.samples ?? "");
     expect(code).toBe(0);
     expect(stdout).toContain(`${tiny.base}: base\n  family: bert\n`);
-    expect(stdout).toContain(`${one?.files}: adapter\n  peftType: LORA\n`);
+    expect(stdout).toContain(`${one?.files}: adapter\n`);
+    for (const fact of ["format: peft", "needsBase: false", "peftType: LORA"]) {
+      expect(stdout).toContain(`\n  ${fact}\n`);
+    }
     expect(stdout).toContain(`${one?.samples}: samples\n  name: qv.txt\n  format: txt\n  count: 12\n`);
   });
 

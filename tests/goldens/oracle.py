@@ -62,6 +62,8 @@ class Task:
     batch: Batch
     deltas: Deltas
     weight: float = 1.0
+    layer_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Takes the place of the weight at the layers named."""
 
 
 @dataclasses.dataclass
@@ -178,7 +180,7 @@ def iteris(encoder: nn.Module, tasks: list[Task], options: Options = Options()) 
     task_features = [features(encoder, task.batch, task.deltas, names, options.padding) for task in tasks]
     lambdas = {
         name: [
-            task.weight
+            task.layer_weights.get(name, task.weight)
             * (
                 float((full := base[name] + delta_of(task, name)).norm() ** 2 / (x[name] @ full.T).norm() ** 2)
                 if options.adaptive_weights

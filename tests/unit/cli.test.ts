@@ -7,8 +7,9 @@ import type { CompareReport, Progress } from "../../www/lib/types.ts";
 import { parseCommand, wantsJson } from "../../www/node/cli/args.ts";
 import { exitCode, tell } from "../../www/node/cli/failure.ts";
 import { FolderSink } from "../../www/node/cli/folder-sink.ts";
-import { describe as describeTexts } from "../../www/node/cli/generate.ts";
+import { describe as describeTexts } from "../../www/node/cli/generated.ts";
 import { helpTexts } from "../../www/node/cli/help.ts";
+import { methodOptions } from "../../www/node/cli/method-options.ts";
 import type { GenerateCommand } from "../../www/node/cli/parse-generate.ts";
 import type { MergeCommand } from "../../www/node/cli/parse-merge.ts";
 import { clock, progressView, secondsLeft } from "../../www/node/cli/progress.ts";
@@ -72,7 +73,7 @@ describe("the command line of a merge", () => {
   it("reads every option", () => {
     const line =
       "--method iteris --schedule iterate --max-iter 3 --target full --alpha 1e-3 --no-adaptive-weights " +
-      "--padding include --scale .5 --rank 8 --output base --dtype f16 --max-length 64 --device cpu --force --json";
+      "--padding include --rank 8 --output base --dtype f16 --max-length 64 --device cpu --force --json";
     expect(merge(line)).toMatchObject({
       force: true,
       json: true,
@@ -86,7 +87,6 @@ describe("the command line of a merge", () => {
         alpha2: 1e-3,
         adaptiveWeights: false,
         padding: "include",
-        scale: 0.5,
         rank: 8,
         output: "base",
         dtype: "f16",
@@ -96,7 +96,10 @@ describe("the command line of a merge", () => {
   });
 
   it.each([
-    ["--method ties", "--method must be iteris or linear or task-arithmetic, not ties."],
+    [
+      "--method soup",
+      "--method must be one of iteris, regmean, regmean++, average, linear, task_arithmetic,",
+    ],
     ["--rank 0", "--rank must be a whole number above 0"],
     ["--max-iter 1.5", "--max-iter must be a whole number"],
     ["--alpha much", "--alpha must be a number"],
@@ -121,7 +124,8 @@ describe("the command line of a merge", () => {
         " ",
       ),
       ..."max-iter target alpha no-adaptive-weights padding scale max-length device".split(" "),
-      ..."self-prompt decoder-inputs max-new-tokens positions seed".split(" "),
+      ..."self-prompt decoder-inputs max-new-tokens positions recipe".split(" "),
+      ...Object.keys(methodOptions),
     ];
     for (const option of options) expect(helpTexts.merge).toContain(`--${option}`);
   });
@@ -211,7 +215,7 @@ describe("the command line of a generation", () => {
     ["--prompt a --seed 1", "--seed does nothing without --temperature above 0"],
     ["--prompt a --temperature 0 --top-p .5", "--top-p does nothing without --temperature above 0"],
     ["--prompt a --max-new-tokens none", "--max-new-tokens must be a number, not none."],
-    ["--prompt a --temperature 1 --seed -1", "argument is ambiguous"],
+    ["--prompt a --temperature 1 --seed -1", "--seed must be a whole number, 0 or more"],
     ["--prompt a --temperature 1 --seed=-1", "--seed must be a whole number, 0 or more"],
     ["--prompt a --prompts x --prompts y", "--prompts is given twice."],
     ["--prompt a --out o", "Unknown option '--out'"],
@@ -273,6 +277,8 @@ describe("other command lines", () => {
     ["merge --help", { command: "help", of: "merge" }],
     ["merge -h", { command: "help", of: "merge" }],
     ["generate -h", { command: "help", of: "generate" }],
+    ["compare --help", { command: "help", of: "compare" }],
+    ["help compare", { command: "help", of: "compare" }],
     ["help generate", { command: "help", of: "generate" }],
     ["inspect --help", { command: "help", of: "inspect" }],
     ["--version", { command: "version" }],

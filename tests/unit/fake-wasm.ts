@@ -2,6 +2,9 @@
  * A stand-in for the wasm module: it merges nothing, but reports progress, writes files, fails and hangs as
  * the core can. What it computes is not looked at by any test.
  */
+import { createHash } from "node:crypto";
+import { METHODS } from "../../www/lib/methods.ts";
+import { readAll } from "../../www/lib/sources/open.ts";
 import type { BaseFacts, MergeOptions, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
@@ -13,6 +16,7 @@ import type {
 
 /** What a fake merge was given. */
 export interface Seen {
+  basePath: string | undefined;
   adapters: AdapterSource[];
   options: Partial<MergeOptions>;
   device: WasmDevice;
@@ -23,7 +27,9 @@ export interface FakeBehaviour {
   /** Steps of a merge; each reports progress. */
   steps?: number;
   /** Called instead of the steps. */
-  merge?: (observer: Observer) => Promise<void>;
+  merge?: (observer: Observer, options: Partial<MergeOptions>) => Promise<void>;
+  /** What the report of a merge says beside options and seconds. */
+  report?: Partial<MergeReport>;
   seen?: Seen[];
   /** What comparisons and generations were given. */
   compared?: { adapters: AdapterSource[]; options: { maxNewTokens?: number } | undefined }[];
@@ -58,21 +64,29 @@ export const decoder: Partial<BaseFacts> = {
 
 /** A module that behaves so. */
 export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
-  const { steps = 3, merge, seen, compared, generated, facts = encoder } = behaviour;
+  const { steps = 3, merge, report, seen, compared, generated, facts = encoder } = behaviour;
   const device = (kind: "cpu" | "webgpu"): WasmDevice => ({ kind, free() {} });
   return {
     default: async () => {},
     version: () => "0.0.0",
     defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
+    methods: () => METHODS.map(({ name }) => name),
+    digests: (files) =>
+      Promise.all(
+        files.map(async (file) => {
+          const sha256 = createHash("sha256").update(await readAll(file));
+          return { name: file.name, bytes: file.size, sha256: sha256.digest("hex") };
+        }),
+      ),
     Device: { cpu: () => device("cpu"), webgpu: async () => device("webgpu") },
     inspectBase: async () => facts as BaseFacts,
     inspectAdapter: async () => {
       throw coreError("adapter_unsupported", "DoRA is not handled.");
     },
-    async merge({ adapters, options }, device, observer) {
-      seen?.push({ adapters, options, device });
+    async merge({ basePath, adapters, options }, device, observer) {
+      seen?.push({ basePath, adapters, options, device });
       if (adapters.length === 0) throw coreError("no_adapters", "Give at least one adapter.");
-      if (merge !== undefined) await merge(observer);
+      if (merge !== undefined) await merge(observer, options);
       for (let done = 0; merge === undefined && done < steps; done += 1) {
         const progress = {
           stage: "solve" as const,
@@ -85,8 +99,10 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       }
       await observer.write("adapter_model.safetensors", Uint8Array.of(1, 2));
       await observer.write("adapter_model.safetensors", Uint8Array.of(3));
-      await observer.write("merge_report.json", new TextEncoder().encode("{}"));
-      return { version: 1, options: { method: options.method ?? "iteris" } } as MergeReport;
+      const method = options.method ?? "iteris";
+      const said = { version: 2, options: { method }, seconds: { total: 2 }, ...report } as MergeReport;
+      await observer.write("merge_report.json", new TextEncoder().encode(JSON.stringify(said)));
+      return said;
     },
     async compare({ adapters, merged, options }) {
       compared?.push({ adapters, options });

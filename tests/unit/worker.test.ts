@@ -3,52 +3,13 @@
  * cloned as `postMessage` clones them, and the module is a fake.
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Engine } from "../../www/lib/engine/engine.ts";
-import { Faults } from "../../www/lib/engine/faults.ts";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
 import { IterisError } from "../../www/lib/errors.ts";
 import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
-import { WorkerClient, type WorkerLike } from "../../www/lib/worker/client.ts";
-import { WorkerHost } from "../../www/lib/worker/host.ts";
+import { WorkerClient } from "../../www/lib/worker/client.ts";
 import { listenForPanics } from "../../www/lib/worker/panics.ts";
-import type { FromWorker, ToWorker } from "../../www/lib/worker/protocol.ts";
-import { coreError, decoder, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
-
-/** A worker in this thread. */
-class LocalWorker implements WorkerLike {
-  onmessage: WorkerLike["onmessage"] = null;
-  onerror: WorkerLike["onerror"] = null;
-  onmessageerror: WorkerLike["onmessageerror"] = null;
-  terminated = false;
-  readonly faults = new Faults();
-  readonly #host: WorkerHost;
-
-  constructor(behaviour: FakeBehaviour, lastPanic: () => string | null) {
-    const engine = new Engine({
-      loadWasm: async () => fakeWasm(behaviour),
-      gpu: async () => undefined,
-      gpuRemedy: "",
-      faults: this.faults,
-      nextTask,
-      lastPanic,
-    });
-    const answer = (message: FromWorker) => {
-      const data = structuredClone(message);
-      setTimeout(() => !this.terminated && this.onmessage?.({ data } as MessageEvent<FromWorker>));
-    };
-    const lose = () => this.faults.raise(new IterisError("device_lost", "The GPU was lost."));
-    this.#host = new WorkerHost(engine, answer, lose);
-  }
-
-  postMessage(message: ToWorker): void {
-    const data = structuredClone(message);
-    setTimeout(() => !this.terminated && this.#host.receive(data));
-  }
-
-  terminate(): void {
-    this.terminated = true;
-  }
-}
+import { coreError, decoder, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
+import { LocalWorker } from "./local-worker.ts";
 
 let workers: LocalWorker[];
 let behaviour: FakeBehaviour;
@@ -85,7 +46,7 @@ describe("a merge", () => {
     expect(new Uint8Array(await (files[0]?.blob ?? new Blob()).arrayBuffer())).toEqual(
       Uint8Array.of(1, 2, 3),
     );
-    expect(report.version).toBe(1);
+    expect(report.version).toBe(2);
     expect(device).toEqual({ kind: "cpu", why: "The CPU was asked for.", adapter: null });
     expect(comparison).toBeNull();
   });
@@ -102,9 +63,13 @@ describe("a merge", () => {
 
   it("needs no samples and no tokenizer for an average", async () => {
     const { report } = await client.merge(
-      request({ base: [], adapters: [{ name: "one", files: [], weight: 2 }], options: { method: "linear" } }),
+      request({
+        base: [],
+        adapters: [{ name: "one", files: [], weight: 2 }],
+        options: { method: "average" },
+      }),
     );
-    expect(report.options.method).toBe("linear");
+    expect(report.options.method).toBe("average");
     expect(seen[0]?.adapters[0]).toEqual({ name: "one", files: [], weight: 2 });
   });
 
@@ -128,7 +93,7 @@ describe("a merge", () => {
     const adapters = [{ name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] }];
     const { comparison } = await client.merge(request({ adapters }));
     const files = "adapter_model.safetensors merge_report.json";
-    expect(comparison?.notes).toEqual([`iteris: ${files}`, `linear: ${files}`]);
+    expect(comparison?.notes).toEqual([`iteris: ${files}`, `average: ${files}`]);
   });
 
   it("with held-out samples for some adapters only is refused", async () => {
@@ -176,7 +141,7 @@ describe("a merge of a language model's adapters", () => {
     ];
     await client.merge(request({ adapters: prompted }));
     expect(seen[1]?.adapters[0]?.samples).toEqual({
-      self: { ...self, count: 2, maxNewTokens: 8, prompt: Uint32Array.of(1, 2) },
+      self: { ...self, count: 2, maxNewTokens: 8, prompt: Uint32Array.of(1, 2), promptText: "a b" },
     });
     await expect(client.merge(request({ base: [], adapters: prompted }))).rejects.toMatchObject({
       code: "missing",
@@ -379,7 +344,7 @@ describe("cancelling", () => {
     await expect(running).rejects.toMatchObject({ code: "cancelled" });
     expect(workers[0]?.terminated).toBe(true);
     behaviour.steps = 2;
-    expect((await client.merge(request())).report.version).toBe(1);
+    expect((await client.merge(request())).report.version).toBe(2);
     expect(workers).toHaveLength(2);
   });
 

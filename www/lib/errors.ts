@@ -27,6 +27,7 @@ export const errorCodes = {
   no_adapters: "no adapter was given",
   samples_invalid: "samples are absent, empty, malformed or do not fit the model",
   option_invalid: "an option is outside its range or contradicts another",
+  recipe_mismatch: "an input is not the one that a recipe was made with",
   not_positive_definite: "a Gram matrix is not positive definite even after the ridge",
   webgpu_unavailable: "WebGPU was asked for and cannot be used",
   device_limit: "the model is larger than the device's limits",

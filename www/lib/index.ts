@@ -22,6 +22,8 @@
 import type {
   AdapterFacts,
   BaseFacts,
+  CompareMethodsRequest,
+  CompareMethodsResult,
   CompareRequest,
   CompareResult,
   DeviceChoice,
@@ -32,6 +34,8 @@ import type {
   MergeOptions,
   MergeRequest,
   MergeResult,
+  ReportFile,
+  RunControl,
   SamplesFacts,
   SamplesInput,
 } from "./types.ts";
@@ -40,6 +44,10 @@ import { startWorker } from "./worker/start.ts";
 
 export type { ErrorCode } from "./errors.ts";
 export { errorCodes, IterisError } from "./errors.ts";
+export type { MethodFacts, MethodName, MethodOption } from "./methods.ts";
+export { METHODS, methodFacts } from "./methods.ts";
+export type { FoundInputs, Mismatch, Recipe, RecipeAdapter, RecipeInput, RecipeSamples } from "./recipe.ts";
+export { mismatches, readRecipe, samplesMismatches } from "./recipe.ts";
 export type * from "./types.ts";
 
 const client = new WorkerClient(startWorker);
@@ -82,19 +90,43 @@ export function merge(request: MergeRequest): Promise<MergeResult> {
  * @example
  * ```ts
  * const merged = await merge({ base, adapters });
- * const linear = await merge({ base, adapters, options: { method: "linear" } });
+ * const average = await merge({ base, adapters, options: { method: "average" } });
  * const { report } = await compare({
  *   base,
  *   adapters: adapters.map((adapter, i) => ({ ...adapter, samples: heldOut[i] })),
  *   merged: [
  *     { name: "iteris", files: merged.files },
- *     { name: "linear", files: linear.files },
+ *     { name: "average", files: average.files },
  *   ],
  * });
  * ```
  */
 export function compare(request: CompareRequest): Promise<CompareResult> {
   return client.compare(request);
+}
+
+/**
+ * Merges the same inputs by several methods, one after the other, and compares all of them on the same samples.
+ *
+ * @param request - the inputs of a merge, the methods by name or with options of their own, and what all share; see
+ * {@link CompareMethodsRequest}
+ * @returns every merge with its files, report and seconds, and one comparison of all with the tasks' own adapters
+ * @throws IterisError; the message of a merge that fails begins with its name
+ *
+ * @example
+ * ```ts
+ * const { variants, report } = await compareMethods({
+ *   base,
+ *   adapters, // each with samples, and heldOut to be compared on
+ *   methods: ["iteris", "average", { name: "ties 20 %", options: { method: "ties", density: 0.2 } }],
+ *   onProgress: ({ variant, done, total }) => console.log(variant, done, total),
+ * });
+ * for (const { task, variants } of report.tasks) console.table(variants);
+ * const best = variants.find(({ name }) => name === "iteris"); // its files are there to be saved
+ * ```
+ */
+export function compareMethods(request: CompareMethodsRequest): Promise<CompareMethodsResult> {
+  return client.compareMethods(request);
 }
 
 /**
@@ -149,6 +181,29 @@ export function inspectBase(files: FilesInput): Promise<BaseFacts> {
  */
 export function inspectAdapter(files: FilesInput): Promise<AdapterFacts> {
   return client.inspectAdapter(files);
+}
+
+/**
+ * Size and SHA-256 of every file, as reports tell them: to hold inputs against a recipe with {@link mismatches}.
+ * The files are read from end to end.
+ *
+ * @throws IterisError `read_failed`; `cancelled` after `signal` is aborted
+ *
+ * @example
+ * ```ts
+ * const recipe = readRecipe(await reportFile.text());
+ * const found = mismatches(recipe, {
+ *   base: await digestFiles(base),
+ *   adapters: [{ name: "emotion", files: await digestFiles(emotionFiles) }],
+ * });
+ * if (found.length > 0) console.warn("not the recipe's inputs", found);
+ * ```
+ */
+export function digestFiles(
+  files: FilesInput,
+  control: Pick<RunControl, "onProgress" | "signal"> = {},
+): Promise<ReportFile[]> {
+  return client.digestFiles(files, control);
 }
 
 /**

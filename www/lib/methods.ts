@@ -2,6 +2,7 @@
  * Every merge method with the words that a person chooses it by: the one table that the page and the command line
  * show. The core has the same names (`src/merge/methods`); a test holds the two together.
  */
+import { IterisError } from "./errors.ts";
 import type { MergeOptions } from "./types.ts";
 
 /** The name of a merge method. Those that PEFT has too bear PEFT's names. */
@@ -178,9 +179,20 @@ export const METHODS: readonly MethodFacts[] = [
   },
 ];
 
-/** What there is to tell of the method of that name. */
-export function methodFacts(name: MethodName): MethodFacts {
-  const found = METHODS.find((method) => method.name === name);
-  if (found === undefined) throw new Error(`no such method: ${name}`);
-  return found;
+/** The method of that name, or of an old spelling of it (`task-arithmetic`). */
+export function methodNamed(name: string): MethodFacts | undefined {
+  const asWritten = name === "task-arithmetic" ? "task_arithmetic" : name;
+  return METHODS.find((method) => method.name === asWritten);
+}
+
+/**
+ * What there is to tell of the method of that name.
+ *
+ * @throws IterisError `option_invalid` that lists the names there are
+ */
+export function methodFacts(name: string): MethodFacts {
+  const found = methodNamed(name);
+  if (found !== undefined) return found;
+  const names = METHODS.map((method) => method.name).join(", ");
+  throw new IterisError("option_invalid", `There is no such method; choose one of ${names}, not: ${name}`);
 }

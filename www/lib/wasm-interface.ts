@@ -14,6 +14,7 @@ import type {
   MergeOptions,
   MergeReport,
   Progress,
+  ReportFile,
 } from "./types.ts";
 
 /** A file the core reads by byte range; one of `blob` and `read` is there. */
@@ -42,6 +43,8 @@ export interface TokenizedSamples {
   labels?: (string | number | null)[];
   /** The file the samples came from, for the report. */
   source?: string;
+  /** Where that file is, from the folder of the report; for the report. */
+  path?: string;
   /** One per sample: 1 where the adapter is to write the answer itself. */
   prompts?: Uint8Array;
   /** Given completions or targets one after another, each with the token that ends it. */
@@ -62,20 +65,35 @@ export interface SelfSamples {
     count: number;
     /** What every text begins with, special tokens among it; left out: the beginning-of-sequence token. */
     prompt?: Uint32Array;
+    /** The text that `prompt` was made of, for the report. */
+    promptText?: string;
   };
 }
 
 /** One adapter as the core takes it. */
 export interface AdapterSource {
   name: string;
+  /** Of a folder, or one `.safetensors` file. */
   files: SourceFile[];
+  /** Where the folder or file is, from the folder of the report; for the report. */
+  path?: string;
   samples?: TokenizedSamples | SelfSamples;
   weight?: number;
 }
 
+/** What the core is to merge. */
+export interface MergeSource {
+  /** Empty where neither the method nor an adapter needs it. */
+  base: SourceFile[];
+  /** Where the base model is, from the folder of the report; for the report. */
+  basePath?: string;
+  adapters: AdapterSource[];
+  options: Partial<MergeOptions>;
+}
+
 /** A merged adapter to be compared. */
 export interface MergedSource {
-  /** Its name in the comparison, for example `iteris` or `linear`. */
+  /** Its name in the comparison, for example `iteris` or `average`. */
   name: string;
   files: SourceFile[];
 }
@@ -127,6 +145,8 @@ export interface IterisWasm {
   }): Promise<unknown>;
   version(): string;
   defaultOptions(): MergeOptions;
+  /** The names of all merge methods, in the order of `METHODS`. */
+  methods(): string[];
   Device: {
     cpu(): WasmDevice;
     /** @param bufferBytes - the most of one buffer; a model that needs more is refused before the work */
@@ -134,11 +154,9 @@ export interface IterisWasm {
   };
   inspectBase(files: SourceFile[]): Promise<BaseFacts>;
   inspectAdapter(files: SourceFile[]): Promise<AdapterFacts>;
-  merge(
-    request: { base: SourceFile[]; adapters: AdapterSource[]; options: Partial<MergeOptions> },
-    device: WasmDevice,
-    observer: Observer,
-  ): Promise<MergeReport>;
+  /** Name, size and SHA-256 of every file, as reports tell them. */
+  digests(files: SourceFile[]): Promise<ReportFile[]>;
+  merge(request: MergeSource, device: WasmDevice, observer: Observer): Promise<MergeReport>;
   compare(
     request: {
       base: SourceFile[];

@@ -5,7 +5,7 @@
  * when the call that needed them has ended.
  */
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { IterisError } from "../lib/errors.ts";
 import { parseSamples, readSamples, type SampleSet } from "../lib/samples/read.ts";
@@ -26,6 +26,15 @@ function isPath(input: unknown): input is string | URL {
 
 function pathOf(input: string | URL): string {
   return typeof input === "string" ? input : fileURLToPath(input);
+}
+
+/**
+ * Where an input is, seen from a folder, `/` between the parts: as a report tells it, so that a recipe that moves
+ * with its inputs still finds them. `undefined` for what has no path.
+ */
+export function pathFrom(folder: string | undefined, input: unknown): string | undefined {
+  if (folder === undefined || !isPath(input)) return undefined;
+  return relative(resolve(folder), resolve(pathOf(input))).replaceAll(sep, "/") || ".";
 }
 
 function unreadable(path: string, cause: unknown): IterisError {

@@ -21,20 +21,26 @@ import { factsOf } from "../lib/samples/facts.ts";
 import type {
   AdapterFacts,
   BaseFacts,
+  CompareMethodsResult,
   CompareResult,
   DeviceChoice,
   DeviceRequest,
   GenerateResult,
   MergeOptions,
   MergeResult,
+  ReportFile,
+  RunControl,
   SamplesFacts,
 } from "../lib/types.ts";
 import { withEngine } from "./engine.ts";
 import type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
 import {
+  compareMethodsInto,
   compareNow,
+  digestsNow,
   generateNow,
   mergeInto,
+  type NodeCompareMethodsRequest,
   type NodeCompareRequest,
   type NodeGenerateRequest,
   type NodeMergeRequest,
@@ -43,10 +49,26 @@ import {
 
 export type { ErrorCode } from "../lib/errors.ts";
 export { errorCodes, IterisError } from "../lib/errors.ts";
+export type { MethodFacts, MethodName, MethodOption } from "../lib/methods.ts";
+export { METHODS, methodFacts } from "../lib/methods.ts";
+export type {
+  FoundInputs,
+  Mismatch,
+  Recipe,
+  RecipeAdapter,
+  RecipeInput,
+  RecipeSamples,
+} from "../lib/recipe.ts";
+export { mismatches, readRecipe, samplesMismatches } from "../lib/recipe.ts";
 export type * from "../lib/types.ts";
 export type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
 
-export type { NodeCompareRequest, NodeGenerateRequest, NodeMergeRequest } from "./run.ts";
+export type {
+  NodeCompareMethodsRequest,
+  NodeCompareRequest,
+  NodeGenerateRequest,
+  NodeMergeRequest,
+} from "./run.ts";
 
 /**
  * Merges adapters of one base model into one adapter.
@@ -93,6 +115,38 @@ export async function merge(request: NodeMergeRequest): Promise<MergeResult> {
  */
 export function compare(request: NodeCompareRequest): Promise<CompareResult> {
   return compareNow(request);
+}
+
+/**
+ * Merges the same inputs by several methods, one after the other, and compares all of them on the same samples.
+ *
+ * @param request - the inputs of a merge, the methods by name or with options of their own, and what all share; see
+ * {@link CompareMethodsRequest}
+ * @returns every merge with its files, report and seconds, and one comparison of all with the tasks' own adapters
+ * @throws IterisError; the message of a merge that fails begins with its name
+ *
+ * @example
+ * ```ts
+ * const { variants, report } = await compareMethods({
+ *   base: "models/minilm",
+ *   adapters: [
+ *     { name: "emotion", files: "adapters/emotion", samples: "emotion.txt", heldOut: "emotion.test.jsonl" },
+ *     { name: "topic", files: "adapters/topic", samples: "topic.txt", heldOut: "topic.test.jsonl" },
+ *   ],
+ *   methods: ["iteris", "average", { name: "ties 20 %", options: { method: "ties", density: 0.2 } }],
+ * });
+ * ```
+ */
+export async function compareMethods(request: NodeCompareMethodsRequest): Promise<CompareMethodsResult> {
+  const sinks = new Map<string, BlobSink>();
+  const sinkFor = (name: string) => {
+    const sink = new BlobSink();
+    sinks.set(name, sink);
+    return sink;
+  };
+  const { variants, ...result } = await compareMethodsInto(request, sinkFor);
+  const filesOf = (name: string) => sinks.get(name)?.files() ?? [];
+  return { ...result, variants: variants.map((made) => ({ ...made, files: filesOf(made.name) })) };
 }
 
 /**
@@ -151,6 +205,28 @@ export function inspectAdapter(input: NodeFilesInput): Promise<AdapterFacts> {
     const opened = await files.folder(input);
     return withEngine((engine) => engine.inspectAdapter(opened));
   });
+}
+
+/**
+ * Size and SHA-256 of every file, as reports tell them: to hold inputs against a recipe with {@link mismatches}.
+ * The files are read from end to end.
+ *
+ * @throws IterisError `read_failed`; `cancelled` after `signal` is aborted
+ *
+ * @example
+ * ```ts
+ * const recipe = readRecipe(await readFile("merged/merge_report.json", "utf8"));
+ * const found = mismatches(recipe, {
+ *   base: await digestFiles("models/minilm"),
+ *   adapters: [{ name: "emotion", files: await digestFiles("adapters/emotion") }],
+ * });
+ * ```
+ */
+export function digestFiles(
+  input: NodeFilesInput,
+  control: Pick<RunControl, "onProgress" | "signal"> = {},
+): Promise<ReportFile[]> {
+  return digestsNow(input, control);
 }
 
 /**

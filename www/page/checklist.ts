@@ -2,37 +2,60 @@
  * What a merge still needs, in words. The same list is shown beside the Merge button, is the reason
  * why the button is not ready, and decides whether it is.
  */
-import type { BaseFacts, SamplesFacts } from "../lib/index.ts";
+import { type Item, nameList } from "./check-item.ts";
+import { optionProblem } from "./check-options.ts";
+import { samplesItem } from "./check-samples.ts";
 import { list, plural } from "./format.ts";
-import { needsSamples } from "./settings.ts";
-import { type Adapter, baseFacts, type State, type Text } from "./state.ts";
-
-export interface Item {
-  id: string;
-  /** `wait`: being read; `missing`: the person has to do something; `wrong`: what is there cannot be used. */
-  status: "done" | "wait" | "missing" | "wrong";
-  text: string;
-}
+import { isWeight } from "./layer-weights.ts";
+import { lackingAdapters } from "./recipe-match.ts";
+import { methodTitle, needsSamples } from "./settings.ts";
+import { askedMethods, type State } from "./state.ts";
 
 export function checklist(state: State): Item[] {
   const items = [baseItem(state), adaptersItem(state)];
-  if (needsSamples(state.settings)) items.push(samplesItem(state));
-  const options = optionsItem(state);
-  if (options) items.push(options);
+  if (state.several || needsSamples(askedMethods(state))) items.push(samplesItem(state));
+  const methods = methodsItem(state);
+  if (methods) items.push(methods);
+  const problem = optionProblem(state);
+  if (problem) items.push({ id: "options", status: "wrong", text: problem });
   return items;
 }
 
 export const isReady = (items: readonly Item[]): boolean => items.every((item) => item.status === "done");
 
-const wholeFrom = (least: number, value: number): boolean => Number.isInteger(value) && value >= least;
+/** What needs the base model, as the beginning of a sentence; `undefined` if a merge goes without. */
+export function baseUse(state: State): { why: string; runs: boolean } | undefined {
+  const { several, settings, adapters } = state;
+  if (several) return { why: "A comparison runs the models", runs: true };
+  if (needsSamples([settings.method])) {
+    return { why: `${methodTitle(settings.method)} runs the model on samples`, runs: true };
+  }
+  if (settings.output === "base") return { why: "The result is to be a whole model", runs: false };
+  const needing = adapters.filter(({ facts }) => facts.status === "ready" && facts.value.needsBase);
+  if (needing.length === 0) return undefined;
+  return { why: `${nameList(needing)} can only be told with its weights`, runs: false };
+}
 
 function baseItem(state: State): Item {
   const id = "base";
-  const { base } = state;
-  if (!base) return { id, status: "missing", text: "Drop the base model’s folder." };
+  const { base, recipe } = state;
+  const use = baseUse(state);
+  if (!base) {
+    if (!use) return { id, status: "done", text: "No base model: this merge needs none" };
+    const wanted = recipe?.recipe.base ? `: the recipe used ${recipe.recipe.base.name}` : "";
+    const why = wanted === "" && !use.runs ? ` ${use.why}.` : "";
+    return { id, status: "missing", text: `Drop the base model’s folder${wanted}.${why}` };
+  }
   if (base.facts.status === "reading") return { id, status: "wait", text: "Reading the base model …" };
   if (base.facts.status === "failed") {
     return { id, status: "wrong", text: "The base model cannot be used: see the message on its card." };
+  }
+  if (use?.runs && base.facts.value.kind === "weights") {
+    return {
+      id,
+      status: "wrong",
+      text: `${use.why}, and this base model can only be read. Choose a method that needs no samples.`,
+    };
   }
   if (readsTexts(state) && !base.facts.value.hasTokenizer) {
     return {
@@ -45,27 +68,52 @@ function baseItem(state: State): Item {
 }
 
 /** Whether a merge has words to read; what an adapter writes from nothing are tokens from the first one on. */
-function readsTexts({ settings, adapters }: State): boolean {
-  if (!needsSamples(settings)) return false;
+function readsTexts(state: State): boolean {
+  const { adapters, several } = state;
+  if (several) return true;
+  if (!needsSamples(askedMethods(state))) return false;
   return (
     adapters.length === 0 || adapters.some(({ texts, self }) => texts.samples || !self || self.prompt !== "")
   );
 }
 
-function adaptersItem({ adapters }: State): Item {
+function adaptersItem(state: State): Item {
   const id = "adapters";
-  if (adapters.length === 0) return { id, status: "missing", text: "Drop at least two adapter folders." };
+  const { adapters, recipe } = state;
+  const samples = needsSamples(askedMethods(state));
+  const lacking = recipe ? lackingAdapters(recipe) : [];
+  if (lacking.length > 0 && !adapters.some(({ facts }) => facts.status === "reading")) {
+    return {
+      id,
+      status: "missing",
+      text: `Drop ${list(lacking)}: the recipe merges ${lacking.length === 1 ? "it" : "them"}.`,
+    };
+  }
+  if (adapters.length === 0) {
+    return {
+      id,
+      status: "missing",
+      text: samples ? "Drop at least two adapter folders." : "Drop an adapter or more.",
+    };
+  }
   const broken = adapters.filter((adapter) => adapter.facts.status === "failed");
   if (broken.length > 0) {
-    return { id, status: "wrong", text: `Remove or replace ${names(broken)}: it cannot be used as it is.` };
+    return {
+      id,
+      status: "wrong",
+      text: `Remove or replace ${nameList(broken)}: it cannot be used as it is.`,
+    };
   }
   if (adapters.some((adapter) => adapter.facts.status === "reading")) {
     return { id, status: "wait", text: "Reading the adapters …" };
   }
-  if (adapters.length === 1) return { id, status: "missing", text: "Drop at least one more adapter." };
-  const unweighted = adapters.filter((adapter) => !(adapter.weight > 0));
+  if (adapters.length === 1 && (samples || state.several)) {
+    return { id, status: "missing", text: "Drop at least one more adapter." };
+  }
+  const unweighted = adapters.filter(({ weight }) => !isWeight(weight, !samples));
   if (unweighted.length > 0) {
-    return { id, status: "wrong", text: `Give ${names(unweighted)} a weight above zero.` };
+    const what = samples ? "above zero" : "other than zero";
+    return { id, status: "wrong", text: `Give ${nameList(unweighted)} a weight ${what}.` };
   }
   const seen = new Set<string>();
   for (const { name } of adapters) {
@@ -73,95 +121,22 @@ function adaptersItem({ adapters }: State): Item {
     if (seen.has(name)) return { id, status: "wrong", text: `Two adapters are called ${name}: rename one.` };
     seen.add(name);
   }
+  if (adapters.length === 1) {
+    return { id, status: "done", text: "1 adapter: nothing to merge it with, but it can be written anew" };
+  }
   return { id, status: "done", text: plural(adapters.length, "adapter") };
 }
 
-function samplesItem(state: State): Item {
-  const id = "samples";
-  const { adapters, open } = state;
-  const facts = baseFacts(state);
-  const broken = adapters.filter((adapter) =>
-    Object.values(adapter.texts).some((text) => text.facts.status === "failed"),
-  );
-  if (broken.length > 0)
-    return { id, status: "wrong", text: `Replace or remove the texts of ${names(broken)}.` };
-  const unfit = facts && unfitTexts(state, facts);
-  if (unfit) return { id, status: "wrong", text: unfit };
-  const lacking = adapters.filter((adapter) => !adapter.texts.samples && !adapter.self);
-  if (adapters.length === 0)
-    return { id, status: "missing", text: "Drop a file of sample texts for each adapter." };
-  if (lacking.length > 0) {
-    const waiting = open.length > 0 ? " Say whose the waiting files are." : "";
-    const own = facts?.generates ? " Drop a file, or let the adapter write them." : "";
-    return { id, status: "missing", text: `Samples are missing for ${names(lacking)}.${waiting || own}` };
+/** What a method cannot be asked for, whatever its options. */
+function methodsItem(state: State): Item | undefined {
+  const id = "methods";
+  const methods = askedMethods(state);
+  if (state.several && methods.length < 2) {
+    return { id, status: "missing", text: "Tick at least two methods to compare." };
   }
-  if (adapters.some(({ texts }) => texts.samples?.facts.status === "reading")) {
-    return { id, status: "wait", text: "Reading the samples …" };
+  const sum = state.adapters.reduce((total, { weight }) => total + weight, 0);
+  if (methods.includes("average") && state.adapters.length > 0 && Math.abs(sum) < 1e-9) {
+    return { id, status: "wrong", text: "The weights add up to zero: there is no average of them." };
   }
-  let given = 0;
-  let own = 0;
-  for (const { texts, self } of adapters) {
-    if (texts.samples?.facts.status === "ready") given += texts.samples.facts.value.count;
-    else if (self) own += self.count;
-  }
-  if (own === 0) return { id, status: "done", text: plural(given, "sample") };
-  const total = plural(given + own, "sample");
-  const written = given === 0 ? "written by the adapters" : `${own} of them written by the adapters`;
-  return { id, status: "done", text: `${total}, ${written}` };
+  return state.several ? { id, status: "done", text: plural(methods.length, "method") } : undefined;
 }
-
-/** Why texts that can be read are none for this base model, if that is so. */
-function unfitTexts(state: State, facts: BaseFacts): string | undefined {
-  const { adapters, base } = state;
-  const holding = (wrong: (facts: SamplesFacts) => boolean): string | undefined => {
-    const holds = (text: Text): boolean => text.facts.status === "ready" && wrong(text.facts.value);
-    const found = adapters.filter(({ texts }) => Object.values(texts).some(holds));
-    return found.length > 0 ? names(found) : undefined;
-  };
-  if (!facts.generates) {
-    const prompted = holding(({ kinds }) => kinds.prompt + kinds.messages > 0);
-    if (prompted) {
-      return `The texts of ${prompted} hold prompts or chats, which are for a model that writes. Give plain texts.`;
-    }
-    const own = adapters.filter(({ texts, self }) => !texts.samples && self);
-    if (own.length > 0) {
-      return `This base model writes no text: ${names(own)} cannot write samples. Drop a file of them.`;
-    }
-  }
-  const chats = base?.chat ? undefined : holding(({ kinds }) => kinds.messages > 0);
-  if (chats) {
-    return `The texts of ${chats} are chats: add the base model’s chat template (chat_template.jinja or tokenizer_config.json).`;
-  }
-  const miscounted = adapters.filter(
-    ({ texts, self }) => !texts.samples && self && !(wholeFrom(1, self.count) && wholeFrom(0, self.seed)),
-  );
-  if (miscounted.length > 0) {
-    return `Let ${names(miscounted)} write at least one text, with a whole number from 0 as the seed.`;
-  }
-  return undefined;
-}
-
-function optionsItem(state: State): Item | undefined {
-  const { settings } = state;
-  const wrong = (text: string): Item => ({ id: "options", status: "wrong", text });
-  if (settings.rank !== null && !wholeFrom(1, settings.rank)) {
-    return wrong("The output rank is a whole number from 1, or empty for the full rank.");
-  }
-  if (settings.maxLength !== null && !wholeFrom(2, settings.maxLength)) {
-    return wrong("The longest text is a whole number of tokens from 2, or empty for the model’s own limit.");
-  }
-  if (baseFacts(state)?.generates && !wholeFrom(1, settings.maxNewTokens)) {
-    return wrong("The longest answer is a whole number of tokens from 1.");
-  }
-  if (settings.schedule === "iterate" && !wholeFrom(1, settings.maxIter)) {
-    return wrong("The number of passes is a whole number from 1.");
-  }
-  if (!(settings.alpha1 >= 0) || !(settings.alpha2 >= 0)) {
-    return wrong("Alpha 1 and alpha 2 are numbers from 0.");
-  }
-  if (!Number.isFinite(settings.scale)) return wrong("The scale of the sum is a number.");
-  return undefined;
-}
-
-const names = (adapters: readonly Adapter[]): string =>
-  list(adapters.map((adapter) => adapter.name || "(no name)"));

@@ -6,31 +6,51 @@ import { type Target, take } from "./intake.ts";
 import { problemView } from "./notices.ts";
 import type { Loadable, Store } from "./state.ts";
 
+/** Opens the input that comes after the button. */
+function openNext(event: Event): void {
+  const input = (event.currentTarget as HTMLElement).nextElementSibling;
+  if (input instanceof HTMLInputElement) input.click();
+}
+
+function takePicked(store: Store, target: Target, event: Event): void {
+  const input = event.currentTarget as HTMLInputElement;
+  const files = filesOfInput(input);
+  // Emptied, so that choosing the same files again is noticed and told.
+  input.value = "";
+  if (files.length > 0) void take(store, files, target);
+}
+
 /** A button for those who do not drag; the input it opens is out of sight and out of the tab order. */
 export function picker(
   store: Store,
   target: Target,
   { folder, label, of }: { folder: boolean; label: string; of: string },
 ): TemplateResult {
-  const open = (event: Event): void => {
-    const input = (event.currentTarget as HTMLElement).nextElementSibling;
-    if (input instanceof HTMLInputElement) input.click();
-  };
-  const picked = (event: Event): void => {
-    const input = event.currentTarget as HTMLInputElement;
-    const files = filesOfInput(input);
-    // Emptied, so that choosing the same files again is noticed and told.
-    input.value = "";
-    if (files.length > 0) void take(store, files, target);
-  };
   return html`
-    <button class="secondary" type="button" @click=${open}>
+    <button class="secondary" type="button" @click=${openNext}>
       ${folder ? icons.folder : icons.document} ${label}<span class="sr-only"> for ${of}</span>
     </button>
     <input
       type="file" hidden ?multiple=${!folder && target.zone !== "text"} tabindex="-1" aria-hidden="true"
       ?webkitdirectory=${folder}
-      @change=${picked}
+      @change=${(event: Event) => takePicked(store, target, event)}
+    />
+  `;
+}
+
+/** A button that opens a picker for one file of a kind. */
+export function filePicker(
+  store: Store,
+  target: Target,
+  { label, of, accept, quiet }: { label: string; of: string; accept: string; quiet: boolean },
+): TemplateResult {
+  return html`
+    <button class=${quiet ? "secondary small" : "secondary"} type="button" @click=${openNext}>
+      ${icons.document} ${label}<span class="sr-only"> for ${of}</span>
+    </button>
+    <input
+      type="file" hidden accept=${accept} tabindex="-1" aria-hidden="true"
+      @change=${(event: Event) => takePicked(store, target, event)}
     />
   `;
 }

@@ -2,7 +2,8 @@
  * The built-in examples: fetched from beside the page, put into the same drop zones that a person would
  * use, and merged. Nothing about them is special once their files are there.
  */
-import { outdate, setText, take } from "./intake.ts";
+import { outdate, setText } from "./edits.ts";
+import { take } from "./intake.ts";
 import { describe } from "./problem.ts";
 import type { Dropped } from "./recognise.ts";
 import { run } from "./run.ts";
@@ -47,6 +48,9 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       state.adapters = [];
       state.open = [];
       state.result = undefined;
+      state.survey = undefined;
+      state.recipe = undefined;
+      state.several = false;
       state.notices = [];
       Object.assign(state.trial, { prompt: null, chat: null });
     });

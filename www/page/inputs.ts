@@ -3,13 +3,23 @@ import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { repeat } from "lit-html/directives/repeat.js";
 import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
+import { baseUse } from "./checklist.ts";
 import { factList, loadable, picker } from "./controls.ts";
+import { giveOpen, outdate, removeAdapter, removeBase } from "./edits.ts";
 import { bytes, compact, count, list, plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
-import { giveOpen, outdate, removeAdapter, removeBase } from "./intake.ts";
 import { notices } from "./notices.ts";
+import { FORMAT_TITLES } from "./output-fields.ts";
 import type { Dropped } from "./recognise.ts";
-import type { Adapter, Base, Store } from "./state.ts";
+import { needsSamples } from "./settings.ts";
+import {
+  type Adapter,
+  askedMethods,
+  type Base,
+  baseFacts as factsOfBase,
+  type State,
+  type Store,
+} from "./state.ts";
 import { textSlot } from "./texts.ts";
 
 export function inputs(store: Store): TemplateResult {
@@ -21,7 +31,9 @@ export function inputs(store: Store): TemplateResult {
       ${zone(store, "base", {
         compact: base !== undefined,
         title: base ? "Drop another one, or files it lacks" : "Drop the base model’s folder here",
-        hint: "config.json, model.safetensors, tokenizer.json",
+        hint: baseUse(store.state)
+          ? "config.json, model.safetensors, tokenizer.json"
+          : "What you have chosen needs none, and takes any .safetensors checkpoint.",
         name: "base model",
       })}
       ${notices(store, "base")}
@@ -44,9 +56,8 @@ export function inputs(store: Store): TemplateResult {
       ${open.length > 0 ? openTexts(store, open) : nothing}
       ${zone(store, "adapters", {
         compact: adapters.length > 0,
-        title:
-          adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapter folders here",
-        hint: "Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
+        title: adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapters here",
+        hint: "PEFT’s folders, or one .safetensors file each from kohya, ComfyUI or diffusers. Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
         name: "adapters",
       })}
       ${notices(store, "adapters")}
@@ -92,6 +103,18 @@ function baseCard(store: Store, base: Base): TemplateResult {
 }
 
 function baseFacts(facts: BaseFacts, chat: boolean): TemplateResult {
+  if (facts.kind === "weights") {
+    return html`
+      ${factList([
+        ...(facts.architecture ? [["Architecture", facts.architecture] as const] : []),
+        ["Parameters", compact(facts.parameters)],
+        ["Precision", facts.dtype],
+      ])}
+      <p class="hint">
+        This model can be read and not run here: methods that need no samples work, and so does merging into it.
+      </p>
+    `;
+  }
   return factList([
     ["Architecture", facts.architecture],
     ["Kind", kindOf(facts)],
@@ -126,6 +149,7 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
       outdate(state);
     });
   };
+  const mayBeNegative = !needsSamples(askedMethods(store.state));
   return html`
     <li class="card" data-adapter=${adapter.name}>
       <h3 class="sr-only">Adapter ${adapter.name}</h3>
@@ -137,7 +161,7 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
         <label class="field weight">
           <span>Weight</span>
           <input
-            type="number" min="0" step="any" inputmode="decimal" required
+            type="number" min=${mayBeNegative ? nothing : "0"} step="any" inputmode="decimal" required
             .value=${live(Number.isNaN(adapter.weight) ? "" : String(adapter.weight))}
             @input=${reweigh}
           />
@@ -147,26 +171,50 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
         </button>
       </div>
       ${loadable(adapter.facts, (facts) => adapterFacts(facts, size(adapter.files)))}
-      <div class="slots">
-        ${textSlot(store, adapter, "samples")} ${textSlot(store, adapter, "heldOut")}
-      </div>
+      ${
+        mayHaveTexts(store.state, adapter)
+          ? html`
+            <div class="slots">
+              ${textSlot(store, adapter, "samples")} ${textSlot(store, adapter, "heldOut")}
+            </div>
+          `
+          : nothing
+      }
     </li>
   `;
+}
+
+/** Texts are for models that can be run here; an adapter of an image model has none. */
+function mayHaveTexts(state: State, { texts, self, facts }: Adapter): boolean {
+  if (texts.samples || texts.heldOut || self) return true;
+  const base = factsOfBase(state);
+  if (base) return base.kind !== "weights";
+  return facts.status !== "ready" || facts.value.format === "peft" || needsSamples(askedMethods(state));
 }
 
 function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
   const heads = [...new Set(facts.heads.map(({ name }) => name.replace(/\.[^.]*$/, "")))];
   const labels = facts.labels ? ` with ${plural(facts.labels.length, "label")}` : "";
-  return factList([
+  const rows = factList([
     ["Rank", facts.ranks.length > 1 ? facts.ranks.join(", ") : String(facts.rank)],
     ["Alpha", setting(facts.alpha)],
     ["Scaling", setting(facts.scaling)],
     ["Targets", `${list(facts.targets)} in ${plural(facts.modules, "module")}`],
     ["Parameters", compact(facts.parameters)],
-    ["Head", heads.length > 0 ? `${list(heads)}${labels}` : "none"],
+    ...(facts.format === "peft" || heads.length > 0
+      ? [["Head", heads.length > 0 ? `${list(heads)}${labels}` : "none"] as const]
+      : []),
     ["Size", `${bytes(fileBytes)}, ${facts.dtype}`],
     ...(facts.baseName ? [["Trained on", facts.baseName] as const] : []),
   ]);
+  return html`
+    <ul class="tags" aria-label="Format and features">
+      <li class="tag format">${FORMAT_TITLES[facts.format]}</li>
+      ${facts.features.map((feature) => html`<li class="tag">${feature}</li>`)}
+      ${facts.needsBase ? html`<li class="tag needs">needs the base model</li>` : nothing}
+    </ul>
+    ${rows}
+  `;
 }
 
 /** Texts that nobody could place: the person says whose they are. */

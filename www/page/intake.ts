@@ -2,13 +2,15 @@
  * Takes dropped files into the state: recognises them, turns away what is already there, has the
  * rest inspected by the worker and says in one sentence what was taken.
  *
- * What can go wrong: inspections end in any order, and the person may have removed or replaced a card
- * in the meantime. So a result is written only while the very object it was asked for is still shown.
+ * What can go wrong: a base model of many gigabytes is dropped together with small files. Nothing here reads it:
+ * it is told from others by name, size and time, and only adapters and texts are compared by their bytes.
  */
-import { inspectAdapter, inspectBase, inspectSamples, type NamedBlob } from "../lib/index.ts";
-import { hasChatTemplate } from "./chat.ts";
+import { inspectAdapterInto, inspectBaseInto, setText } from "./edits.ts";
 import { list, plural } from "./format.ts";
+import { tensorsKinds } from "./lora-header.ts";
 import { describe } from "./problem.ts";
+import { followRecipe, takeRecipe } from "./recipe-intake.ts";
+import { recipeOfCard } from "./recipe-match.ts";
 import {
   assign,
   type Dropped,
@@ -17,35 +19,17 @@ import {
   type Receiver,
   type Role,
   recognise,
-  roleOf,
 } from "./recognise.ts";
 import { same, sameContent } from "./same.ts";
-import {
-  type Adapter,
-  adapterById,
-  type Base,
-  type Loadable,
-  type Notice,
-  type SelfWriting,
-  type State,
-  type Store,
-  type Text,
-} from "./state.ts";
+import { type Adapter, adapterById, type Notice, type State, type Store } from "./state.ts";
 
 /** Where something was dropped: on a zone, on an adapter's slot for texts, or just on the page. */
 export type Target = { zone: "base" | "adapters" } | { zone: "text"; adapter: string; role: Role };
 
-/**
- * The files of a card as the library takes them. They are of one folder, so their own names tell them apart;
- * a file added later may have come from elsewhere, and its path would say so.
- */
-export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
-  files.map(({ file }) => ({ name: file.name, blob: file }));
-
 let adapterCount = 0;
 
 /** Says something beside the zone that took the drop. */
-type Tell = (notice: Omit<Notice, "id" | "place">) => void;
+export type Tell = (notice: Omit<Notice, "id" | "place">) => void;
 
 let turn: Promise<void> = Promise.resolve();
 
@@ -73,8 +57,10 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
     await takeText(store, files, target, tell);
     return;
   }
-  const found = recognise(files, target.zone);
+  const found = recognise(files, target.zone, await tensorsKinds(files));
   const taken: string[] = [];
+  const [recipe] = found.recipes;
+  if (recipe) taken.push(...(await takeRecipe(store, recipe, tell)));
   const [base, ...moreBases] = found.bases;
   if (base) taken.push(...takeBase(store, base, tell));
   if (moreBases.length > 0) {
@@ -85,7 +71,11 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
     });
   }
   for (const group of found.adapters) taken.push(...(await takeAdapter(store, group, tell)));
+  // Whose samples a file is may be the recipe's to say.
+  await followRecipe(store);
   taken.push(...(await takeTexts(store, found.texts, found.ignored, tell)));
+  const [report] = found.reports;
+  if (report && !recipe && !store.state.recipe) offerRecipe(store, report, tell);
 
   if (taken.length > 0) {
     const rest = found.ignored.length;
@@ -103,10 +93,22 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
       problem: {
         code: "missing",
         message:
-          "A base model has config.json and model.safetensors, an adapter adapter_config.json and adapter_model.safetensors; samples are .txt, .jsonl, .json, .csv or .tsv.",
+          "A base model has config.json and model.safetensors; an adapter adapter_config.json and adapter_model.safetensors, or is one .safetensors file of kohya, ComfyUI or diffusers; samples are .txt, .jsonl, .json, .csv or .tsv; a recipe is a merge_report.json.",
       },
     });
   }
+}
+
+/** An adapter that was merged here brings the recipe of its merge along. */
+function offerRecipe(store: Store, report: Dropped, tell: Tell): void {
+  tell({
+    tone: "info",
+    text: `${report.path} tells how that adapter was merged.`,
+    action: {
+      label: "Load it as a recipe",
+      run: () => void takeRecipe(store, report, tell).then(() => followRecipe(store)),
+    },
+  });
 }
 
 function takeBase(store: Store, group: Group, tell: Tell): string[] {
@@ -139,25 +141,17 @@ function takeBase(store: Store, group: Group, tell: Tell): string[] {
   return [present ? `the base model “${name}” in place of “${present.name}”` : `the base model “${name}”`];
 }
 
-function inspectBaseInto(store: Store, name: string, files: Dropped[]): void {
-  const base: Base = { name, files, facts: { status: "reading" }, chat: false };
-  store.change((state) => {
-    state.base = base;
-    recast(state);
-  });
-  const looked = hasChatTemplate(files).then((chat) => {
-    base.chat = chat;
-    return inspectBase(namedBlobs(files));
-  });
-  void settle(store, looked, (facts) => {
-    base.facts = facts;
-  });
-}
+const weightsOf = (files: readonly Dropped[]): Dropped | undefined =>
+  files.find(({ file }) => /\.(safetensors|bin|pt)$/i.test(file.name));
+
+/** Whether the weights are PEFT's, which come with a configuration beside them; those of one file are complete. */
+const ofFolder = (weights: Dropped | undefined): boolean =>
+  weights?.file.name.toLowerCase().startsWith("adapter_model.") ?? true;
 
 async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<string[]> {
-  const weights = group.files.find(({ file }) => file.name.startsWith("adapter_model."));
+  const weights = weightsOf(group.files);
   for (const adapter of store.state.adapters) {
-    const other = adapter.files.find(({ file }) => file.name.startsWith("adapter_model."));
+    const other = weightsOf(adapter.files);
     if (weights && other && (await sameContent(weights.file, other.file))) {
       tell({
         tone: "info",
@@ -169,7 +163,7 @@ async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<stri
     const complementary =
       group.folder === adapter.folder &&
       group.files.every(({ file }) => !adapter.files.some((known) => known.file.name === file.name));
-    if (complementary && (!weights || !other)) {
+    if (complementary && !(weights && other) && ofFolder(other ?? weights)) {
       inspectAdapterInto(store, adapter, [...adapter.files, ...group.files]);
       return [`${list(group.files.map(({ file }) => file.name))} to ${adapter.name}`];
     }
@@ -193,17 +187,6 @@ async function takeAdapter(store: Store, group: Group, tell: Tell): Promise<stri
   });
   inspectAdapterInto(store, adapter, group.files);
   return [`the adapter “${adapter.name}”`];
-}
-
-function inspectAdapterInto(store: Store, adapter: Adapter, files: Dropped[]): void {
-  store.change((state) => {
-    adapter.files = files;
-    adapter.facts = { status: "reading" };
-    recast(state);
-  });
-  void settle(store, inspectAdapter(namedBlobs(files)), (facts) => {
-    if (adapter.files === files) adapter.facts = facts;
-  });
 }
 
 /** Also tries the texts that were dropped earlier and waited for their adapter. Adds to `ignored`. */
@@ -236,6 +219,7 @@ async function takeTexts(
       folder: adapter.folder,
       hasSamples: adapter.texts.samples !== undefined,
       hasHeldOut: adapter.texts.heldOut !== undefined,
+      source: recipeOfCard(store.state.recipe, adapter.id)?.samples?.source ?? undefined,
     }),
   );
   const { assigned, open: unplaced } = assign([...store.state.open, ...fresh], receivers);
@@ -284,87 +268,5 @@ async function takeText(
   setText(store, id, role, text);
 }
 
-/** Gives an adapter its samples or its held-out texts. */
-export function setText(store: Store, id: string, role: Role, dropped: Dropped): void {
-  const text: Text = { dropped, facts: { status: "reading" } };
-  store.change((state) => {
-    const adapter = adapterById(state, id);
-    if (!adapter) return;
-    adapter.texts[role] = text;
-    if (role === "samples") adapter.self = undefined;
-    state.open = state.open.filter((other) => other !== dropped);
-    outdate(state);
-  });
-  void settle(store, inspectSamples(dropped.file), (facts) => {
-    text.facts = facts;
-  });
-}
-
-export function removeText(store: Store, id: string, role: Role): void {
-  store.change((state) => {
-    delete adapterById(state, id)?.texts[role];
-    outdate(state);
-  });
-}
-
-/** Lets an adapter write its own samples, or changes how; `undefined` takes that back. */
-export function setSelf(store: Store, id: string, change: Partial<SelfWriting> | undefined): void {
-  store.change((state) => {
-    const adapter = adapterById(state, id);
-    if (!adapter) return;
-    adapter.self = change && { ...(adapter.self ?? SELF_DEFAULTS), ...change };
-    outdate(state);
-  });
-}
-
-/** The library's own defaults; the form shows them. */
-const SELF_DEFAULTS: Readonly<SelfWriting> = { count: 32, prompt: "", seed: 0 };
-
-export function removeBase(store: Store): void {
-  store.change((state) => {
-    state.base = undefined;
-    recast(state);
-  });
-}
-
-export function removeAdapter(store: Store, id: string): void {
-  store.change((state) => {
-    state.adapters = state.adapters.filter((adapter) => adapter.id !== id);
-    recast(state);
-  });
-}
-
-/** Gives an open file to an adapter, in the role its name suggests unless that place is taken. */
-export function giveOpen(store: Store, dropped: Dropped, id: string): void {
-  const adapter = adapterById(store.state, id);
-  if (!adapter) return;
-  const wanted = roleOf(dropped.path);
-  const role = adapter.texts[wanted] ? (wanted === "samples" ? "heldOut" : "samples") : wanted;
-  setText(store, id, role, dropped);
-}
-
-/** A shown result belongs to what was there when it was made. */
-export function outdate(state: State): void {
-  if (state.result) state.result.stale = true;
-}
-
-/** Other models: what was written before a merge is not theirs. */
-function recast(state: State): void {
-  if (!state.result) delete state.trial.written;
-  outdate(state);
-}
-
 const usedTexts = (state: State): Dropped[] =>
   state.adapters.flatMap((adapter) => Object.values(adapter.texts).map((text) => text.dropped));
-
-async function settle<T>(store: Store, work: Promise<T>, write: (facts: Loadable<T>) => void): Promise<void> {
-  let facts: Loadable<T>;
-  try {
-    facts = { status: "ready", value: await work };
-  } catch (thrown) {
-    facts = { status: "failed", problem: describe(thrown) };
-  }
-  store.change(() => {
-    write(facts);
-  });
-}

@@ -61,19 +61,24 @@ export function timingView(report: MergeReport): TemplateResult {
 export function layersView(report: MergeReport): TemplateResult {
   const tasks = report.adapters.map(({ name }) => name);
   const solved = report.layers.some(({ tasks: entries }) => entries.some(({ lambda }) => lambda !== null));
-  const truncated = report.layers.some((layer) => layer.energy_kept !== null);
+  const truncated = report.layers.some((layer) => layer.energy_kept !== null || (layer.error ?? 0) > 0);
   return html`
     <section class="panel" aria-labelledby="layers-heading">
       <h3 id="layers-heading">Every layer</h3>
       <details>
         <summary>
-          ${report.layers.length} modules: rank${solved ? ", condition, lambda and residual" : ""} of each
+          ${report.layers.length} modules: rank${truncated ? ", energy and error of the cut" : ""}${solved ? ", condition, lambda and residual" : ""} of each
         </summary>
         <p class="hint">
           ${
             solved
               ? "Condition: of the regularised Gram matrix; above 10⁶ more samples would help. Lambda: the weight a task has in the layer. Residual: the share of its own adapter’s effect that is lost, on the calibration samples."
-              : "Averages solve nothing: there is no condition number, lambda or residual of their own."
+              : "Nothing was solved here: there is no condition number, lambda or residual."
+          }
+          ${
+            truncated
+              ? "Energy kept: the share of the change’s squared norm that the written rank has. Error: how far the written change is from the exact one, relative to it."
+              : nothing
           }
         </p>
         <div class="scroll" role="region" aria-label="Numbers of every layer" tabindex="0">
@@ -82,7 +87,7 @@ export function layersView(report: MergeReport): TemplateResult {
               <tr>
                 <th scope="col" rowspan="2">Module</th>
                 <th scope="col" rowspan="2">Rank</th>
-                ${truncated ? html`<th scope="col" rowspan="2">Energy kept</th>` : nothing}
+                ${truncated ? html`<th scope="col" rowspan="2">Energy kept</th><th scope="col" rowspan="2">Error</th>` : nothing}
                 ${solved ? html`<th scope="col" rowspan="2">Condition</th>` : nothing}
                 <th scope="col" rowspan="2">Time</th>
                 ${solved ? tasks.map((task) => html`<th scope="colgroup" class="group" colspan="2">${task}</th>`) : nothing}
@@ -97,7 +102,7 @@ export function layersView(report: MergeReport): TemplateResult {
                   <tr>
                     <th scope="row">${layerName(layer.module)}</th>
                     <td>${layer.rank}</td>
-                    ${truncated ? html`<td>${percent(layer.energy_kept)}</td>` : nothing}
+                    ${truncated ? html`<td>${percent(layer.energy_kept)}</td><td>${number(layer.error)}</td>` : nothing}
                     ${solved ? html`<td>${number(layer.condition)}</td>` : nothing}
                     <td>${duration(layer.seconds)}</td>
                     ${

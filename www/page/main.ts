@@ -16,8 +16,10 @@ import { notices } from "./notices.ts";
 import { options } from "./options.ts";
 import { describe } from "./problem.ts";
 import { spoken } from "./progress.ts";
+import { recipeButton, recipePanel } from "./recipe-view.ts";
 import { resultView } from "./result.ts";
 import { Store, type Work } from "./state.ts";
+import { surveyView } from "./survey-view.ts";
 import { presentCast } from "./trial.ts";
 import { tryPanel } from "./try-panel.ts";
 
@@ -103,22 +105,24 @@ async function findDevice(store: Store): Promise<void> {
 }
 
 function page(store: Store): TemplateResult {
-  const { result, work } = store.state;
+  const { result, survey, recipe, work } = store.state;
   // While a merge runs nothing can be tried, and afterwards all of it.
-  const cast = result || (work && work.task !== "write") ? undefined : presentCast(store.state);
+  const made = result || survey || (work && work.task !== "write");
+  const cast = made ? undefined : presentCast(store.state);
   return html`
     ${notices(store, "top")}
     <div class="workspace">
-      <div class="inputs">${inputs(store)}</div>
+      <div class="inputs">${recipe ? recipePanel(store, recipe) : nothing} ${inputs(store)}</div>
       <div class="rail">
         <section class="panel" aria-labelledby="options-heading">
           <h2 id="options-heading"><span class="step" aria-hidden="true">3</span> How to merge</h2>
-          ${options(store)}
+          ${options(store)} ${recipe ? nothing : recipeButton(store)}
         </section>
         <section class="panel ready" aria-label="Merge">${mergePanel(store)} ${notices(store, "merge")}</section>
       </div>
     </div>
     ${cast ? html`<div class="before">${tryPanel(store, cast)}</div>` : nothing}
+    ${survey ? surveyView(store, survey) : nothing}
     ${result ? resultView(store, result) : nothing}
   `;
 }
@@ -132,9 +136,10 @@ function deviceBadge(store: Store): TemplateResult {
   return html`${icons.chip}<span data-kind=${kind}><span class="sr-only">Runs on: </span>${why}</span>`;
 }
 
-let shown: { working: Work["task"] | undefined; result: unknown; errors: number } = {
+let shown: { working: Work["task"] | undefined; result: unknown; survey: unknown; errors: number } = {
   working: undefined,
   result: undefined,
+  survey: undefined,
   errors: 0,
 };
 
@@ -143,11 +148,13 @@ let shown: { working: Work["task"] | undefined; result: unknown; errors: number 
  * the models write stays at the prompt, and comes back to the button if Stop was pressed, which is then gone.
  */
 function moveFocus(store: Store): void {
-  const { work, result, notices: all } = store.state;
+  const { work, result, survey, notices: all } = store.state;
   const before = shown;
   shown = {
     working: work?.task,
     result: result?.report,
+    // Its rows come one by one; it is there when the last one is.
+    survey: survey && survey.status !== "running" ? survey : undefined,
     errors: all.filter(({ tone }) => tone === "error").length,
   };
   const focus = (selector: string): void => document.querySelector<HTMLElement>(selector)?.focus();
@@ -157,8 +164,14 @@ function moveFocus(store: Store): void {
     return;
   }
   if (shown.result && shown.result !== before.result) focus("#result-heading");
+  else if (shown.survey && shown.survey !== before.survey) focus("#survey-heading");
   else if (shown.working && !before.working) focus("#cancel");
-  else if (!shown.working && before.working && !shown.result) {
+  else if (
+    !shown.working &&
+    before.working &&
+    !shown.result &&
+    !(before.working === "survey" && shown.survey)
+  ) {
     focus(shown.errors > before.errors ? ".notice.error button" : "#merge");
   }
 }

@@ -1,10 +1,12 @@
-/** The Merge button with the list of what it still needs, or the progress of a running merge. */
+/** The button that merges, or compares methods, with the list of what it still needs, or the progress of a running merge. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import { checklist, type Item, isReady } from "./checklist.ts";
+import type { Item } from "./check-item.ts";
+import { checklist, isReady } from "./checklist.ts";
 import * as icons from "./icons.ts";
 import { progressView } from "./progress.ts";
 import { run } from "./run.ts";
 import type { Store, Work } from "./state.ts";
+import { runSurvey } from "./survey.ts";
 
 const MARKS: Record<Item["status"], TemplateResult> = {
   done: icons.check,
@@ -23,16 +25,20 @@ const SPOKEN: Record<Item["status"], string> = {
 const WAITS: Record<Work["task"], string> = {
   merge: "The merge is still running.",
   compare: "The comparison is still running.",
+  survey: "The comparison is still running.",
   write: "The models are still writing.",
 };
 
 export function mergePanel(store: Store): TemplateResult {
-  const { work, result } = store.state;
-  if (work && work.task !== "write" && !result) return progressView(store, work);
+  const { work, result, several } = store.state;
+  // A comparison that follows a merge shows its progress where its numbers will stand.
+  if (work && (work.task === "merge" || work.task === "survey" || (work.task === "compare" && !result))) {
+    return progressView(store, work);
+  }
   const items = checklist(store.state);
   const ready = isReady(items) && !work;
   const press = (): void => {
-    if (ready) void run(store);
+    if (ready) void (several ? runSurvey(store) : run(store));
   };
   return html`
     <ul class="checklist" id="checklist">
@@ -50,7 +56,7 @@ export function mergePanel(store: Store): TemplateResult {
       aria-disabled=${ready ? "false" : "true"} aria-describedby="checklist"
       @click=${press}
     >
-      Merge
+      ${several ? "Compare methods" : "Merge"}
     </button>
   `;
 }

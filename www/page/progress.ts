@@ -19,7 +19,8 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
 /** What is being done, in a few words: answers that are written first are work of their own. */
 export function labelOf({ task, label, progress }: Work): string {
   if (task === "write" || progress?.stage !== "generate") return label;
-  return task === "merge" ? "First, the adapters write" : `${label}: its adapter writes`;
+  if (task === "merge") return "First, the adapters write";
+  return task === "survey" ? `${label}: adapters write` : `${label}: its adapter writes`;
 }
 
 function detailOf({ task, cancelling, progress }: Work): string {

@@ -1,17 +1,28 @@
 /**
- * Says what dropped files are: a base model, adapters, samples, or nothing of use.
+ * Says what dropped files are: a base model, adapters, samples, a recipe, or nothing of use.
  *
- * Only names and folders are looked at, never contents, so that a whole tree of many gigabytes is
- * sorted at once. What can go wrong is a wrong guess, and a wrong guess here would be merged
- * silently: so a text file goes to an adapter only when its place or its name says so, or when no
+ * Names and folders are looked at, and of safetensors files what their headers say, never the contents, so that a
+ * whole tree of many gigabytes is sorted at once. What can go wrong is a wrong guess, and a wrong guess here would be
+ * merged silently: so a text file goes to an adapter only when its place or its name says so, or when no
  * other adapter could be meant. Everything else is left for the person to decide.
  */
+import type { NamedBlob } from "../lib/index.ts";
+import type { TensorsKind } from "./lora-header.ts";
 
 /** A file with the path it had under whatever was dropped, such as `models/emoint/labels.json`. */
 export interface Dropped {
   path: string;
   file: File;
+  /** Its name inside its model where that is not the file's own: `unet/model.safetensors`. */
+  part?: string;
 }
+
+/**
+ * The files of a card as the library takes them. They are of one folder, so their own names tell them apart, or the
+ * parts of a pipeline do; a file added later may have come from elsewhere, and its path would say so.
+ */
+export const namedBlobs = (files: readonly Dropped[]): NamedBlob[] =>
+  files.map(({ file, part }) => ({ name: part ?? file.name, blob: file }));
 
 /** The files of one folder that belong together. `folder` is its path, "" for loose files. */
 export interface Group {
@@ -24,6 +35,10 @@ export interface Recognised {
   bases: Group[];
   adapters: Group[];
   texts: Dropped[];
+  /** Reports of merges, to be repeated. */
+  recipes: Dropped[];
+  /** The same beside the adapter that was made: whoever drops that means the adapter. */
+  reports: Dropped[];
   /** Files that were left aside, by path: told as a count, with the names on request. */
   ignored: string[];
 }
@@ -36,6 +51,13 @@ const MODEL_WEIGHTS =
 const ADAPTER_MARK = /^adapter_(config\.json|model\.(safetensors|bin|pt))$/i;
 const TEXT = /\.(txt|jsonl|ndjson|json|csv|tsv)$/i;
 const PICKLE_OF_ADAPTER = /^adapter_model\.(bin|pt)$/i;
+const SAFETENSORS = /\.safetensors$/i;
+const REPORT = /^merge_report.*\.json$/i;
+/** Names that say no more than that this is an adapter: its folder's name says more. */
+const NAMELESS = /^(pytorch_lora_weights|lora|adapter)$/i;
+/** The weights of a diffusion pipeline's part, without those of another precision beside them. */
+const PART_WEIGHTS =
+  /^(diffusion_pytorch_model|model|pytorch_model)(-\d+-of-\d+)?\.safetensors$|^(diffusion_pytorch_model|model)\.safetensors\.index\.json$/i;
 
 /** Files that a Hugging Face model or adapter folder holds and that are never samples. */
 const MODEL_FILES = new Set([
@@ -63,7 +85,7 @@ const TEXT_BY_NAME = /sample|calib|text|held|test|eval|valid|dev/i;
 
 /** Leftovers of training that would otherwise look like samples. */
 const TRAINING_FILES =
-  /^(trainer_state|all_results|(train|eval|test)_results|requirements|readme|license|notice|merge_report)\.|\.index\.json$/i;
+  /^(trainer_state|all_results|(train|eval|test)_results|requirements|readme|license|notice)\.|\.index\.json$|^model_index\.json$/i;
 
 const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
 const folderOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
@@ -82,10 +104,16 @@ function isText(name: string): boolean {
  *
  * @param files what was dropped, in any order
  * @param zone  where: "base" takes loose model files even when the weights are not among them, so
- *              that a forgotten `tokenizer.json` can be added afterwards; "texts" takes every file as text
+ *              that a forgotten `tokenizer.json` can be added afterwards, and checkpoints of any name;
+ *              "texts" takes every file as text
+ * @param kinds what the headers of safetensors files say
  */
-export function recognise(files: readonly Dropped[], zone: "base" | "adapters" | "texts"): Recognised {
-  const result: Recognised = { bases: [], adapters: [], texts: [], ignored: [] };
+export function recognise(
+  files: readonly Dropped[],
+  zone: "base" | "adapters" | "texts",
+  kinds: ReadonlyMap<File, TensorsKind> = new Map(),
+): Recognised {
+  const result: Recognised = { bases: [], adapters: [], texts: [], recipes: [], reports: [], ignored: [] };
   const visible: Dropped[] = [];
   for (const dropped of files) {
     if (dropped.path.split("/").some((part) => part.startsWith(".") || part === "__MACOSX")) {
@@ -98,28 +126,83 @@ export function recognise(files: readonly Dropped[], zone: "base" | "adapters" |
     result.texts = visible;
     return result;
   }
-
-  for (const [folder, members] of byFolder(visible)) {
-    const names = members.map((member) => baseName(member.path));
-    const isAdapter = names.some((name) => ADAPTER_MARK.test(name));
-    // A folder with a configuration and no weights is a part of something else (sentence-transformers
-    // keeps `1_Pooling/config.json` under the model), unless somebody puts it on the base's zone by hand.
-    const isBase =
-      !isAdapter &&
-      (names.some((name) => MODEL_WEIGHTS.test(name)) ||
-        (zone === "base" && folder === "" && names.some(isModelFile)));
-    const inModel = folder !== "" && (isAdapter || isBase);
-    const group: Group = { folder, label: baseName(folder), files: [] };
-    for (const member of members) {
-      const name = baseName(member.path);
-      if ((isAdapter || isBase) && belongs(name, isAdapter)) group.files.push(member);
-      else if (isText(name) && !(inModel && !TEXT_BY_NAME.test(name))) result.texts.push(member);
-      else result.ignored.push(member.path);
-    }
-    if (isAdapter) result.adapters.push(group);
-    else if (isBase) result.bases.push(group);
-  }
+  const rest = takePipelines(visible, result);
+  for (const [folder, members] of byFolder(rest)) sortFolder(folder, members, { zone, kinds, result });
   return result;
+}
+
+/** Diffusion pipelines, which are folders of models; returns what is not of one. */
+function takePipelines(files: readonly Dropped[], result: Recognised): Dropped[] {
+  const roots = files
+    .filter(({ path }) => baseName(path) === "model_index.json")
+    .map(({ path }) => folderOf(path));
+  const rest: Dropped[] = [];
+  const groups = new Map(
+    roots.map((folder) => [folder, { folder, label: baseName(folder), files: [] as Dropped[] }]),
+  );
+  for (const dropped of files) {
+    const name = baseName(dropped.path);
+    const folder = folderOf(dropped.path);
+    const root = roots.find((root) => folderOf(folder) === root && folder !== root);
+    if (root !== undefined && PART_WEIGHTS.test(name)) {
+      groups.get(root)?.files.push({ ...dropped, part: `${baseName(folder)}/${name}` });
+    } else if (root !== undefined || roots.includes(folder)) {
+      result.ignored.push(dropped.path);
+    } else {
+      rest.push(dropped);
+    }
+  }
+  result.bases.push(...[...groups.values()].filter((group) => group.files.length > 0));
+  return rest;
+}
+
+interface Sorting {
+  zone: "base" | "adapters";
+  kinds: ReadonlyMap<File, TensorsKind>;
+  result: Recognised;
+}
+
+/** Says what the files of one folder are, and adds them to the result. */
+function sortFolder(folder: string, all: readonly Dropped[], { zone, kinds, result }: Sorting): void {
+  const single = all.filter(({ file }) => isAdapterFile(file, kinds));
+  for (const dropped of single) result.adapters.push(groupOfFile(folder, dropped));
+  const members = all.filter((dropped) => !single.includes(dropped));
+  const names = members.map((member) => baseName(member.path));
+  const isAdapter = names.some((name) => ADAPTER_MARK.test(name));
+  // A folder with a configuration and no weights is a part of something else (sentence-transformers
+  // keeps `1_Pooling/config.json` under the model), unless somebody puts it on the base's zone by hand.
+  const isBase =
+    !isAdapter &&
+    (names.some((name) => MODEL_WEIGHTS.test(name)) ||
+      (zone === "base" && folder === "" && names.some(isModelFile)));
+  const inModel = folder !== "" && (isAdapter || isBase);
+  // Weights of a free name may be anything, such as a head that was saved beside an adapter: only where a base is
+  // asked for, or where nothing is around them, are they one.
+  const takesAny = !isAdapter && !isBase && (zone === "base" || folder === "");
+  const hasWeights = members.some(({ file }) => kinds.get(file) === "weights");
+  const whole = isBase || (takesAny && hasWeights && names.includes("config.json"));
+  const group: Group = { folder, label: baseName(folder), files: [] };
+  for (const member of members) {
+    const name = baseName(member.path);
+    const weights = kinds.get(member.file) === "weights";
+    if (REPORT.test(name)) (inModel || isAdapter ? result.reports : result.recipes).push(member);
+    else if ((isAdapter || whole) && belongs(name, isAdapter)) group.files.push(member);
+    else if (takesAny && weights && whole) group.files.push(member);
+    else if (takesAny && weights) result.bases.push(groupOfFile(folder, member));
+    else if (isText(name) && !(inModel && !TEXT_BY_NAME.test(name))) result.texts.push(member);
+    else result.ignored.push(member.path);
+  }
+  if (isAdapter) result.adapters.push(group);
+  else if (whole && group.files.length > 0) result.bases.push(group);
+}
+
+/** Whether the one file is an adapter, whatever it is called. */
+const isAdapterFile = (file: File, kinds: ReadonlyMap<File, TensorsKind>): boolean =>
+  kinds.get(file) === "adapter" && !ADAPTER_MARK.test(file.name);
+
+function groupOfFile(folder: string, dropped: Dropped): Group {
+  const stem = baseName(dropped.path).replace(SAFETENSORS, "");
+  return { folder, label: NAMELESS.test(stem) && folder !== "" ? baseName(folder) : stem, files: [dropped] };
 }
 
 /** Which of a model folder's files the program wants: pickles only where nothing else would be seen. */
@@ -148,6 +231,8 @@ export interface Receiver {
   folder: string;
   hasSamples: boolean;
   hasHeldOut: boolean;
+  /** The name of the file of samples that a recipe knows to be its. */
+  source?: string | undefined;
 }
 
 export interface Assignment {
@@ -187,8 +272,7 @@ export function assign(
     if (receiver.hasSamples) taken.add(`samples ${receiver.id}`);
     if (receiver.hasHeldOut) taken.add(`heldOut ${receiver.id}`);
   }
-  const give = (text: Dropped, adapter: string): boolean => {
-    const role = roleOf(text.path);
+  const give = (text: Dropped, adapter: string, role = roleOf(text.path)): boolean => {
     if (taken.has(`${role} ${adapter}`)) return false;
     taken.add(`${role} ${adapter}`);
     assigned.push({ text, adapter, role });
@@ -196,6 +280,9 @@ export function assign(
   };
 
   let open = texts.filter((text) => {
+    const sources = receivers.filter(({ source }) => source === baseName(text.path));
+    const [known] = sources;
+    if (known && sources.length === 1 && give(text, known.id, "samples")) return false;
     const receiver = meant(text, receivers);
     return !(receiver && give(text, receiver.id));
   });

@@ -1,18 +1,16 @@
 /** What a merge gave: the headline numbers, the files to save, the comparison, the layers. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import type { OutputFile } from "../lib/index.ts";
 import { calibrationView } from "./calibration.ts";
 import { chartView } from "./chart.ts";
 import { comparisonView } from "./comparison.ts";
 import { columnsOf, tableOf } from "./comparison-table.ts";
-import { canPickFolder, saveBlob, saveToFolder, totalBytes, ZIP_LIMIT_BYTES, zip } from "./download.ts";
-import { bytes, count, duration, list, percent } from "./format.ts";
+import { count, duration, list, percent } from "./format.ts";
 import * as icons from "./icons.ts";
 import { layersView, timingView } from "./layers.ts";
-import { notices } from "./notices.ts";
-import { describe } from "./problem.ts";
-import { METHOD_NAMES } from "./settings.ts";
-import type { Result, Store } from "./state.ts";
+import type { Repetition } from "./recipe-match.ts";
+import { savePanel } from "./save.ts";
+import { methodTitle } from "./settings.ts";
+import { baseFacts, type Result, type State, type Store } from "./state.ts";
 import { tryPanel } from "./try-panel.ts";
 
 export function resultView(store: Store, result: Result): TemplateResult {
@@ -23,7 +21,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
       <header class="result-head">
         <h2 id="result-heading" tabindex="-1">${result.title}</h2>
         <p class="muted">
-          ${list(report.adapters.map(({ name }) => name))} · ${METHOD_NAMES[result.method]} · on the
+          ${list(report.adapters.map(({ name }) => name))} · ${methodTitle(result.method)} · on the
           ${report.device === "webgpu" ? "GPU" : "CPU"}
         </p>
         ${
@@ -31,6 +29,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
             ? html`<p class="stale">${icons.info} Inputs or options have changed since this merge.</p>`
             : nothing
         }
+        ${result.repetition ? repetitionView(result.repetition) : nothing}
       </header>
       <dl class="tiles">
         ${headline(result)}
@@ -42,9 +41,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
       ${
         comparison
           ? comparisonView(store, comparison)
-          : html`
-            <p class="muted">Give each adapter samples or held-out texts to see how well the result does its tasks.</p>
-          `
+          : html`<p class="muted">${withoutComparison(store.state)}</p>`
       }
       ${result.cast ? tryPanel(store, result.cast) : nothing}
       ${
@@ -57,6 +54,18 @@ export function resultView(store: Store, result: Result): TemplateResult {
       } ${calibrationView(report)} ${timingView(report)} ${layersView(report)}
     </section>
   `;
+}
+
+const repetitionView = ({ same, text }: Repetition): TemplateResult => html`
+  <p class="repetition ${same ? "same" : ""}">${same ? icons.check : icons.info} ${text}</p>
+`;
+
+/** Why nothing tells how well the result does. */
+function withoutComparison(state: State): string {
+  const facts = baseFacts(state);
+  return !facts || facts.kind === "weights"
+    ? "How well it does its tasks can be measured where the base model can be run: a language model or an encoder with its configuration."
+    : "Give each adapter samples or held-out texts to see how well the result does its tasks.";
 }
 
 const tile = (name: string, value: string, note?: string): TemplateResult => html`
@@ -82,70 +91,3 @@ function headline({ comparison }: Result): TemplateResult | typeof nothing {
     other === undefined ? undefined : `${other.toLowerCase()}: ${percent(of(other))}`,
   );
 }
-
-function savePanel(store: Store, { files, output }: Result): TemplateResult {
-  const name = output === "adapter" ? "merged-adapter" : "merged-model";
-  const attempt = (work: () => Promise<string | undefined>) => async (): Promise<void> => {
-    try {
-      const done = await work();
-      if (done) store.notify({ place: "save", tone: "info", text: done });
-    } catch (thrown) {
-      store.notify({
-        place: "save",
-        tone: "error",
-        text: "The files could not be saved.",
-        problem: describe(thrown),
-      });
-    }
-  };
-  const saveZip = attempt(async () => {
-    saveBlob(await zip(files, name), `${name}.zip`);
-    return undefined;
-  });
-  const scope = window;
-  const saveFolder = canPickFolder(scope)
-    ? attempt(async () => {
-        const folder = await saveToFolder(scope, files, name);
-        return folder === undefined ? undefined : `Saved as ${name} in ${folder}.`;
-      })
-    : undefined;
-  return html`
-    <section class="panel" aria-labelledby="save-heading">
-      <div class="save-head">
-        <h3 id="save-heading">Save it</h3>
-        <div class="save-buttons">
-          ${
-            totalBytes(files) <= ZIP_LIMIT_BYTES
-              ? html`
-                <button class="primary" type="button" @click=${saveZip}>
-                  ${icons.save} Download ${output === "adapter" ? "adapter" : "model"} (.zip, ${bytes(totalBytes(files))})
-                </button>
-              `
-              : nothing
-          }
-          ${
-            saveFolder
-              ? html`
-                <button class="secondary" type="button" @click=${saveFolder}>${icons.folder} Save to a folder</button>
-              `
-              : nothing
-          }
-        </div>
-      </div>
-      <details>
-        <summary>Single files</summary>
-        <ul class="files">${files.map(fileRow)}</ul>
-      </details>
-      ${notices(store, "save")}
-    </section>
-  `;
-}
-
-const fileRow = ({ name, blob }: OutputFile): TemplateResult => html`
-  <li>
-    <button class="link" type="button" @click=${() => saveBlob(blob, name.slice(name.lastIndexOf("/") + 1))}>
-      ${name}<span class="sr-only">, download</span>
-    </button>
-    <span class="muted tabular">${bytes(blob.size)}</span>
-  </li>
-`;

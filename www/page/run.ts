@@ -5,22 +5,22 @@
  * comparison follow. What can go wrong: a failure or a cancel in what follows must not take the merged
  * adapter away, so from there on failures belong to the comparison alone.
  */
-import {
-  type AdapterInput,
-  type BaseFacts,
-  compare,
-  inspectBase,
-  type MergeRequest,
-  merge,
-  type NamedBlob,
-  type Progress,
-} from "../lib/index.ts";
+import { type BaseFacts, compare, type MergeRequest, merge, type NamedBlob } from "../lib/index.ts";
 import { plural } from "./format.ts";
-import { namedBlobs } from "./intake.ts";
 import { describe } from "./problem.ts";
-import { freeName } from "./recognise.ts";
-import { METHOD_NAMES, mergeOptions, needsSamples } from "./settings.ts";
-import { type Adapter, baseFacts, type Comparison, type State, type Store } from "./state.ts";
+import { repetition } from "./recipe-match.ts";
+import { freeName, namedBlobs } from "./recognise.ts";
+import {
+  adapterInput,
+  type Control,
+  inputsOf,
+  mergeRequest,
+  testTexts,
+  textsUsed,
+  writesTexts,
+} from "./request.ts";
+import { methodTitle, needsSamples } from "./settings.ts";
+import type { Adapter, Cast, Comparison, State, Store } from "./state.ts";
 import { castOf } from "./trial.ts";
 import { begin, relabel, show } from "./work.ts";
 
@@ -29,20 +29,12 @@ interface Variant {
   files: NamedBlob[];
 }
 
-interface Control {
-  signal: AbortSignal;
-  onProgress: (progress: Progress) => void;
-}
-
 /** The name the linear average has in comparisons, whoever asked for it. */
-export const LINEAR = METHOD_NAMES.linear;
+export const LINEAR = methodTitle("average");
 
 /** Merges what the state holds. Resolves when the comparison is through, too; never rejects. */
 export async function run(store: Store): Promise<void> {
-  const { base } = store.state;
-  if (!base || store.state.work) return;
-  const settings = { ...store.state.settings };
-  const adapters = [...store.state.adapters];
+  if (store.state.work) return;
   const controller = begin(store, "merge", "Merging");
   const control: Control = { signal: controller.signal, onProgress: (progress) => show(store, progress) };
   try {
@@ -51,29 +43,34 @@ export async function run(store: Store): Promise<void> {
       delete state.trial.written;
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
-    // An example is merged as soon as it is there, which may be before its card has been filled in.
-    const facts = baseFacts(store.state) ?? (await inspectBase(namedBlobs(base.files)));
-    const request: MergeRequest = {
-      base: namedBlobs(base.files),
-      adapters: adapters.map((adapter) => adapterInput(adapter, needsSamples(settings))),
-      options: mergeOptions(settings, facts.kind),
-      device: settings.device,
-    };
+    const inputs = await inputsOf(store.state);
+    const { base, facts, adapters, settings } = inputs;
+    const request = mergeRequest(inputs, needsSamples([settings.method]));
     const { method, output } = settings;
     const { files, report, device } = await merge({ ...request, ...control });
+    const { recipe } = store.state;
     store.change((state) => {
       state.device = { status: "ready", value: device };
       state.result = {
-        title: `${plural(adapters.length, "adapter")} merged into one`,
+        title: titleOf(adapters),
         output,
         method,
         files,
         report,
-        cast: castOf(base, adapters, facts),
+        cast: base && facts && castOf(base, adapters, facts),
+        ...(recipe ? { repetition: repetition(recipe, report) } : {}),
         stale: false,
       };
     });
-    await follow(store, request, { adapters, facts, asked: { name: METHOD_NAMES[method], files } }, control);
+    // Without a model that can be run there is nothing to compare on.
+    if (base && facts && facts.kind !== "weights") {
+      await follow(
+        store,
+        { ...request, base: namedBlobs(base.files) },
+        { adapters, facts, asked: { name: methodTitle(method), files } },
+        control,
+      );
+    }
   } catch (thrown) {
     const problem = describe(thrown);
     if (problem.code === "cancelled") {
@@ -92,21 +89,29 @@ export async function run(store: Store): Promise<void> {
   }
 }
 
+function titleOf(adapters: readonly Adapter[]): string {
+  const [only] = adapters;
+  return adapters.length === 1 && only
+    ? `${only.name}, written anew`
+    : `${plural(adapters.length, "adapter")} merged into one`;
+}
+
+/** A merge whose base model is there and can be run. */
+type RunnableRequest = MergeRequest & { base: NamedBlob[] };
+
 /** What follows a merge: the linear average, to be compared and tried, then the comparison task by task. */
 async function follow(
   store: Store,
-  request: MergeRequest,
+  request: RunnableRequest,
   { adapters, facts, asked }: { adapters: readonly Adapter[]; facts: BaseFacts; asked: Variant },
   control: Control,
 ): Promise<void> {
   const tested = adapters.filter((adapter) => testTexts(adapter));
-  addVoice(store, asked);
+  store.change(({ result }) => addVoice(result?.cast, asked));
   if (tested.length === 0 && !facts.generates) return;
-  const heldOut = tested.filter((adapter) => adapter.texts.heldOut).length;
   const comparison: Comparison = {
-    texts: heldOut === tested.length ? "held-out" : heldOut === 0 ? "calibration" : "mixed",
-    // An adapter with a classifier of its own predicts, whatever its base model could write.
-    writes: facts.generates && !tested.some(classifies),
+    texts: textsUsed(tested),
+    writes: writesTexts(facts, tested),
     tasks: [],
     residuals: [],
     notes: [],
@@ -124,26 +129,18 @@ async function follow(
   edit(() => undefined);
   try {
     const merged = [asked];
-    if (asked.name !== LINEAR) {
+    if (asked.name !== LINEAR && hasAverage(adapters)) {
       relabel(store, "compare", "Making the linear average to compare with");
       const linear = { name: LINEAR, files: await linearAverage(request, adapters, control) };
       merged.push(linear);
-      addVoice(store, linear);
+      store.change(({ result }) => addVoice(result?.cast, linear));
       edit((comparison) => {
         comparison.variants = merged.map(({ name }) => name);
       });
     }
     for (const adapter of tested) {
       relabel(store, "compare", `Comparing on ${adapter.name}`);
-      const { maxLength = null, maxNewTokens } = request.options ?? {};
-      const { report } = await compare({
-        base: request.base,
-        adapters: [{ ...adapterInput(adapter, false), samples: testTexts(adapter)?.dropped.file }],
-        merged,
-        device: request.device,
-        options: { maxLength, ...(maxNewTokens === undefined ? {} : { maxNewTokens }) },
-        ...control,
-      });
+      const report = await compareOn(request, adapter, merged, control);
       edit((comparison) => {
         comparison.tasks = [...comparison.tasks, ...report.tasks];
         comparison.residuals = [...comparison.residuals, ...report.residuals];
@@ -168,6 +165,30 @@ async function follow(
   }
 }
 
+/** Whether there is more than one adapter to average, and weights that do not cancel out. */
+const hasAverage = (adapters: readonly Adapter[]): boolean =>
+  adapters.length > 1 && Math.abs(adapters.reduce((sum, { weight }) => sum + weight, 0)) > 1e-9;
+
+/** Compares base, the task's own adapter and merged ones on the texts of one task. */
+export async function compareOn(
+  { base, device, options }: RunnableRequest,
+  adapter: Adapter,
+  merged: readonly Variant[],
+  control: Control,
+) {
+  const { maxLength = null, maxNewTokens } = options ?? {};
+  const { report } = await compare({
+    base,
+    adapters: [{ ...adapterInput(adapter, false), samples: testTexts(adapter)?.dropped.file }],
+    merged,
+    device,
+    options: { maxLength, ...(maxNewTokens === undefined ? {} : { maxNewTokens }) },
+    ...control,
+  });
+  return report;
+}
+
+/** Of the same rank and weights, as an adapter that can be read back whatever form was asked for. */
 async function linearAverage(
   request: MergeRequest,
   adapters: readonly Adapter[],
@@ -177,33 +198,20 @@ async function linearAverage(
     ...request,
     ...control,
     adapters: adapters.map((adapter) => adapterInput(adapter, false)),
-    options: { ...request.options, method: "linear", output: "adapter" },
+    options: { ...request.options, method: "average", output: "adapter", format: "peft" },
   });
   return files;
 }
 
-/** The method that was asked for stands last, as it does in the table. */
-function addVoice(store: Store, { name, files }: Variant): void {
-  store.change(({ result }) => {
-    const voices = result?.cast?.voices;
-    if (!voices) return;
-    const merged = voices.findIndex(({ role }) => role === "merged");
-    // An adapter may bear the name of a method.
-    const own = freeName(
-      name,
-      voices.map((voice) => voice.name),
-    );
-    voices.splice(merged === -1 ? voices.length : merged, 0, { name: own, role: "merged", files });
-  });
-}
-
-const classifies = ({ facts }: Adapter): boolean => facts.status === "ready" && facts.value.heads.length > 0;
-
-/** Held-out texts show what the merge is worth; without them the calibration samples must do. */
-const testTexts = (adapter: Adapter) => adapter.texts.heldOut ?? adapter.texts.samples;
-
-function adapterInput({ name, files, weight, texts, self }: Adapter, withSamples: boolean): AdapterInput {
-  const input = { name, files: namedBlobs(files), weight };
-  if (!withSamples) return input;
-  return { ...input, samples: texts.samples?.dropped.file ?? (self && { self }) };
+/** The method that was asked for stands last, as it does in the table; so what comes after it goes before it. */
+export function addVoice(cast: Cast | undefined, { name, files }: Variant, place?: "last"): void {
+  if (!cast) return;
+  const { voices } = cast;
+  const merged = place === "last" ? -1 : voices.findIndex(({ role }) => role === "merged");
+  // An adapter may bear the name of a method.
+  const own = freeName(
+    name,
+    voices.map((voice) => voice.name),
+  );
+  voices.splice(merged === -1 ? voices.length : merged, 0, { name: own, role: "merged", files });
 }

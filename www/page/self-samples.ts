@@ -1,8 +1,8 @@
 /** The form of samples that an adapter writes itself, in the place where a file of samples would be. */
 import { html, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
+import { setSelf } from "./edits.ts";
 import * as icons from "./icons.ts";
-import { setSelf } from "./intake.ts";
 import type { Adapter, SelfWriting, Store } from "./state.ts";
 
 export function selfView(store: Store, adapter: Adapter, self: SelfWriting): TemplateResult {

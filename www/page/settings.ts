@@ -2,8 +2,8 @@
  * The options of a merge as the form holds them. The defaults are the core's; they are repeated here
  * because the form must show them before the core is loaded, and a test holds the two together.
  */
-import { methodFacts } from "../lib/methods.ts";
 import type { DeviceRequest, MergeOptions, ModelKind } from "../lib/index.ts";
+import { type MethodName, type MethodOption, methodFacts } from "../lib/index.ts";
 
 /** All options of a merge, and where it runs. */
 export interface Settings extends MergeOptions {
@@ -39,20 +39,54 @@ export const DEFAULTS: Readonly<Settings> = {
   device: "auto",
 };
 
+/** Options that every method looks at; the others belong to those that name them in `METHODS`. */
+const OF_A_METHOD: readonly MethodOption[] = [
+  "schedule",
+  "maxIter",
+  "target",
+  "alpha1",
+  "alpha2",
+  "adaptiveWeights",
+  "padding",
+  "nonDiagonal",
+  "scale",
+  "density",
+  "majoritySignMethod",
+  "svdRank",
+  "seed",
+];
+
 /**
- * What `merge()` is given. A choice that was made for a base model of another kind does not count: its field is
- * not shown any more, so nobody could take it back.
+ * What `merge()` is given. A choice that was made for another method or for a base model of another kind does not
+ * count: its field is not shown any more, so nobody could take it back.
  */
 export function mergeOptions({ device: _, ...options }: Settings, kind?: ModelKind): MergeOptions {
+  const own = methodFacts(options.method).options;
+  const others = OF_A_METHOD.filter((option) => !own.includes(option));
   return {
     ...options,
+    ...Object.fromEntries(others.map((option) => [option, DEFAULTS[option]])),
     decoderInputs: kind === "encoder-decoder" ? options.decoderInputs : DEFAULTS.decoderInputs,
     positions: kind === "decoder" ? options.positions : DEFAULTS.positions,
+    // Whose adapter files, and whether each layer has a rank of its own, is said of adapters only.
+    format: options.output === "adapter" ? options.format : DEFAULTS.format,
+    ranks: options.output === "adapter" ? options.ranks : DEFAULTS.ranks,
   };
 }
 
-/** Whether the chosen method looks at what the layers see. */
-export const needsSamples = (settings: Settings): boolean => methodFacts(settings.method).samples;
+/** Whether one of the methods looks at what the layers see. */
+export const needsSamples = (methods: readonly MethodName[]): boolean =>
+  methods.some((method) => methodFacts(method).samples);
+
+/** The options that at least one of the methods looks at, and that others may not. */
+export const optionsOf = (methods: readonly MethodName[]): ReadonlySet<MethodOption> =>
+  new Set(methods.flatMap((method) => methodFacts(method).options));
 
 /** What the page calls a method. */
-export const methodTitle = (method: MergeOptions["method"]): string => methodFacts(method).title;
+export const methodTitle = (method: MethodName): string => methodFacts(method).title;
+
+/** How much of the merged change is written. */
+export type RankChoice = "full" | "rank" | "energy";
+
+export const rankChoice = ({ rank, energy }: Pick<Settings, "rank" | "energy">): RankChoice =>
+  rank !== null ? "rank" : energy !== null ? "energy" : "full";

@@ -9,6 +9,7 @@ import type {
   DeviceChoice,
   MergeOptions,
   MergeReport,
+  MethodName,
   NamedBlob,
   OutputFile,
   Progress,
@@ -16,6 +17,7 @@ import type {
 } from "../lib/index.ts";
 import type { ExampleName } from "./example.ts";
 import type { Problem } from "./problem.ts";
+import type { Followed, Repetition } from "./recipe-match.ts";
 import type { Dropped, Role } from "./recognise.ts";
 import { DEFAULTS, type Settings } from "./settings.ts";
 
@@ -61,7 +63,7 @@ export interface Adapter {
 }
 
 /** Where on the page a message stands: beside what the person just did. */
-export type Place = "top" | "base" | "adapters" | "merge" | "save";
+export type Place = "top" | "base" | "adapters" | "merge" | "save" | "survey";
 
 /** Something the person should know; stays until dismissed or until the next drop. */
 export interface Notice {
@@ -111,9 +113,34 @@ export interface Result {
   files: OutputFile[];
   report: MergeReport;
   comparison?: Comparison;
+  /** Whether it is what the recipe's merge was; there if a recipe was followed. */
+  repetition?: Repetition;
   /** What can be tried; `undefined` where the base model writes no text. */
   cast: Cast | undefined;
   /** Set once the inputs or options have changed since. */
+  stale: boolean;
+}
+
+/** One method of a survey, as far as it has come. */
+export interface Entry {
+  method: MethodName;
+  /** The name it has in `tasks` and `residuals`. */
+  name: string;
+  status: "waiting" | "merging" | "done" | "failed";
+  files: OutputFile[];
+  /** There once it is done. */
+  report?: MergeReport;
+  problem?: Problem;
+}
+
+/** Several methods on the same adapters and the same texts. */
+export interface Survey extends Pick<Comparison, "texts" | "writes" | "tasks" | "residuals" | "notes"> {
+  entries: Entry[];
+  status: "running" | "done" | "cancelled" | "failed";
+  /** Why the comparison stopped; what a method failed of is in its entry. */
+  problem?: Problem;
+  output: MergeOptions["output"];
+  cast: Cast | undefined;
   stale: boolean;
 }
 
@@ -142,7 +169,7 @@ export interface Trial {
 }
 
 export interface Work {
-  task: "merge" | "compare" | "write";
+  task: "merge" | "compare" | "survey" | "write";
   label: string;
   progress: Progress | undefined;
   /** Milliseconds of `performance.now()`. */
@@ -160,11 +187,19 @@ export interface State {
   /** Texts of which it is not known whose they are. */
   open: Dropped[];
   settings: Settings;
+  /** Per-layer weights as they were typed; `settings` has them once they are read. */
+  layerText: string;
+  /** Whether several methods are to be compared, and which. */
+  several: boolean;
+  ticked: MethodName[];
+  /** The recipe that is followed. */
+  recipe: Followed | undefined;
   notices: Notice[];
   /** The example that is being fetched. */
   loading: ExampleName | undefined;
   work: Work | undefined;
   result: Result | undefined;
+  survey: Survey | undefined;
   trial: Trial;
 }
 
@@ -175,10 +210,15 @@ export class Store {
     adapters: [],
     open: [],
     settings: { ...DEFAULTS },
+    layerText: "",
+    several: false,
+    ticked: ["iteris", "regmean", "average", "task_arithmetic", "ties"],
+    recipe: undefined,
     notices: [],
     loading: undefined,
     work: undefined,
     result: undefined,
+    survey: undefined,
     trial: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
   };
   #listeners: (() => void)[] = [];
@@ -218,6 +258,10 @@ export class Store {
 /** What is known of the base model, once it has been read. */
 export const baseFacts = ({ base }: State): BaseFacts | undefined =>
   base?.facts.status === "ready" ? base.facts.value : undefined;
+
+/** The methods that the button is about. */
+export const askedMethods = ({ several, ticked, settings }: State): readonly MethodName[] =>
+  several ? ticked : [settings.method];
 
 export const adapterById = (state: State, id: string): Adapter | undefined =>
   state.adapters.find((adapter) => adapter.id === id);

@@ -2,13 +2,13 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import type { ModelKind, SamplesFacts } from "../lib/index.ts";
 import { loadable, picker } from "./controls.ts";
+import { removeText, setSelf } from "./edits.ts";
 import { bytes, sampleCounts } from "./format.ts";
 import * as icons from "./icons.ts";
-import { removeText, setSelf } from "./intake.ts";
 import type { Role } from "./recognise.ts";
 import { selfView } from "./self-samples.ts";
 import { needsSamples } from "./settings.ts";
-import { type Adapter, baseFacts, type Store, type Text } from "./state.ts";
+import { type Adapter, askedMethods, baseFacts, type Store, type Text } from "./state.ts";
 
 const TITLES: Record<Role, string> = { samples: "Samples", heldOut: "Held-out texts" };
 
@@ -16,10 +16,11 @@ const SAMPLES_HINTS: Record<ModelKind, string> = {
   encoder: "About 50 texts of its task, no labels needed",
   decoder: "About 50 prompts, chats or texts of its task, no answers needed",
   "encoder-decoder": "About 50 texts of its task, no answers needed",
+  weights: "Of no use: this base model cannot be run here",
 };
 
 function hint(role: Role, kind: ModelKind): string {
-  if (role === "samples") return SAMPLES_HINTS[kind];
+  if (role === "samples" || kind === "weights") return SAMPLES_HINTS[kind];
   const other = kind === "decoder" ? "other prompts" : "other texts";
   return `Optional: ${other} to compare on, with labels if you have them`;
 }
@@ -27,7 +28,7 @@ function hint(role: Role, kind: ModelKind): string {
 export function textSlot(store: Store, adapter: Adapter, role: Role): TemplateResult {
   const text = adapter.texts[role];
   const self = role === "samples" && !text ? adapter.self : undefined;
-  const wanted = role === "samples" && !text && !self && needsSamples(store.state.settings);
+  const wanted = role === "samples" && !text && !self && needsSamples(askedMethods(store.state));
   return html`
     <div
       class="slot ${wanted ? "wanted" : ""}"

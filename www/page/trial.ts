@@ -3,8 +3,7 @@
  * which answers are the same.
  */
 import type { BaseFacts } from "../lib/index.ts";
-import { namedBlobs } from "./intake.ts";
-import { freeName, type Role } from "./recognise.ts";
+import { freeName, namedBlobs, type Role } from "./recognise.ts";
 import {
   type Adapter,
   type Base,
@@ -29,7 +28,8 @@ export function castOf(base: Base, adapters: readonly Adapter[], facts: BaseFact
 
 /** Who can write now: what was merged with all that went into it, or what has been dropped so far. */
 export function presentCast(state: State): Cast | undefined {
-  if (state.result) return state.result.cast;
+  const made = state.result ?? state.survey;
+  if (made) return made.cast;
   const facts = baseFacts(state);
   return state.base && facts ? castOf(state.base, state.adapters, facts) : undefined;
 }

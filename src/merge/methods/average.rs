@@ -1,36 +1,33 @@
-//! The weighted mean and the weighted sum of the changes, exact as stacked factors.
-//!
-//! PEFT's `linear` sums the factors, `(sum_i sqrt(w_i s_i) B_i)(sum_i sqrt(w_i s_i) A_i)`, which has cross terms
-//! `B_i A_j` of adapters that have nothing to do with each other, and wants one rank of all. Here it is
-//! `sum_i w_i s_i B_i A_i`.
+//! `average`: sum(w_i D_i) / sum(w_i), exactly, as stacked factors. An adapter that leaves a layer alone counts there
+//! as zero.
 
-use super::{Change, Layer, Method};
-use crate::error::Result;
+use super::{Layer, Method};
+use crate::{
+    error::{Code, Error, Result},
+    merge::{Change, MergeOptions},
+};
 
-/// sum(w_i D_i) / sum(w_i), over the weights of all adapters.
+/// The method. See the module.
 pub(super) struct Average;
 
-/// sum(w_i D_i).
-pub(super) struct Linear;
-
-/// scale * sum(w_i D_i) (Ilharco et al., ICLR 2023).
-pub(super) struct TaskArithmetic;
-
 impl Method for Average {
+    fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {
+        Some(1.0)
+    }
+
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         let total: f64 = layer.weights.iter().sum();
+        let size: f64 = layer.weights.iter().map(|weight| weight.abs()).sum();
+        // Weights of both signs may cancel, but for rounding.
+        if total.abs() <= 1e-12 * size {
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!(
+                    "the weights add up to {total}, so there is no average; choose other weights or the method linear; layer: {}",
+                    layer.name
+                ),
+            ));
+        }
         Ok(layer.weighted_sum(1.0 / total))
-    }
-}
-
-impl Method for Linear {
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
-        Ok(layer.weighted_sum(1.0))
-    }
-}
-
-impl Method for TaskArithmetic {
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
-        Ok(layer.weighted_sum(layer.options.scale))
     }
 }

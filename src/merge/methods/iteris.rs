@@ -11,9 +11,11 @@
 //! ```
 //!
 //! With D_i low-rank the solution is too: D* = [B_1 … B_N] [A*_1; …; A*_N], A*_i = lambda_i A_i C_i^T S^-1.
-//! [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
-//! into a layer's solution; this file lets the lanes meet both.
+//! [`problem`] says which least-squares problem is solved: IterIS's, or RegMean's, which is the same on other
+//! features; [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
+//! into a layer's solution; this file lets the lanes meet all three.
 
+pub(super) mod problem;
 mod solve;
 mod statistics;
 
@@ -25,14 +27,17 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::statistics::GroupStatistics;
+use self::{
+    problem::{Lanes, Problem},
+    statistics::GroupStatistics,
+};
 use super::{Change, Found, Layer, Method};
 use crate::{
     batch::{Sample, micro_batches},
     compute::Stage,
     error::Result,
     linear::{Delta, Group, Hook, Linear, adapted_weight_norm},
-    merge::{Schedule, Work},
+    merge::Work,
     model::{Pass, Steps},
     progress::Progress,
     report::{LayerReport, TaskReport},
@@ -50,77 +55,87 @@ impl Method for Iteris {
         true
     }
 
-    /// What no pass sees has no features: it is averaged.
+    /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         super::average::Average.layer(layer)
     }
 
     async fn pass(&self, work: &Work<'_>) -> Result<Found> {
-        let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
-        let pad_id = work.model.family.pad_id();
-        let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
-        let passes = match work.options.schedule {
-            Schedule::Sweep => 1,
-            Schedule::Iterate => work.options.max_iter,
+        pass(work, &Problem::iteris(work.options)).await
+    }
+}
+
+/// Runs the model on the tasks' samples and solves every layer as it is reached.
+///
+/// # Errors
+/// As [`Method::pass`].
+pub(super) async fn pass(work: &Work<'_>, problem: &Problem) -> Result<Found> {
+    let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
+    let pad_id = work.model.family.pad_id();
+    let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
+    let passes = match problem.lanes {
+        Lanes::Iterate(passes) => passes,
+        Lanes::Sweep | Lanes::Tasks | Lanes::Rejoining => 1,
+    };
+    // Blocks after the last layer that is solved change nothing.
+    let until = work
+        .modules
+        .iter()
+        .map(|module| module.block + 1)
+        .max()
+        .unwrap_or(0);
+    let steps = Steps::new("forward", passes * until);
+    let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
+    let weight_norms = RefCell::default();
+    let mut merged = Found::default();
+    let mut previous = BTreeMap::new();
+    for pass in 0..passes {
+        let hook = Solver {
+            work,
+            problem,
+            steps: &steps,
+            deltas: &deltas,
+            merged_lane: match problem.lanes {
+                Lanes::Sweep | Lanes::Rejoining => MergedLane::Current,
+                Lanes::Tasks => MergedLane::TaskFeatures,
+                Lanes::Iterate(_) if pass == 0 => MergedLane::TaskFeatures,
+                Lanes::Iterate(_) => MergedLane::Previous(std::mem::take(&mut previous)),
+            },
+            weight_norms: &weight_norms,
+            statistics: RefCell::default(),
+            found: RefCell::default(),
         };
-        // Blocks after the last layer that is solved change nothing.
-        let until = work
+        let settings = Pass {
+            compute: work.compute,
+            targeted: &work.targeted,
+            keep_host: true,
+            until,
+            heads: None,
+            observer: work.observer,
+            steps: &steps,
+        };
+        work.model.run(&settings, &batches, &hook).await?;
+        let mut found = hook.found.into_inner();
+        previous = found
+            .iter()
+            .map(|(name, found)| (name.clone(), Rc::clone(&found.delta)))
+            .collect();
+        merged.layers = work
             .modules
             .iter()
-            .map(|module| module.block + 1)
-            .max()
-            .unwrap_or(0);
-        let steps = Steps::new("forward", passes * until);
-        let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
-        let weight_norms = RefCell::default();
-        let mut merged = Found::default();
-        let mut previous = BTreeMap::new();
-        for pass in 0..passes {
-            let hook = Solver {
-                work,
-                steps: &steps,
-                deltas: &deltas,
-                merged_lane: match work.options.schedule {
-                    Schedule::Sweep => MergedLane::Current,
-                    Schedule::Iterate if pass == 0 => MergedLane::TaskFeatures,
-                    Schedule::Iterate => MergedLane::Previous(std::mem::take(&mut previous)),
-                },
-                weight_norms: &weight_norms,
-                statistics: RefCell::default(),
-                found: RefCell::default(),
-            };
-            let settings = Pass {
-                compute: work.compute,
-                targeted: &work.targeted,
-                keep_host: true,
-                until,
-                heads: None,
-                observer: work.observer,
-                steps: &steps,
-            };
-            work.model.run(&settings, &batches, &hook).await?;
-            let mut found = hook.found.into_inner();
-            previous = found
-                .iter()
-                .map(|(name, found)| (name.clone(), Rc::clone(&found.delta)))
-                .collect();
-            merged.layers = work
-                .modules
-                .iter()
-                .filter_map(|module| Some(found.get(&module.name)?.report(work)))
-                .collect();
-            merged.changes = std::mem::take(&mut found)
-                .into_iter()
-                .map(|(name, found)| (name, found.change))
-                .collect();
-        }
-        Ok(merged)
+            .filter_map(|module| Some(found.get(&module.name)?.report(work)))
+            .collect();
+        merged.changes = std::mem::take(&mut found)
+            .into_iter()
+            .map(|(name, found)| (name, found.change))
+            .collect();
     }
+    Ok(merged)
 }
 
 /// Where the merged lane's deltas come from.
 enum MergedLane {
-    /// There is none: the first pass of the iteration takes Xt = X.
+    /// There is none: Xt = X, as in the first pass of the iteration.
     TaskFeatures,
     /// The solutions of the pass before.
     Previous(BTreeMap<String, Rc<Delta>>),
@@ -131,6 +146,7 @@ enum MergedLane {
 /// One pass at the linear groups.
 struct Solver<'a> {
     work: &'a Work<'a>,
+    problem: &'a Problem,
     steps: &'a Steps,
     deltas: &'a [BTreeMap<String, Rc<Delta>>],
     merged_lane: MergedLane,
@@ -178,7 +194,10 @@ impl Solved {
 impl Solver<'_> {
     /// The variant whose features are Xt.
     fn merged_variant(&self) -> usize {
-        self.variants() - 1
+        match self.problem.lanes {
+            Lanes::Tasks | Lanes::Rejoining => 0,
+            Lanes::Sweep | Lanes::Iterate(_) => self.variants() - 1,
+        }
     }
 
     fn weight_norms(&self, layer: &Linear) -> Vec<f64> {
@@ -212,9 +231,16 @@ impl Hook for Solver<'_> {
         self.work.tasks.len()
     }
 
+    fn rejoins(&self) -> bool {
+        matches!(self.problem.lanes, Lanes::Rejoining)
+    }
+
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>> {
         if variant == 0 {
             return self.deltas[task].get(layer).cloned();
+        }
+        if let Some(bias) = self.work.biases.get(layer) {
+            return Some(Rc::clone(bias));
         }
         match &self.merged_lane {
             MergedLane::TaskFeatures => None,
@@ -231,6 +257,7 @@ impl Hook for Solver<'_> {
         let start = self.work.compute.meter.elapsed();
         let mut sums = GroupStatistics::new(
             self.work,
+            self.problem,
             group.layers,
             group.input.columns(),
             self.merged_variant() == 0,
@@ -265,7 +292,14 @@ impl Hook for Solver<'_> {
             self.work.observer.progress(event).await?;
             let start = self.work.compute.meter.elapsed();
             let norms = self.weight_norms(layer);
-            let solved = solve::layer(self.work, &statistics, member, layer, &norms)?;
+            let system = solve::System {
+                work: self.work,
+                problem: self.problem,
+                statistics: &statistics,
+                member,
+                layer,
+            };
+            let solved = system.solve(&norms)?;
             let delta = Rc::new(solved.change.on(self.work.compute));
             self.work.compute.meter.add_since(Stage::Solve, start);
             let found = Solved {
@@ -311,5 +345,110 @@ impl Hook for Solver<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::{
+        base::Base,
+        compute::Compute,
+        io::{ByteSource, FileSource, Folder},
+        merge::{
+            AdapterInput, Dense, MergeOptions, Plan, Schedule,
+            work::{read_adapters, tasks},
+        },
+        progress::Silent,
+        samples::TaskSamples,
+    };
+
+    fn goldens() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/data/adapters")
+    }
+
+    fn folder(path: &Path) -> Folder {
+        let files = std::fs::read_dir(path).unwrap().map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            Rc::new(FileSource::open(&path, name).unwrap()) as Rc<dyn ByteSource>
+        });
+        Folder::new("golden", files.collect()).unwrap()
+    }
+
+    fn samples(path: &Path) -> Vec<Sample> {
+        let text = std::fs::read(path.join("inputs.json")).unwrap();
+        let inputs: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let ids: Vec<Vec<u32>> = serde_json::from_value(inputs["ids"].clone()).unwrap();
+        ids.into_iter().map(Sample::text).collect()
+    }
+
+    /// What a problem gives on the goldens `qv` and `all`, the latter's changes dense if `dense`.
+    fn solved(options: &MergeOptions, problem: &Problem, dense: bool) -> Found {
+        let input = |name: &str| AdapterInput {
+            name: name.to_owned(),
+            folder: folder(&goldens().join(name)),
+            samples: Some(TaskSamples::default()),
+            weight: 1.0,
+            path: None,
+        };
+        pollster::block_on(async {
+            let base = Base::open(Some(folder(&goldens().join("base")))).await.unwrap();
+            let adapters = read_adapters(vec![input("qv"), input("all")]).await.unwrap();
+            let plan = Plan::new(&base, &adapters, options).unwrap();
+            let mut tasks = tasks(&plan).await.unwrap();
+            for task in &mut tasks {
+                task.samples = samples(&goldens().join(&task.name));
+            }
+            if dense {
+                for change in tasks[1].deltas.values_mut() {
+                    let (d_out, d_in) = change.shape();
+                    let data = change.dense();
+                    *change = Change::Dense(Dense { data, d_out, d_in });
+                }
+            }
+            let compute = Compute::cpu();
+            let model = base.model("the test").unwrap();
+            let work = Work::new(model, &compute, tasks, options, &Silent);
+            pass(&work, problem).await.unwrap()
+        })
+    }
+
+    #[test]
+    fn dense_changes_are_solved_as_the_same_changes_in_factors() {
+        // A strong ridge, so that the rounding of features is not magnified.
+        let options = |schedule| MergeOptions {
+            schedule,
+            max_iter: 2,
+            alpha1: 1e-3,
+            alpha2: 1e-2,
+            ..MergeOptions::default()
+        };
+        for schedule in [Schedule::Sweep, Schedule::Iterate] {
+            let options = options(schedule);
+            for problem in [
+                Problem::iteris(&options),
+                Problem::regmean(&options, false),
+                Problem::regmean(&options, true),
+            ] {
+                let factored = solved(&options, &problem, false);
+                let dense = solved(&options, &problem, true);
+                assert_eq!(factored.changes.len(), 12);
+                for (name, change) in &factored.changes {
+                    assert!(change.as_factors().is_some() && dense.changes[name].as_factors().is_none());
+                    let (one, other) = (change.dense(), dense.changes[name].dense());
+                    let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    let difference: Vec<f32> = one.iter().zip(&other).map(|(x, y)| x - y).collect();
+                    assert!(norm(&difference) < 1e-5 * norm(&one), "{name}");
+                }
+                // A residual is told of dense changes too.
+                for (one, other) in factored.layers.iter().zip(&dense.layers) {
+                    let residual = |layer: &LayerReport| layer.tasks[1].residual.unwrap();
+                    assert!((residual(one) - residual(other)).abs() < 1e-4, "{}", one.module);
+                }
+            }
+        }
     }
 }

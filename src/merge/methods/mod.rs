@@ -4,7 +4,20 @@
 //! the model ([`Method::pass`]), and `layer` serves what no pass sees.
 
 mod average;
+mod cat;
+mod dare_linear;
+mod dare_ties;
+mod elementwise;
 pub mod iteris;
+mod knots;
+mod linear;
+mod magnitude_prune;
+mod prune;
+mod regmean;
+mod signs;
+mod svd;
+mod task_arithmetic;
+mod ties;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +35,10 @@ pub trait Method {
     }
     /// The rank to which its result is cut where the caller asks for none; `largest` is that of the adapters.
     fn rank(&self, _options: &MergeOptions, _largest: usize) -> Option<usize> {
+        None
+    }
+    /// How many times its change a lone adapter of that weight becomes, where the method does nothing else to it.
+    fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {
         None
     }
     /// The merged change of one parameter.
@@ -47,7 +64,7 @@ pub struct Layer<'a> {
     /// Inputs.
     pub d_in: usize,
     /// The changes, in the order of the adapters; not empty.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Part<'a>>,
     /// The weights of all adapters here, also of those that change nothing.
     pub weights: &'a [f64],
     /// The options.
@@ -55,9 +72,11 @@ pub struct Layer<'a> {
 }
 
 /// One task's change.
-pub struct Part {
+pub struct Part<'a> {
     /// Which task.
     pub task: usize,
+    /// The adapter's name.
+    pub name: &'a str,
     /// Its weight here.
     pub weight: f64,
     /// What its adapter adds.
@@ -83,9 +102,28 @@ pub struct Found {
 /// Every method, by the name that options and the command line use.
 pub const METHODS: &[(MethodName, &dyn Method)] = &[
     (MethodName::Iteris, &iteris::Iteris),
+    (MethodName::Regmean, &regmean::Regmean { plus_plus: false }),
+    (MethodName::RegmeanPlusPlus, &regmean::Regmean { plus_plus: true }),
     (MethodName::Average, &average::Average),
-    (MethodName::Linear, &average::Linear),
-    (MethodName::TaskArithmetic, &average::TaskArithmetic),
+    (MethodName::Linear, &linear::Linear),
+    (MethodName::TaskArithmetic, &task_arithmetic::TaskArithmetic),
+    (MethodName::Cat, &cat::Cat),
+    (MethodName::Svd, &svd::Svd),
+    (MethodName::Ties, &ties::Ties { svd: false }),
+    (MethodName::TiesSvd, &ties::Ties { svd: true }),
+    (MethodName::DareLinear, &dare_linear::DareLinear { svd: false }),
+    (MethodName::DareLinearSvd, &dare_linear::DareLinear { svd: true }),
+    (MethodName::DareTies, &dare_ties::DareTies { svd: false }),
+    (MethodName::DareTiesSvd, &dare_ties::DareTies { svd: true }),
+    (
+        MethodName::MagnitudePrune,
+        &magnitude_prune::MagnitudePrune { svd: false },
+    ),
+    (
+        MethodName::MagnitudePruneSvd,
+        &magnitude_prune::MagnitudePrune { svd: true },
+    ),
+    (MethodName::Knots, &knots::Knots),
 ];
 
 impl MethodName {
@@ -94,6 +132,38 @@ impl MethodName {
         METHODS
             .iter()
             .find(|(name, _)| *name == self)
-            .map_or(&average::Linear as &dyn Method, |(_, method)| *method)
+            .map_or(&linear::Linear as &dyn Method, |(_, method)| *method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_method_of_its_own() {
+        let names: std::collections::BTreeSet<MethodName> = METHODS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), METHODS.len());
+        // The match fails to compile when a name is added without thinking of this list.
+        let count = |name: MethodName| match name {
+            MethodName::Iteris
+            | MethodName::Regmean
+            | MethodName::RegmeanPlusPlus
+            | MethodName::Average
+            | MethodName::Linear
+            | MethodName::TaskArithmetic
+            | MethodName::Cat
+            | MethodName::Svd
+            | MethodName::Ties
+            | MethodName::TiesSvd
+            | MethodName::DareLinear
+            | MethodName::DareLinearSvd
+            | MethodName::DareTies
+            | MethodName::DareTiesSvd
+            | MethodName::MagnitudePrune
+            | MethodName::MagnitudePruneSvd
+            | MethodName::Knots => 1,
+        };
+        assert_eq!(names.into_iter().map(count).sum::<usize>(), 17);
     }
 }

@@ -29,12 +29,7 @@ pub(super) async fn write(
     };
     let mut targets: BTreeMap<(usize, &str), Vec<&Target>> = BTreeMap::new();
     for target in &plan.targets {
-        let tensor = target.tensor.as_ref().ok_or_else(|| {
-            Error::new(
-                Code::Missing,
-                format!("the base has no tensor that this change is for: {}", target.name),
-            )
-        })?;
+        let tensor = target.tensor_alone()?;
         targets
             .entry((tensor.part, tensor.key.as_str()))
             .or_default()
@@ -223,10 +218,10 @@ impl Sum {
             }
             return Ok(());
         }
-        if delta.len() != length {
+        if delta.len() != target.range().len() || length < delta.len() {
             return Err(misfit());
         }
-        put(0, &delta)
+        put(target.range().start, &delta)
     }
 
     #[allow(

@@ -1,45 +1,75 @@
-//! Where changes are cut before they are written: the caller's rank or energy, or the rank that a method asks for.
+//! To which rank the changes of a merge are cut: what the options ask for, within what the method itself cuts to, else
+//! what loses nothing where nothing has to be lost.
 
 use super::Results;
-use crate::merge::{
-    Change, Ranks,
-    reduce::{self, Reduced},
+use crate::{
+    error::Result,
+    merge::{
+        Change, Place, Plan, Ranks, Target,
+        reduce::{self, Reduced},
+    },
 };
 
 /// Where changes are cut.
-pub(super) enum Cut {
+pub(super) struct Cut {
     /// At this rank at the latest.
-    Rank(usize),
-    /// Each at the smallest rank that keeps this share.
-    Energy(f64),
+    most: usize,
+    /// Before it, each at the smallest rank that keeps this share.
+    energy: Option<f64>,
 }
 
 impl Cut {
-    /// What options and method ask for; none if they leave changes as they are.
-    pub(super) async fn asked(results: &Results<'_>) -> crate::error::Result<Option<Self>> {
-        let options = results.plan.options;
-        if let Some(energy) = options.energy {
-            if options.ranks == Ranks::PerLayer {
-                return Ok(Some(Self::Energy(energy)));
-            }
+    /// What the options or the method ask for; none if they leave the changes whole.
+    pub(super) async fn asked(results: &Results<'_>) -> Result<Option<Self>> {
+        let Plan {
+            adapters, options, ..
+        } = *results.plan;
+        let ranks = adapters.iter().flat_map(|read| read.adapter.modules.values());
+        let largest = ranks.map(|lora| lora.rank).max().unwrap_or(1);
+        let own = results.method.rank(options, largest);
+        let (energy, uniform) = (options.energy, options.ranks == Ranks::Uniform);
+        let mut wanted = options.rank;
+        if let Some(energy) = energy.filter(|_| uniform) {
+            // One rank for all: the smallest with which every layer keeps that share.
             let mut rank = 1;
-            for target in &results.plan.targets {
-                let reduced = reduce::to_energy(&results.change(target).await?, energy);
-                rank = rank.max(reduced.factors.rank);
+            let weights = |target: &&Target| matches!(target.place, Place::Weight(_));
+            for target in results.plan.targets.iter().filter(weights) {
+                rank = rank.max(reduce::rank_for(&results.change(target).await?, energy));
             }
-            return Ok(Some(Self::Rank(rank)));
+            wanted = Some(rank);
         }
-        let adapters = results.plan.adapters.iter();
-        let ranks = adapters.flat_map(|read| read.adapter.modules.values().map(|lora| lora.rank));
-        let largest = ranks.max().unwrap_or(1);
-        let rank = options.rank.or_else(|| results.method.rank(options, largest));
-        Ok(rank.map(Self::Rank))
+        let energy = energy.filter(|_| !uniform);
+        let most = own.into_iter().chain(wanted).min();
+        Ok(match (most, energy) {
+            (None, None) => None,
+            (most, energy) => Some(Self {
+                most: most.unwrap_or(usize::MAX),
+                energy,
+            }),
+        })
     }
 
-    pub(super) fn apply(&self, change: &Change) -> Reduced {
-        match *self {
-            Self::Rank(rank) => reduce::to_rank(change, rank),
-            Self::Energy(energy) => reduce::to_energy(change, energy),
+    /// The exact rank of a sum of the adapters, which is what a dense change is cut to by default.
+    pub(super) fn exact(plan: &Plan<'_>) -> Self {
+        let ranks = plan.targets.iter().map(|target| {
+            let sources = target.sources.iter().zip(plan.adapters);
+            sources
+                .filter_map(|(path, read)| read.adapter.modules.get(path.as_ref()?))
+                .map(|lora| lora.rank)
+                .sum()
+        });
+        Self {
+            most: ranks.max().unwrap_or(1),
+            energy: None,
         }
+    }
+
+    /// The change at its rank.
+    pub(super) fn apply(&self, change: &Change) -> Reduced {
+        let rank = match self.energy {
+            Some(energy) => self.most.min(reduce::rank_for(change, energy)),
+            None => self.most,
+        };
+        reduce::to_rank(change, rank)
     }
 }

@@ -5,18 +5,19 @@ mod base;
 mod card;
 mod copied;
 mod cut;
+mod extra;
 mod layout;
 mod metadata;
 mod method;
 mod paths;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
 use self::card::{CARD_FILE, Card};
-use super::{Change, Found, Method, OutputKind, Plan, Target, Task, work::ReadAdapter};
+use super::{Change, Found, Method, OutputKind, Place, Plan, Target, Task, work::ReadAdapter};
 use crate::{
     adapter::Adapter,
     compute::{Compute, Stage},
@@ -132,8 +133,15 @@ pub(super) async fn write(inputs: &Inputs<'_>, found: Found, sink: &mut dyn Sink
         OutputKind::Base => base::write(&results, &mut layers, &mut sink).await?,
     }
     let dtype = plan.options.dtype.or(OutDtype::F32);
-    for read in plan.adapters {
-        write_heads(&read.adapter, dtype, &results.metadata, &mut sink).await?;
+    for (index, read) in plan.adapters.iter().enumerate() {
+        let merged = plan
+            .targets
+            .iter()
+            .filter(|target| matches!(target.place, Place::Whole(_)));
+        let merged: BTreeSet<&String> = merged
+            .filter_map(|target| target.sources[index].as_ref())
+            .collect();
+        write_heads(&read.adapter, &merged, dtype, &results.metadata, &mut sink).await?;
     }
     notes.extend(sample_notes(inputs));
     observer.progress(event("the report", 2)).await?;
@@ -202,18 +210,24 @@ fn sample_notes(inputs: &Inputs<'_>) -> Vec<String> {
     notes
 }
 
-/// `heads/<adapter>.safetensors` with the tensors under their names in the base model, and the labels.
+/// `heads/<adapter>.safetensors` with the tensors under their names in the base model, and the labels; without those
+/// that are merged, the base's own.
 async fn write_heads(
     adapter: &Adapter,
+    merged: &BTreeSet<&String>,
     dtype: OutDtype,
     metadata: &BTreeMap<String, String>,
     sink: &mut dyn Sink,
 ) -> Result<()> {
     let stem = format!("heads/{}", file_name(&adapter.name));
-    if !adapter.heads.is_empty() {
-        let tensors: Vec<OutTensor> = adapter
-            .heads
-            .iter()
+    let own: Vec<_> = adapter
+        .heads
+        .iter()
+        .filter(|(name, _)| !merged.contains(name))
+        .collect();
+    if !own.is_empty() {
+        let tensors: Vec<OutTensor> = own
+            .into_iter()
             .map(|(name, head)| OutTensor {
                 name: name.clone(),
                 shape: head.shape.clone(),

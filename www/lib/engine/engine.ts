@@ -7,6 +7,7 @@
  */
 import { choose } from "../device/choose.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
+import { methodFacts } from "../methods.ts";
 import type {
   AdapterFacts,
   BaseFacts,
@@ -18,8 +19,16 @@ import type {
   MergeOptions,
   MergeReport,
   Progress,
+  ReportFile,
 } from "../types.ts";
-import type { IterisWasm, MergedSource, Observer, SourceFile, WasmDevice } from "../wasm-interface.ts";
+import type {
+  IterisWasm,
+  MergedSource,
+  MergeSource,
+  Observer,
+  SourceFile,
+  WasmDevice,
+} from "../wasm-interface.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
@@ -43,7 +52,10 @@ export interface EngineHost {
 
 /** A merge, all inputs opened and parsed. */
 export interface MergeJob {
+  /** Empty where there is none. */
   base: SourceFile[];
+  /** Where it is, from the folder that the report is written to, if there is one. */
+  basePath?: string | undefined;
   adapters: JobAdapter[];
   options: Partial<MergeOptions>;
   device: DeviceRequest;
@@ -97,6 +109,27 @@ export class Engine {
     return this.#run((wasm) => wasm.inspectAdapter(files));
   }
 
+  /** The names of the core's merge methods. */
+  async methods(): Promise<string[]> {
+    return this.#run((wasm) => Promise.resolve(wasm.methods()));
+  }
+
+  /** Size and SHA-256 of every file; they are read from end to end. */
+  async digests(files: SourceFile[], context: RunContext): Promise<ReportFile[]> {
+    const started = performance.now();
+    const total = files.reduce((sum, { size }) => sum + size, 0);
+    const found: ReportFile[] = [];
+    let done = 0;
+    for (const file of files) {
+      const seconds = (performance.now() - started) / 1000;
+      context.onProgress({ stage: "load", layer: file.name, done, total, seconds });
+      await this.#breathe(context);
+      found.push(...(await this.#run((wasm) => wasm.digests([file]))));
+      done += file.size;
+    }
+    return found;
+  }
+
   async chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {
     return choose(request, request === "cpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
   }
@@ -107,20 +140,27 @@ export class Engine {
     context: RunContext,
     sink: Sink,
   ): Promise<{ report: MergeReport; device: DeviceChoice }> {
+    const method = methodFacts(job.options.method ?? "iteris");
     const choice = await this.chooseDevice(job.device);
     const { adapters, maxLength } = await prepareAdapters(
       {
         ...job,
-        use: (job.options.method ?? "iteris") === "iteris" ? "calibrate" : "none",
+        use: method.samples ? "calibrate" : "none",
         maxLength: job.options.maxLength ?? null,
         maxNewTokens: await this.#maxNewTokens(job.options.maxNewTokens),
       },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
-    const options = maxLength === null ? job.options : { ...job.options, maxLength };
+    const { base, basePath } = job;
+    const source: MergeSource = {
+      base,
+      ...(basePath === undefined ? {} : { basePath }),
+      adapters,
+      options: maxLength === null ? job.options : { ...job.options, maxLength },
+    };
     const report = await this.#observed(context, sink, async (wasm, observer) =>
-      wasm.merge({ base: job.base, adapters, options }, await this.#device(wasm, choice), observer),
+      wasm.merge(source, await this.#device(wasm, choice), observer),
     );
     return { report, device: choice };
   }

@@ -1,15 +1,15 @@
 /** A merge, and on held-out samples the comparison of its result with a linear average. */
 import { IterisError } from "../errors.ts";
-import type { SampleSet } from "../samples/read.ts";
-import type { CompareReport, DeviceChoice, MergeOptions, MergeReport } from "../types.ts";
+import { methodFacts } from "../methods.ts";
+import type { CompareReport, DeviceChoice, MergeReport } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
+import { type ComparedAdapter, compareMerged } from "./compare-methods.ts";
 import type { Engine, MergeJob, RunContext } from "./engine.ts";
-import type { JobAdapter } from "./prepare.ts";
 import { BlobSink, type Sink } from "./sink.ts";
 
 /** A merge job whose adapters may have held-out samples. */
 export interface MergeAndCompareJob extends MergeJob {
-  adapters: (JobAdapter & { heldOut: SampleSet | null })[];
+  adapters: ComparedAdapter[];
 }
 
 /**
@@ -36,24 +36,15 @@ export async function mergeAndCompare(
   const { report, device } = await engine.merge(job, context, sink);
   if (!compares) return { report, device, comparison: null };
 
-  const method: MergeOptions["method"] = job.options.method ?? "iteris";
+  const method = methodFacts(job.options.method ?? "iteris").name;
   const merged: MergedSource[] = [{ name: method, files: await sink.sources() }];
-  if (method !== "linear") {
+  const same = { ...job, device: device.kind };
+  if (method !== "average") {
     const average = new BlobSink();
     const quiet = { ...context, onProgress: () => {} };
-    await engine.merge({ ...job, options: { method: "linear" }, device: device.kind }, quiet, average);
-    merged.push({ name: "linear", files: await average.sources() });
+    await engine.merge({ ...same, options: { method: "average" } }, quiet, average);
+    merged.push({ name: "average", files: await average.sources() });
   }
-  const comparison = await engine.compare(
-    {
-      base: job.base,
-      adapters: job.adapters.map((adapter) => ({ ...adapter, samples: adapter.heldOut })),
-      merged,
-      maxLength: job.options.maxLength ?? null,
-      maxNewTokens: job.options.maxNewTokens ?? null,
-      device: device.kind,
-    },
-    context,
-  );
+  const comparison = await compareMerged(engine, { ...same, merged }, context);
   return { report, device, comparison: comparison.report };
 }

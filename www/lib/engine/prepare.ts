@@ -12,6 +12,8 @@ import type { AdapterSource, SelfSamples, SourceFile, TokenizedSamples } from ".
 export interface JobAdapter {
   name: string;
   files: SourceFile[];
+  /** Where the files are, from the folder that the report is written to, if there is one. */
+  path?: string | undefined;
   samples: SampleSet | SelfRequest | null;
   weight?: number | undefined;
 }
@@ -39,13 +41,21 @@ export async function prepareAdapters(
   inspect: () => Promise<BaseFacts>,
   breathe: () => Promise<void>,
 ): Promise<{ adapters: AdapterSource[]; maxLength: number | null }> {
-  const untokenised = job.adapters.map(({ name, files, weight }) => ({
+  const untokenised = job.adapters.map(({ name, files, path, weight }) => ({
     name,
     files,
+    ...(path === undefined ? {} : { path }),
     ...(weight === undefined ? {} : { weight }),
   }));
   if (job.use === "none" || job.adapters.length === 0) return { adapters: untokenised, maxLength: null };
   const facts = await inspect();
+  if (facts.kind === "weights") {
+    const what = job.use === "compare" ? "a comparison runs it" : "choose a method that needs no samples";
+    throw new IterisError(
+      "model_unsupported",
+      `This base model cannot be run here; ${what}. Its architecture: ${facts.architecture}`,
+    );
+  }
   checkKind(job.options ?? {}, facts);
   // Loaded when the first samples need it: self-written ones may not.
   let loaded: Promise<Codec> | null = null;

@@ -19,6 +19,8 @@ import { parseTable } from "./table.ts";
 export interface SampleSet {
   /** The file's name, `null` for texts given directly. */
   name: string | null;
+  /** Where the file is, from the folder that the report is written to, if there is one. */
+  path?: string | undefined;
   format: SamplesFormat;
   samples: Sample[];
   /** Where each of them stands. */

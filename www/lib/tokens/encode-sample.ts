@@ -54,6 +54,8 @@ function encodeForKind(sample: Sample, codec: Codec, lengths: Lengths, place: Pl
     label: [],
   });
   switch (codec.facts.kind) {
+    case "weights":
+      throw malformed(place, "the base model cannot be run here, so that it reads no samples.");
     case "encoder":
       if (!("text" in sample)) {
         throw malformed(place, `the base model is an encoder, which reads a "text" and writes nothing.`);

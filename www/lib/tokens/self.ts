@@ -27,7 +27,7 @@ export async function encodeSelf(
     self: {
       ...rest,
       maxNewTokens: maxNewTokens ?? Math.max(1, Math.min(longestByDefault, room)),
-      ...(ids === null ? {} : { prompt: Uint32Array.from(ids) }),
+      ...(prompt === null || ids === null ? {} : { prompt: Uint32Array.from(ids), promptText: prompt }),
     },
   };
 }

@@ -78,6 +78,7 @@ export function tokenise(set: SampleSet, codec: Codec, lengths: Lengths): Tokeni
     truncated,
     ...(labels.some((label) => label !== null) ? { labels } : {}),
     ...(set.name === null ? {} : { source: set.name }),
+    ...(set.path === undefined ? {} : { path: set.path }),
     ...(facts.kind === "encoder" ? {} : answersOf(encoded, lengths)),
     ...(facts.kind === "encoder" || truncated === 0 ? {} : { notes: [cutNote(codec)] }),
   };

@@ -6,6 +6,7 @@
  * {@link patienceMilliseconds} without a reaction to `cancel` it is terminated, which frees its memory too.
  */
 import { readPrompts, readSampling, readVariants } from "../engine/generate-request.ts";
+import { readMethods } from "../engine/methods-request.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
 import { isSelf, readSelf } from "../samples/self.ts";
 import { collectFiles, collectSamples } from "../sources/collect.ts";
@@ -13,6 +14,8 @@ import type {
   AdapterFacts,
   AdapterInput,
   BaseFacts,
+  CompareMethodsRequest,
+  CompareMethodsResult,
   CompareRequest,
   CompareResult,
   DeviceChoice,
@@ -23,6 +26,7 @@ import type {
   MergeOptions,
   MergeRequest,
   MergeResult,
+  ReportFile,
   RunControl,
   SamplesFacts,
   SamplesInput,
@@ -66,6 +70,10 @@ async function wireAdapter(adapter: AdapterInput): Promise<WireAdapter> {
   return { name: adapter.name, weight: adapter.weight, files, samples, heldOut };
 }
 
+function wireNamed(list: readonly { name: string; files: FilesInput }[]) {
+  return Promise.all(list.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })));
+}
+
 /** Calls the engine in a worker. */
 export class WorkerClient {
   readonly #start: () => WorkerLike;
@@ -80,7 +88,7 @@ export class WorkerClient {
 
   async merge(request: MergeRequest): Promise<MergeResult> {
     const [base, adapters] = await Promise.all([
-      collectFiles(request.base),
+      collectFiles(request.base ?? []),
       Promise.all(request.adapters.map(wireAdapter)),
     ]);
     const ask = { base, adapters, options: request.options ?? {}, device: request.device ?? "auto" };
@@ -91,13 +99,23 @@ export class WorkerClient {
     const [base, adapters, merged] = await Promise.all([
       collectFiles(request.base),
       Promise.all(request.adapters.map(wireAdapter)),
-      Promise.all(
-        request.merged.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })),
-      ),
+      wireNamed(request.merged),
     ]);
     const { maxLength = null, maxNewTokens = null } = request.options ?? {};
     const ask = { base, adapters, merged, maxLength, maxNewTokens, device: request.device ?? "auto" };
     return this.#call("compare", ask, request);
+  }
+
+  async compareMethods(request: CompareMethodsRequest): Promise<CompareMethodsResult> {
+    const variants = readMethods(request);
+    const [base, adapters, merged] = await Promise.all([
+      collectFiles(request.base),
+      Promise.all(request.adapters.map(wireAdapter)),
+      wireNamed(request.merged ?? []),
+    ]);
+    const options = request.options ?? {};
+    const ask = { base, adapters, variants, merged, options, device: request.device ?? "auto" };
+    return this.#call("compareMethods", ask, request);
   }
 
   async generate(request: GenerateRequest): Promise<GenerateResult> {
@@ -122,6 +140,13 @@ export class WorkerClient {
 
   async inspectAdapter(files: FilesInput): Promise<AdapterFacts> {
     return this.#call("inspectAdapter", await collectFiles(files));
+  }
+
+  async digestFiles(
+    files: FilesInput,
+    control: Pick<RunControl, "onProgress" | "signal">,
+  ): Promise<ReportFile[]> {
+    return this.#call("digestFiles", await collectFiles(files), control);
   }
 
   async inspectSamples(samples: SamplesInput): Promise<SamplesFacts> {

@@ -4,28 +4,32 @@
  * One call runs at a time (the page queues). While it runs, a `cancel` message is seen whenever the core
  * reports progress, because reporting lets waiting messages in.
  */
+import { type ComparedAdapter, compareMethods } from "../engine/compare-methods.ts";
 import { type Engine, type RunContext, retires } from "../engine/engine.ts";
 import { mergeAndCompare } from "../engine/merge-and-compare.ts";
-import type { JobAdapter } from "../engine/prepare.ts";
 import { BlobSink } from "../engine/sink.ts";
 import { toIterisError, toPlainError } from "../errors.ts";
 import { factsOf } from "../samples/facts.ts";
 import { readSamples, type SampleSet } from "../samples/read.ts";
 import { openFiles } from "../sources/open.ts";
-import type { WireSamples } from "../sources/wire.ts";
+import type { WireFile, WireSamples } from "../sources/wire.ts";
 import type { Call, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
 
 function readIfGiven(samples: WireSamples | null): Promise<SampleSet | null> {
   return samples === null ? Promise.resolve(null) : readSamples(samples);
 }
 
-async function openAdapter(adapter: WireAdapter): Promise<JobAdapter & { heldOut: SampleSet | null }> {
+async function openAdapter(adapter: WireAdapter): Promise<ComparedAdapter> {
   const [files, samples, heldOut] = await Promise.all([
     openFiles(adapter.files),
     adapter.samples !== null && "self" in adapter.samples ? adapter.samples : readIfGiven(adapter.samples),
     readIfGiven(adapter.heldOut),
   ]);
   return { name: adapter.name, weight: adapter.weight, files, samples, heldOut };
+}
+
+function openNamed(list: { name: string; files: WireFile[] }[]) {
+  return Promise.all(list.map(async ({ name, files }) => ({ name, files: await openFiles(files) })));
 }
 
 async function answer(engine: Engine, call: Call, context: RunContext): Promise<Calls[CallName]["answer"]> {
@@ -47,14 +51,26 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
       const job = {
         base: await openFiles(base),
         adapters: await Promise.all(adapters.map(openAdapter)),
-        merged: await Promise.all(
-          merged.map(async ({ name, files }) => ({ name, files: await openFiles(files) })),
-        ),
+        merged: await openNamed(merged),
         maxLength,
         maxNewTokens,
         device,
       };
       return engine.compare(job, context);
+    }
+    case "compareMethods": {
+      const { base, adapters, merged, ...rest } = call.ask;
+      const job = {
+        ...rest,
+        base: await openFiles(base),
+        adapters: await Promise.all(adapters.map(openAdapter)),
+        merged: await openNamed(merged),
+      };
+      const sinks = new Map(rest.variants.map(({ name }) => [name, new BlobSink()]));
+      const sinkOf = (name: string) => sinks.get(name) ?? new BlobSink();
+      const { variants, ...result } = await compareMethods(engine, job, context, sinkOf);
+      const withFiles = variants.map((made) => ({ ...made, files: sinkOf(made.name).files() }));
+      return { ...result, variants: withFiles };
     }
     case "generate": {
       const { base, variants, ...rest } = call.ask;
@@ -74,6 +90,8 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
       return engine.inspectBase(await openFiles(call.ask));
     case "inspectAdapter":
       return engine.inspectAdapter(await openFiles(call.ask));
+    case "digestFiles":
+      return engine.digests(await openFiles(call.ask), context);
     case "inspectSamples":
       return factsOf(await readSamples(call.ask));
     case "chooseDevice":

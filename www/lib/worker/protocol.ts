@@ -1,4 +1,5 @@
 /** The messages between the page and its worker, and nothing else crosses. */
+import type { Variant } from "../engine/methods-request.ts";
 import type { PlainError } from "../errors.ts";
 import type { Placed } from "../samples/record.ts";
 import type { SelfRequest } from "../samples/self.ts";
@@ -7,6 +8,7 @@ import type { WireFile, WireSamples } from "../sources/wire.ts";
 import type {
   AdapterFacts,
   BaseFacts,
+  CompareMethodsResult,
   CompareResult,
   DeviceChoice,
   DeviceRequest,
@@ -14,6 +16,7 @@ import type {
   MergeOptions,
   MergeResult,
   Progress,
+  ReportFile,
   SamplesFacts,
 } from "../types.ts";
 
@@ -43,6 +46,17 @@ export interface Calls {
     };
     answer: CompareResult;
   };
+  compareMethods: {
+    ask: {
+      base: WireFile[];
+      adapters: WireAdapter[];
+      variants: Variant[];
+      merged: { name: string; files: WireFile[] }[];
+      options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
+      device: DeviceRequest;
+    };
+    answer: CompareMethodsResult;
+  };
   generate: {
     ask: {
       base: WireFile[];
@@ -55,6 +69,7 @@ export interface Calls {
   };
   inspectBase: { ask: WireFile[]; answer: BaseFacts };
   inspectAdapter: { ask: WireFile[]; answer: AdapterFacts };
+  digestFiles: { ask: WireFile[]; answer: ReportFile[] };
   inspectSamples: { ask: WireSamples; answer: SamplesFacts };
   chooseDevice: { ask: DeviceRequest; answer: DeviceChoice };
   defaultOptions: { ask: null; answer: MergeOptions };

@@ -1,5 +1,6 @@
 /** The command line, parsed into what it asks for. */
 import { parseArgs } from "node:util";
+import { type CompareCommand, parseCompare } from "./parse-compare.ts";
 import { type GenerateCommand, parseGenerate } from "./parse-generate.ts";
 import { type MergeCommand, parseMerge } from "./parse-merge.ts";
 import { type CommandName, firstSentence, flag, help, Usage } from "./values.ts";
@@ -14,6 +15,7 @@ export interface InspectCommand {
 /** What a command line asks for. */
 export type Command =
   | MergeCommand
+  | CompareCommand
   | GenerateCommand
   | InspectCommand
   | { command: "help"; of: "all" | CommandName }
@@ -40,6 +42,8 @@ export function parseCommand(argv: readonly string[]): Command {
       return { command: "version" };
     case "merge":
       return parseMerge(rest);
+    case "compare":
+      return parseCompare(rest);
     case "generate":
       return parseGenerate(rest);
     case "inspect":
@@ -50,7 +54,7 @@ export function parseCommand(argv: readonly string[]): Command {
 }
 
 function commandNamed(word: string | undefined): CommandName | undefined {
-  return (["merge", "generate", "inspect"] as const).find((name) => name === word);
+  return (["merge", "compare", "generate", "inspect"] as const).find((name) => name === word);
 }
 
 function parseInspect(args: string[]): Command {

@@ -83,6 +83,17 @@ export class FolderSink implements Sink {
     return this.#reading.folder(this.#work);
   }
 
+  /** A folder inside, for one of several merges; it comes and goes with this one. */
+  inside(name: string): Sink {
+    return {
+      write: (file, bytes) => this.write(`${name}/${file}`, bytes),
+      sources: async () => {
+        await this.#closeCurrent();
+        return this.#reading.folder(join(this.#work, name));
+      },
+    };
+  }
+
   /** Gives the hidden folder its name; returns what is in it. */
   async finish(): Promise<{ name: string; bytes: number }[]> {
     try {

@@ -1,73 +1,183 @@
 /** What `--help` prints. */
+import { METHODS, type MethodFacts, type MethodOption } from "../../lib/methods.ts";
+import { ownOptions } from "./method-options.ts";
 import type { CommandName } from "./values.ts";
+
+/** Words in lines that fit a terminal, behind what stands on the left of them. */
+function wrap(left: string, words: string, indent: number): string {
+  const lines: string[] = [];
+  let line = left.padEnd(indent);
+  for (const word of words.split(" ")) {
+    if (line.length + 1 + word.length > 100 && line.trim() !== "") {
+      lines.push(line);
+      line = " ".repeat(indent);
+    }
+    line += line.length > indent ? ` ${word}` : word;
+  }
+  return [...lines, line].join("\n");
+}
+
+/** Every method with what it is and the options it looks at, from the one table of them. */
+function methodList(): string {
+  const optionsOf = (method: MethodFacts) =>
+    (Object.entries(ownOptions) as [string, MethodOption][])
+      .filter(([, property]) => method.options.includes(property))
+      .map(([name]) => `--${name}`);
+  return METHODS.map((method) => {
+    const options = optionsOf(method);
+    const own = options.length === 0 ? "" : ` (${options.join(", ")})`;
+    const needs = method.samples ? " Needs samples." : "";
+    return wrap(`  ${method.name}`, `${method.hint}${needs}${own}`, 23);
+  }).join("\n");
+}
 
 const helpAll = `iteris-web: merge LoRA adapters into one, on this machine.
 
 Usage
   iteris-web merge --base DIR --adapter DIR --samples FILE --adapter DIR --samples FILE … --out DIR
+  iteris-web merge --recipe merge_report.json
+  iteris-web compare --base DIR --adapter DIR --samples FILE … --methods iteris,average,ties
   iteris-web generate --base DIR --adapter DIR … --prompt TEXT
   iteris-web inspect PATH …
 
 Commands
-  merge      merge two or more PEFT adapters of one base model
+  merge      merge two or more adapters of one base model
+  compare    merge by several methods and compare what comes of each
   generate   let the base and each adapter write after prompts, side by side
   inspect    tell what a base model, an adapter or a file of samples holds
 
-  iteris-web merge --help      every option of merge; so too for generate and inspect
+  iteris-web merge --help      every option of merge; so too for compare, generate and inspect
   iteris-web --version
 `;
 
-const helpMerge = `iteris-web merge: merge PEFT LoRA adapters of one base model into one adapter.
-
-Usage
-  iteris-web merge --base DIR --adapter DIR --samples FILE --adapter DIR --samples FILE … --out DIR
-
-Example
-  iteris-web merge --base minilm \\
-    --adapter adapters/emotion --samples emotion.txt --compare emotion.test.jsonl \\
-    --adapter adapters/topic --samples topic.txt --compare topic.test.jsonl \\
-    --out merged
-
-Inputs
-  --base DIR           folder of the base model: config.json, *.safetensors, tokenizer.json
-  --adapter DIR        folder of a PEFT adapter; once for each
+const inputs = `  --base DIR           folder of the base model: config.json, *.safetensors, tokenizer.json
+  --adapter PATH       folder of a PEFT adapter, or the one .safetensors file of kohya, ComfyUI or
+                       diffusers; once for each
   --samples FILE       unlabelled texts of that adapter's task, about 50: .txt (one a line),
                        .jsonl, .json, .csv or .tsv with "text" (T5, BART: and "target"), or
                        with "prompt" (and "completion"), or, not in tables, with "messages"
   --samples self       the adapter of a language model writes its samples itself
   --self-prompt TEXT   what self-written samples begin with (default: the model's first token)
-  --weight W           the adapter's weight in the merge (default 1)
+  --weight W           the adapter's weight in the merge (default 1); where no samples are read
+                       it may be negative, which takes the adapter's change away
   --name NAME          the task's name in the report (default: the folder's name)
-  --compare FILE       texts that were not used as samples, with "label" (or an answer) if accuracy
-                       is wanted; prints how well base, adapter, linear average and merged do
-    These belong to adapters: one for each adapter in order, or beside the adapter they are for.
+`;
 
-Output
-  --out DIR            folder to write: the merged adapter, heads/, merge_report.json
-  --force              replace DIR if it holds something
-  --output KIND        adapter, or base: the base model with the merge applied (default adapter)
-  --rank R             cut the merged adapter to rank R (default: exact, the sum of the ranks)
-  --dtype f32|f16      element type of the output (default f32)
-  --json               print one JSON object on standard output, and nothing else there
-
-Method
-  --method METHOD      iteris, linear or task-arithmetic (default iteris; the others need no samples)
+const options = `Options of methods
   --schedule KIND      sweep: each layer once; iterate: the paper's loop (default sweep)
   --max-iter N         passes of iterate (default 3)
-  --target KIND        delta or full: solve for the adapters' deltas or the whole weights (default delta)
+  --target KIND        delta or full: solve for the adapters' deltas or the whole weights
+                       (default delta)
   --alpha A            relative ridge of both Gram matrices, 0 to 1 (default 1e-5)
   --no-adaptive-weights  leave out the weights that even out the tasks' scales
   --padding KIND       exclude or include the rows of padding tokens (default exclude)
-  --scale S            factor of task-arithmetic (default 1)
+  --non-diagonal A     factor of what lies off a Gram matrix's diagonal, 0 to 1 (default 0.9)
+  --scale S            factor of the merged change (default 1)
+  --density D          share of each change's numbers that is kept, above 0 to 1 (default 0.5)
+  --majority-sign-method KIND
+                       total or frequency: a sign is elected by sum or by count (default total)
+  --svd-rank R         rank to cut to (default: the largest among the adapters)
+  --seed N             of what DARE drops, and of --samples self (default 0)
+  --layer-weights 'PATTERN: [1, 0.5]'
+                       weights of the modules whose path ends with PATTERN, a regular expression,
+                       one for each adapter; any number, the first that matches counts; also
+                       PATTERN=1,0.5
+
+Samples
   --max-length N       tokens a sample is cut to (default: what the model can read, at most 512)
   --decoder-inputs KIND  T5, BART: own: the decoder reads the target or what the adapter writes;
                        start: the start token alone, as the published code does (default own)
   --max-new-tokens N   tokens an adapter writes where a sample has no answer (default 16)
   --positions KIND     decoder-only models: all: features of all tokens; completion: of the
                        completion's alone (default all)
-  --seed N             of --samples self (default 0)
   --device DEVICE      auto, cpu or webgpu (default auto; webgpu needs: npm install webgpu)
+`;
 
+const written = `  --output KIND        adapter, or base: the base model with the merge applied (default adapter)
+  --format KIND        adapter files of peft, kohya (ComfyUI too) or diffusers (default peft)
+  --rank R             cut the merged adapter to rank R (default: exact, the sum of the ranks)
+  --energy E           in place of --rank: cut to the least rank that keeps this share of each
+                       layer's squared norm, above 0 to 1, for example 0.99
+  --ranks KIND         uniform: one rank for all layers, which every program loads; per-layer:
+                       each layer's own (default uniform)
+  --dtype TYPE         auto, f32, f16 or bf16 (default auto: f32, in a base each tensor's own)
+  --json               print one JSON object on standard output, and nothing else there
+`;
+
+const helpMerge = `iteris-web merge: merge LoRA adapters of one base model into one adapter.
+
+Usage
+  iteris-web merge --base DIR --adapter DIR --samples FILE --adapter DIR --samples FILE … --out DIR
+  iteris-web merge --method METHOD --adapter PATH --adapter PATH … --out DIR
+  iteris-web merge --recipe merge_report.json
+
+Examples
+  iteris-web merge --base minilm \\
+    --adapter adapters/emotion --samples emotion.txt --compare emotion.test.jsonl \\
+    --adapter adapters/topic --samples topic.txt --compare topic.test.jsonl \\
+    --out merged
+  iteris-web merge --method ties --density 0.2 --adapter a --adapter b --weight 0.5 --out merged
+  iteris-web merge --method linear --format kohya --out both \\
+    --adapter style.safetensors --adapter character.safetensors --weight -0.4
+
+Inputs
+${inputs}  --compare FILE       texts that were not used as samples, with "label" (or an answer) if accuracy
+                       is wanted; prints how well base, adapter, linear average and merged do
+    These but --base belong to adapters: one for each adapter in order, or beside the adapter they
+    are for. --base may be left out where neither the method nor an adapter needs the base model.
+
+Repeating
+  --recipe FILE        the merge_report.json of a merge: makes it again from the same files. Its
+                       paths lead from its own folder; --base, --adapter and --samples tell where
+                       the files are now, as they must where it knows no paths. Files that are not
+                       the recipe's are refused. Other options given beside it override it.
+
+Output
+  --out DIR            folder to write: the merged adapter, heads/, merge_report.json
+                       (default with --recipe: the recipe's own folder)
+  --force              replace DIR if it holds something
+${written}
+Method
+  --method METHOD      one of these (default iteris):
+
+${methodList()}
+
+${options}
+Exit codes
+  0  done        2  bad input or options        1  a fault of the program, the device or the disk
+  Ctrl+C cancels. Whatever happens, DIR is written whole or not at all.
+`;
+
+const helpCompare = `iteris-web compare: merge by several methods and compare what comes of each on the same texts.
+
+Usage
+  iteris-web compare --base DIR --adapter DIR --samples FILE --adapter DIR --samples FILE …
+
+Example
+  iteris-web compare --base minilm --methods all --out results \\
+    --adapter adapters/emotion --samples emotion.txt --compare emotion.test.jsonl \\
+    --adapter adapters/topic --samples topic.txt --compare topic.test.jsonl
+
+Inputs
+${inputs}  --compare FILE       texts that were not used as samples, with "label" (or an answer) if accuracy
+                       is wanted; without it methods are compared on --samples
+    These but --base belong to adapters: one for each adapter in order, or beside the adapter they
+    are for. Without --samples only methods that need none are compared.
+  --methods LIST       names with commas between them, or all (default iteris,average,ties)
+  --merged DIR         an adapter that is merged already, to be compared along; any number
+
+Output
+  Prints a row for each method: the share of texts on which it answers as the task's own adapter does,
+  the share it gets right where texts have labels, the mean residual of the layers and the seconds
+  of the merge; then bars of the means.
+  --out DIR            keep every method's result in DIR/METHOD
+  --force              replace DIR if it holds something
+${written}
+Methods
+
+${methodList()}
+
+${options}
 Exit codes
   0  done        2  bad input or options        1  a fault of the program, the device or the disk
   Ctrl+C cancels. Whatever happens, DIR is written whole or not at all.
@@ -107,8 +217,8 @@ const helpInspect = `iteris-web inspect: tell what folders and files hold.
 Usage
   iteris-web inspect PATH … [--json]
 
-  A folder with adapter_config.json is read as an adapter, another folder as a base model, and a file
-  as samples.
+  A folder with adapter_config.json, and a .safetensors file with LoRA tensors, is read as an adapter;
+  another folder or .safetensors file as a base model; any other file as samples.
 
 Exit codes
   0  done        2  bad input        1  a fault
@@ -118,6 +228,7 @@ Exit codes
 export const helpTexts: Record<"all" | CommandName, string> = {
   all: helpAll,
   merge: helpMerge,
+  compare: helpCompare,
   generate: helpGenerate,
   inspect: helpInspect,
 };

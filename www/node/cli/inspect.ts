@@ -1,9 +1,11 @@
 /** `iteris-web inspect`. */
-import { access, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { IterisError } from "../../lib/errors.ts";
+import { tensorNames } from "../../lib/sources/tensor-names.ts";
 import type { AdapterFacts, BaseFacts, SamplesFacts } from "../../lib/types.ts";
 import { inspectAdapter, inspectBase, inspectSamples } from "../index.ts";
+import { withFiles } from "../run.ts";
 import type { InspectCommand } from "./args.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -13,21 +15,46 @@ type Found =
   | { path: string; kind: "adapter"; facts: AdapterFacts }
   | { path: string; kind: "samples"; facts: SamplesFacts };
 
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
+/**
+ * Whether the tensors of a file are an adapter's, by their names: PEFT, diffusers and kohya all say what they are.
+ * Those of LoHa and LoKr count too, so that the refusal names them.
+ */
+async function holdsAdapter(path: string): Promise<boolean> {
+  const names = await withFiles(async (files) => {
+    const [file] = await files.folder(path);
+    return file === undefined ? [] : tensorNames(file);
+  });
+  return names.some((name) => /lora|hada_|lokr_/i.test(name));
 }
 
-async function find(path: string): Promise<Found> {
+async function kindOfFolder(path: string): Promise<"base" | "adapter"> {
+  const names = await readdir(path);
+  if (names.includes("adapter_config.json")) return "adapter";
+  const weights = names.filter((name) => name.endsWith(".safetensors"));
+  const [only] = weights;
+  if (names.includes("config.json") || weights.length !== 1 || only === undefined) return "base";
+  return (await holdsAdapter(join(path, only))) ? "adapter" : "base";
+}
+
+async function kindOf(path: string): Promise<Found["kind"]> {
   const about = await stat(path).catch((cause) => {
     throw new IterisError("read_failed", `There is no such file or folder: ${path}`, { cause });
   });
-  if (about.isFile()) return { path, kind: "samples", facts: await inspectSamples(path) };
-  return (await exists(join(path, "adapter_config.json")))
-    ? { path, kind: "adapter", facts: await inspectAdapter(path) }
-    : { path, kind: "base", facts: await inspectBase(path) };
+  if (!about.isFile()) return kindOfFolder(path);
+  if (!path.endsWith(".safetensors")) return "samples";
+  return (await holdsAdapter(path)) ? "adapter" : "base";
+}
+
+async function find(path: string): Promise<Found> {
+  const kind = await kindOf(path);
+  switch (kind) {
+    case "adapter":
+      return { path, kind, facts: await inspectAdapter(path) };
+    case "base":
+      return { path, kind, facts: await inspectBase(path) };
+    case "samples":
+      return { path, kind, facts: await inspectSamples(path) };
+  }
 }
 
 /** How many samples are of each kind that occurs. */

@@ -1,6 +1,10 @@
 /** `iteris-web merge`. */
-import type { CompareReport, DeviceChoice, MergeReport } from "../../lib/types.ts";
+import { resolve, sep } from "node:path";
+import { IterisError } from "../../lib/errors.ts";
+import type { CompareReport, DeviceChoice, MergeReport, Progress } from "../../lib/types.ts";
 import { mergeInto } from "../run.ts";
+import type { AdapterArgument } from "./adapters.ts";
+import { checkFiles, checkSamples, outcomeOf } from "./check-recipe.ts";
 import { FolderSink } from "./folder-sink.ts";
 import type { MergeCommand } from "./parse-merge.ts";
 import { progressView } from "./progress.ts";
@@ -14,33 +18,66 @@ export interface MergeOutcome {
   device: DeviceChoice;
   report: MergeReport;
   comparison: CompareReport | null;
+  /** There if the merge was made by a recipe: whether the files are those of the recipe's merge, byte for byte. */
+  recipe?: { path: string; identical: boolean; different: string[] };
+}
+
+/** An adapter of the command line as `merge` takes it. */
+export function adapterInput({ name, folder, samples, weight, compare }: AdapterArgument) {
+  return { name, files: folder, samples, weight, heldOut: compare };
+}
+
+/** What a command line reads. */
+export function inputsOf({ base, adapters }: Pick<MergeCommand, "base" | "adapters">): string[] {
+  const own = adapters.flatMap(({ folder, samples, compare }) => [folder, samples, compare]);
+  return [base, ...own].filter((path) => typeof path === "string");
+}
+
+/**
+ * Replacing a folder must not take an input along.
+ *
+ * @throws IterisError `option_invalid` for an output folder that holds an input
+ */
+export function refuseInputsInside(out: string, inputs: readonly string[]): void {
+  const folder = `${resolve(out)}${sep}`;
+  const inside = inputs.find((path) => `${resolve(path)}${sep}`.startsWith(folder));
+  if (inside === undefined) return;
+  throw new IterisError(
+    "option_invalid",
+    `The output folder holds an input, which would go with it; choose another --out: ${inside}`,
+  );
 }
 
 /** Merges, writes the folder, and says what was done. */
 export async function runMerge(command: MergeCommand, terminal: Terminal): Promise<void> {
-  const sink = await FolderSink.create(command.out, command.force);
+  const { base, adapters, out, force } = command;
+  const recipe = command.recipe?.recipe;
+  refuseInputsInside(out, inputsOf(command));
+  const sink = await FolderSink.create(out, force);
   const view = progressView(terminal.stderr);
+  const watch = { onProgress: (progress: Progress) => view.show(progress), signal: terminal.signal };
   let outcome: MergeOutcome;
   try {
-    const result = await mergeInto(
-      {
-        base: command.base,
-        adapters: command.adapters.map(({ name, folder, samples, weight, compare }) => ({
-          name,
-          files: folder,
-          samples,
-          weight,
-          heldOut: compare,
-        })),
-        options: command.options,
-        device: command.device,
-        onProgress: (progress) => view.show(progress),
-        signal: terminal.signal,
-      },
-      sink,
-    );
-    const { device, report, comparison } = result;
-    outcome = { out: command.out, files: await sink.finish(), device, report, comparison };
+    if (recipe !== undefined) await checkFiles(recipe, command, watch);
+    const request = {
+      base,
+      adapters: adapters.map(adapterInput),
+      options: command.options,
+      device: command.device,
+      ...watch,
+    };
+    const { device, report, comparison } = await mergeInto(request, sink, out);
+    if (recipe !== undefined) checkSamples(recipe, report);
+    outcome = {
+      out,
+      files: await sink.finish(),
+      device,
+      report,
+      comparison,
+      ...(command.recipe === undefined
+        ? {}
+        : { recipe: { path: command.recipe.path, ...outcomeOf(command.recipe.recipe, report) } }),
+    };
   } catch (error) {
     await sink.discard();
     throw error;
@@ -50,15 +87,22 @@ export async function runMerge(command: MergeCommand, terminal: Terminal): Promi
   terminal.stdout.write(command.json ? `${JSON.stringify(outcome)}\n` : describe(outcome));
 }
 
-function describe({ out, files, device, report, comparison }: MergeOutcome): string {
+function describe({ out, files, device, report, comparison, recipe }: MergeOutcome): string {
   const ranks = report.layers.map(({ rank }) => rank);
   const rank = ranks.length === 0 ? 0 : Math.max(...ranks);
   const lines = [
     `Merged ${report.adapters.map(({ name }) => name).join(", ")} with ${report.options.method} into ${out}`,
     `${report.layers.length} modules, rank ${rank}, ${report.seconds.total.toFixed(1)} s. ${device.why}`,
+    ...(recipe === undefined ? [] : [repeated(recipe)]),
     ...report.notes.map((note) => `Note: ${note}`),
     ...files.map(({ name, bytes }) => `  ${name}  ${bytes} bytes`),
   ];
   const notes = comparison?.notes.map((note) => `Note: ${note}\n`).join("") ?? "";
   return `${lines.join("\n")}\n${comparison === null ? "" : `\n${comparisonTable(comparison)}${notes}`}`;
+}
+
+function repeated({ path, identical, different }: NonNullable<MergeOutcome["recipe"]>): string {
+  return identical
+    ? `The files are those of the recipe's merge, byte for byte: ${path}`
+    : `Not as the recipe's merge wrote it: ${different.join(", ")} (${path})`;
 }

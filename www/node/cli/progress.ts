@@ -63,6 +63,7 @@ class Bar implements ProgressView {
     const parts = [
       `${"█".repeat(full)}${"░".repeat(width - full)} ${percent}`,
       left === null ? null : `${clock(left)} left`,
+      progress.variant ?? null,
       stageNames[progress.stage],
       progress.layer || null,
     ];
@@ -91,11 +92,13 @@ class Lines implements ProgressView {
     const left = secondsLeft(progress);
     // Running the model and solving take turns, layer by layer; told apart they would fill the log.
     const stage = progress.stage === "solve" || progress.stage === "gram" ? "forward" : progress.stage;
-    const key = `${stage} ${tenths}`;
+    const what =
+      progress.variant === undefined ? stageNames[stage] : `${progress.variant}, ${stageNames[stage]}`;
+    const key = `${what} ${tenths}`;
     if (key === this.#last) return;
     this.#last = key;
     const rest = left === null ? "" : `, ${clock(left)} left`;
-    this.#output.write(`${stageNames[stage]}: ${tenths * 10} %${rest}\n`);
+    this.#output.write(`${what}: ${tenths * 10} %${rest}\n`);
   }
 
   end(): void {}

@@ -2,6 +2,7 @@
 import { toIterisError } from "../../lib/errors.ts";
 import { withEngine } from "../engine.ts";
 import { parseCommand, wantsJson } from "./args.ts";
+import { runCompare } from "./compare.ts";
 import { exitCode, tell } from "./failure.ts";
 import { runGenerate } from "./generate.ts";
 import { helpTexts } from "./help.ts";
@@ -25,6 +26,9 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
         break;
       case "generate":
         await runGenerate(command, terminal);
+        break;
+      case "compare":
+        await runCompare(command, terminal);
         break;
       case "merge":
         await runMerge(command, terminal);

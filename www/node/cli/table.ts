@@ -14,7 +14,8 @@ export function table(rows: readonly (readonly string[])[]): string {
   return lines.map((cells) => `${cells.join("  ").trimEnd()}\n`).join("");
 }
 
-function percent(value: number | null | undefined): string {
+/** A share of 0 to 1 for people. */
+export function percent(value: number | null | undefined): string {
   return value === null || value === undefined ? "-" : `${(value * 100).toFixed(1)} %`;
 }
 

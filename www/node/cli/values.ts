@@ -4,7 +4,7 @@ import { IterisError } from "../../lib/errors.ts";
 import type { DeviceRequest } from "../../lib/types.ts";
 
 /** The commands that have a help of their own. */
-export type CommandName = "merge" | "generate" | "inspect";
+export type CommandName = "merge" | "compare" | "generate" | "inspect";
 
 /** Tells what is wrong with the words of one command, and where its help is. */
 export class Usage {
@@ -49,7 +49,7 @@ export class Usage {
 }
 
 /** Reads a value if there is one. */
-export function optional<T>(value: string | undefined, read: (value: string) => T): T | undefined {
+export function optional<From, To>(value: From | undefined, read: (value: From) => To): To | undefined {
   return value === undefined ? undefined : read(value);
 }
 
@@ -78,6 +78,22 @@ type Parsed<Options extends OptionTable> = ReturnType<
   typeof parseArgs<{ args: string[]; options: Options; tokens: true }>
 >;
 
+/** A negative number after an option is its value, which Node takes for an option of its own. */
+function joinNegative(args: readonly string[], options: OptionTable): string[] {
+  const joined: string[] = [];
+  for (let i = 0; i < args.length; i += 1) {
+    const [word = "", next = ""] = args.slice(i, i + 2);
+    const takesValue = word.startsWith("--") && options[word.slice(2)]?.type === "string";
+    if (takesValue && /^-\.?\d/.test(next)) {
+      joined.push(`${word}=${next}`);
+      i += 1;
+    } else {
+      joined.push(word);
+    }
+  }
+  return joined;
+}
+
 /** Takes the words apart; an option that has one value is not given twice. */
 export function readWords<const Options extends OptionTable>(
   args: string[],
@@ -86,7 +102,7 @@ export function readWords<const Options extends OptionTable>(
 ): { values: Parsed<Options>["values"]; given: Given } {
   let parsed: Parsed<Options>;
   try {
-    parsed = parseArgs({ args, options, tokens: true });
+    parsed = parseArgs({ args: joinNegative(args, options), options, tokens: true });
   } catch (thrown) {
     throw usage.error(firstSentence(thrown));
   }
@@ -112,7 +128,8 @@ export function readWords<const Options extends OptionTable>(
 export function pair(given: Given, name: string, adapters: number, usage: Usage): (string | undefined)[] {
   const values = given.filter((one) => one.name === name).map(({ value }) => value);
   if (values.length === adapters) return values;
-  if (values.length > adapters) {
+  const beside = given.some((one) => one.name === "adapter");
+  if (values.length > adapters || (values.length > 0 && !beside)) {
     throw usage.error(`--${name} is given ${values.length} times for ${adapters} adapters.`);
   }
   const paired = new Array<string | undefined>(adapters).fill(undefined);

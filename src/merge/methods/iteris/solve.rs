@@ -1,6 +1,11 @@
 //! From sums over samples to one layer's merged delta.
 
-use super::statistics::GroupStatistics;
+use std::borrow::Cow;
+
+use super::{
+    problem::{Problem, Regularized},
+    statistics::{GroupStatistics, TaskStatistics},
+};
 use crate::{
     compute::{
         gemm::{Part, View, multiply},
@@ -13,7 +18,7 @@ use crate::{
 };
 
 /// A layer's solution.
-pub(super) struct Solved {
+pub(super) struct Solution {
     /// D*.
     pub(super) change: Change,
     /// lambda, one a task.
@@ -22,146 +27,237 @@ pub(super) struct Solved {
     pub(super) condition: f64,
 }
 
-/// Solves one member of a group.
-///
-/// # Errors
-/// [`Code::NotPositiveDefinite`] naming the layer; [`Code::NotFinite`] if the features overflow.
-pub(super) fn layer(
-    work: &Work<'_>,
-    statistics: &GroupStatistics,
-    member: usize,
-    layer: &Linear,
-    weight_norms: &[f64],
-) -> Result<Solved> {
-    let d_in = statistics.d_in;
-    let options = work.options;
-    let mut lambdas = Vec::with_capacity(work.tasks.len());
-    for ((task, sums), norm) in work.tasks.iter().zip(&statistics.tasks).zip(weight_norms) {
-        let output_norm = sums.members[member].output_norm;
-        let lambda = if options.adaptive_weights {
-            task.weight * norm / output_norm
-        } else {
-            task.weight
-        };
-        if !(lambda.is_finite() && lambda > 0.0) {
-            return Err(Error::new(
-                Code::NotFinite,
-                format!(
-                    "task \"{}\": the layer's output has squared norm {output_norm}, so its weight lambda is {lambda}; the samples or the adapter overflow, or the layer is dead; layer: {}",
-                    task.name, layer.name
-                ),
-            ));
+/// The linear system of one member of a group.
+pub(super) struct System<'a> {
+    pub(super) work: &'a Work<'a>,
+    pub(super) problem: &'a Problem,
+    pub(super) statistics: &'a GroupStatistics,
+    pub(super) member: usize,
+    pub(super) layer: &'a Linear,
+}
+
+/// A regularised product of features: `factor` times it, plus a diagonal.
+struct Form {
+    factor: f64,
+    diagonal: Vec<f64>,
+}
+
+impl System<'_> {
+    /// D*.
+    ///
+    /// # Errors
+    /// [`Code::NotPositiveDefinite`] naming the layer; [`Code::NotFinite`] if the features overflow.
+    pub(super) fn solve(&self, weight_norms: &[f64]) -> Result<Solution> {
+        let d_in = self.statistics.d_in;
+        let lambdas = self.lambdas(weight_norms)?;
+        let unseen = self.unseen();
+        let mut s = vec![0.0; d_in * d_in];
+        for (sums, lambda) in self.statistics.tasks.iter().zip(&lambdas) {
+            let Form { factor, diagonal } = self.gram(sums, &unseen);
+            let scale = lambda * factor;
+            s.iter_mut().zip(&sums.gram).for_each(|(s, g)| *s += scale * g);
+            (0..d_in).for_each(|i| s[i * d_in + i] += lambda * diagonal[i]);
         }
-        lambdas.push(lambda);
+        let largest = largest_eigenvalue(&s, d_in);
+        let cholesky = Cholesky::new(s, d_in).map_err(|at| self.singular(at.row))?;
+        let condition = largest / cholesky.smallest_eigenvalue();
+        let factored = self.problem.target == LeastSquares::Delta
+            && self.changes().all(|(_, change)| change.as_factors().is_some());
+        let change = if factored {
+            Change::Factors(self.solve_factors(&lambdas, &unseen, &cholesky))
+        } else {
+            self.solve_dense(&lambdas, &unseen, &cholesky)
+        };
+        Ok(Solution {
+            change,
+            lambdas,
+            condition,
+        })
     }
 
-    let mut s = vec![0.0; d_in * d_in];
-    for (sums, lambda) in statistics.tasks.iter().zip(&lambdas) {
-        s.iter_mut().zip(&sums.gram).for_each(|(s, g)| *s += lambda * g);
-        let ridge = lambda * options.alpha2 * sums.gram_norm(d_in);
-        (0..d_in).for_each(|i| s[i * d_in + i] += ridge);
+    fn lambdas(&self, weight_norms: &[f64]) -> Result<Vec<f64>> {
+        let mut lambdas = Vec::with_capacity(self.work.tasks.len());
+        for ((task, sums), norm) in self
+            .work
+            .tasks
+            .iter()
+            .zip(&self.statistics.tasks)
+            .zip(weight_norms)
+        {
+            let output_norm = sums.members[self.member].output_norm;
+            let weight = task.weight_at(&self.layer.name);
+            let lambda = if self.problem.adaptive_weights {
+                weight * norm / output_norm
+            } else {
+                weight
+            };
+            if !(lambda.is_finite() && lambda > 0.0) {
+                return Err(Error::new(
+                    Code::NotFinite,
+                    format!(
+                        "task \"{}\": the layer's output has squared norm {output_norm}, so its weight lambda is {lambda}; the samples or the adapter overflow, or the layer is dead; layer: {}",
+                        task.name, self.layer.name
+                    ),
+                ));
+            }
+            lambdas.push(lambda);
+        }
+        Ok(lambdas)
     }
-    let largest = largest_eigenvalue(&s, d_in);
-    let cholesky = Cholesky::new(s, d_in).map_err(|at| {
+
+    /// A*_i = lambda_i A_i C_i^T S^-1, stacked with the B_i.
+    fn solve_factors(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> Factors {
+        let d_in = self.statistics.d_in;
+        let mut right = Vec::new();
+        let mut parts = Vec::new();
+        for (index, change) in self.changes() {
+            let Some(factors) = change.as_factors() else {
+                continue;
+            };
+            let (sums, lambda) = (&self.statistics.tasks[index], lambdas[index]);
+            let Form { factor, diagonal } = self.cross(sums, unseen);
+            let projected = self.projected(sums, factors);
+            let places = projected
+                .iter()
+                .zip(&factors.a)
+                .zip(diagonal.iter().cycle().take(projected.len()));
+            right.extend(places.map(|((sum, &a), ridge)| lambda * (factor * sum + ridge * f64::from(a))));
+            parts.push(factors.clone());
+        }
+        cholesky.solve_rows(&mut right);
+        debug_assert_eq!(right.len() % d_in, 0);
+        let mut stacked = Factors::stack(parts);
+        stacked.a = right.into_iter().map(narrow).collect();
+        stacked
+    }
+
+    /// A_i (X_i^T Xt_i), as it was summed, or from the Gram matrix where the features are the same.
+    fn projected<'a>(&self, sums: &'a TaskStatistics, factors: &Factors) -> Cow<'a, [f64]> {
+        let summed = &sums.members[self.member].projected;
+        if !summed.is_empty() {
+            return Cow::Borrowed(summed);
+        }
+        let (d_in, rank) = (self.statistics.d_in, factors.rank);
+        let gram = sums.whole_cross(d_in);
+        let mut product = vec![0.0; rank * d_in];
+        let (left, right) = (View::new(&factors.a, rank, d_in), View::new(&gram, d_in, d_in));
+        multiply(left, right.transposed(), 1.0, Part::Full, &mut product, d_in);
+        Cow::Owned(product)
+    }
+
+    /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 + D_i stands for D_i, and W0 is
+    /// subtracted.
+    fn solve_dense(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> Change {
+        let d_in = self.statistics.d_in;
+        let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
+        let d_out = w0.len() / d_in;
+        let full = self.problem.target == LeastSquares::Full;
+        let mut right = vec![0.0; d_out * d_in];
+        for ((task, sums), lambda) in self.work.tasks.iter().zip(&self.statistics.tasks).zip(lambdas) {
+            let own = task.deltas.get(&self.layer.name);
+            if own.is_none() && !full {
+                continue;
+            }
+            let mut wanted: Vec<f64> = if full {
+                w0.iter().map(|&x| f64::from(x)).collect()
+            } else {
+                vec![0.0; d_out * d_in]
+            };
+            if let Some(change) = own {
+                change.add_to(1.0, &mut wanted);
+            }
+            let Form { factor, diagonal } = self.cross(sums, unseen);
+            let mut cross = sums.whole_cross(d_in);
+            cross.iter_mut().for_each(|x| *x *= factor);
+            (0..d_in).for_each(|i| cross[i * d_in + i] += diagonal[i]);
+            let (left, cross) = (
+                View::new(&wanted, d_out, d_in),
+                View::new(&cross, d_in, d_in).transposed(),
+            );
+            multiply(left, cross, *lambda, Part::Full, &mut right, d_in);
+        }
+        cholesky.solve_rows(&mut right);
+        let data = if full {
+            let moved = right.into_iter().zip(w0);
+            moved.map(|(x, &w)| narrow(x - f64::from(w))).collect()
+        } else {
+            right.into_iter().map(narrow).collect()
+        };
+        Change::Dense(Dense { data, d_out, d_in })
+    }
+
+    /// The tasks' changes of the layer, with the places of the tasks.
+    fn changes(&self) -> impl Iterator<Item = (usize, &Change)> {
+        let tasks = self.work.tasks.iter().enumerate();
+        tasks.filter_map(|(index, task)| Some((index, task.deltas.get(&self.layer.name)?)))
+    }
+
+    /// G_i.
+    fn gram(&self, sums: &TaskStatistics, unseen: &[bool]) -> Form {
+        let d_in = self.statistics.d_in;
+        match self.problem.regularized {
+            Regularized::Ridge { alpha2, .. } => Form::ridge(alpha2 * sums.gram_norm(d_in), d_in),
+            Regularized::NonDiagonal(factor) => Form::non_diagonal(factor, sums, unseen),
+        }
+    }
+
+    /// C_i.
+    fn cross(&self, sums: &TaskStatistics, unseen: &[bool]) -> Form {
+        let d_in = self.statistics.d_in;
+        match self.problem.regularized {
+            Regularized::Ridge { alpha1, .. } => Form::ridge(alpha1 * sums.cross_norm(d_in), d_in),
+            Regularized::NonDiagonal(factor) => Form::non_diagonal(factor, sums, unseen),
+        }
+    }
+
+    /// The inputs that are zero in every sample.
+    fn unseen(&self) -> Vec<bool> {
+        let d_in = self.statistics.d_in;
+        let zero = |i: usize| {
+            self.statistics
+                .tasks
+                .iter()
+                .all(|sums| sums.gram[i * d_in + i] == 0.0)
+        };
+        (0..d_in).map(zero).collect()
+    }
+
+    fn singular(&self, row: usize) -> Error {
+        let remedy = match self.problem.regularized {
+            Regularized::Ridge { alpha2, .. } => format!("raise alpha2 (now {alpha2:e})"),
+            Regularized::NonDiagonal(factor) => format!("lower nonDiagonal (now {factor})"),
+        };
         Error::new(
             Code::NotPositiveDefinite,
             format!(
-                "the Gram matrix has no positive pivot in row {} of {d_in}; raise alpha2 (now {:e}) or give more calibration samples; layer: {}",
-                at.row, options.alpha2, layer.name
+                "the Gram matrix has no positive pivot in row {row} of {}; {remedy} or give more calibration samples; layer: {}",
+                self.statistics.d_in, self.layer.name
             ),
         )
-    })?;
-    let condition = largest / cholesky.smallest_eigenvalue();
-    let change = match options.target {
-        LeastSquares::Delta => Change::Factors(solve_factors(
-            work,
-            statistics,
-            member,
-            &layer.name,
-            &lambdas,
-            &cholesky,
-        )),
-        LeastSquares::Full => solve_dense(work, statistics, layer, &lambdas, &cholesky),
-    };
-    Ok(Solved {
-        change,
-        lambdas,
-        condition,
-    })
-}
-
-/// A*_i = lambda_i A_i C_i^T S^-1, stacked with the B_i.
-fn solve_factors(
-    work: &Work<'_>,
-    statistics: &GroupStatistics,
-    member: usize,
-    layer: &str,
-    lambdas: &[f64],
-    cholesky: &Cholesky,
-) -> Factors {
-    let d_in = statistics.d_in;
-    let mut right = Vec::new();
-    let mut parts = Vec::new();
-    for ((task, sums), lambda) in work.tasks.iter().zip(&statistics.tasks).zip(lambdas) {
-        let Some(factors) = task.deltas.get(layer).and_then(Change::as_factors) else {
-            continue;
-        };
-        let ridge = work.options.alpha1 * sums.cross_norm(d_in);
-        let projected = sums.members[member].projected.iter().zip(&factors.a);
-        right.extend(projected.map(|(sum, &a)| lambda * (sum + ridge * f64::from(a))));
-        parts.push(factors.clone());
     }
-    cholesky.solve_rows(&mut right);
-    let mut stacked = Factors::stack(parts);
-    stacked.a = right.into_iter().map(narrow).collect();
-    stacked
 }
 
-/// D* = (sum_i lambda_i (W0 + D_i) C_i^T) S^-1 - W0.
-fn solve_dense(
-    work: &Work<'_>,
-    statistics: &GroupStatistics,
-    layer: &Linear,
-    lambdas: &[f64],
-    cholesky: &Cholesky,
-) -> Change {
-    let d_in = statistics.d_in;
-    let w0 = layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
-    let d_out = w0.len() / d_in;
-    let mut right = vec![0.0; d_out * d_in];
-    for ((task, sums), lambda) in work.tasks.iter().zip(&statistics.tasks).zip(lambdas) {
-        let mut adapted: Vec<f64> = w0.iter().map(|&x| f64::from(x)).collect();
-        if let Some(change) = task.deltas.get(&layer.name) {
-            change.add_to(1.0, &mut adapted);
-        }
-        let mut cross = if sums.cross.is_empty() {
-            symmetric(&sums.gram, d_in)
-        } else {
-            sums.cross.clone()
-        };
-        let ridge = work.options.alpha1 * sums.cross_norm(d_in);
-        (0..d_in).for_each(|i| cross[i * d_in + i] += ridge);
-        let (left, cross) = (
-            View::new(&adapted, d_out, d_in),
-            View::new(&cross, d_in, d_in).transposed(),
-        );
-        multiply(left, cross, *lambda, Part::Full, &mut right, d_in);
-    }
-    cholesky.solve_rows(&mut right);
-    let data = right
-        .into_iter()
-        .zip(w0)
-        .map(|(x, &w)| narrow(x - f64::from(w)))
-        .collect();
-    Change::Dense(Dense { data, d_out, d_in })
-}
-
-fn symmetric(lower: &[f64], n: usize) -> Vec<f64> {
-    let mut full = lower.to_vec();
-    for i in 0..n {
-        for j in 0..i {
-            full[j * n + i] = full[i * n + j];
+impl Form {
+    fn ridge(ridge: f64, d_in: usize) -> Self {
+        Self {
+            factor: 1.0,
+            diagonal: vec![ridge; d_in],
         }
     }
-    full
+
+    /// a G + (1 - a) diag(G), and one where nothing is seen of any task: the limit of a common ridge there.
+    fn non_diagonal(factor: f64, sums: &TaskStatistics, unseen: &[bool]) -> Self {
+        let d_in = unseen.len();
+        let entry = |(i, &unseen): (usize, &bool)| {
+            if unseen {
+                1.0
+            } else {
+                (1.0 - factor) * sums.gram[i * d_in + i]
+            }
+        };
+        Self {
+            factor,
+            diagonal: unseen.iter().enumerate().map(entry).collect(),
+        }
+    }
 }

@@ -5,11 +5,12 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
+use super::problem::Problem;
 use crate::{
     compute::{Stage, accumulate_product, gemm::Part},
     error::Result,
     linear::{Delta, Group, Linear},
-    merge::{LeastSquares, Work},
+    merge::{Change, LeastSquares, Work},
 };
 
 /// The sums of one group.
@@ -32,33 +33,36 @@ pub(super) struct TaskStatistics {
 
 /// The sums of one task at one layer of the group.
 pub(super) struct MemberStatistics {
-    /// A (X^T Xt) (rank x d_in); empty without a delta, or where `cross` is used whole.
+    /// A (X^T Xt) (rank x d_in); empty without factors, or where `cross` or the Gram matrix is used whole.
     pub(super) projected: Vec<f64>,
     /// ||X (W0 + D)^T||_F^2
     pub(super) output_norm: f64,
 }
 
 impl GroupStatistics {
-    /// Zero sums for the layers of a group; `same_features` says that X = Xt (one variant runs).
-    pub(super) fn new(work: &Work<'_>, layers: &[&Linear], d_in: usize, same_features: bool) -> Self {
-        let full = work.options.target == LeastSquares::Full;
+    /// Zero sums for the layers of a group; `same_features` says that X = Xt.
+    pub(super) fn new(
+        work: &Work<'_>,
+        problem: &Problem,
+        layers: &[&Linear],
+        d_in: usize,
+        same_features: bool,
+    ) -> Self {
+        let full = problem.target == LeastSquares::Full;
         let tasks = work.tasks.iter().map(|task| {
-            let rank = |layer: &&Linear| {
-                task.deltas
-                    .get(&layer.name)
-                    .map_or(0, |change| change.as_factors().map_or(0, |factors| factors.rank))
-            };
-            let cross = !same_features && (full || layers.iter().any(|layer| rank(layer) > 0));
+            let change = |layer: &Linear| task.deltas.get(&layer.name);
+            let cross = !same_features && (full || layers.iter().any(|layer| change(layer).is_some()));
             TaskStatistics {
                 gram: vec![0.0; d_in * d_in],
                 cross: if cross { vec![0.0; d_in * d_in] } else { Vec::new() },
                 members: layers
                     .iter()
                     .map(|layer| MemberStatistics {
-                        projected: if full {
-                            Vec::new()
-                        } else {
-                            vec![0.0; rank(layer) * d_in]
+                        projected: match change(layer) {
+                            Some(Change::Factors(factors)) if !full && !same_features => {
+                                vec![0.0; factors.rank * d_in]
+                            }
+                            _ => Vec::new(),
                         },
                         output_norm: 0.0,
                     })
@@ -129,6 +133,20 @@ impl GroupStatistics {
 }
 
 impl TaskStatistics {
+    /// Xt^T X (d_in x d_in), whole.
+    pub(super) fn whole_cross(&self, d_in: usize) -> Vec<f64> {
+        if !self.cross.is_empty() {
+            return self.cross.clone();
+        }
+        let mut full = self.gram.clone();
+        for i in 0..d_in {
+            for j in 0..i {
+                full[j * d_in + i] = full[i * d_in + j];
+            }
+        }
+        full
+    }
+
     /// ||Xt^T Xt||_F from the lower triangle.
     pub(super) fn gram_norm(&self, d_in: usize) -> f64 {
         let mut sum = 0.0;

@@ -1,0 +1,22 @@
+//! `cat`: the adapters' factors side by side, [B_1 … B_N] [w_1 s_1 A_1; …; w_N s_N A_N], which is sum(w_i D_i).
+//!
+//! As PEFT's `cat`, but that PEFT keeps rsLoRA's scaling of the first adapter: its result is off by sqrt(rank) there.
+
+use super::{Layer, Method};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
+
+/// The method. See the module.
+pub(super) struct Cat;
+
+impl Method for Cat {
+    fn alone(&self, _options: &MergeOptions, weight: f64) -> Option<f64> {
+        Some(weight)
+    }
+
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        Ok(layer.weighted_sum(1.0))
+    }
+}

@@ -1,0 +1,37 @@
+//! `dare_linear` and `dare_linear_svd` (Yu et al., ICML 2024): every number of a change is kept with probability
+//! `density` and divided by it, then the changes are summed with the weights. `seed` fixes the draws.
+//!
+//! PEFT's `dare_linear` drops numbers of the factors and adds those up, with cross terms as in its `linear`, and draws
+//! anew each time; its `dare_linear_svd` drops numbers of the deltas and cuts the result to `svd_rank`. Both forms
+//! here are of the deltas.
+
+use super::{
+    Layer, Method,
+    elementwise::{self, Combine},
+    prune::Pruner,
+};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
+
+/// The method. See the module.
+pub(super) struct DareLinear {
+    /// Whether the result is cut to `svd_rank`.
+    pub(super) svd: bool,
+}
+
+impl Method for DareLinear {
+    fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
+        self.svd.then(|| options.svd_rank.unwrap_or(largest))
+    }
+
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        let options = layer.options;
+        Ok(elementwise::merge(
+            layer,
+            |part| Pruner::random(options.seed, layer.name, part.name, options.density),
+            Combine::Sum,
+        ))
+    }
+}

@@ -1,0 +1,36 @@
+//! `dare_ties` and `dare_ties_svd`: numbers of every change are dropped at random as in [`super::dare_linear`], and
+//! what is left is merged by the election of [`super::ties`].
+//!
+//! PEFT's `dare_ties` does this to the factors A and B one by one; its `dare_ties_svd` does it to the deltas and cuts
+//! the result to `svd_rank`. Both forms here are of the deltas.
+
+use super::{
+    Layer, Method,
+    elementwise::{self, Combine},
+    prune::Pruner,
+};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
+
+/// The method. See the module.
+pub(super) struct DareTies {
+    /// Whether the result is cut to `svd_rank`.
+    pub(super) svd: bool,
+}
+
+impl Method for DareTies {
+    fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
+        self.svd.then(|| options.svd_rank.unwrap_or(largest))
+    }
+
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        let options = layer.options;
+        Ok(elementwise::merge(
+            layer,
+            |part| Pruner::random(options.seed, layer.name, part.name, options.density),
+            Combine::Elect(options.majority_sign_method),
+        ))
+    }
+}

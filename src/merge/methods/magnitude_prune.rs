@@ -1,0 +1,35 @@
+//! `magnitude_prune` and `magnitude_prune_svd`: of every change the share `density` of its largest numbers, summed
+//! with the weights.
+//!
+//! PEFT's `magnitude_prune` prunes the factors and adds them up, with cross terms as in its `linear`; its
+//! `magnitude_prune_svd` prunes the deltas and cuts the result to `svd_rank`. Both forms here are of the deltas.
+
+use super::{
+    Layer, Method,
+    elementwise::{self, Combine},
+};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
+
+/// The method. See the module.
+pub(super) struct MagnitudePrune {
+    /// Whether the result is cut to `svd_rank`.
+    pub(super) svd: bool,
+}
+
+impl Method for MagnitudePrune {
+    fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
+        self.svd.then(|| options.svd_rank.unwrap_or(largest))
+    }
+
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        let density = layer.options.density;
+        Ok(elementwise::merge(
+            layer,
+            |part| elementwise::largest(&part.change, density),
+            Combine::Sum,
+        ))
+    }
+}

@@ -1,0 +1,35 @@
+//! `ties` and `ties_svd` (Yadav et al., NeurIPS 2023): of every change the share `density` of its largest numbers;
+//! number by number the sign that `majority_sign_method` elects; the mean of the weighted numbers that have it.
+//!
+//! PEFT's `ties` does this to the factors A and B one by one, and its product is no TIES of the deltas; its
+//! `ties_svd` does it to the deltas and cuts the result to `svd_rank`. Both forms here are of the deltas.
+
+use super::{
+    Layer, Method,
+    elementwise::{self, Combine},
+};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
+
+/// The method. See the module.
+pub(super) struct Ties {
+    /// Whether the result is cut to `svd_rank`.
+    pub(super) svd: bool,
+}
+
+impl Method for Ties {
+    fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
+        self.svd.then(|| options.svd_rank.unwrap_or(largest))
+    }
+
+    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+        let options = layer.options;
+        Ok(elementwise::merge(
+            layer,
+            |part| elementwise::largest(&part.change, options.density),
+            Combine::Elect(options.majority_sign_method),
+        ))
+    }
+}

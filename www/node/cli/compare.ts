@@ -1,0 +1,84 @@
+/** `iteris-web compare`. */
+import { join } from "node:path";
+import { BlobSink, type Sink } from "../../lib/engine/sink.ts";
+import type { CompareReport, DeviceChoice, MergedVariant } from "../../lib/types.ts";
+import { type CompareMethodsOutcome, compareMethodsInto } from "../run.ts";
+import { FolderSink } from "./folder-sink.ts";
+import { adapterInput, inputsOf, refuseInputsInside } from "./merge.ts";
+import { methodsChart, methodsTable, type Row } from "./methods-table.ts";
+import type { CompareCommand } from "./parse-compare.ts";
+import { progressView } from "./progress.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** What `--json` prints. */
+export interface CompareOutcome {
+  variants: (Omit<MergedVariant, "files"> & {
+    /** Where its result is, `null` without `--out`. */
+    folder: string | null;
+  })[];
+  /** Merged before. */
+  merged: { name: string; folder: string }[];
+  report: CompareReport;
+  device: DeviceChoice;
+}
+
+/** Merges in several ways, compares, keeps what was made if that is wanted, and prints table and bars. */
+export async function runCompare(command: CompareCommand, terminal: Terminal): Promise<void> {
+  const { base, adapters, out, force, merged } = command;
+  if (out !== undefined) {
+    refuseInputsInside(out, [...inputsOf(command), ...merged.map((one) => one.folder)]);
+  }
+  const folder = out === undefined ? null : await FolderSink.create(out, force);
+  const view = progressView(terminal.stderr);
+  let result: CompareMethodsOutcome;
+  try {
+    result = await compareMethodsInto(
+      {
+        base,
+        adapters: adapters.map(adapterInput),
+        methods: command.methods,
+        merged: merged.map((one) => ({ name: one.name, files: one.folder })),
+        options: command.options,
+        device: command.device,
+        onProgress: (progress) => view.show(progress),
+        signal: terminal.signal,
+      },
+      (name): Sink => folder?.inside(name) ?? new BlobSink(),
+      // All results lie a level deeper, from where paths look the same.
+      out === undefined ? undefined : join(out, "method"),
+    );
+    await folder?.finish();
+  } catch (error) {
+    await folder?.discard();
+    throw error;
+  } finally {
+    view.end();
+  }
+  const outcome: CompareOutcome = {
+    ...result,
+    variants: result.variants.map((made) => ({
+      ...made,
+      folder: out === undefined ? null : join(out, made.name),
+    })),
+    merged,
+  };
+  terminal.stdout.write(command.json ? `${JSON.stringify(outcome)}\n` : describe(outcome, out));
+}
+
+function describe({ variants, merged, report, device }: CompareOutcome, out: string | undefined): string {
+  const rows: Row[] = [
+    ...["base", "adapter"].map((name) => ({ name, seconds: null })),
+    ...variants.map(({ name, seconds }) => ({ name, seconds })),
+    ...merged.map(({ name }) => ({ name, seconds: null })),
+  ];
+  const charts = (["agreement", "accuracy"] as const)
+    .map((measure) => methodsChart(report, rows, measure))
+    .filter((chart) => chart !== "");
+  const samples = report.tasks.map(({ task, samples }) => `${task} ${samples}`).join(", ");
+  const lines = [
+    `Texts: ${samples}. ${device.why}`,
+    ...(out === undefined ? [] : [`Each result is in a folder of its method's name in ${out}`]),
+    ...report.notes.map((note) => `Note: ${note}`),
+  ];
+  return [methodsTable(report, rows), ...charts, `${lines.join("\n")}\n`].join("\n");
+}

@@ -1,0 +1,28 @@
+/** What was written by several variants, for people. */
+import { previewOf } from "../../lib/samples/facts.ts";
+import type { GenerateResult, Sample } from "../../lib/types.ts";
+
+/** What `--json` prints. */
+export interface GenerateOutcome extends GenerateResult {
+  /** What was asked, in the order of each variant's texts. */
+  prompts: Sample[];
+}
+
+/** A block for each prompt, a paragraph in it for each variant, lines of a text below each other. */
+export function describe({ prompts, variants, tokens, seconds, device, notes }: GenerateOutcome): string {
+  const width = Math.max(...variants.map(({ name }) => name.length));
+  const blocks = prompts.map((prompt, i) => {
+    const said = variants.map(({ name, texts, finished }) => {
+      const written = `${texts[i] ?? ""}${finished[i] ? "" : " …"}`.trim();
+      return `  ${name.padEnd(width)}  ${written.split("\n").join(`\n${" ".repeat(width + 4)}`)}`.trimEnd();
+    });
+    return [`> ${previewOf(prompt).split("\n").join("\n> ")}`, ...said, ""].join("\n");
+  });
+  const cut = variants.some(({ finished }) => finished.includes(false));
+  const lines = [
+    ...(cut ? ["… stands where --max-new-tokens ended what was being written."] : []),
+    `${tokens} tokens in ${seconds.toFixed(1)} s. ${device.why}`,
+    ...notes.map((note) => `Note: ${note}`),
+  ];
+  return `${blocks.join("\n")}\n${lines.join("\n")}\n`;
+}

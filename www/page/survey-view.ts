@@ -1,0 +1,235 @@
+/** Several methods beside each other: a row each with its numbers and its files, bars, and the numbers by task. */
+import { html, nothing, type TemplateResult } from "lit-html";
+import { count, hundredths, list, plural } from "./format.ts";
+import * as icons from "./icons.ts";
+import { notices, problemView } from "./notices.ts";
+import { saveButton } from "./save.ts";
+import type { Entry, Store, Survey } from "./state.ts";
+import { openEntry } from "./survey.ts";
+import { surveyChart } from "./survey-chart.ts";
+import {
+  type Measure,
+  type SurveyRow,
+  type SurveyTable,
+  surveyTable,
+  taskRows,
+  written,
+} from "./survey-table.ts";
+import { tryPanel } from "./try-panel.ts";
+
+const HEADS: Readonly<Record<Measure, string>> = {
+  accuracy: "Right answers, %",
+  agreement: "Agreement, %",
+  cosine: "Likeness, %",
+  residual: "Mean residual",
+  seconds: "Time",
+};
+
+const TEXTS: Readonly<Record<Survey["texts"], string>> = {
+  "held-out": "held-out texts",
+  calibration: "calibration samples, for want of held-out texts",
+  mixed: "held-out texts where there are some, calibration samples otherwise",
+};
+
+export function surveyView(store: Store, survey: Survey): TemplateResult {
+  const table = surveyTable(survey);
+  const texts = survey.tasks.reduce((sum, { samples }) => sum + samples, 0);
+  return html`
+    <section class="result survey-result" aria-labelledby="survey-heading">
+      <header class="result-head">
+        <h2 id="survey-heading" tabindex="-1">${headingOf(survey)}</h2>
+        <p class="muted">
+          ${survey.tasks.length > 0 ? `${list(survey.tasks.map(({ task }) => task))} · ` : nothing}on
+          ${TEXTS[survey.texts]}${texts > 0 ? `, ${plural(texts, "text")} in all` : nothing}
+        </p>
+        ${
+          survey.stale
+            ? html`<p class="stale">${icons.info} Inputs or options have changed since this comparison.</p>`
+            : nothing
+        }
+      </header>
+      <section class="panel" aria-labelledby="survey-table-heading">
+        <h3 id="survey-table-heading">Which method does best</h3>
+        ${tableView(store, survey, table)} ${explanation(table, survey)} ${ending(survey)} ${notices(store, "survey")}
+      </section>
+      ${survey.tasks.length > 0 ? html`${surveyChart(table)} ${byTask(survey, table)}` : nothing}
+      ${survey.cast && !store.state.result && survey.status !== "running" ? tryPanel(store, survey.cast) : nothing}
+    </section>
+  `;
+}
+
+function headingOf({ entries, status }: Survey): string {
+  const done = entries.filter((entry) => entry.status === "done").length;
+  return status === "running"
+    ? `Comparing ${plural(entries.length, "method")}`
+    : `${plural(done, "method")} compared`;
+}
+
+function tableView(store: Store, survey: Survey, table: SurveyTable): TemplateResult {
+  const { measures } = table;
+  const reference = (name: string, values: SurveyTable["base"]): TemplateResult => html`
+    <tr class="reference">
+      <th scope="row">${name}</th>
+      <td></td>
+      ${measures.map((measure) => html`<td>${measure in values ? hundredths(values[measure]) : ""}</td>`)}
+      <td></td>
+    </tr>
+  `;
+  return html`
+    <div class="scroll" role="region" aria-label="Methods compared" tabindex="0">
+      <table class="survey">
+        <thead>
+          <tr>
+            <th scope="col">Method</th>
+            <th scope="col">Rank</th>
+            ${measures.map((measure) => html`<th scope="col">${HEADS[measure]}</th>`)}
+            <th scope="col"><span class="sr-only">Save</span></th>
+          </tr>
+        </thead>
+        <tbody>
+          ${table.rows.map((row) => rowView(store, survey, row, measures))}
+        </tbody>
+        ${
+          survey.tasks.length > 0
+            ? html`<tbody>${reference("Base model", table.base)} ${reference("Each task’s own adapter", table.own)}</tbody>`
+            : nothing
+        }
+      </table>
+    </div>
+  `;
+}
+
+function rowView(
+  store: Store,
+  survey: Survey,
+  { entry, values }: SurveyRow,
+  measures: readonly Measure[],
+): TemplateResult {
+  if (entry.status !== "done") return pendingRow(entry, measures.length + 2);
+  return html`
+    <tr>
+      <th scope="row">${entry.name}</th>
+      <td>${rankOf(entry)}</td>
+      ${measures.map((measure) => {
+        const { value = null, best = false } = values[measure] ?? {};
+        const text = value === null && survey.status === "running" ? "…" : written(measure, value);
+        return html`
+          <td class=${best ? "best" : ""}>
+            ${best ? html`<strong>${text}</strong><span class="sr-only"> (best)</span>` : text}
+          </td>
+        `;
+      })}
+      <td class="row-actions">
+        <div>
+          ${saveButton(store, entry.name, { name: `merged-${entry.method.replace("++", "pp")}`, files: entry.files })}
+          <button
+            class="quiet small" type="button" ?disabled=${store.state.work !== undefined}
+            @click=${() => openEntry(store, entry)}
+          >
+            Details<span class="sr-only"> of ${entry.name}</span>
+          </button>
+        </div>
+      </td>
+    </tr>
+  `;
+}
+
+function pendingRow(entry: Entry, columns: number): TemplateResult {
+  return html`
+    <tr class=${entry.status}>
+      <th scope="row">${entry.name}</th>
+      <td class="words" colspan=${columns}>
+        ${
+          entry.status === "failed" && entry.problem
+            ? html`<div class="row-problem">${icons.alert}${problemView(entry.problem)}</div>`
+            : entry.status === "merging"
+              ? "merging …"
+              : "–"
+        }
+      </td>
+    </tr>
+  `;
+}
+
+function rankOf({ report }: Entry): string {
+  const ranks = [...new Set(report?.layers.map(({ rank }) => rank))].sort((a, b) => a - b);
+  if (ranks.length === 0) return "–";
+  return ranks.length > 1 ? `${count(ranks[0] ?? 0)}–${count(ranks.at(-1) ?? 0)}` : count(ranks[0] ?? 0);
+}
+
+function explanation({ measures }: SurveyTable, { writes }: Survey): TemplateResult | typeof nothing {
+  if (!measures.some((measure) => measure !== "seconds")) return nothing;
+  const parts = [
+    ...(measures.includes("accuracy")
+      ? [writes ? "Right: writes exactly the label." : "Right: gives the label."]
+      : []),
+    ...(measures.includes("agreement")
+      ? [`Agreement: ${writes ? "writes exactly what" : "answers as"} the task’s own adapter does.`]
+      : []),
+    ...(measures.includes("cosine") ? ["Likeness: cosine of its features with the own adapter’s."] : []),
+    ...(measures.includes("residual")
+      ? ["Residual: the share of an adapter’s effect at a layer that is lost; 0 is nothing."]
+      : []),
+    "All are means over the tasks.",
+  ];
+  return html`<p class="hint">${parts.join(" ")}</p>`;
+}
+
+function ending(survey: Survey): TemplateResult | typeof nothing {
+  const { status, problem, notes } = survey;
+  return html`
+    ${notes.map((note) => html`<p class="hint">${note}</p>`)}
+    ${status === "cancelled" ? html`<p class="muted">The comparison was cancelled; what was merged can be saved.</p>` : nothing}
+    ${
+      status === "failed"
+        ? html`
+          <div class="card-problem" role="alert">
+            ${icons.alert}
+            <div>
+              <p><strong>${problem ? "The comparison stopped; what was merged can be saved." : "No method could be used."}</strong></p>
+              ${problem ? problemView(problem) : nothing}
+            </div>
+          </div>
+        `
+        : nothing
+    }
+  `;
+}
+
+function byTask(survey: Survey, { measures }: SurveyTable): TemplateResult | typeof nothing {
+  const shown = measures.filter((measure) => measure !== "residual" && measure !== "seconds");
+  if (survey.tasks.length < 2 || shown.length === 0) return nothing;
+  return html`
+    <section class="panel" aria-labelledby="by-task-heading">
+      <h3 id="by-task-heading">Task by task</h3>
+      <details>
+        <summary>The numbers that the means are made of</summary>
+        ${shown.map(
+          (measure) => html`
+            <div class="scroll" role="region" aria-label="${HEADS[measure]} by task" tabindex="0">
+              <table class="by-task">
+                <caption>${HEADS[measure]}</caption>
+                <thead>
+                  <tr>
+                    <th scope="col">Method</th>
+                    ${survey.tasks.map(({ task }) => html`<th scope="col">${task}</th>`)}
+                  </tr>
+                </thead>
+                <tbody>
+                  ${taskRows(survey, measure).map(
+                    ({ name, values }) => html`
+                      <tr>
+                        <th scope="row">${name}</th>
+                        ${values.map((value) => html`<td>${hundredths(value)}</td>`)}
+                      </tr>
+                    `,
+                  )}
+                </tbody>
+              </table>
+            </div>
+          `,
+        )}
+      </details>
+    </section>
+  `;
+}
