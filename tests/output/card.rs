@@ -1,7 +1,7 @@
 //! The model card: YAML that the hub reads, and names that stay names.
 
 use iteris_web::{
-    adapter::{DIFFUSERS_FILE, Format, KOHYA_FILE},
+    adapter::{DIFFUSERS_FILE, FormatChoice, KOHYA_FILE},
     merge::{MergeOptions, OutputKind, Ranks},
 };
 
@@ -122,7 +122,10 @@ fn a_card_names_base_adapters_method_and_hashes() {
 
 #[test]
 fn files_of_image_programs_have_a_card_and_headers_too() {
-    for (format, name) in [(Format::Kohya, KOHYA_FILE), (Format::Diffusers, DIFFUSERS_FILE)] {
+    for (format, name) in [
+        (FormatChoice::Kohya, KOHYA_FILE),
+        (FormatChoice::Diffusers, DIFFUSERS_FILE),
+    ] {
         let module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
         let style = |name: &str| input(name, adapter(&[(module, 4, 3)]), 1.0);
         let options = MergeOptions { format, ..options() };

@@ -115,7 +115,7 @@ impl Card<'_> {
     /// The library that loads what was written, as the hub calls it.
     fn library(&self) -> Option<&'static str> {
         let options = self.plan.options;
-        match (options.output, options.format, self.plan.base) {
+        match (options.output, self.plan.format(), self.plan.base) {
             (OutputKind::Adapter, Format::Peft, _) => Some("peft"),
             (OutputKind::Adapter, Format::Kohya | Format::Diffusers, _) => Some("diffusers"),
             (OutputKind::Base, _, Base::Model(_)) => Some("transformers"),

@@ -19,7 +19,7 @@ const HERE: &str = "path/to/this/folder";
 pub(super) fn write(card: &Card<'_>, out: &mut String) {
     let options = card.plan.options;
     out.push_str("\n## Use\n\n");
-    match (options.output, options.format) {
+    match (options.output, card.plan.format()) {
         (OutputKind::Adapter, Format::Peft) => peft(card, out),
         (OutputKind::Adapter, Format::Kohya | Format::Diffusers) => image(card, out),
         (OutputKind::Base, _) => whole(card, out),
