@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Results, cut::Cut, json, metadata, paths::Paths};
 use crate::{
     adapter::{Adapter, CONFIG_FILE, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets},
+    base::Base,
     error::Result,
     io::{OutDtype, Sink, serialize},
     merge::{Factors, Place, Ranks, Target},
@@ -66,15 +67,22 @@ pub(super) async fn write(
         })
         .collect();
 
-    let all = paths.all(plan);
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let names: Vec<&str> = modules.keys().map(String::as_str).collect();
+    let targets = match plan.base {
+        // An end of a name may be that of other layers too, and nothing says which there are.
+        Base::Absent => names.iter().map(|&name| name.to_owned()).collect(),
+        Base::Model(_) | Base::Weights(_) => {
+            let all = paths.all(plan);
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            suffix_targets(&names, &all)
+        }
+    };
     let ranks = modules
         .iter()
         .map(|(name, lora)| (name.clone(), lora.rank))
         .collect();
     let read: Vec<&Adapter> = plan.adapters.iter().map(|read| &read.adapter).collect();
-    let mut config = merged_config(&read, &ranks, &suffix_targets(&names, &all));
+    let mut config = merged_config(&read, &ranks, &targets);
     // What PEFT itself sets when it puts an adapter on such layers, or on others.
     config["fan_in_fan_out"] = plan
         .targets
