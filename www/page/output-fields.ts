@@ -6,7 +6,7 @@ import { type RankChoice, rankChoice, type Settings } from "./settings.ts";
 import type { Store } from "./state.ts";
 
 /** What the page calls the three kinds of adapter files. */
-export const FORMAT_TITLES: Readonly<Record<AdapterFormat, string>> = {
+export const FORMAT_TITLES: Readonly<Record<Exclude<Settings["format"], "auto">, string>> = {
   peft: "PEFT",
   kohya: "kohya, ComfyUI",
   diffusers: "diffusers",
