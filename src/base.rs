@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{
     adapter::is_embedding,
+    adapter::names::{BaseNames, Rows},
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{self, Kind, Model, ModelFacts},
@@ -31,6 +32,8 @@ pub struct Weights {
     pub folder: Folder,
     /// The parts, each with the prefix that its modules have in an adapter (empty for a lone checkpoint).
     pub parts: Vec<(String, Checkpoint)>,
+    /// Its modules by every name that adapters have for them.
+    pub names: BaseNames,
     /// What its configuration calls it, if there is one.
     architecture: String,
     /// Why it cannot be run, where `config.json` says what it is.
@@ -44,14 +47,19 @@ pub struct BaseTensor {
     pub part: usize,
     /// Its key there.
     pub key: String,
-    /// Its shape there.
+    /// Its shape there; of several layers in one tensor, that of the one meant.
     pub shape: Vec<usize>,
     /// Whether it is a linear layer's weight stored (d_in x d_out).
     pub transposed: bool,
+    /// The number of it that the weight begins with: a file of an image model's authors has several layers in one
+    /// tensor.
+    pub offset: usize,
+    /// Whether it has the second half of the weight's rows first.
+    pub halves_swapped: bool,
 }
 
 /// Names of checkpoint files that parts of a diffusion pipeline have.
-const PART_STEMS: &[&str] = &["diffusion_pytorch_model", "model", "pytorch_model"];
+pub(crate) const PART_STEMS: &[&str] = &["diffusion_pytorch_model", "model", "pytorch_model"];
 
 impl Base {
     /// Opens what there is: no files, a known model, or tensors.
@@ -125,6 +133,14 @@ impl Base {
         }
     }
 
+    /// Its modules by every name that an image model's adapters have for them; none where they have one name each.
+    pub const fn names(&self) -> Option<&BaseNames> {
+        match self {
+            Self::Weights(weights) => Some(&weights.names),
+            Self::Absent | Self::Model(_) => None,
+        }
+    }
+
     /// Its files.
     pub const fn folder(&self) -> Option<&Folder> {
         match self {
@@ -171,6 +187,11 @@ impl Base {
     }
 
     fn named(&self, name: &str) -> Option<BaseTensor> {
+        if let Self::Weights(weights) = self
+            && let Some(tensor) = weights.known(name)
+        {
+            return Some(tensor);
+        }
         let mut found = self
             .parts()
             .into_iter()
@@ -203,6 +224,8 @@ impl Base {
                     part,
                     key: key.to_owned(),
                     shape: checkpoint.info(key)?.shape.clone(),
+                    offset: 0,
+                    halves_swapped: false,
                     transposed,
                 })
             });
@@ -265,6 +288,39 @@ fn only_fit<'a>(checkpoint: &'a Checkpoint, name: &str) -> Option<&'a str> {
 }
 
 impl Weights {
+    /// The weight of an image model's module, whichever names its file has.
+    fn known(&self, name: &str) -> Option<BaseTensor> {
+        let weight = self.names.weight(name.strip_suffix(".weight")?)?;
+        let (part, key) = self
+            .parts
+            .iter()
+            .enumerate()
+            .find_map(|(part, (prefix, checkpoint))| {
+                let key = match prefix.as_str() {
+                    "" => weight.key.as_str(),
+                    prefix => weight.key.strip_prefix(prefix)?.strip_prefix('.')?,
+                };
+                checkpoint.info(key).map(|_| (part, key))
+            })?;
+        let (_, checkpoint) = self.parts.get(part)?;
+        let mut shape = checkpoint.info(key)?.shape.clone();
+        let (mut offset, mut halves_swapped) = (0, false);
+        if weight.rows != Rows::Whole {
+            let [rows, columns] = shape[..] else { return None };
+            let range = weight.rows.ranges(rows, columns)?.get(weight.part)?.clone();
+            (offset, halves_swapped) = (range.start * columns, weight.rows.swaps(rows, columns));
+            shape = vec![range.len(), columns];
+        }
+        Some(BaseTensor {
+            part,
+            key: key.to_owned(),
+            shape,
+            transposed: false,
+            offset,
+            halves_swapped,
+        })
+    }
+
     async fn open(folder: Folder, why: Option<Error>) -> Result<Self> {
         let mut parts = Vec::new();
         for stem in PART_STEMS {
@@ -323,8 +379,18 @@ impl Weights {
                 break;
             }
         }
+        let keys: Vec<String> = parts
+            .iter()
+            .flat_map(|(prefix, checkpoint)| {
+                checkpoint.names().map(move |key| match prefix.as_str() {
+                    "" => key.to_owned(),
+                    prefix => format!("{prefix}.{key}"),
+                })
+            })
+            .collect();
         Ok(Self {
             folder,
+            names: BaseNames::new(keys.iter().map(String::as_str)),
             parts,
             architecture,
             why,

@@ -23,7 +23,9 @@ use iteris_web::{
     compute::Compute,
     error::{Code, Error},
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{AdapterInput, MergeOptions, MergeRequest, MethodName, OutputKind, Place, Plan, ReadAdapter, merge},
+    merge::{
+        AdapterInput, MergeOptions, MergeRequest, MethodName, OutputKind, Place, Plan, ReadAdapter, merge,
+    },
     progress::Silent,
 };
 use pollster::block_on;
@@ -137,11 +139,7 @@ fn options(output: OutputKind) -> MergeOptions {
     }
 }
 
-fn try_merge(
-    base: Option<Folder>,
-    adapters: &[(&str, f64)],
-    options: MergeOptions,
-) -> Result<Folder, Error> {
+fn try_merge(base: Option<Folder>, adapters: &[(&str, f64)], options: MergeOptions) -> Result<Folder, Error> {
     let input = |(index, (case, weight)): (usize, &(&str, f64))| AdapterInput {
         name: format!("{index} {case}"),
         folder: folder(&root().join(case)),
@@ -241,7 +239,8 @@ fn a_written_adapter_is_read_back_as_w_times_the_change() {
                 ..options(OutputKind::Adapter)
             };
             let written = merged(&case, &[(&case, weight)], options);
-            let found = deltas(&open(&case), &[read(&written)]).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let found =
+                deltas(&open(&case), &[read(&written)]).unwrap_or_else(|error| panic!("{case}: {error}"));
             // f32 values of size 1 less the base's lose what f32 has no place for.
             agree(&case, &found, weight as f32, 2e-5);
         }
@@ -365,7 +364,12 @@ fn a_pass_of_the_model_computes_pefts_logits() {
 #[test]
 fn a_guided_merge_of_a_lone_adapter_gives_its_biases_and_its_change() {
     let samples: Vec<Vec<u32>> = serde_json::from_value(json(&root().join("samples.json"))).unwrap();
-    for case in ["bert/lora-bias", "bert/bias-lora-only", "bert/both-biases", "bert/pissa"] {
+    for case in [
+        "bert/lora-bias",
+        "bert/bias-lora-only",
+        "bert/both-biases",
+        "bert/pissa",
+    ] {
         let texts: Vec<Sample> = samples.iter().cloned().map(Sample::text).collect();
         let request = MergeRequest {
             base: Some(folder(&base_of(case))),

@@ -6,8 +6,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Init, features};
 use super::pattern::Patterns;
+use super::{Init, features};
 use crate::error::{Code, Error, Result};
 
 /// Which modules the configuration says it adapts. The tensors in the file are what counts.

@@ -127,10 +127,16 @@ fn rescaled(factors: &Factors, magnitude: &[f32], weight: &[f32], module: &str) 
         if !factor.is_finite() {
             return Err(Error::new(
                 Code::NotFinite,
-                format!("a row of the adapted weight has norm {norm}, which DoRA divides by; module: {module}"),
+                format!(
+                    "a row of the adapted weight has norm {norm}, which DoRA divides by; module: {module}"
+                ),
             ));
         }
-        data.extend(row.iter().zip(own).map(|(x, &w)| narrow(factor * x - f64::from(w))));
+        data.extend(
+            row.iter()
+                .zip(own)
+                .map(|(x, &w)| narrow(factor * x - f64::from(w))),
+        );
     }
     Ok(Change::Dense(Dense { data, d_out, d_in }))
 }

@@ -33,10 +33,7 @@ pub(super) enum Key {
         adapter: Option<String>,
     },
     /// Rows of the embedding table `module` that were trained one by one.
-    Tokens {
-        module: String,
-        adapter: Option<String>,
-    },
+    Tokens { module: String, adapter: Option<String> },
     /// Something of LoRA's family that is more than is read here, and what.
     Refused(&'static str),
     /// A module that was saved whole, spelled with its wrapper's name.
@@ -99,7 +96,10 @@ impl Key {
         if let Some(at) = parts.iter().position(|part| *part == "token_adapter") {
             let module = parts[..at].join(".");
             return match &parts[at + 1..] {
-                ["trainable_tokens_delta"] => Self::Tokens { module, adapter: None },
+                ["trainable_tokens_delta"] => Self::Tokens {
+                    module,
+                    adapter: None,
+                },
                 ["trainable_tokens_delta", adapter] => Self::Tokens {
                     module,
                     adapter: Some((*adapter).to_owned()),
@@ -125,7 +125,9 @@ impl Key {
             return Self::Other(name.to_owned());
         }
         if module.contains(&"base_layer") {
-            return Self::Refused("a projection of PyTorch's MultiheadAttention, whose weights are in one tensor");
+            return Self::Refused(
+                "a projection of PyTorch's MultiheadAttention, whose weights are in one tensor",
+            );
         }
         let (rest, weight) = match rest {
             [rest @ .., "weight"] => (rest, true),
@@ -238,14 +240,38 @@ mod tests {
     fn every_part_of_an_update_is_told_apart() {
         for (name, module, depth, side, adapter) in [
             ("e.lora_embedding_A", "e", 0, Side::EmbeddingA, None),
-            ("e.lora_embedding_B.default", "e", 0, Side::EmbeddingB, Some("default")),
+            (
+                "e.lora_embedding_B.default",
+                "e",
+                0,
+                Side::EmbeddingB,
+                Some("default"),
+            ),
             ("x.lora_magnitude_vector", "x", 0, Side::Magnitude, None),
-            ("x.lora_magnitude_vector.default", "x", 0, Side::Magnitude, Some("default")),
-            ("x.lora_magnitude_vector.default.weight", "x", 0, Side::Magnitude, Some("default")),
+            (
+                "x.lora_magnitude_vector.default",
+                "x",
+                0,
+                Side::Magnitude,
+                Some("default"),
+            ),
+            (
+                "x.lora_magnitude_vector.default.weight",
+                "x",
+                0,
+                Side::Magnitude,
+                Some("default"),
+            ),
             ("x.lora_B.bias", "x", 0, Side::Bias, None),
             ("x.lora_B.default.bias", "x", 0, Side::Bias, Some("default")),
             ("x.base_layer.lora_A.weight", "x", 1, Side::A, None),
-            ("x.base_layer.base_layer.lora_B.mine.weight", "x", 2, Side::B, Some("mine")),
+            (
+                "x.base_layer.base_layer.lora_B.mine.weight",
+                "x",
+                2,
+                Side::B,
+                Some("mine"),
+            ),
         ] {
             let wanted = Key::Factor {
                 module: module.to_owned(),

@@ -7,9 +7,11 @@
 mod config;
 mod effective;
 mod features;
+mod formats;
 mod keys;
 mod labels;
 mod module;
+pub mod names;
 mod pattern;
 mod read;
 mod write;
@@ -20,9 +22,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::config::{AdapterConfig, TargetModules, TrainedBiases, TrainedTokens};
 pub use self::effective::change;
+pub use self::formats::DIFFUSERS_FILE;
 pub(crate) use self::keys::{is_bases_own, is_embedding};
 pub use self::pattern::Patterns;
-pub use self::write::{Extra, WholeTensor, adapter_tensors, merged_config, suffix_targets, wrapping_order};
+pub use self::write::{
+    Extra, ImageFile, KOHYA_FILE, WholeTensor, adapter_tensors, diffusers_file, fitting, kohya_file, lone,
+    merged_config, suffix_targets, wrapping_order,
+};
 use crate::io::{Dtype, Folder};
 
 /// The name of an adapter's configuration file.
@@ -47,6 +53,17 @@ pub enum Format {
     Kohya,
     /// One file of diffusers.
     Diffusers,
+}
+
+impl Format {
+    /// Its name as an option.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Kohya => "kohya",
+            Self::Diffusers => "diffusers",
+        }
+    }
 }
 
 /// What kind of parameter the factors are for, and how the matrix of their product lies in it.
@@ -145,6 +162,8 @@ pub struct Adapter {
     /// The updates by module path in the base model, such as
     /// `bert.encoder.layer.0.attention.self.query`: without `base_model.model.` and the adapter's name.
     pub modules: BTreeMap<String, Lora>,
+    /// How a file of kohya's spells the modules' names, by path; empty for others.
+    pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
     pub heads: BTreeMap<String, HeadTensor>,
     /// Trained biases (`bias: all` or `lora_only`) by their name in the base model; whole values.

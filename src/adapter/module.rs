@@ -149,7 +149,9 @@ pub(super) async fn read(
         }
         (Some(tensor), false) => Err(Error::new(
             Code::AdapterUnsupported,
-            format!("the configuration does not say {field}, so PEFT would leave out a tensor; config and weights are of different adapters: {tensor}"),
+            format!(
+                "the configuration does not say {field}, so PEFT would leave out a tensor; config and weights are of different adapters: {tensor}"
+            ),
         )),
         (None, _) => Ok(None),
     };
@@ -175,7 +177,13 @@ pub(super) async fn read(
         scaling: config.scaling_of(path),
         layer,
         magnitude,
-        bias: vector(Side::Bias, shape.d_out, config.lora_bias, "lora_bias (a bias of lora_B)").await?,
+        bias: vector(
+            Side::Bias,
+            shape.d_out,
+            config.lora_bias,
+            "lora_bias (a bias of lora_B)",
+        )
+        .await?,
         init,
     })
 }
@@ -197,7 +205,10 @@ impl Shape {
         let mismatch = |info: &TensorInfo, what: &str| {
             Error::new(
                 Code::ShapeMismatch,
-                format!("A factor has shape {:?}, which is {what}: {}", info.shape, info.name),
+                format!(
+                    "A factor has shape {:?}, which is {what}: {}",
+                    info.shape, info.name
+                ),
             )
         };
         for info in [a, b] {
@@ -262,9 +273,7 @@ impl Shape {
         if columns != rows {
             return Err(Error::new(
                 Code::ShapeMismatch,
-                format!(
-                    "lora_A has rank {rows}, but lora_B has rank {columns}; the file is damaged: {path}"
-                ),
+                format!("lora_A has rank {rows}, but lora_B has rank {columns}; the file is damaged: {path}"),
             ));
         }
         Ok((expected, (experts > 1).then_some(experts)))

@@ -31,7 +31,8 @@ struct Sorted {
 }
 
 impl Adapter {
-    /// Reads the adapter in a folder as PEFT saved it; messages and reports call it `name`.
+    /// Reads the adapter in a folder as PEFT saved it, or in a single file of kohya's, ComfyUI's or diffusers'
+    /// making; messages and reports call it `name`.
     ///
     /// # Errors
     /// `missing` for an absent file or factor, `config_invalid` and `adapter_unsupported` as
@@ -39,6 +40,11 @@ impl Adapter {
     /// configuration's rank, `tensors_unaccounted` listing tensors that are no part of an adapter;
     /// whatever reading safetensors gives.
     pub async fn read(name: &str, folder: &Folder) -> Result<Self> {
+        Self::read_for(name, folder, None).await
+    }
+
+    /// Reads a folder of PEFT's.
+    pub(super) async fn read_peft(name: &str, folder: &Folder) -> Result<Self> {
         let file = folder.require(CONFIG_FILE)?;
         let config = AdapterConfig::parse(&parse_json::<Value>(file.as_ref()).await?, file.name())?;
         let checkpoint = Checkpoint::open(folder, "adapter_model").await?;
@@ -93,6 +99,7 @@ impl Adapter {
             labels: labels::read(folder, &heads).await?,
             config,
             modules,
+            spelled: BTreeMap::new(),
             heads,
             biases,
             tokens,
@@ -293,7 +300,7 @@ async fn rows(
 }
 
 /// Names for a message, cut to a readable number.
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     let listed = names
         .iter()
         .take(LISTED)

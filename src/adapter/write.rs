@@ -4,9 +4,16 @@
 //! The thing that can go wrong is `target_modules`: a short name that also matches a module without
 //! factors makes PEFT build (and warn about) an adapter that is not in the file.
 
+mod diffusers;
 mod extra;
+mod image;
+mod kohya;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::diffusers::diffusers_file;
+pub use self::image::{ImageFile, fitting, lone};
+pub use self::kohya::{KOHYA_FILE, kohya_file};
 
 use serde_json::{Map, Value, json};
 

@@ -108,7 +108,15 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
     let total: f64 = dense.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let left_out = residual(view, &image, &basis, kept);
     let norms: Vec<f64> = (0..kept)
-        .map(|k| image.iter().skip(k).step_by(kept).map(|x| x * x).sum::<f64>().sqrt())
+        .map(|k| {
+            image
+                .iter()
+                .skip(k)
+                .step_by(kept)
+                .map(|x| x * x)
+                .sum::<f64>()
+                .sqrt()
+        })
         .collect();
     // Singular values are split evenly between the factors.
     let mut long = vec![0.0; tall * rank];
@@ -118,7 +126,11 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
         (0..tall).for_each(|i| long[i * rank + k] = narrow(image[i * kept + k] / root));
         (0..side).for_each(|j| short[j * rank + k] = narrow(basis[j * kept + k] * root));
     }
-    let (b, columns) = if d_in <= d_out { (long, short) } else { (short, long) };
+    let (b, columns) = if d_in <= d_out {
+        (long, short)
+    } else {
+        (short, long)
+    };
     let a = (0..rank)
         .flat_map(|k| columns.iter().skip(k).step_by(rank).copied())
         .collect();
@@ -136,7 +148,11 @@ const RESIDUAL_ROWS: usize = 256;
 
 impl Truncated {
     fn new(a: Vec<f32>, b: Vec<f32>, left_out: f64, total: f64) -> Self {
-        let share = if total > 0.0 { (left_out / total).min(1.0) } else { 0.0 };
+        let share = if total > 0.0 {
+            (left_out / total).min(1.0)
+        } else {
+            0.0
+        };
         Self {
             a,
             b,
@@ -196,8 +212,7 @@ fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
     let image = View::new(&image, tall, width);
     let mut core = vec![0.0; width * width];
     multiply(image.transposed(), image, 1.0, Part::Full, &mut core, width);
-    let eigen: SymmetricEigen<f64, Dyn> =
-        DMatrix::from_row_slice(width, width, &core).symmetric_eigen();
+    let eigen: SymmetricEigen<f64, Dyn> = DMatrix::from_row_slice(width, width, &core).symmetric_eigen();
     let mut order: Vec<usize> = (0..width).collect();
     order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
     let rotation = DMatrix::from_fn(width, count, |i, k| eigen.eigenvectors[(i, order[k])]);
@@ -270,7 +285,10 @@ mod tests {
         };
         let (u, v) = (random(d_out), random(d_in));
         let scaled = DMatrix::from_fn(d_out, values.len(), |i, k| u[(i, k)] * values[k]);
-        row_major(&(scaled * v.transpose())).into_iter().map(narrow).collect()
+        row_major(&(scaled * v.transpose()))
+            .into_iter()
+            .map(narrow)
+            .collect()
     }
 
     fn distance(dense: &[f32], cut: &Truncated, d_out: usize, d_in: usize, rank: usize) -> f64 {
@@ -298,10 +316,18 @@ mod tests {
             let total: f64 = values.iter().map(|s| s * s).sum();
             let best: f64 = values.iter().skip(rank).map(|s| s * s).sum::<f64>() / total;
             // Factors in f32 add their rounding to what is left out.
-            assert!((cut.error - best.sqrt()).abs() < 1e-7, "{d_out} {d_in}: {}", cut.error);
+            assert!(
+                (cut.error - best.sqrt()).abs() < 1e-7,
+                "{d_out} {d_in}: {}",
+                cut.error
+            );
             assert!((cut.energy_kept - (1.0 - best)).abs() < 1e-7);
             let found = distance(&dense, &cut, d_out, d_in, rank);
-            assert!((found - cut.error).abs() < 2e-7, "{d_out} {d_in}: {found} {}", cut.error);
+            assert!(
+                (found - cut.error).abs() < 2e-7,
+                "{d_out} {d_in}: {found} {}",
+                cut.error
+            );
         }
     }
 
@@ -318,7 +344,12 @@ mod tests {
         let a: Vec<f32> = whole.transpose().as_slice().iter().map(|&x| narrow(x)).collect();
         let identity: Vec<f32> = (0..900).map(|i| if i % 31 == 0 { 1.0 } else { 0.0 }).collect();
         let factored = truncate_factors(&a, &identity, (30, 30, 20), 3);
-        assert!((factored.error / cut.error - 1.0).abs() < 1e-6, "{} {}", factored.error, cut.error);
+        assert!(
+            (factored.error / cut.error - 1.0).abs() < 1e-6,
+            "{} {}",
+            factored.error,
+            cut.error
+        );
     }
 
     #[test]

@@ -3,10 +3,7 @@
 //! What can go wrong is a name that means another tensor: a saved module may be a task's own head or a part of the
 //! base, and a tied head is one tensor with the table of the inputs. Each is decided here, once.
 
-use super::{
-    Change, Dense, Place, Target, absent,
-    target::column,
-};
+use super::{Change, Dense, Place, Target, absent, target::column};
 use crate::{
     adapter::{self, Adapter, LayerKind, Lora, is_bases_own, is_embedding},
     base::{Base, BaseTensor},
@@ -15,7 +12,14 @@ use crate::{
 };
 
 /// Modules that are a task's head, in models whose family is not known.
-const HEADS: &[&str] = &["classifier", "cls", "pooler", "pre_classifier", "qa_outputs", "score"];
+const HEADS: &[&str] = &[
+    "classifier",
+    "cls",
+    "pooler",
+    "pre_classifier",
+    "qa_outputs",
+    "score",
+];
 
 /// One change that an adapter makes.
 pub(super) struct Entry {
@@ -91,13 +95,18 @@ pub(super) fn change(
     let lost = || {
         Error::new(
             Code::Internal,
-            format!("adapter \"{}\" has no such change; parameter: {path}", adapter.name),
+            format!(
+                "adapter \"{}\" has no such change; parameter: {path}",
+                adapter.name
+            ),
         )
     };
     let against = |value: &[f32]| -> Vec<f32> {
         let original = original.unwrap_or(&[]);
         let pairs = value.iter().zip(original);
-        pairs.map(|(&x, &w)| narrow(f64::from(x) - f64::from(w))).collect()
+        pairs
+            .map(|(&x, &w)| narrow(f64::from(x) - f64::from(w)))
+            .collect()
     };
     match &target.place {
         Place::Weight(_) => {
@@ -131,7 +140,11 @@ pub(super) fn change(
             let mut data = vec![0.0; ids.len() * width];
             for (id, row) in rows.ids.iter().zip(rows.data.chunks_exact(width)) {
                 let at = ids.binary_search(id).map_err(|_| lost())? * width;
-                for ((to, &x), &w) in data[at..at + width].iter_mut().zip(row).zip(&original[at..at + width]) {
+                for ((to, &x), &w) in data[at..at + width]
+                    .iter_mut()
+                    .zip(row)
+                    .zip(&original[at..at + width])
+                {
                     *to = narrow(f64::from(x) - f64::from(w));
                 }
             }
@@ -275,7 +288,9 @@ impl Look<'_> {
                 (sides.collect(), None)
             }
             LayerKind::Embedding => (vec![d_in, d_out], None),
-            LayerKind::Parameter { experts: None, .. } if tensor.shape.len() == 2 => (vec![d_out, d_in], None),
+            LayerKind::Parameter { experts: None, .. } if tensor.shape.len() == 2 => {
+                (vec![d_out, d_in], None)
+            }
             LayerKind::Parameter { experts, .. } => {
                 let experts = experts.unwrap_or(1);
                 (vec![experts, d_out, d_in], Some(vec![experts, d_in, d_out]))

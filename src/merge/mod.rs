@@ -84,7 +84,7 @@ pub async fn merge(
     if method.needs_samples() {
         base.model("this method")?;
     }
-    let adapters = work::read_adapters(adapters).await?;
+    let adapters = work::read_adapters(adapters, &base).await?;
     let plan = Plan::new(&base, &adapters, &options)?;
     let mut inputs = output::Inputs {
         plan: &plan,

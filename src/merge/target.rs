@@ -65,11 +65,11 @@ impl Target {
             || self.tensor.as_ref().is_some_and(|tensor| tensor.transposed)
     }
 
-    /// The key of the base's tensor that the change is added to.
+    /// The base's tensor that the change is added to.
     ///
     /// # Errors
     /// [`Code::AdapterUnsupported`] if the base has none of its own for it.
-    pub fn key_alone(&self) -> Result<&str> {
+    pub fn tensor_alone(&self) -> Result<&BaseTensor> {
         let refuse = |why: &str| {
             Error::new(
                 Code::AdapterUnsupported,
@@ -84,18 +84,27 @@ impl Target {
             Some(_) if self.shared => Err(refuse(
                 "the base has one tensor for the table of its inputs and for its head, and the change is of one of them",
             )),
-            Some(tensor) => Ok(&tensor.key),
+            Some(tensor) => Ok(tensor),
         }
     }
 
     /// Where the base's tensor has the matrix, in numbers; rows of a table are found one by one.
-    pub const fn range(&self) -> Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         let size = self.d_out * self.d_in;
-        self.expert * size..(self.expert + 1) * size
+        let offset = self.tensor.as_ref().map_or(0, |tensor| tensor.offset);
+        offset + self.expert * size..offset + (self.expert + 1) * size
+    }
+
+    /// Lets the two halves of a (d_out x d_in) matrix's rows change places, if the base has them so.
+    fn swap_halves(&self, matrix: &mut [f32]) {
+        if self.tensor.as_ref().is_some_and(|tensor| tensor.halves_swapped) {
+            matrix.rotate_left(self.d_out / 2 * self.d_in);
+        }
     }
 
     /// A (d_out x d_in) matrix as the base's tensor has it.
-    pub fn stored(&self, matrix: Vec<f32>) -> Vec<f32> {
+    pub fn stored(&self, mut matrix: Vec<f32>) -> Vec<f32> {
+        self.swap_halves(&mut matrix);
         if self.stored_transposed() {
             crate::model::transpose(&matrix, self.d_out, self.d_in)
         } else {
@@ -248,7 +257,8 @@ impl<'a> Plan<'a> {
             }
             return Ok(rows);
         }
-        let data = self.base.read_range(tensor, target.range()).await?;
+        let mut data = self.base.read_range(tensor, target.range()).await?;
+        target.swap_halves(&mut data);
         Ok(if target.stored_transposed() {
             crate::model::transpose(&data, target.d_in, target.d_out)
         } else {

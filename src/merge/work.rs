@@ -145,12 +145,12 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Reads every adapter.
+/// Reads every adapter, for a base model.
 ///
 /// # Errors
 /// [`Code::NoAdapters`], [`Code::Duplicate`] for two of one name, [`Code::OptionInvalid`] for a weight
 /// of zero, and whatever is wrong with the files.
-pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>> {
+pub async fn read_adapters(inputs: Vec<AdapterInput>, base: &Base) -> Result<Vec<ReadAdapter>> {
     if inputs.is_empty() {
         return Err(Error::new(
             Code::NoAdapters,
@@ -179,7 +179,7 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
                 format!("adapter \"{name}\": weight {weight} gives nothing; choose a number other than 0"),
             ));
         }
-        let adapter = Adapter::read(&name, &folder).await?;
+        let adapter = Adapter::read_for(&name, &folder, base.names()).await?;
         adapters.push(ReadAdapter {
             adapter,
             samples,

@@ -365,10 +365,9 @@ impl Model {
                 })
                 .await?;
             let block = self.block(&loader, index, pass.heads).await?;
-            let differs = block
-                .linears()
-                .iter()
-                .any(|linear| pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name)));
+            let differs = block.linears().iter().any(|linear| {
+                pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name))
+            });
             if variants < hook.variants() && differs {
                 variants = hook.variants();
                 states = states.into_iter().map(|state| state.repeat(variants)).collect();
@@ -379,7 +378,10 @@ impl Model {
             });
             states = all_or_first_error(work).await?;
             if hook.rejoins() {
-                states = states.into_iter().map(|state| state.last_copy(variants)).collect();
+                states = states
+                    .into_iter()
+                    .map(|state| state.last_copy(variants))
+                    .collect();
                 variants = 1;
             }
             pass.compute.cleanup();

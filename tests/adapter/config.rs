@@ -229,7 +229,10 @@ fn every_feature_that_cannot_be_converted_is_refused_by_name() {
 #[test]
 fn what_was_trained_beside_the_factors_is_read() {
     let bare = parse(&[]).unwrap();
-    assert_eq!((bare.use_dora, bare.lora_bias, bare.init), (false, false, Init::Plain));
+    assert_eq!(
+        (bare.use_dora, bare.lora_bias, bare.init),
+        (false, false, Init::Plain)
+    );
     assert_eq!(
         (bare.bias, &bare.trainable_token_indices),
         (TrainedBiases::None, &TrainedTokens::None)
@@ -239,7 +242,10 @@ fn what_was_trained_beside_the_factors_is_read() {
         ("lora_bias", json!(true)),
         ("bias", json!("lora_only")),
         ("target_parameters", json!(["mlp.experts.gate_up_proj"])),
-        ("trainable_token_indices", json!({ "embed_tokens": [7, 1], "wte": [2] })),
+        (
+            "trainable_token_indices",
+            json!({ "embed_tokens": [7, 1], "wte": [2] }),
+        ),
     ])
     .unwrap();
     assert!(all.use_dora && all.lora_bias);

@@ -280,20 +280,24 @@ fn everything_that_belongs_to_an_update_is_read() {
     assert_eq!(lora.magnitude.as_deref(), Some(&[-1.5, -0.5, 0.5, 1.5][..]));
     assert_eq!(lora.bias, lora.magnitude);
     let table = &adapter.modules["table"];
-    assert_eq!((&table.layer, table.d_out, table.d_in), (&LayerKind::Embedding, 3, 7));
+    assert_eq!(
+        (&table.layer, table.d_out, table.d_in),
+        (&LayerKind::Embedding, 3, 7)
+    );
     let conv = &adapter.modules["conv"];
     let kernel = LayerKind::Conv {
         channels: 5,
         kernel: vec![3, 2],
     };
     assert_eq!((&conv.layer, conv.d_out, conv.d_in), (&kernel, 6, 30));
-    assert_eq!(
-        adapter.biases.keys().collect::<Vec<_>>(),
-        ["norm.bias", "x.bias"]
-    );
+    assert_eq!(adapter.biases.keys().collect::<Vec<_>>(), ["norm.bias", "x.bias"]);
     let rows = &adapter.tokens["tokens"];
     assert_eq!((&rows.ids[..], rows.width), (&[4, 9][..], 3));
-    assert_eq!(rows.data, [1.5, 2.5, 3.5, -1.5, -0.5, 0.5], "in the order of their ids");
+    assert_eq!(
+        rows.data,
+        [1.5, 2.5, 3.5, -1.5, -0.5, 0.5],
+        "in the order of their ids"
+    );
     assert_eq!(adapter.heads.keys().collect::<Vec<_>>(), ["head.bias"]);
     assert!(adapter.needs_base());
 }

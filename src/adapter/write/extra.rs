@@ -35,6 +35,14 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// The name of something that there is beside factors.
+    pub fn first(&self) -> Option<&str> {
+        let names = self.biases.keys().chain(self.tokens.keys()).map(String::as_str);
+        names
+            .chain(self.whole.iter().map(|tensor| tensor.module.as_str()))
+            .next()
+    }
+
     /// Its tensors under PEFT's names, beside the factors of `modules`.
     pub fn tensors(&self, modules: &BTreeMap<String, Lora>) -> Vec<OutTensor> {
         let biases = self.biases.iter().map(|(name, data)| {

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Results, cut::Cut, extra, json, metadata, paths::Paths};
+use super::{Results, cut::Cut, extra, json, paths::Paths};
 use crate::{
     adapter::{
-        Adapter, CONFIG_FILE, LayerKind, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets,
-        wrapping_order,
+        Adapter, CONFIG_FILE, DIFFUSERS_FILE, Format, KOHYA_FILE, LayerKind, Lora, WEIGHTS_FILE,
+        adapter_tensors, diffusers_file, kohya_file, lone, merged_config, suffix_targets, wrapping_order,
     },
     error::{Code, Error, Result},
     io::{OutDtype, Sink, serialize},
@@ -60,6 +60,18 @@ pub(super) async fn write(
         })
         .collect();
     let extra = extra::of(results, &paths, &mut modules, layers).await?;
+    if plan.options.format != Format::Peft {
+        if let Some(what) = extra.first() {
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!(
+                    "format {} holds factors alone, and the merge has more; choose format peft: {what}",
+                    plan.options.format.as_str()
+                ),
+            ));
+        }
+        return write_image(results, modules, sink).await;
+    }
     check_wrapping(&modules)?;
 
     let all = paths.all(plan);
@@ -86,9 +98,40 @@ pub(super) async fn write(
     let dtype = plan.options.dtype.or(OutDtype::F32);
     let mut tensors = adapter_tensors(&modules);
     tensors.extend(extra.tensors(&modules));
-    let weights = serialize(&tensors, dtype, &metadata())?;
+    let weights = serialize(&tensors, dtype, &results.metadata)?;
     sink.write(CONFIG_FILE, &json(&config)?).await?;
     sink.write(WEIGHTS_FILE, &weights).await
+}
+
+/// One file of kohya's or diffusers' form.
+async fn write_image(
+    results: &Results<'_>,
+    modules: BTreeMap<String, Lora>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let plan = results.plan;
+    let dtype = plan.options.dtype.or(OutDtype::F32);
+    let modules = untouched(results).unwrap_or(modules);
+    let (name, mut file) = match plan.options.format {
+        Format::Kohya => {
+            let read: Vec<&Adapter> = plan.adapters.iter().map(|read| &read.adapter).collect();
+            (KOHYA_FILE, kohya_file(&modules, &read, dtype)?)
+        }
+        Format::Diffusers | Format::Peft => (DIFFUSERS_FILE, diffusers_file(&modules)?),
+    };
+    file.metadata.extend(results.metadata.clone());
+    let weights = serialize(&file.tensors, dtype, &file.metadata)?;
+    sink.write(name, &weights).await
+}
+
+/// The factors of a lone adapter whose numbers nothing changes but a factor, so that they come out as they went in.
+fn untouched(results: &Results<'_>) -> Option<BTreeMap<String, Lora>> {
+    let plan = results.plan;
+    let [read] = plan.adapters else { return None };
+    let options = plan.options;
+    let cut = options.rank.is_some() || options.energy.is_some() || !options.layer_weights.0.is_empty();
+    let factor = results.method.alone(options, read.weight).filter(|_| !cut)?;
+    lone(&read.adapter, factor)
 }
 
 /// One module's update of the given rank, of one product or of one for each expert.

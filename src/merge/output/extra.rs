@@ -138,5 +138,7 @@ fn both_ways(parameter: &str) -> Error {
 
 fn sum(original: &[f32], change: &[f32]) -> Vec<f32> {
     let pairs = original.iter().zip(change);
-    pairs.map(|(&w, &d)| narrow(f64::from(w) + f64::from(d))).collect()
+    pairs
+        .map(|(&w, &d)| narrow(f64::from(w) + f64::from(d)))
+        .collect()
 }

@@ -84,7 +84,10 @@ impl Paths {
             .filter_map(|name| Some(family.canonical(name.strip_suffix(".weight")?)));
         let heads = family.readouts().iter().copied().chain(family.readouts_need());
         // A merged module is no other, under whatever name.
-        let sources = plan.targets.iter().flat_map(|target| target.sources.iter().flatten());
+        let sources = plan
+            .targets
+            .iter()
+            .flat_map(|target| target.sources.iter().flatten());
         let merged: BTreeSet<&str> = sources.map(|path| family.canonical(path)).collect();
         let others = stored
             .chain(heads)

@@ -1,4 +1,5 @@
-//! A model in several files: `*.safetensors.index.json` says which tensor is in which.
+//! A model in several files: `*.safetensors.index.json` (or `*.bin.index.json`, for pickles) says which
+//! tensor is in which.
 //!
 //! The thing that can go wrong is an index and shards of different downloads: every entry is held
 //! against the header of the shard it names.
@@ -9,9 +10,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::header;
-use super::{Checkpoint, TensorInfo};
+use super::{Checkpoint, TensorInfo, safetensors};
 use crate::error::{Code, Error, Result};
+use crate::io::pickle;
 use crate::io::source::{ByteSource, Folder, parse_json};
 
 #[derive(Deserialize)]
@@ -92,7 +93,12 @@ pub(super) async fn open(folder: &Folder, index: &dyn ByteSource) -> Result<Chec
                 ),
             )
         })?;
-        let shard = header::read(source.as_ref(), checkpoint.sources.len()).await?;
+        let at = checkpoint.sources.len();
+        let shard = if file.ends_with(".bin") {
+            pickle::read(source.as_ref(), at).await?
+        } else {
+            safetensors::read(source.as_ref(), at).await?
+        };
         checkpoint.sources.push(source);
         for (key, value) in shard.metadata {
             checkpoint.metadata.entry(key).or_insert(value);

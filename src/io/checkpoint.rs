@@ -1,28 +1,30 @@
-//! Reading safetensors: headers checked number by number, tensors by range, shards by their index.
+//! The tensors of a model's or an adapter's files: by name, by range, whatever format holds them.
 //!
-//! The format is 8 bytes of header length, a JSON header with each tensor's type, shape and byte
-//! range, and the bytes. The thing that can go wrong is that one of those numbers lies: a length
-//! beyond the file, ranges that overlap, a shape that overflows. [`header`] lets none through, so
-//! that a [`TensorInfo`] needs no further check.
+//! safetensors is the format; torch's pickles, which older models and adapters came in, give the same
+//! list of tensors by way of [`pickle`](super::pickle). The thing that can go wrong is that a file's
+//! numbers lie: a length beyond the file, ranges that overlap, a shape that overflows. The readers let
+//! none through, so that a [`TensorInfo`] needs no further check.
 
-mod header;
+mod safetensors;
 mod shards;
+mod strided;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use ::safetensors::Dtype;
 use half::{bf16, f16};
-use safetensors::Dtype;
 
-use self::header::Header;
+use self::strided::Strided;
+use super::pickle;
 use super::source::{ByteSource, Folder};
 use crate::error::{Code, Error, Result};
 
 /// How many bytes of a tensor are in memory at once beside the floats they become.
 const READ_CHUNK_BYTES: u64 = 16 << 20;
 
-/// What a checked header says of one tensor.
+/// What a checked file says of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// The tensor's name in the file.
@@ -33,8 +35,18 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Which of the checkpoint's files holds it.
     pub source: usize,
-    /// Where in that file its bytes are, counted from the file's start.
+    /// Where in that file its bytes are, counted from the file's start: from its first element to its
+    /// last.
     pub range: Range<u64>,
+    /// How many elements lie between neighbours along each dimension, where they do not simply follow
+    /// each other row by row: a transposed matrix or some of its columns, as torch saves a view.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// What one file holds, read and checked.
+pub(super) struct Contents {
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) tensors: Vec<TensorInfo>,
 }
 
 impl TensorInfo {
@@ -48,6 +60,11 @@ impl TensorInfo {
         }
     }
 
+    /// The length of its bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
     /// Whether its elements are floating-point numbers that [`Checkpoint::f32`] reads: weights, as
     /// opposed to positions and masks.
     pub fn is_float(&self) -> bool {
@@ -55,7 +72,7 @@ impl TensorInfo {
     }
 }
 
-/// The tensors of one safetensors file, or of all the shards of one model.
+/// The tensors of one file, or of all the shards of one model.
 #[derive(Clone)]
 pub struct Checkpoint {
     sources: Vec<Rc<dyn ByteSource>>,
@@ -82,22 +99,37 @@ impl std::fmt::Debug for Checkpoint {
 
 impl Checkpoint {
     /// The checkpoint called `stem` in a folder: `stem.safetensors`, or the shards that
-    /// `stem.safetensors.index.json` lists. Only headers are read.
+    /// `stem.safetensors.index.json` lists, or else torch's pickle of it (`stem.bin`, for a model
+    /// `pytorch_model.bin`, or its shards). Only headers and pickles are read, not the numbers.
     ///
     /// # Errors
-    /// `missing` if there is neither, or a shard or a listed tensor is absent; `pickle_refused` if
-    /// there are only pickles; otherwise as [`Checkpoint::open_source`].
+    /// `missing` if there is none of them, or a shard or a listed tensor is absent; `pickle_refused` if
+    /// there are only pickles of other names; otherwise as [`Checkpoint::open_source`] and
+    /// [`Checkpoint::open_pickle`].
     pub async fn open(folder: &Folder, stem: &str) -> Result<Self> {
         let single = format!("{stem}.safetensors");
-        let index = format!("{stem}.safetensors.index.json");
         if let Some(source) = folder.find(&single) {
             return Self::open_source(source).await;
         }
-        if let Some(source) = folder.find(&index) {
+        if let Some(source) = folder.find(&format!("{single}.index.json")) {
+            return shards::open(folder, source.as_ref()).await;
+        }
+        let pickled = if stem == "model" {
+            String::from("pytorch_model.bin")
+        } else {
+            format!("{stem}.bin")
+        };
+        if let Some(source) = folder.find(&pickled) {
+            return Self::open_pickle(source).await;
+        }
+        if let Some(source) = folder.find(&format!("{pickled}.index.json")) {
             return shards::open(folder, source.as_ref()).await;
         }
         if let Some(pickle) = folder.names().find(|name| is_pickle_of_weights(name)) {
-            return Err(pickle_refused(pickle));
+            return Err(pickle::refused(
+                &format!("A pickle is read under the name {pickled} alone"),
+                pickle,
+            ));
         }
         let others: Vec<&str> = folder
             .names()
@@ -120,22 +152,38 @@ impl Checkpoint {
         ))
     }
 
-    /// The tensors of one file. Only its header is read.
+    /// The tensors of one safetensors file. Only its header is read.
     ///
     /// # Errors
     /// `file_truncated`, `header_invalid`, `offsets_overlap`, `duplicate`, `dtype_unsupported` or
     /// `pickle_refused`, each naming the file and, where there is one, the tensor.
     pub async fn open_source(source: Rc<dyn ByteSource>) -> Result<Self> {
-        let Header { metadata, tensors } = header::read(source.as_ref(), 0).await?;
-        let tensors = tensors
+        let contents = safetensors::read(source.as_ref(), 0).await?;
+        Ok(Self::of(source, contents))
+    }
+
+    /// The tensors of one file that torch saved as a pickle. Nothing in it is executed: it is read by a
+    /// parser that knows tensors and refuses whatever else it meets.
+    ///
+    /// # Errors
+    /// `pickle_refused` for anything but a dictionary of tensors, or a damaged one; `file_truncated` or
+    /// `duplicate`, each naming the file and, where there is one, the tensor.
+    pub async fn open_pickle(source: Rc<dyn ByteSource>) -> Result<Self> {
+        let contents = pickle::read(source.as_ref(), 0).await?;
+        Ok(Self::of(source, contents))
+    }
+
+    fn of(source: Rc<dyn ByteSource>, contents: Contents) -> Self {
+        let tensors = contents
+            .tensors
             .into_iter()
             .map(|info| (info.name.clone(), info))
             .collect();
-        Ok(Self {
+        Self {
             sources: vec![source],
             tensors,
-            metadata,
-        })
+            metadata: contents.metadata,
+        }
     }
 
     /// The tensors' names, sorted.
@@ -192,13 +240,38 @@ impl Checkpoint {
         })
     }
 
-    /// A tensor's bytes as they are in the file.
+    /// A tensor's bytes in the file's type, element after element, row by row.
     ///
     /// # Errors
     /// `missing` if there is no such tensor; whatever reading gives.
     pub async fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let info = self.require(name)?;
-        self.source_of(info)?.read(info.range.clone()).await
+        let source = self.source_of(info)?;
+        match Strided::of(info) {
+            Some(strided) => strided.read(source, 0..info.elements()).await,
+            None => source.read(info.range.clone()).await,
+        }
+    }
+
+    /// Some of a tensor's bytes as they are in the file, counted from its first.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::bytes`]; `internal` if the range reaches beyond the tensor.
+    pub async fn bytes_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let info = self.require(name)?;
+        if range.start > range.end || range.end > info.bytes() {
+            return Err(Error::new(
+                Code::Internal,
+                format!(
+                    "Bytes {} to {} lie outside a tensor: {name}",
+                    range.start, range.end
+                ),
+            ));
+        }
+        let start = info.range.start;
+        self.source_of(info)?
+            .read(start + range.start..start + range.end)
+            .await
     }
 
     /// A tensor as 32-bit floats, row by row, whatever numeric type it has in the file.
@@ -240,14 +313,19 @@ impl Checkpoint {
             )
         })?;
         let source = self.source_of(info)?;
-        let width = widen.bytes as u64;
-        let end = info.range.start + range.end as u64 * width;
-        let mut at = info.range.start + range.start as u64 * width;
-        while at < end {
-            let next = end.min(at + READ_CHUNK_BYTES);
-            let bytes = source.read(at..next).await?;
+        if let Some(strided) = Strided::of(info) {
+            let bytes = strided.read(source, range.clone()).await?;
             (widen.widen)(&bytes, &mut values);
-            at = next;
+        } else {
+            let width = widen.bytes as u64;
+            let end = info.range.start + range.end as u64 * width;
+            let mut at = info.range.start + range.start as u64 * width;
+            while at < end {
+                let next = end.min(at + READ_CHUNK_BYTES);
+                let bytes = source.read(at..next).await?;
+                (widen.widen)(&bytes, &mut values);
+                at = next;
+            }
         }
         if let Some(first) = values.iter().position(|value| !value.is_finite()) {
             return Err(Error::new(
@@ -314,16 +392,6 @@ impl Widen {
             }
         })
     }
-}
-
-/// The refusal of a file that would have to be executed to be read.
-fn pickle_refused(file: &str) -> Error {
-    Error::new(
-        Code::PickleRefused,
-        format!(
-            "Python pickles can run code and are not opened; load the model in Python and save it again with save_pretrained(folder, safe_serialization=True): {file}"
-        ),
-    )
 }
 
 /// Whether a file directly in a folder is of pickled weights by its name, as opposed to what a trainer

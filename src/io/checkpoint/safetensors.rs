@@ -1,5 +1,7 @@
-//! One file's header, from bytes to checked [`TensorInfo`]s.
+//! The header of a safetensors file, from bytes to checked [`TensorInfo`]s.
 //!
+//! A file is 8 bytes of header length, a JSON header with each tensor's type, shape and byte range,
+//! and the bytes; all of it may lie.
 //! The format allows no byte of the file to be unaccounted for and neither does this: a hole may
 //! hide anything, and other readers would refuse the file later. JSON maps silently keep the last of
 //! two equal names, so the header is not parsed into a map but into a list.
@@ -7,14 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use safetensors::Dtype;
+use ::safetensors::Dtype;
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
 
-use super::{TensorInfo, pickle_refused};
+use super::{Contents, TensorInfo};
 use crate::error::{Code, Error, Result};
 use crate::io::ByteSource;
+use crate::io::pickle;
 
 /// The bytes that hold the header's length.
 const LENGTH_BYTES: u64 = 8;
@@ -22,15 +25,9 @@ const LENGTH_BYTES: u64 = 8;
 /// The largest header the safetensors crate accepts.
 const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 
-/// A checked header.
-pub(super) struct Header {
-    pub(super) metadata: BTreeMap<String, String>,
-    /// In the order of their bytes.
-    pub(super) tensors: Vec<TensorInfo>,
-}
-
-/// Reads and checks the header of a file, which the tensors then call `source_index`.
-pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result<Header> {
+/// Reads and checks the header of a file, which the tensors then call `source_index`. They come in the
+/// order of their bytes.
+pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result<Contents> {
     let file = source.name();
     let invalid = |what: String| Error::new(Code::HeaderInvalid, format!("{what}: {file}"));
     let file_bytes = source.len();
@@ -85,14 +82,17 @@ pub(super) async fn read(source: &dyn ByteSource, source_index: usize) -> Result
         )?);
     }
     check_cover(&mut tensors, file, data_start, file_bytes)?;
-    Ok(Header { metadata, tensors })
+    Ok(Contents { metadata, tensors })
 }
 
 /// What a file is, if its first bytes, which are no header's length, tell.
 fn recognise(start: &[u8], file: &str) -> Option<Error> {
     // A zip archive or a bare pickle of protocol 2 to 5: what torch.save writes.
     if start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..]) {
-        return Some(pickle_refused(file));
+        return Some(pickle::refused(
+            "This is a Python pickle under the name of a safetensors file",
+            file,
+        ));
     }
     start.starts_with(b"version ").then(|| {
         Error::new(
@@ -169,6 +169,7 @@ fn check_entry(
         shape,
         source,
         range: data_start + begin..data_start + end,
+        strides: None,
     })
 }
 
