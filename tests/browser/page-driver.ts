@@ -71,6 +71,17 @@ export async function ready(page: Page): Promise<void> {
 
 export const resultHeading = (page: Page): Locator => page.locator("#result-heading");
 
+/** Presses the button and waits for the result; what the page says instead of one is the failure. */
+export async function merge(page: Page): Promise<void> {
+  await ready(page);
+  await mergeButton(page).click();
+  const refusal = page.locator(".ready .notice.error");
+  // A result that is shown is taken away as the merge begins.
+  await page.locator("#cancel, .ready .notice.error").first().waitFor();
+  await resultHeading(page).or(refusal).first().waitFor({ timeout: 60_000 });
+  if ((await refusal.count()) > 0) throw new Error((await refusal.textContent()) ?? "");
+}
+
 /** Waits until the comparison is through, too. */
 export async function compared(page: Page): Promise<void> {
   await page.locator(".tile", { hasText: "Answers kept" }).waitFor({ timeout: 110_000 });

@@ -1,5 +1,5 @@
 /** The page with every method and every kind of adapter: what is offered, what is needed, and what is written. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
@@ -14,7 +14,7 @@ import {
   chooseMethod,
   drop,
   lacking,
-  mergeButton,
+  merge,
   openPage,
   overflow,
   ready,
@@ -52,10 +52,9 @@ const card = (page: Page, name: string) => page.locator(`[data-adapter="${name}"
 const methodFields = (page: Page) =>
   page.locator(".method-fields .field > span:first-child").allTextContents();
 
-async function merge(page: Page): Promise<Map<string, Buffer>> {
-  await ready(page);
-  await mergeButton(page).click();
-  await resultHeading(page).waitFor();
+/** What a merge writes, by the name of the file. */
+async function mergedFiles(page: Page): Promise<Map<string, Buffer>> {
+  await merge(page);
   return await saved(page);
 }
 
@@ -109,7 +108,7 @@ describe("methods that need no samples", () => {
     await ready(page);
     expect(await lacking(page)).toEqual([]);
     await page.getByLabel("Rank of the cut").fill("1");
-    const files = await merge(page);
+    const files = await mergedFiles(page);
     expect(json(files, "adapter_config.json").r).toBe(1);
     const report = json(files, "merge_report.json");
     expect(report).toMatchObject({ base: null, options: { method: "svd", svd_rank: 1, density: 0.5 } });
@@ -141,10 +140,10 @@ describe("methods that need no samples", () => {
     await card(page, "a").locator(".facts").waitFor();
     await chooseMethod(page, "Linear sum");
     await card(page, "a").getByLabel("Weight").fill("-2");
-    const negated = deltasOf((await merge(page)).get("adapter_model.safetensors") ?? Buffer.alloc(0));
+    const negated = deltasOf((await mergedFiles(page)).get("adapter_model.safetensors") ?? Buffer.alloc(0));
     expect(await resultHeading(page).textContent()).toBe("a, written anew");
     await card(page, "a").getByLabel("Weight").fill("1");
-    const plain = deltasOf((await merge(page)).get("adapter_model.safetensors") ?? Buffer.alloc(0));
+    const plain = deltasOf((await mergedFiles(page)).get("adapter_model.safetensors") ?? Buffer.alloc(0));
     expect(plain.size).toBeGreaterThan(0);
     for (const [module, delta] of plain) {
       const expected = delta.map((value) => -2 * value);
@@ -169,7 +168,7 @@ describe("methods that need no samples", () => {
     ]);
     expect(await violations(page)).toEqual([]);
     await field.fill("model.layers.0.*: [1, 3]");
-    const report = json(await merge(page), "merge_report.json");
+    const report = json(await mergedFiles(page), "merge_report.json");
     expect(report.options.layer_weights).toEqual({ "model.layers.0.*": [1, 3] });
     await page.context().close();
   });
@@ -181,7 +180,7 @@ describe("methods that need no samples", () => {
     await page.getByLabel("Size").selectOption("energy");
     await page.getByLabel("Share kept").fill("0.7");
     await page.getByLabel("Ranks").selectOption("per-layer");
-    const files = await merge(page);
+    const files = await mergedFiles(page);
     const report = json(files, "merge_report.json");
     expect(report.options).toMatchObject({ energy: 0.7, ranks: "per-layer", rank: null });
     for (const { energy_kept } of report.layers) expect(energy_kept).toBeGreaterThanOrEqual(0.7);
@@ -210,7 +209,7 @@ describe("adapters of image models", () => {
     expect(await card(page, "ink").locator(".slot").count()).toBe(0);
     await card(page, "wool").getByLabel("Weight").fill("-0.5");
     await page.getByLabel("Result").selectOption("kohya");
-    const files = await merge(page);
+    const files = await mergedFiles(page);
     const [name = ""] = [...files.keys()].filter((name) => name.endsWith(".safetensors"));
     const tensors = tensorsOf(files.get(name) ?? Buffer.alloc(0));
     const tensor = (end: string) => {
@@ -249,7 +248,7 @@ describe("adapters of image models", () => {
     await chooseMethod(page, "Task arithmetic");
     await page.getByLabel("Scale").fill("0.25");
     await page.getByLabel("Result").selectOption("base");
-    const files = await merge(page);
+    const files = await mergedFiles(page);
     const [name = ""] = [...files.keys()].filter((name) => name.endsWith(".safetensors"));
     const merged = tensorsOf(files.get(name) ?? Buffer.alloc(0)).get(key);
     const expected = plus(weights, plus(ink, wool, 1), 0.25);
@@ -263,19 +262,25 @@ describe("adapters of image models", () => {
     const name = "lora_te_text_model_encoder_layers_0_self_attn_q_proj.hada_w1_a";
     writeSafetensors(file("loha"), { [name]: { shape: [1, 1], values: [1] } });
     await drop(page, zone(page, "adapters"), [file("loha")]);
-    rmSync(file("loha"));
     const problem = card(page, "loha").locator(".card-problem");
     await problem.waitFor();
     expect(await problem.textContent()).toMatch(/LoHa[\s\S]*adapter_unsupported/);
+    rmSync(file("loha"));
     await page.context().close();
   });
 });
 
 test("an adapter that torch.save wrote is read, and the page says whose files it is", async () => {
   const { page } = await openPage(browser, served.url);
-  await drop(page, zone(page, "adapters"), [join(root, "tests/pickle/data/adapter")]);
+  const folder = join(images, "pickled");
+  mkdirSync(folder);
+  const goldens = join(root, "tests/goldens/data/adapters/qv");
+  copyFileSync(join(goldens, "adapter_config.json"), join(folder, "adapter_config.json"));
+  copyFileSync(join(root, "tests/pickle/data/adapter_model.bin"), join(folder, "adapter_model.bin"));
+  await drop(page, zone(page, "adapters"), [folder]);
   await eventually(() => page.locator(".card .tag.format").allTextContents()).toEqual(["PEFT"]);
   expect(await page.locator(".card-problem").count()).toBe(0);
+  rmSync(folder, { recursive: true });
   await page.context().close();
 });
 
@@ -302,8 +307,7 @@ describe("for everybody", () => {
       await drop(page, zone(page, "adapters"), Object.values(llama.adapters));
       await ready(page);
       await check();
-      await mergeButton(page).click();
-      await resultHeading(page).waitFor();
+      await merge(page);
       for (const summary of await page.locator(".result summary").all()) await summary.click();
       await check();
       expect(log.complaints).toEqual([]);

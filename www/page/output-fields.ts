@@ -22,8 +22,7 @@ const FORMAT_HINTS: Readonly<Record<Settings["format"], string>> = {
 /** Form: PEFT's folder, one file, or the whole model. */
 type Form = Settings["format"] | "base";
 
-const FORMS: readonly (readonly [Form, string])[] = [
-  ["auto", "A LoRA adapter, in the form of those merged"],
+const FORMS: readonly (readonly [Exclude<Form, "auto">, string])[] = [
   ["peft", "A LoRA adapter for PEFT"],
   ["kohya", "A LoRA file for ComfyUI"],
   ["diffusers", "A LoRA file for diffusers"],
@@ -41,7 +40,7 @@ export function outputFields(store: Store): TemplateResult {
           name: "form",
           label: "Result",
           value: form,
-          choices: FORMS,
+          choices: [["auto", automatic(store)], ...FORMS],
           hint: form === "base" ? "A whole model, in files of at most 4 GB." : FORMAT_HINTS[form],
         },
         (chosen) =>
@@ -59,6 +58,16 @@ export function outputFields(store: Store): TemplateResult {
       </div>
     </fieldset>
   `;
+}
+
+/** Whose form the adapters have, where they all have one. */
+function automatic({ state }: Store): string {
+  const formats = state.adapters.flatMap(({ facts }) =>
+    facts.status === "ready" ? [facts.value.format] : [],
+  );
+  const [first] = formats;
+  const one = first !== undefined && formats.every((format) => format === first);
+  return one ? `As the adapters: ${FORMAT_TITLES[first]}` : "As the adapters are";
 }
 
 const isCut = ({ state }: Store): boolean => rankChoice(state.settings) !== "full";
