@@ -57,11 +57,29 @@ describe("the table of a survey", () => {
     expect(own).toEqual({ accuracy: 0.9, agreement: 1 });
   });
 
-  it("marks more answers and less residual, ties as ties, and never the time", () => {
+  it("marks more answers and less residual, and never the time", () => {
     const best = surveyTable(survey()).rows.map(({ values }) =>
       Object.entries(values).flatMap(([measure, { best }]) => (best ? [measure] : [])),
     );
-    expect(best).toEqual([["accuracy", "agreement", "residual"], ["agreement"]]);
+    // They agree alike, so neither does better.
+    expect(best).toEqual([["accuracy", "residual"], []]);
+  });
+
+  it("marks all that share the best", () => {
+    const answers = {
+      base: [0, 0],
+      adapter: [1, 1],
+      IterIS: [0.9, 0.9],
+      TIES: [0.9, 0.9],
+      KnOTS: [0.5, 0.5],
+    };
+    const { rows } = surveyTable(
+      survey({
+        entries: [entry("iteris", "IterIS"), entry("ties", "TIES"), entry("knots", "KnOTS")],
+        tasks: [task("one", answers as Answers)],
+      }),
+    );
+    expect(rows.map(({ values }) => values.accuracy?.best)).toEqual([true, true, false]);
   });
 
   it("marks nothing while tasks are still to come, and nothing of one method", () => {

@@ -108,11 +108,11 @@ function mean(values: readonly (number | null)[]): number | null {
   return values.length > 0 ? sum / values.length : null;
 }
 
-/** What reads the same is a tie; where there is one method there is nothing to choose. */
+/** What reads the same is a tie; where all do, or where there is one method, there is nothing to choose. */
 function isBest(value: number | null, values: readonly (number | null)[], measure: Measure): boolean {
   const direction = BETTER[measure];
   const known = values.filter((other) => other !== null).map(shownDigits);
-  if (!direction || value === null || known.length < 2) return false;
+  if (!direction || value === null || new Set(known).size < 2) return false;
   return shownDigits(value) === (direction === "more" ? Math.max(...known) : Math.min(...known));
 }
 

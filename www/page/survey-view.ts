@@ -33,15 +33,11 @@ const TEXTS: Readonly<Record<Survey["texts"], string>> = {
 
 export function surveyView(store: Store, survey: Survey): TemplateResult {
   const table = surveyTable(survey);
-  const texts = survey.tasks.reduce((sum, { samples }) => sum + samples, 0);
   return html`
     <section class="result survey-result" aria-labelledby="survey-heading">
       <header class="result-head">
         <h2 id="survey-heading" tabindex="-1">${headingOf(survey)}</h2>
-        <p class="muted">
-          ${survey.tasks.length > 0 ? `${list(survey.tasks.map(({ task }) => task))} · ` : nothing}on
-          ${TEXTS[survey.texts]}${texts > 0 ? `, ${plural(texts, "text")} in all` : nothing}
-        </p>
+        <p class="muted">${subtitle(survey)}</p>
         ${
           survey.stale
             ? html`<p class="stale">${icons.info} Inputs or options have changed since this comparison.</p>`
@@ -56,6 +52,12 @@ export function surveyView(store: Store, survey: Survey): TemplateResult {
       ${survey.cast && !store.state.result && survey.status !== "running" ? tryPanel(store, survey.cast) : nothing}
     </section>
   `;
+}
+
+function subtitle({ tasks, texts }: Survey): string {
+  if (tasks.length === 0) return `On ${TEXTS[texts]}`;
+  const count = tasks.reduce((sum, { samples }) => sum + samples, 0);
+  return `${list(tasks.map(({ task }) => task))} · on ${TEXTS[texts]}, ${plural(count, "text")} in all`;
 }
 
 function headingOf({ entries, status }: Survey): string {
