@@ -4,9 +4,13 @@
 //! same for any base. What can go wrong is a name: an adapter's module path and the checkpoint's key differ by
 //! prefixes, so a tensor is only taken if exactly one fits.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use crate::{
+    adapter::is_embedding,
+    adapter::names::{BaseNames, Rows},
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{self, Kind, Model, ModelFacts},
@@ -28,6 +32,8 @@ pub struct Weights {
     pub folder: Folder,
     /// The parts, each with the prefix that its modules have in an adapter (empty for a lone checkpoint).
     pub parts: Vec<(String, Checkpoint)>,
+    /// Its modules by every name that adapters have for them.
+    pub names: BaseNames,
     /// What its configuration calls it, if there is one.
     architecture: String,
     /// Why it cannot be run, where `config.json` says what it is.
@@ -41,14 +47,19 @@ pub struct BaseTensor {
     pub part: usize,
     /// Its key there.
     pub key: String,
-    /// Its shape there.
+    /// Its shape there; of several layers in one tensor, that of the one meant.
     pub shape: Vec<usize>,
     /// Whether it is a linear layer's weight stored (d_in x d_out).
     pub transposed: bool,
+    /// The number of it that the weight begins with: a file of an image model's authors has several layers in one
+    /// tensor.
+    pub offset: usize,
+    /// Whether it has the second half of the weight's rows first.
+    pub halves_swapped: bool,
 }
 
 /// Names of checkpoint files that parts of a diffusion pipeline have.
-const PART_STEMS: &[&str] = &["diffusion_pytorch_model", "model", "pytorch_model"];
+pub(crate) const PART_STEMS: &[&str] = &["diffusion_pytorch_model", "model", "pytorch_model"];
 
 impl Base {
     /// Opens what there is: no files, a known model, or tensors.
@@ -122,6 +133,14 @@ impl Base {
         }
     }
 
+    /// Its modules by every name that an image model's adapters have for them; none where they have one name each.
+    pub const fn names(&self) -> Option<&BaseNames> {
+        match self {
+            Self::Weights(weights) => Some(&weights.names),
+            Self::Absent | Self::Model(_) => None,
+        }
+    }
+
     /// Its files.
     pub const fn folder(&self) -> Option<&Folder> {
         match self {
@@ -155,6 +174,24 @@ impl Base {
     /// The tensor `name` (such as `encoder.layer.0.attention.self.query.weight`), under the base's own name for it or
     /// an adapter's; none if none or several fit.
     pub fn tensor(&self, name: &str) -> Option<BaseTensor> {
+        self.named(name).or_else(|| {
+            // TensorFlow's names of a layer normalisation's parameters.
+            let (module, parameter) = name.rsplit_once('.')?;
+            let legacy = match parameter {
+                "bias" => "beta",
+                "weight" => "gamma",
+                _ => return None,
+            };
+            self.named(&format!("{module}.{legacy}"))
+        })
+    }
+
+    fn named(&self, name: &str) -> Option<BaseTensor> {
+        if let Self::Weights(weights) = self
+            && let Some(tensor) = weights.known(name)
+        {
+            return Some(tensor);
+        }
         let mut found = self
             .parts()
             .into_iter()
@@ -187,6 +224,8 @@ impl Base {
                     part,
                     key: key.to_owned(),
                     shape: checkpoint.info(key)?.shape.clone(),
+                    offset: 0,
+                    halves_swapped: false,
                     transposed,
                 })
             });
@@ -194,13 +233,39 @@ impl Base {
         first.filter(|_| found.next().is_none())
     }
 
+    /// The matrix of the language model's head and the table of its inputs, where one tensor is both: its key.
+    pub fn tied(&self) -> Option<String> {
+        match self {
+            Self::Model(model) => {
+                let head = model.family.head()?.weight;
+                is_embedding(&head).then_some(head)
+            }
+            Self::Absent | Self::Weights(_) => None,
+        }
+    }
+
+    /// Whether the experts' parameters of its architecture are stored (experts x d_in x d_out).
+    pub fn experts_are_transposed(&self) -> bool {
+        // `is_transposed` of the experts' classes in transformers.
+        matches!(self, Self::Weights(weights) if ["gpt_oss", "openai_privacy_filter", "aria"]
+            .contains(&weights.architecture.as_str()))
+    }
+
     /// The numbers of a tensor as the checkpoint has them.
     ///
     /// # Errors
     /// Whatever reading reports.
     pub async fn read(&self, tensor: &BaseTensor) -> Result<Vec<f32>> {
+        self.read_range(tensor, 0..tensor.shape.iter().product()).await
+    }
+
+    /// Some of the numbers of a tensor.
+    ///
+    /// # Errors
+    /// Whatever reading reports.
+    pub async fn read_range(&self, tensor: &BaseTensor, range: Range<usize>) -> Result<Vec<f32>> {
         match self.parts().get(tensor.part) {
-            Some((_, checkpoint)) => checkpoint.f32(&tensor.key).await,
+            Some((_, checkpoint)) => checkpoint.f32_range(&tensor.key, range).await,
             None => Err(Error::new(
                 Code::Internal,
                 format!("the base has no such part; tensor: {}", tensor.key),
@@ -223,6 +288,39 @@ fn only_fit<'a>(checkpoint: &'a Checkpoint, name: &str) -> Option<&'a str> {
 }
 
 impl Weights {
+    /// The weight of an image model's module, whichever names its file has.
+    fn known(&self, name: &str) -> Option<BaseTensor> {
+        let weight = self.names.weight(name.strip_suffix(".weight")?)?;
+        let (part, key) = self
+            .parts
+            .iter()
+            .enumerate()
+            .find_map(|(part, (prefix, checkpoint))| {
+                let key = match prefix.as_str() {
+                    "" => weight.key.as_str(),
+                    prefix => weight.key.strip_prefix(prefix)?.strip_prefix('.')?,
+                };
+                checkpoint.info(key).map(|_| (part, key))
+            })?;
+        let (_, checkpoint) = self.parts.get(part)?;
+        let mut shape = checkpoint.info(key)?.shape.clone();
+        let (mut offset, mut halves_swapped) = (0, false);
+        if weight.rows != Rows::Whole {
+            let [rows, columns] = shape[..] else { return None };
+            let range = weight.rows.ranges(rows, columns)?.get(weight.part)?.clone();
+            (offset, halves_swapped) = (range.start * columns, weight.rows.swaps(rows, columns));
+            shape = vec![range.len(), columns];
+        }
+        Some(BaseTensor {
+            part,
+            key: key.to_owned(),
+            shape,
+            transposed: false,
+            offset,
+            halves_swapped,
+        })
+    }
+
     async fn open(folder: Folder, why: Option<Error>) -> Result<Self> {
         let mut parts = Vec::new();
         for stem in PART_STEMS {
@@ -281,8 +379,18 @@ impl Weights {
                 break;
             }
         }
+        let keys: Vec<String> = parts
+            .iter()
+            .flat_map(|(prefix, checkpoint)| {
+                checkpoint.names().map(move |key| match prefix.as_str() {
+                    "" => key.to_owned(),
+                    prefix => format!("{prefix}.{key}"),
+                })
+            })
+            .collect();
         Ok(Self {
             folder,
+            names: BaseNames::new(keys.iter().map(String::as_str)),
             parts,
             architecture,
             why,

@@ -41,7 +41,8 @@ pub enum Code {
     ShapeMismatch,
     /// A tensor holds NaN or infinity.
     NotFinite,
-    /// A Python pickle (`.bin`, `.pt`) was given where safetensors is needed.
+    /// A Python pickle (`.bin`, `.pt`) holds more than tensors, is damaged, or was given where safetensors
+    /// is needed.
     PickleRefused,
     /// A JSON file cannot be parsed or holds a value outside its range.
     ConfigInvalid,

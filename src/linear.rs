@@ -41,6 +41,11 @@ pub struct Linear {
     pub host: Option<Rc<Vec<f32>>>,
 }
 
+/// The name of a layer's bias.
+pub fn bias_of(layer: &str) -> String {
+    format!("{layer}.bias")
+}
+
 /// What an adapter adds to a layer's weight, on the device.
 pub enum Delta {
     /// B A with the scaling inside B.
@@ -112,7 +117,8 @@ pub trait Hook {
     fn rejoins(&self) -> bool {
         false
     }
-    /// What a lane adds to a layer; asked for variant 0 before, for the others after [`solve`](Self::solve).
+    /// What a lane adds to a layer; asked for variant 0 before, for the others after [`solve`](Self::solve). What it
+    /// adds to the layer's bias goes by the bias' name ([`bias_of`]), a dense (d_out x 1) matrix known beforehand.
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>>;
     /// Takes what is needed from one micro-batch's features, before any other lane's output is known.
     async fn collect(&self, _group: &Group<'_>) -> Result<()> {
@@ -262,8 +268,7 @@ impl<'a> Lanes<'a> {
     ) -> Result<[Tensor<2>; N]> {
         let input = self.compute.features(x);
         let mut outputs = layers.map(|layer| self.project(&input, &layer.weight));
-        let differs = layers.iter().any(|layer| self.targeted.contains(&layer.name));
-        if differs {
+        if layers.iter().any(|layer| self.targeted.contains(&layer.name)) {
             self.add_deltas(stack, rows, &layers, &input, &mut outputs, 0..1);
             let counted = stack.counted_rows(rows);
             let only = |all: &[Features]| -> Option<Vec<Features>> {
@@ -295,6 +300,7 @@ impl<'a> Lanes<'a> {
                 })
                 .await?;
         }
+        self.add_biases(stack, rows, &layers, &mut outputs);
         let mut outputs = outputs.into_iter();
         Ok(layers.map(|layer| {
             let Some(mut output) = outputs.next() else {
@@ -305,6 +311,26 @@ impl<'a> Lanes<'a> {
             }
             self.compute.tensor_of(output)
         }))
+    }
+
+    /// What lanes add to the layers' biases: nothing that a method solves for depends on them.
+    fn add_biases(&self, stack: &Stack<'_>, rows: Rows, layers: &[&Linear], outputs: &mut [Features]) {
+        for (layer, output) in layers.iter().zip(outputs) {
+            let name = bias_of(&layer.name);
+            if !self.targeted.contains(&name) {
+                continue;
+            }
+            let lanes = (0..stack.variants()).flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v)));
+            for (task, variant) in lanes {
+                let lane = stack.lane(rows, task, variant);
+                let delta = self.hook.delta(&name, task, variant);
+                if let Some(delta) = delta.filter(|_| !lane.is_empty()) {
+                    let ones = self.compute.tensor(vec![1.0; lane.len()], lane.len(), 1);
+                    let ones = self.compute.features(ones);
+                    output.add_to_rows(lane, delta.apply(&ones, ones.all()));
+                }
+            }
+        }
     }
 
     fn project(&self, input: &Features, weight: &Weight) -> Features {

@@ -108,7 +108,9 @@ fn every_method_gives_the_numbers_of_peft_or_of_its_oracle() {
     let expected = tensors(&root.join("cases.safetensors"));
     let mut seen = Vec::new();
     for case in json(&root.join("cases.json")).as_array().unwrap() {
-        let (key, list) = (case["key"].as_str().unwrap(), |name: &str| case[name].as_array().unwrap());
+        let (key, list) = (case["key"].as_str().unwrap(), |name: &str| {
+            case[name].as_array().unwrap()
+        });
         for name in list("methods") {
             let method: MethodName = serde_json::from_value(name.clone()).unwrap();
             seen.push(method);
@@ -322,7 +324,10 @@ fn a_rank_asked_for_stays_within_what_the_method_cuts_to() {
                 ..with(MethodName::TiesSvd)
             };
             let (_, report) = run(adapters(), &options).unwrap();
-            assert!(report.layers.iter().all(|layer| layer.rank == expected), "{rank:?} {energy:?}");
+            assert!(
+                report.layers.iter().all(|layer| layer.rank == expected),
+                "{rank:?} {energy:?}"
+            );
         }
     }
 }
@@ -359,7 +364,8 @@ fn an_energy_is_kept_by_the_smallest_uniform_rank_and_by_each_layers_own() {
                 };
                 let (sink, cut_report) = run(adapters(), &options).unwrap();
                 let cut = deltas(&sink);
-                let config: Value = serde_json::from_slice(sink.file("adapter_config.json").unwrap()).unwrap();
+                let config: Value =
+                    serde_json::from_slice(sink.file("adapter_config.json").unwrap()).unwrap();
                 for ((module, values), layer) in spectra.iter().zip(&cut_report.layers) {
                     let own = smallest(values);
                     match ranks {
@@ -367,10 +373,16 @@ fn an_energy_is_kept_by_the_smallest_uniform_rank_and_by_each_layers_own() {
                         Ranks::Uniform => assert!(layer.rank <= needed, "{method:?} {module}"),
                         Ranks::PerLayer => assert_eq!(layer.rank, own, "{method:?} {module} {energy}"),
                     }
-                    assert!(layer.energy_kept.unwrap() >= energy - 1e-12, "{method:?} {module}");
+                    assert!(
+                        layer.energy_kept.unwrap() >= energy - 1e-12,
+                        "{method:?} {module}"
+                    );
                     let found = relative_error(&cut(module), &whole(module));
                     let error = layer.error.unwrap();
-                    assert!((found - error).abs() < 1e-6, "{method:?} {module}: {found} {error}");
+                    assert!(
+                        (found - error).abs() < 1e-6,
+                        "{method:?} {module}: {found} {error}"
+                    );
                 }
                 match ranks {
                     Ranks::Uniform => {
@@ -403,13 +415,19 @@ fn a_merged_base_has_what_the_method_cuts_to() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
     std::fs::write(&path, as_base.file("model.safetensors").unwrap()).unwrap();
-    let (before, after) = (tensors(&goldens().join("adapters/base/model.safetensors")), tensors(&path));
+    let (before, after) = (
+        tensors(&goldens().join("adapters/base/model.safetensors")),
+        tensors(&path),
+    );
     let delta = deltas(&as_adapter);
     for module in modules(&report) {
         let key = format!("{module}.weight");
         let mut expected = before.get(&key).1;
         expected.iter_mut().zip(delta(&module)).for_each(|(w, d)| *w += d);
-        assert!(largest_difference(&after.get(&key).1, &expected) < 1e-6, "{module}");
+        assert!(
+            largest_difference(&after.get(&key).1, &expected) < 1e-6,
+            "{module}"
+        );
     }
 }
 
@@ -451,7 +469,10 @@ fn methods_that_need_no_samples_need_no_base_either() {
         // Which other layers an end of a name would select is not known, so whole names are written.
         let config: Value = serde_json::from_slice(without.file("adapter_config.json").unwrap()).unwrap();
         let targets: Vec<String> = serde_json::from_value(config["target_modules"].clone()).unwrap();
-        let mut expected: Vec<String> = modules(&report).iter().map(|name| format!("bert.{name}")).collect();
+        let mut expected: Vec<String> = modules(&report)
+            .iter()
+            .map(|name| format!("bert.{name}"))
+            .collect();
         expected.sort();
         assert_eq!(targets, expected, "{method:?}");
         let (with_base, without) = (deltas(&with_base), deltas(&without));
@@ -524,7 +545,11 @@ fn weights_and_shares_that_mean_nothing_are_refused() {
     let pair = |a: f64, b: f64| vec![golden("qv", a), golden("all", b)];
     refused(pair(1.0, -1.0), with(MethodName::Average), "no average");
     refused(pair(1.0, 0.0), with(MethodName::Linear), "weight 0");
-    for method in [MethodName::Iteris, MethodName::Regmean, MethodName::RegmeanPlusPlus] {
+    for method in [
+        MethodName::Iteris,
+        MethodName::Regmean,
+        MethodName::RegmeanPlusPlus,
+    ] {
         refused(pair(1.0, -1.0), with(method), "not positive");
         let layer_weights = LayerWeights(vec![("query".into(), vec![1.0, 0.0])]);
         let options = MergeOptions {

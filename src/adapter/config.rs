@@ -6,8 +6,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::features;
 use super::pattern::Patterns;
+use super::{Init, features};
 use crate::error::{Code, Error, Result};
 
 /// Which modules the configuration says it adapts. The tensors in the file are what counts.
@@ -24,8 +24,33 @@ pub enum TargetModules {
     AllLinear,
 }
 
+/// Which biases of the base were trained with the factors and saved beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainedBiases {
+    /// None.
+    #[default]
+    None,
+    /// Those of the modules that have factors.
+    LoraOnly,
+    /// All of the model's.
+    All,
+}
+
+/// Which rows of embedding tables were trained one by one (`trainable_token_indices`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum TrainedTokens {
+    /// None.
+    #[default]
+    None,
+    /// These of the table that the model's inputs are looked up in.
+    Inputs(Vec<usize>),
+    /// By the end of the table's module path.
+    ByModule(Vec<(String, Vec<usize>)>),
+}
+
 /// The parts of PEFT's `LoraConfig` that matter to a merge.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct AdapterConfig {
     /// PEFT's task type, such as `SEQ_CLS`.
     pub task_type: Option<String>,
@@ -49,6 +74,18 @@ pub struct AdapterConfig {
     pub modules_to_save: Vec<String>,
     /// Whether the base layers keep their weights as (in, out); the factors are the same either way.
     pub fan_in_fan_out: bool,
+    /// What the factors' first product meant.
+    pub init: Init,
+    /// Whether the adapted weights' rows are scaled to trained norms (DoRA).
+    pub use_dora: bool,
+    /// Whether `lora_B` has a bias.
+    pub lora_bias: bool,
+    /// Which biases of the base were trained.
+    pub bias: TrainedBiases,
+    /// Which rows of embedding tables were trained.
+    pub trainable_token_indices: TrainedTokens,
+    /// Parameters that are no layer's `weight` and were adapted.
+    pub target_parameters: Vec<String>,
 }
 
 /// The fields as JSON has them: any may be absent or null.
@@ -65,6 +102,21 @@ struct Fields {
     target_modules: Option<OneOrMany>,
     modules_to_save: Option<Vec<String>>,
     fan_in_fan_out: Option<bool>,
+    use_dora: Option<bool>,
+    lora_bias: Option<bool>,
+    bias: Option<TrainedBiases>,
+    trainable_token_indices: Option<Tokens>,
+    target_parameters: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "trainable_token_indices is neither a list of token ids nor lists by module"
+)]
+enum Tokens {
+    Inputs(Vec<usize>),
+    ByModule(Map<String, Value>),
 }
 
 #[derive(Deserialize)]
@@ -143,7 +195,36 @@ impl AdapterConfig {
             },
             modules_to_save: fields.modules_to_save.unwrap_or_default(),
             fan_in_fan_out: fields.fan_in_fan_out.unwrap_or(false),
+            init: features::init(object),
+            use_dora: fields.use_dora.unwrap_or(false),
+            lora_bias: fields.lora_bias.unwrap_or(false),
+            bias: fields.bias.unwrap_or_default(),
+            trainable_token_indices: match fields.trainable_token_indices {
+                None => TrainedTokens::None,
+                Some(Tokens::Inputs(ids)) if ids.is_empty() => TrainedTokens::None,
+                Some(Tokens::Inputs(ids)) => TrainedTokens::Inputs(ids),
+                Some(Tokens::ByModule(map)) => TrainedTokens::ByModule(
+                    entries(Some(map), |value| Vec::<usize>::deserialize(value).ok()).map_err(|key| {
+                        invalid(format!(
+                            "trainable_token_indices has no list of token ids for a module ({key})"
+                        ))
+                    })?,
+                ),
+            },
+            target_parameters: fields.target_parameters.unwrap_or_default(),
         })
+    }
+
+    /// The trained rows of the embedding table at `module`, in the order of the file's tensor.
+    pub fn tokens_of(&self, module: &str) -> Option<&[usize]> {
+        match &self.trainable_token_indices {
+            TrainedTokens::None => None,
+            TrainedTokens::Inputs(ids) => Some(ids),
+            TrainedTokens::ByModule(lists) => lists
+                .iter()
+                .find(|(name, _)| ends_with_path(module, name))
+                .map(|(_, ids)| ids.as_slice()),
+        }
     }
 
     /// The rank of a module, by its full name in the base model.
@@ -176,4 +257,10 @@ fn entries<T>(
             None => Err(key),
         })
         .collect()
+}
+
+/// Whether `path` is `end` or ends in `.` and `end`.
+pub(super) fn ends_with_path(path: &str, end: &str) -> bool {
+    path.strip_suffix(end)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }

@@ -1,19 +1,22 @@
-//! What PEFT's `LoraConfig` can ask for, and which of it this program refuses.
+//! What PEFT's `LoraConfig` can ask for, and which of it cannot be converted.
 //!
 //! Every field of PEFT 0.21 (and those that earlier releases wrote) is listed, because the default
 //! for an unlisted one is refusal: a field that PEFT adds tomorrow may change the mathematics.
 
 use serde_json::{Map, Value};
 
+use super::Init;
 use crate::error::{Code, Error, Result};
 
-/// Fields that leave `W0 + s B A` as it is, or that [`AdapterConfig`](super::AdapterConfig) reads.
+/// Fields that leave the adapter's change as it is, or that [`AdapterConfig`](super::AdapterConfig) reads.
 const KNOWN: &[&str] = &[
     // Read by the configuration's parser.
     "alpha_pattern",
     "base_model_name_or_path",
+    "bias",
     "fan_in_fan_out",
     "lora_alpha",
+    "lora_bias",
     "modules_to_save",
     "peft_type",
     "peft_version",
@@ -21,13 +24,17 @@ const KNOWN: &[&str] = &[
     "rank_pattern",
     "revision",
     "target_modules",
+    "target_parameters",
     "task_type",
+    "trainable_token_indices",
+    "use_dora",
     "use_rslora",
-    // Judged below by their value.
-    "bias",
+    // Judged below by its value.
     "init_lora_weights",
-    // About training, or about where the weights are; the tensors in the file say which modules have them.
+    // About training, or about where the weights are; the tensors in the file say which modules have them, and a
+    // layer that is tied to another has its own tensors in the file.
     "auto_mapping",
+    "ensure_weight_tying",
     "exclude_modules",
     "inference_mode",
     "layers_pattern",
@@ -54,27 +61,16 @@ const REFUSED: &[(&str, &str)] = &[
     ("arrow_config", "Arrow routes every token to other factors"),
     ("enable_lora", "a merged linear layer is adapted in parts"),
     (
-        "ensure_weight_tying",
-        "a layer's update also acts on the layer it is tied to",
-    ),
-    (
         "kasa_config",
         "KaSA truncates the base weights and adds singular values",
     ),
     ("layer_replication", "layers of the base model are repeated"),
-    ("lora_bias", "lora_B has a bias"),
     (
         "megatron_config",
         "the factors belong to Megatron's parallel layers",
     ),
     ("monteclora_config", "MonteCLoRA samples its weights"),
-    (
-        "target_parameters",
-        "parameters are adapted that are no linear layer's",
-    ),
-    ("trainable_token_indices", "single token embeddings were trained"),
     ("use_bdlora", "the factors are block-diagonal"),
-    ("use_dora", "DoRA rescales the columns of the weights"),
     ("use_qalora", "QALoRA pools the inputs"),
     ("velora_config", "VeLoRA keeps training state in the file"),
 ];
@@ -82,17 +78,28 @@ const REFUSED: &[(&str, &str)] = &[
 /// Initialisations that leave the base weights alone.
 const PLAIN_INITS: &[&str] = &["gaussian", "eva", "orthogonal", "mica"];
 
-/// Initialisations that take a part out of the base weights, so that the factors fit no original model.
-const MUTATING_INITS: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];
+/// Initialisations that took a part out of the base weights which cannot be told from the base alone, and why.
+const LOST_INITS: &[(&str, &str)] = &[
+    (
+        "corda",
+        "what it took out of the base weights depends on the samples it was initialised with",
+    ),
+    (
+        "lora_ga",
+        "what it took out of the base weights depends on the gradients it was initialised with",
+    ),
+    (
+        "loftq",
+        "the base weights were quantised, and the factors make up for what that lost",
+    ),
+];
 
 /// Refuses a configuration that means more than a plain LoRA; the error lists every reason.
 pub(super) fn check(config: &Map<String, Value>, file: &str) -> Result<()> {
     let mut reasons = Vec::new();
     for (field, value) in config {
         let field = field.as_str();
-        if field == "bias" {
-            reasons.extend(bias(value));
-        } else if field == "init_lora_weights" {
+        if field == "init_lora_weights" {
             reasons.extend(initialisation(value));
         } else if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == field) {
             if is_set(value) {
@@ -108,7 +115,7 @@ pub(super) fn check(config: &Map<String, Value>, file: &str) -> Result<()> {
     Err(Error::new(
         Code::AdapterUnsupported,
         format!(
-            "The adapter is more than a plain LoRA and merging it would give something else; train or convert it without {}: {file}",
+            "The adapter has what cannot be merged and would give something else; train or convert it without {}: {file}",
             reasons.join(", ")
         ),
     ))
@@ -126,24 +133,36 @@ fn is_set(value: &Value) -> bool {
     }
 }
 
-fn bias(value: &Value) -> Option<String> {
-    let none = value.is_null() || value.as_str() == Some("none");
-    (!none).then(|| format!("bias = {value} (biases were trained; only \"none\" is merged)"))
+/// What the factors' first product meant, of a configuration that [`check`] has passed.
+pub(super) fn init(config: &Map<String, Value>) -> Init {
+    let name = config.get("init_lora_weights").and_then(Value::as_str);
+    match name.map(str::to_lowercase).as_deref() {
+        Some("olora") => Init::Olora,
+        // `pissa_niter_N` draws its subspace at random, also when PEFT loads the adapter: the exact one stands for it.
+        Some(name) if name.starts_with("pissa") => Init::Pissa,
+        _ => Init::Plain,
+    }
 }
 
 fn initialisation(value: &Value) -> Option<String> {
+    let unknown = || Some(format!("init_lora_weights = {value} (unknown to this program)"));
     let name = match value {
         Value::Null | Value::Bool(_) => return None,
         Value::String(name) => name.to_lowercase(),
-        other => return Some(format!("init_lora_weights = {other} (unknown to this program)")),
+        _ => return unknown(),
     };
-    if PLAIN_INITS.contains(&name.as_str()) {
-        None
-    } else if MUTATING_INITS.iter().any(|init| name.starts_with(init)) {
-        Some(format!(
-            "init_lora_weights = {value} (it changed the base weights; PEFT's save_pretrained converts it with path_initial_model_for_weight_conversion)"
-        ))
-    } else {
-        Some(format!("init_lora_weights = {value} (unknown to this program)"))
+    let iterations = name.strip_prefix("pissa_niter_");
+    if PLAIN_INITS.contains(&name.as_str())
+        || name == "pissa"
+        || name == "olora"
+        || iterations.is_some_and(|count| count.parse::<u32>().is_ok())
+    {
+        return None;
+    }
+    match LOST_INITS.iter().find(|(init, _)| name.starts_with(init)) {
+        Some((_, why)) => Some(format!(
+            "init_lora_weights = {value} ({why}; PEFT's save_pretrained converts it with path_initial_model_for_weight_conversion)"
+        )),
+        None => unknown(),
     }
 }

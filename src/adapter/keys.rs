@@ -4,26 +4,44 @@
 //! `lora_A`, and both without the prefix. The thing that can go wrong is two spellings of one tensor
 //! in one file; [`Key::of`] gives both the same meaning, so that the reader can see it.
 
-/// Which of the two factors.
+/// Which tensor of a module's update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Side {
+    /// `lora_A`
     A,
+    /// `lora_B`
     B,
+    /// `lora_embedding_A`
+    EmbeddingA,
+    /// `lora_embedding_B`
+    EmbeddingB,
+    /// `lora_magnitude_vector`
+    Magnitude,
+    /// The bias of `lora_B`.
+    Bias,
 }
 
 /// The meaning of a tensor's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Key {
-    /// A factor of a module's update.
+    /// A tensor of a module's update.
     Factor {
         module: String,
+        /// How many wrappers of adapted parameters lie around the one that this is for.
+        depth: usize,
         side: Side,
         adapter: Option<String>,
     },
-    /// Something of LoRA's family that is more than two factors, and what.
+    /// Rows of the embedding table `module` that were trained one by one.
+    Tokens { module: String, adapter: Option<String> },
+    /// Something of LoRA's family that is more than is read here, and what.
     Refused(&'static str),
     /// A module that was saved whole, spelled with its wrapper's name.
     Saved { name: String, adapter: Option<String> },
+    /// The base's own tensor of an adapted module, by its name in the base model.
+    Frozen(String),
+    /// The base's own tensor of a module that was saved whole, by its name in the base model.
+    Original(String),
     /// Anything else, by its name in the base model.
     Other(String),
 }
@@ -44,6 +62,19 @@ const EMBEDDINGS: &[&str] = &[
     "wte",
 ];
 
+/// Other modules that are a base model's and no task's.
+const BASES_OWN: &[&str] = &[
+    "embed_out",
+    "final_layer_norm",
+    "final_layernorm",
+    "final_norm",
+    "layer_norm",
+    "LayerNorm",
+    "ln_f",
+    "lm_head",
+    "norm",
+];
+
 impl Key {
     pub(super) fn of(name: &str) -> Self {
         let name = name.strip_prefix("base_model.model.").unwrap_or(name);
@@ -62,34 +93,90 @@ impl Key {
                 },
             };
         }
-        let Some(at) = parts.iter().position(|part| part.starts_with("lora_")) else {
-            return Self::Other(name.to_owned());
-        };
+        if let Some(at) = parts.iter().position(|part| *part == "token_adapter") {
+            let module = parts[..at].join(".");
+            return match &parts[at + 1..] {
+                ["trainable_tokens_delta"] => Self::Tokens {
+                    module,
+                    adapter: None,
+                },
+                ["trainable_tokens_delta", adapter] => Self::Tokens {
+                    module,
+                    adapter: Some((*adapter).to_owned()),
+                },
+                _ => Self::Other(name.to_owned()),
+            };
+        }
+        match parts.iter().position(|part| part.starts_with("lora_")) {
+            Some(at) => Self::factor(name, &parts, at),
+            None => Self::without_factor(name, &parts),
+        }
+    }
+
+    fn factor(name: &str, parts: &[&str], at: usize) -> Self {
         let (module, rest) = (&parts[..at], &parts[at + 1..]);
-        let side = match parts[at] {
-            "lora_A" => Side::A,
-            "lora_B" => Side::B,
-            "lora_embedding_A" | "lora_embedding_B" => return Self::Refused("an adapted embedding"),
-            "lora_magnitude_vector" => return Self::Refused("a magnitude of DoRA"),
-            _ => return Self::Refused("a part of a variant of LoRA"),
-        };
+        let depth = module
+            .iter()
+            .rev()
+            .take_while(|part| **part == "base_layer")
+            .count();
+        let module = &module[..at - depth];
         if module.is_empty() {
             return Self::Other(name.to_owned());
         }
         if module.contains(&"base_layer") {
-            return Self::Refused("a parameter adapted by target_parameters");
+            return Self::Refused(
+                "a projection of PyTorch's MultiheadAttention, whose weights are in one tensor",
+            );
         }
+        let (rest, weight) = match rest {
+            [rest @ .., "weight"] => (rest, true),
+            rest => (rest, false),
+        };
+        let (rest, bias) = match rest {
+            [rest @ .., "bias"] => (rest, true),
+            rest => (rest, false),
+        };
+        let side = match (parts[at], weight, bias) {
+            ("lora_A", true, false) => Side::A,
+            ("lora_B", true, false) => Side::B,
+            ("lora_B", false, true) => Side::Bias,
+            ("lora_embedding_A", false, false) => Side::EmbeddingA,
+            ("lora_embedding_B", false, false) => Side::EmbeddingB,
+            ("lora_magnitude_vector", _, false) => Side::Magnitude,
+            ("lora_A" | "lora_B" | "lora_embedding_A" | "lora_embedding_B" | "lora_magnitude_vector", ..) => {
+                return Self::Other(name.to_owned());
+            }
+            _ => return Self::Refused("a part of a variant of LoRA"),
+        };
         let adapter = match rest {
-            ["weight"] => None,
-            [adapter, "weight"] => Some((*adapter).to_owned()),
-            ["bias"] | [_, "bias"] => return Self::Refused("a bias of lora_B"),
+            [] => None,
+            [adapter] => Some((*adapter).to_owned()),
             _ => return Self::Other(name.to_owned()),
         };
         Self::Factor {
             module: module.join("."),
+            depth,
             side,
             adapter,
         }
+    }
+
+    fn without_factor(name: &str, parts: &[&str]) -> Self {
+        for (wrapper, of) in [
+            ("base_layer", Self::Frozen as fn(String) -> Self),
+            ("original_module", Self::Original),
+        ] {
+            if let Some(at) = parts.iter().position(|part| *part == wrapper) {
+                let rest: Vec<&str> = parts[at + 1..]
+                    .iter()
+                    .copied()
+                    .filter(|part| *part != wrapper)
+                    .collect();
+                return of(join(&parts[..at], &rest));
+            }
+        }
+        Self::Other(name.to_owned())
     }
 }
 
@@ -98,8 +185,13 @@ fn join(module: &[&str], rest: &[&str]) -> String {
 }
 
 /// Whether a tensor belongs to a layer that is looked up and not multiplied.
-pub(super) fn is_embedding(name: &str) -> bool {
+pub(crate) fn is_embedding(name: &str) -> bool {
     name.split('.').any(|part| EMBEDDINGS.contains(&part))
+}
+
+/// Whether a tensor's name says that it is a base model's own and no task's head.
+pub(crate) fn is_bases_own(name: &str) -> bool {
+    is_embedding(name) || name.split('.').any(|part| BASES_OWN.contains(&part))
 }
 
 /// Whether a tensor is of a module that PEFT saves whole: one whose path ends in a saved name.
@@ -113,11 +205,12 @@ pub(super) fn is_saved(name: &str, saved: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, Side, is_embedding, is_saved};
+    use super::{Key, Side, is_bases_own, is_embedding, is_saved};
 
     fn factor(module: &str, side: Side, adapter: Option<&str>) -> Key {
         Key::Factor {
             module: module.to_owned(),
+            depth: 0,
             side,
             adapter: adapter.map(str::to_owned),
         }
@@ -144,16 +237,69 @@ mod tests {
     }
 
     #[test]
-    fn variants_of_lora_are_told_apart() {
+    fn every_part_of_an_update_is_told_apart() {
+        for (name, module, depth, side, adapter) in [
+            ("e.lora_embedding_A", "e", 0, Side::EmbeddingA, None),
+            (
+                "e.lora_embedding_B.default",
+                "e",
+                0,
+                Side::EmbeddingB,
+                Some("default"),
+            ),
+            ("x.lora_magnitude_vector", "x", 0, Side::Magnitude, None),
+            (
+                "x.lora_magnitude_vector.default",
+                "x",
+                0,
+                Side::Magnitude,
+                Some("default"),
+            ),
+            (
+                "x.lora_magnitude_vector.default.weight",
+                "x",
+                0,
+                Side::Magnitude,
+                Some("default"),
+            ),
+            ("x.lora_B.bias", "x", 0, Side::Bias, None),
+            ("x.lora_B.default.bias", "x", 0, Side::Bias, Some("default")),
+            ("x.base_layer.lora_A.weight", "x", 1, Side::A, None),
+            (
+                "x.base_layer.base_layer.lora_B.mine.weight",
+                "x",
+                2,
+                Side::B,
+                Some("mine"),
+            ),
+        ] {
+            let wanted = Key::Factor {
+                module: module.to_owned(),
+                depth,
+                side,
+                adapter: adapter.map(str::to_owned),
+            };
+            assert_eq!(Key::of(name), wanted, "{name}");
+        }
+        let tokens = |adapter: Option<&str>| Key::Tokens {
+            module: String::from("model.embed_tokens"),
+            adapter: adapter.map(str::to_owned),
+        };
+        let name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta";
+        assert_eq!(Key::of(name), tokens(None));
+        assert_eq!(Key::of(&format!("{name}.default")), tokens(Some("default")));
+        assert_eq!(Key::of("x.base_layer.bias"), Key::Frozen(String::from("x.bias")));
+        assert_eq!(
+            Key::of("classifier.original_module.bias"),
+            Key::Original(String::from("classifier.bias"))
+        );
+    }
+
+    #[test]
+    fn variants_of_lora_are_refused() {
         for (name, what) in [
-            ("x.lora_embedding_A", "embedding"),
-            ("x.lora_embedding_B.default", "embedding"),
-            ("x.lora_magnitude_vector", "DoRA"),
-            ("x.lora_magnitude_vector.default.weight", "DoRA"),
-            ("x.lora_B.bias", "bias"),
-            ("x.lora_B.default.bias", "bias"),
             ("x.lora_diag", "variant"),
-            ("x.base_layer.lora_A.weight", "target_parameters"),
+            ("x.base_layer.out_proj.lora_A.weight", "MultiheadAttention"),
         ] {
             assert!(
                 matches!(Key::of(name), Key::Refused(reason) if reason.contains(what)),
@@ -168,6 +314,10 @@ mod tests {
             "lora_A.weight",
             "x.lora_A",
             "x.lora_A.a.b.weight",
+            "x.lora_A.bias",
+            "x.lora_embedding_A.weight",
+            "base_layer.lora_A.weight",
+            "x.token_adapter.base_layer.weight",
             "x.weight",
             "modules_to_save",
             "",
@@ -208,5 +358,7 @@ mod tests {
         assert!(is_embedding("model.embed_tokens.weight"));
         assert!(is_embedding("bert.embeddings.LayerNorm.weight"));
         assert!(!is_embedding("embeddings_head.weight"));
+        assert!(is_bases_own("model.norm.weight") && is_bases_own("lm_head.weight"));
+        assert!(!is_bases_own("classifier.dense.weight"));
     }
 }

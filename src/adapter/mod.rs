@@ -1,15 +1,17 @@
 //! PEFT LoRA adapters: read into factors, and written back.
 //!
-//! The thing that can go wrong is an adapter that means something other than `W0 + s B A`: DoRA, a
-//! bias, an initialisation that changed the base. PEFT would compute one thing and the merge
-//! another, without a sign. So a configuration is read field by field, and whatever changes the
-//! mathematics and is not handled is refused by name; so is every tensor nothing accounts for.
+//! The thing that can go wrong is an adapter that means something other than what is computed: PEFT would do one
+//! thing and the merge another, without a sign. So a configuration is read field by field, and whatever changes the
+//! mathematics and cannot be converted is refused by name; so is every tensor nothing accounts for.
 
 mod config;
 mod effective;
 mod features;
+mod formats;
 mod keys;
 mod labels;
+mod module;
+pub mod names;
 mod pattern;
 mod read;
 mod write;
@@ -18,10 +20,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::config::{AdapterConfig, TargetModules};
+pub use self::config::{AdapterConfig, TargetModules, TrainedBiases, TrainedTokens};
 pub use self::effective::change;
+pub use self::formats::DIFFUSERS_FILE;
+pub(crate) use self::keys::{is_bases_own, is_embedding};
 pub use self::pattern::Patterns;
-pub use self::write::{adapter_tensors, merged_config, suffix_targets};
+pub use self::write::{
+    Extra, ImageFile, KOHYA_FILE, WholeTensor, adapter_tensors, diffusers_file, fitting, kohya_file, lone,
+    merged_config, suffix_targets, wrapping_order,
+};
 use crate::io::{Dtype, Folder};
 
 /// The name of an adapter's configuration file.
@@ -48,6 +55,17 @@ pub enum Format {
     Diffusers,
 }
 
+impl Format {
+    /// Its name as an option.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Peft => "peft",
+            Self::Kohya => "kohya",
+            Self::Diffusers => "diffusers",
+        }
+    }
+}
+
 /// What kind of parameter the factors are for, and how the matrix of their product lies in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LayerKind {
@@ -58,7 +76,7 @@ pub enum LayerKind {
     Conv {
         /// Channels of the input that one filter sees.
         channels: usize,
-        /// The kernel's sides, one or two.
+        /// The kernel's sides, one to three.
         kernel: Vec<usize>,
     },
     /// A table (d_in x d_out) whose rows are looked up: the product's transpose is added to it.
@@ -67,7 +85,7 @@ pub enum LayerKind {
     Parameter {
         /// Its name within the module, e.g. `gate_up_proj`.
         name: String,
-        /// The first side of a stack of matrices, one an expert; `None` of a single matrix.
+        /// How many matrices are stacked in it, one an expert; `None` of a single matrix.
         experts: Option<usize>,
     },
 }
@@ -85,6 +103,9 @@ pub enum Init {
 }
 
 /// One module's low-rank update, `scaling * b a`.
+///
+/// Of experts there are as many products: `a` has their factors one after another (experts * `rank` rows), and `b`
+/// (`d_out` rows of experts * `rank` numbers) those of one expert in every experts-th column, as PEFT has them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lora {
     /// `lora_A`, `rank` x `d_in`, row by row.
@@ -141,6 +162,8 @@ pub struct Adapter {
     /// The updates by module path in the base model, such as
     /// `bert.encoder.layer.0.attention.self.query`: without `base_model.model.` and the adapter's name.
     pub modules: BTreeMap<String, Lora>,
+    /// How a file of kohya's spells the modules' names, by path; empty for others.
+    pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
     pub heads: BTreeMap<String, HeadTensor>,
     /// Trained biases (`bias: all` or `lora_only`) by their name in the base model; whole values.
@@ -206,6 +229,33 @@ pub struct HeadFacts {
 }
 
 impl Lora {
+    /// How many products there are.
+    pub fn products(&self) -> usize {
+        match self.layer {
+            LayerKind::Parameter { experts, .. } => experts.unwrap_or(1),
+            LayerKind::Linear | LayerKind::Conv { .. } | LayerKind::Embedding => 1,
+        }
+    }
+
+    /// One expert's update, by itself.
+    #[must_use]
+    pub fn expert(&self, expert: usize) -> Self {
+        let (rank, all) = (self.rank, self.products());
+        let row = |row: &[f32]| (0..rank).map(|k| row[k * all + expert]).collect::<Vec<_>>();
+        let mut one = Self {
+            a: self.a[expert * rank * self.d_in..(expert + 1) * rank * self.d_in].to_vec(),
+            b: self.b.chunks_exact(rank * all).flat_map(row).collect(),
+            layer: self.layer.clone(),
+            magnitude: None,
+            bias: None,
+            ..*self
+        };
+        if let LayerKind::Parameter { experts, .. } = &mut one.layer {
+            *experts = None;
+        }
+        one
+    }
+
     /// Whether the update can only be told with the base weight at hand.
     pub fn needs_base(&self) -> bool {
         self.magnitude.is_some() || self.init != Init::Plain
@@ -215,13 +265,16 @@ impl Lora {
 impl Adapter {
     /// Whether its change can only be told with the base model's weights at hand.
     pub fn needs_base(&self) -> bool {
-        !self.biases.is_empty() || !self.tokens.is_empty() || self.modules.values().any(Lora::needs_base)
+        !self.biases.is_empty()
+            || !self.tokens.is_empty()
+            || self.modules.values().any(Lora::needs_base)
+            || self.heads.keys().any(|name| is_bases_own(name))
     }
 
     /// What it has beyond plain factors of linear layers, in words.
     fn features(&self) -> Vec<&'static str> {
         let any = |test: fn(&Lora) -> bool| self.modules.values().any(test);
-        let all: [(bool, &'static str); 9] = [
+        let all: [(bool, &'static str); 10] = [
             (any(|lora| lora.magnitude.is_some()), "DoRA"),
             (any(|lora| lora.init == Init::Pissa), "PiSSA"),
             (any(|lora| lora.init == Init::Olora), "OLoRA"),
@@ -239,6 +292,10 @@ impl Adapter {
                 "biases",
             ),
             (!self.tokens.is_empty(), "token rows"),
+            (
+                self.heads.keys().any(|name| is_bases_own(name)),
+                "modules of the base",
+            ),
             (self.config.use_rslora, "rank-stabilised"),
         ];
         all.into_iter()

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::keys::{Key, Side, is_embedding, is_saved};
-use super::{Adapter, AdapterConfig, CONFIG_FILE, Format, HeadTensor, Lora, labels, most};
+use super::config::TrainedBiases;
+use super::keys::{Key, is_bases_own, is_saved};
+use super::module::{self, Sides};
+use super::{Adapter, AdapterConfig, CONFIG_FILE, Format, HeadTensor, TokenRows, labels, most};
 use crate::error::{Code, Error, Result};
-use crate::io::{Checkpoint, Dtype, Folder, TensorInfo, parse_json};
+use crate::io::{Checkpoint, Dtype, Folder, parse_json};
 
 /// How many tensors an error lists by name.
 const LISTED: usize = 20;
@@ -18,45 +20,76 @@ const LISTED: usize = 20;
 /// The tensors of a file by what they are, as names in the file.
 #[derive(Default)]
 struct Sorted {
-    factors: BTreeMap<String, BTreeMap<Side, String>>,
-    heads: BTreeMap<String, String>,
+    /// By module and by how many wrappers of other parameters lie around.
+    factors: BTreeMap<String, BTreeMap<usize, Sides>>,
+    /// Under every name that PEFT wrote them.
+    heads: BTreeMap<String, Vec<String>>,
+    biases: BTreeMap<String, String>,
+    tokens: BTreeMap<String, String>,
+    /// The base's own weights of adapted modules.
+    frozen: BTreeMap<String, String>,
 }
 
 impl Adapter {
-    /// Reads the adapter in a folder as PEFT saved it; messages and reports call it `name`.
+    /// Reads the adapter in a folder as PEFT saved it, or in a single file of kohya's, ComfyUI's or diffusers'
+    /// making; messages and reports call it `name`.
     ///
     /// # Errors
     /// `missing` for an absent file or factor, `config_invalid` and `adapter_unsupported` as
     /// [`AdapterConfig::parse`], `shape_mismatch` for factors that do not fit each other or the
-    /// configuration's rank, `tensors_unaccounted` listing tensors that are neither factors nor heads;
+    /// configuration's rank, `tensors_unaccounted` listing tensors that are no part of an adapter;
     /// whatever reading safetensors gives.
     pub async fn read(name: &str, folder: &Folder) -> Result<Self> {
+        Self::read_for(name, folder, None).await
+    }
+
+    /// Reads a folder of PEFT's.
+    pub(super) async fn read_peft(name: &str, folder: &Folder) -> Result<Self> {
         let file = folder.require(CONFIG_FILE)?;
         let config = AdapterConfig::parse(&parse_json::<Value>(file.as_ref()).await?, file.name())?;
         let checkpoint = Checkpoint::open(folder, "adapter_model").await?;
         let sorted = sort(&checkpoint, &config)?;
 
         let mut modules = BTreeMap::new();
-        for (module, sides) in &sorted.factors {
-            modules.insert(
-                module.clone(),
-                factors(&checkpoint, &config, module, sides).await?,
-            );
+        for (module, levels) in &sorted.factors {
+            for (&depth, sides) in levels {
+                let parameter = module::parameter(&config, module, depth, levels.len())?;
+                // A layer's weight is one, however it was named.
+                let parameter = parameter.filter(|parameter| parameter != "weight");
+                let path = match &parameter {
+                    Some(parameter) => format!("{module}.{parameter}"),
+                    None => module.clone(),
+                };
+                let lora = module::read(&checkpoint, &config, &path, parameter.is_some(), sides).await?;
+                modules.insert(path, lora);
+            }
+        }
+        for (name, tensor) in &sorted.frozen {
+            let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+            let elements = checkpoint.require(tensor)?.elements();
+            if modules
+                .get(module)
+                .is_none_or(|lora| lora.d_in * lora.d_out != elements)
+            {
+                return Err(unaccounted(&checkpoint, std::slice::from_ref(tensor)));
+            }
         }
         let mut heads = BTreeMap::new();
-        for (head, tensor) in &sorted.heads {
-            let shape = checkpoint.require(tensor)?.shape.clone();
-            heads.insert(
-                head.clone(),
-                HeadTensor {
-                    shape,
-                    data: checkpoint.f32(tensor).await?,
-                },
-            );
+        for (head, tensors) in &sorted.heads {
+            heads.insert(head.clone(), whole(&checkpoint, tensors).await?);
         }
-        let dtypes = sorted.factors.values().flat_map(BTreeMap::values);
+        let mut biases = BTreeMap::new();
+        for (bias, tensor) in &sorted.biases {
+            biases.insert(bias.clone(), checkpoint.f32(tensor).await?);
+        }
+        let mut tokens = BTreeMap::new();
+        for (module, tensor) in &sorted.tokens {
+            tokens.insert(module.clone(), rows(&checkpoint, &config, module, tensor).await?);
+        }
+        let sides = sorted.factors.values().flat_map(BTreeMap::values);
         let dtype = most(
-            dtypes
+            sides
+                .flat_map(BTreeMap::values)
                 .filter_map(|tensor| checkpoint.info(tensor))
                 .map(|info| info.dtype),
         );
@@ -66,9 +99,10 @@ impl Adapter {
             labels: labels::read(folder, &heads).await?,
             config,
             modules,
+            spelled: BTreeMap::new(),
             heads,
-            biases: BTreeMap::new(),
-            tokens: BTreeMap::new(),
+            biases,
+            tokens,
             dtype: dtype.unwrap_or(Dtype::F32),
             bytes: checkpoint.file_bytes(),
         })
@@ -77,41 +111,59 @@ impl Adapter {
 
 /// Gives every tensor its place, or refuses the file.
 fn sort(checkpoint: &Checkpoint, config: &AdapterConfig) -> Result<Sorted> {
-    let file = checkpoint.sources().first().map_or("", |source| source.name());
+    let file = file_name(checkpoint);
     let mut sorted = Sorted::default();
     let mut adapters = BTreeSet::new();
     let mut refused = Vec::new();
-    let mut unaccounted = Vec::new();
+    let mut left = Vec::new();
     let saved = saved_modules(config);
     for tensor in checkpoint.names() {
+        let own = tensor.to_owned();
         let twice = match Key::of(tensor) {
             Key::Factor {
                 module,
+                depth,
                 side,
                 adapter,
             } => {
                 adapters.extend(adapter);
-                sorted
-                    .factors
-                    .entry(module)
-                    .or_default()
-                    .insert(side, tensor.to_owned())
+                let levels = sorted.factors.entry(module).or_default();
+                levels.entry(depth).or_default().insert(side, own)
+            }
+            Key::Tokens { module, adapter } => {
+                adapters.extend(adapter);
+                sorted.tokens.insert(module, own)
             }
             Key::Refused(what) => {
                 refused.push(format!("{tensor} ({what})"));
                 None
             }
-            Key::Saved { name, .. } | Key::Other(name) if is_embedding(&name) => {
-                refused.push(format!("{tensor} (an embedding saved with the adapter)"));
-                None
-            }
             Key::Saved { name, adapter } => {
                 adapters.extend(adapter);
-                sorted.heads.insert(name, tensor.to_owned())
+                sorted.heads.entry(name).or_default().push(own);
+                None
             }
-            Key::Other(name) if is_saved(&name, &saved) => sorted.heads.insert(name, tensor.to_owned()),
-            Key::Other(_) => {
-                unaccounted.push(tensor.to_owned());
+            // `bias: all` saves the biases that its own copy of a module stands for, too.
+            Key::Original(name) if name.ends_with(".bias") => None,
+            Key::Frozen(name) if name.ends_with(".bias") && config.bias != TrainedBiases::None => {
+                sorted.biases.insert(name, own)
+            }
+            // PEFT saves the table of an adapted embedding, which was not trained.
+            Key::Frozen(name) if name.ends_with(".weight") => sorted.frozen.insert(name, own),
+            Key::Other(name) if is_saved(&name, &saved) => {
+                sorted.heads.entry(name).or_default().push(own);
+                None
+            }
+            Key::Other(name) if name.ends_with(".bias") && config.bias == TrainedBiases::All => {
+                sorted.biases.insert(name, own)
+            }
+            // As PEFT saves the tables that a vocabulary was made longer in, and whoever asks for them.
+            Key::Other(name) if is_bases_own(&name) && name.ends_with(".weight") => {
+                sorted.heads.entry(name).or_default().push(own);
+                None
+            }
+            Key::Original(_) | Key::Frozen(_) | Key::Other(_) => {
+                left.push(own);
                 None
             }
         };
@@ -136,19 +188,13 @@ fn sort(checkpoint: &Checkpoint, config: &AdapterConfig) -> Result<Sorted> {
         return Err(Error::new(
             Code::AdapterUnsupported,
             format!(
-                "{file} holds more than the factors of linear layers, which merging would lose; train without these: {}",
+                "{file} holds what cannot be merged; train without these: {}",
                 list(&refused)
             ),
         ));
     }
-    if !unaccounted.is_empty() {
-        return Err(Error::new(
-            Code::TensorsUnaccounted,
-            format!(
-                "{file} holds tensors that are neither LoRA factors nor of modules_to_save; save the adapter again with PEFT: {}",
-                list(&unaccounted)
-            ),
-        ));
+    if !left.is_empty() {
+        return Err(unaccounted(checkpoint, &left));
     }
     if sorted.factors.is_empty() {
         return Err(Error::new(
@@ -157,6 +203,21 @@ fn sort(checkpoint: &Checkpoint, config: &AdapterConfig) -> Result<Sorted> {
         ));
     }
     Ok(sorted)
+}
+
+fn file_name(checkpoint: &Checkpoint) -> &str {
+    checkpoint.sources().first().map_or("", |source| source.name())
+}
+
+fn unaccounted(checkpoint: &Checkpoint, tensors: &[String]) -> Error {
+    Error::new(
+        Code::TensorsUnaccounted,
+        format!(
+            "{} holds tensors that are neither parts of updates nor of modules_to_save; save the adapter again with PEFT: {}",
+            file_name(checkpoint),
+            list(tensors)
+        ),
+    )
 }
 
 /// The modules that PEFT saves whole: those named, and the heads it adds for a task.
@@ -174,75 +235,72 @@ fn saved_modules(config: &AdapterConfig) -> Vec<&str> {
         .collect()
 }
 
-/// Reads the two factors of a module and checks that they fit each other and the configuration.
-async fn factors(
+/// A tensor that was saved whole, under all its names in the file.
+async fn whole(checkpoint: &Checkpoint, tensors: &[String]) -> Result<HeadTensor> {
+    let mut found: Option<HeadTensor> = None;
+    for tensor in tensors {
+        let read = HeadTensor {
+            shape: checkpoint.require(tensor)?.shape.clone(),
+            data: checkpoint.f32(tensor).await?,
+        };
+        if found.as_ref().is_some_and(|found| *found != read) {
+            return Err(Error::new(
+                Code::Duplicate,
+                format!(
+                    "{} holds different tensors of one module under two names: {}",
+                    file_name(checkpoint),
+                    tensors.join(", ")
+                ),
+            ));
+        }
+        found = Some(read);
+    }
+    found.ok_or_else(|| Error::new(Code::Internal, "a saved tensor without a name"))
+}
+
+/// The trained rows of the embedding table at `module`.
+async fn rows(
     checkpoint: &Checkpoint,
     config: &AdapterConfig,
     module: &str,
-    sides: &BTreeMap<Side, String>,
-) -> Result<Lora> {
-    let (Some(a), Some(b)) = (sides.get(&Side::A), sides.get(&Side::B)) else {
-        let (there, absent) = if sides.contains_key(&Side::A) {
-            ("lora_A", "lora_B")
-        } else {
-            ("lora_B", "lora_A")
-        };
+    tensor: &str,
+) -> Result<TokenRows> {
+    let Some(ids) = config.tokens_of(module) else {
         return Err(Error::new(
-            Code::Missing,
-            format!("A module has a {there} but no {absent}; save the adapter again with PEFT: {module}"),
+            Code::AdapterUnsupported,
+            format!(
+                "the configuration's trainable_token_indices does not say which tokens these rows are of: {tensor}"
+            ),
         ));
     };
-    let (rank, d_in) = matrix(checkpoint.require(a)?)?;
-    let (d_out, rank_of_b) = matrix(checkpoint.require(b)?)?;
-    let expected = config.rank_of(module);
-    if rank != expected {
+    let shape = &checkpoint.require(tensor)?.shape;
+    let (count, width) = match shape[..] {
+        [count, width] => (count, width),
+        _ => (0, 0),
+    };
+    let mut places: Vec<usize> = (0..ids.len()).collect();
+    places.sort_by_key(|&at| ids[at]);
+    let sorted: Vec<usize> = places.iter().map(|&at| ids[at]).collect();
+    if count != ids.len() || width == 0 || sorted.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(Error::new(
             Code::ShapeMismatch,
             format!(
-                "lora_A has rank {rank}, but the configuration's r and rank_pattern say {expected}; config and weights are of different adapters: {module}"
+                "the rows have shape {shape:?} for the {} tokens of trainable_token_indices, or one of those is named twice: {tensor}",
+                ids.len()
             ),
         ));
     }
-    if rank_of_b != rank {
-        return Err(Error::new(
-            Code::ShapeMismatch,
-            format!("lora_A has rank {rank}, but lora_B has rank {rank_of_b}; the file is damaged: {module}"),
-        ));
-    }
-    Ok(Lora {
-        a: checkpoint.f32(a).await?,
-        b: checkpoint.f32(b).await?,
-        rank,
-        d_in,
-        d_out,
-        scaling: config.scaling_of(module),
-        ..Lora::default()
+    let data = checkpoint.f32(tensor).await?;
+    let row = |at: &usize| data[at * width..(at + 1) * width].to_vec();
+    Ok(TokenRows {
+        ids: sorted,
+        width,
+        data: places.iter().flat_map(row).collect(),
     })
 }
 
-/// Rows and columns of a factor of a linear layer.
-fn matrix(info: &TensorInfo) -> Result<(usize, usize)> {
-    match *info.shape {
-        [rows, columns] if rows > 0 && columns > 0 => Ok((rows, columns)),
-        [_, _, _, ..] => Err(Error::new(
-            Code::AdapterUnsupported,
-            format!(
-                "A convolution's factor, of shape {:?}, is not merged: {}",
-                info.shape, info.name
-            ),
-        )),
-        _ => Err(Error::new(
-            Code::ShapeMismatch,
-            format!(
-                "A factor has shape {:?}, which is no matrix; if it was trained with ZeRO or FSDP, gather its weights before saving: {}",
-                info.shape, info.name
-            ),
-        )),
-    }
-}
-
 /// Names for a message, cut to a readable number.
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     let listed = names
         .iter()
         .take(LISTED)

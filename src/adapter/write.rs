@@ -4,29 +4,96 @@
 //! The thing that can go wrong is `target_modules`: a short name that also matches a module without
 //! factors makes PEFT build (and warn about) an adapter that is not in the file.
 
+mod diffusers;
+mod extra;
+mod image;
+mod kohya;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use self::diffusers::diffusers_file;
+pub use self::image::{ImageFile, fitting, lone};
+pub use self::kohya::{KOHYA_FILE, kohya_file};
 
 use serde_json::{Map, Value, json};
 
-use super::{Adapter, Lora, most};
+pub use self::extra::{Extra, WholeTensor};
+use super::module::in_wrapping_order;
+use super::{Adapter, LayerKind, Lora, most};
 use crate::io::OutTensor;
 
 /// The tensors of a merged adapter under PEFT's names, each module's scaling folded into its `lora_B`.
 pub fn adapter_tensors(modules: &BTreeMap<String, Lora>) -> Vec<OutTensor> {
     let mut tensors = Vec::with_capacity(2 * modules.len());
-    for (module, lora) in modules {
+    for (path, lora) in modules {
+        let (rank, d_in, d_out) = (lora.rank * lora.products(), lora.d_in, lora.d_out);
+        let of_weight = |side: &str| format!("base_model.model.{path}.{side}.weight");
+        let (names, shapes) = match &lora.layer {
+            LayerKind::Linear => (
+                [of_weight("lora_A"), of_weight("lora_B")],
+                [vec![rank, d_in], vec![d_out, rank]],
+            ),
+            LayerKind::Conv { channels, kernel } => {
+                let sides = [rank, *channels].into_iter().chain(kernel.iter().copied());
+                let ones = [d_out, rank].into_iter().chain(kernel.iter().map(|_| 1));
+                (
+                    [of_weight("lora_A"), of_weight("lora_B")],
+                    [sides.collect(), ones.collect()],
+                )
+            }
+            LayerKind::Embedding => (
+                ["A", "B"].map(|side| format!("base_model.model.{path}.lora_embedding_{side}")),
+                [vec![rank, d_in], vec![d_out, rank]],
+            ),
+            LayerKind::Parameter { .. } => {
+                let wrapped = wrapped(path, modules);
+                (
+                    ["A", "B"].map(|side| format!("base_model.model.{wrapped}.lora_{side}.weight")),
+                    [vec![rank, d_in], vec![d_out, rank]],
+                )
+            }
+        };
+        let [name_a, name_b] = names;
+        let [shape_a, shape_b] = shapes;
         tensors.push(OutTensor {
-            name: format!("base_model.model.{module}.lora_A.weight"),
-            shape: vec![lora.rank, lora.d_in],
+            name: name_a,
+            shape: shape_a,
             data: lora.a.clone(),
         });
         tensors.push(OutTensor {
-            name: format!("base_model.model.{module}.lora_B.weight"),
-            shape: vec![lora.d_out, lora.rank],
+            name: name_b,
+            shape: shape_b,
             data: scaled(&lora.b, lora.scaling),
         });
+        if let Some(bias) = &lora.bias {
+            tensors.push(OutTensor {
+                name: format!("base_model.model.{path}.lora_B.bias"),
+                shape: vec![d_out],
+                data: scaled(bias, lora.scaling),
+            });
+        }
     }
     tensors
+}
+
+/// Adapted parameters of one module, the innermost of PEFT's wrappers first; none if its class has them in an order
+/// that is not known.
+pub fn wrapping_order<'a>(module: &str, paths: impl Iterator<Item = &'a str>) -> Option<Vec<&'a str>> {
+    let own = paths.filter_map(|path| path.rsplit_once('.').filter(|(of, _)| *of == module));
+    let mut names: Vec<&str> = own.map(|(_, name)| name).collect();
+    in_wrapping_order(&mut names).then_some(names)
+}
+
+/// The path of an adapted parameter's wrapper.
+fn wrapped(path: &str, modules: &BTreeMap<String, Lora>) -> String {
+    let (module, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let paths = modules
+        .iter()
+        .filter(|(_, lora)| matches!(lora.layer, LayerKind::Parameter { .. }))
+        .map(|(path, _)| path.as_str());
+    let names = wrapping_order(module, paths).unwrap_or_default();
+    let depth = names.iter().rev().position(|other| *other == name).unwrap_or(0);
+    format!("{module}{}", ".base_layer".repeat(depth))
 }
 
 #[allow(

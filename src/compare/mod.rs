@@ -122,7 +122,7 @@ pub async fn compare(
 ) -> Result<CompareReport> {
     let base = Base::open(Some(request.base)).await?;
     let model = base.model("a comparison")?;
-    let adapters = read_adapters(request.adapters).await?;
+    let adapters = read_adapters(request.adapters, &base).await?;
     check_samples(model, &adapters)?;
     let mut merged_adapters = Vec::new();
     let mut merged_models = Vec::new();

@@ -58,7 +58,10 @@ pub fn factored_values(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, us
 /// Gram matrix. Squares are exact to rounding of the largest one.
 pub fn dense_values(dense: &[f32], d_out: usize, d_in: usize) -> Vec<f64> {
     let (eigenvalues, _) = eigen(small_gram(upright(dense, d_out, d_in)));
-    eigenvalues.into_iter().map(|value| value.max(0.0).sqrt()).collect()
+    eigenvalues
+        .into_iter()
+        .map(|value| value.max(0.0).sqrt())
+        .collect()
 }
 
 /// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and
@@ -108,7 +111,15 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
     let total: f64 = dense.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let left_out = residual(view, &image, &basis, kept);
     let norms: Vec<f64> = (0..kept)
-        .map(|k| image.iter().skip(k).step_by(kept).map(|x| x * x).sum::<f64>().sqrt())
+        .map(|k| {
+            image
+                .iter()
+                .skip(k)
+                .step_by(kept)
+                .map(|x| x * x)
+                .sum::<f64>()
+                .sqrt()
+        })
         .collect();
     // Singular values are split evenly between the factors.
     let mut long = vec![0.0; tall * rank];
@@ -118,7 +129,11 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
         (0..tall).for_each(|i| long[i * rank + k] = narrow(image[i * kept + k] / root));
         (0..side).for_each(|j| short[j * rank + k] = narrow(basis[j * kept + k] * root));
     }
-    let (b, columns) = if d_in <= d_out { (long, short) } else { (short, long) };
+    let (b, columns) = if d_in <= d_out {
+        (long, short)
+    } else {
+        (short, long)
+    };
     let a = (0..rank)
         .flat_map(|k| columns.iter().skip(k).step_by(rank).copied())
         .collect();
@@ -140,7 +155,11 @@ const RESIDUAL_ROWS: usize = 256;
 
 impl Truncated {
     fn new(a: Vec<f32>, b: Vec<f32>, left_out: f64, total: f64) -> Self {
-        let share = if total > 0.0 { (left_out / total).min(1.0) } else { 0.0 };
+        let share = if total > 0.0 {
+            (left_out / total).min(1.0)
+        } else {
+            0.0
+        };
         Self {
             a,
             b,
@@ -295,7 +314,10 @@ mod tests {
         };
         let (u, v) = (random(d_out), random(d_in));
         let scaled = DMatrix::from_fn(d_out, values.len(), |i, k| u[(i, k)] * values[k]);
-        row_major(&(scaled * v.transpose())).into_iter().map(narrow).collect()
+        row_major(&(scaled * v.transpose()))
+            .into_iter()
+            .map(narrow)
+            .collect()
     }
 
     fn distance(dense: &[f32], cut: &Truncated, d_out: usize, d_in: usize, rank: usize) -> f64 {
@@ -323,10 +345,18 @@ mod tests {
             let total: f64 = values.iter().map(|s| s * s).sum();
             let best: f64 = values.iter().skip(rank).map(|s| s * s).sum::<f64>() / total;
             // Factors in f32 add their rounding to what is left out.
-            assert!((cut.error - best.sqrt()).abs() < 1e-7, "{d_out} {d_in}: {}", cut.error);
+            assert!(
+                (cut.error - best.sqrt()).abs() < 1e-7,
+                "{d_out} {d_in}: {}",
+                cut.error
+            );
             assert!((cut.energy_kept - (1.0 - best)).abs() < 1e-7);
             let found = distance(&dense, &cut, d_out, d_in, rank);
-            assert!((found - cut.error).abs() < 2e-7, "{d_out} {d_in}: {found} {}", cut.error);
+            assert!(
+                (found - cut.error).abs() < 2e-7,
+                "{d_out} {d_in}: {found} {}",
+                cut.error
+            );
         }
     }
 
@@ -343,7 +373,12 @@ mod tests {
         let a: Vec<f32> = whole.transpose().as_slice().iter().map(|&x| narrow(x)).collect();
         let identity: Vec<f32> = (0..900).map(|i| if i % 31 == 0 { 1.0 } else { 0.0 }).collect();
         let factored = truncate_factors(&a, &identity, (30, 30, 20), 3);
-        assert!((factored.error / cut.error - 1.0).abs() < 1e-6, "{} {}", factored.error, cut.error);
+        assert!(
+            (factored.error / cut.error - 1.0).abs() < 1e-6,
+            "{} {}",
+            factored.error,
+            cut.error
+        );
     }
 
     #[test]
@@ -368,23 +403,20 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_zeros_change_nothing() {
-        let values: Vec<f64> = (0..40).map(|k| 0.8f64.powi(k)).collect();
-        let total: f64 = values.iter().map(|s| s * s).sum();
-        for (d_out, columns, rank) in [(120, 40, 5), (300, 100, 5), (300, 100, 140)] {
-            let narrow = with_values(d_out, columns, &values);
-            let mut dense = vec![0.0; 3 * d_out * columns];
-            narrow
-                .iter()
-                .zip(dense.iter_mut().step_by(3))
-                .for_each(|(from, to)| *to = *from);
-            let cut = truncate_dense(&dense, d_out, 3 * columns, rank);
-            let left = values.iter().skip(rank).map(|s| s * s).sum::<f64>() / total;
-            assert!((cut.error - left.sqrt()).abs() < 1e-7, "{d_out} {rank}: {}", cut.error);
-            let found = dense_values(&dense, d_out, 3 * columns);
-            for (found, value) in found.iter().zip(&values) {
-                assert!((found - value).abs() < 1e-6, "{found} {value}");
-            }
+    fn columns_of_zeros_do_not_upset_the_eigenvalues() {
+        // Without the ridge of `eigen` nalgebra finds an infinite one at the sizes 305 and 323 of these.
+        let mut state = 5u32;
+        for size in (290..324).step_by(3) {
+            let dense: Vec<f32> = (0..size * size)
+                .map(|i| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let x = (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0;
+                    if (i % size) % 3 == 0 { x } else { 0.0 }
+                })
+                .collect();
+            let total: f64 = dense.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let found: f64 = dense_values(&dense, size, size).iter().map(|s| s * s).sum();
+            assert!((found / total - 1.0).abs() < 1e-12, "{size}: {found} {total}");
         }
     }
 

@@ -1,15 +1,16 @@
-//! Files in and files out: byte ranges, safetensors and the folders they come in.
+//! Files in and files out: byte ranges, safetensors, torch's pickles and the folders they come in.
 //!
 //! A model may be larger than the memory there is, so nothing here reads a whole weight file: a
 //! header is read and checked once, and after that every tensor is one byte range. The thing that
 //! can go wrong is trusting a header; it is outside input, and every number in it is checked before
 //! it is used as a length or an offset.
 
-mod safetensors;
+mod checkpoint;
+mod pickle;
 mod source;
 mod write;
 
-pub use self::safetensors::{Checkpoint, TensorInfo};
+pub use self::checkpoint::{Checkpoint, TensorInfo};
 #[cfg(not(target_arch = "wasm32"))]
 pub use self::source::FileSource;
 pub(crate) use self::source::parse_json;

@@ -304,6 +304,8 @@ pub struct StreamWriter<'a> {
     file: String,
     header: StreamHeader,
     written: usize,
+    /// Bytes of the next tensor that are already written.
+    begun: usize,
 }
 
 impl<'a> StreamWriter<'a> {
@@ -318,6 +320,7 @@ impl<'a> StreamWriter<'a> {
             file: file.to_owned(),
             header,
             written: 0,
+            begun: 0,
         })
     }
 
@@ -334,17 +337,39 @@ impl<'a> StreamWriter<'a> {
     /// # Errors
     /// `internal` if it is not that tensor's turn or its length is wrong; whatever the sink gives.
     pub async fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        match self.next() {
-            Some((expected, info)) if expected == name => check_len(name, info, bytes.len())?,
-            _ => {
-                return Err(Error::new(
-                    Code::Internal,
-                    format!("A tensor is written out of turn: {name}"),
-                ));
-            }
+        if let Some((expected, info)) = self.next()
+            && expected == name
+            && self.begun == 0
+        {
+            check_len(name, info, bytes.len())?;
+        }
+        self.piece(name, bytes).await
+    }
+
+    /// Writes a piece of the next tensor. Its pieces follow each other; one without bytes has one empty piece.
+    ///
+    /// # Errors
+    /// As [`StreamWriter::write`].
+    pub async fn piece(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let turn = self.next().filter(|(expected, _)| *expected == name);
+        let Some((_, info)) = turn else {
+            return Err(Error::new(
+                Code::Internal,
+                format!("A tensor is written out of turn: {name}"),
+            ));
+        };
+        let whole = info.data_offsets.1 - info.data_offsets.0;
+        let begun = self.begun + bytes.len();
+        if begun > whole {
+            check_len(name, info, begun)?;
         }
         self.sink.write(&self.file, bytes).await?;
-        self.written += 1;
+        if begun == whole {
+            self.written += 1;
+            self.begun = 0;
+        } else {
+            self.begun = begun;
+        }
         Ok(())
     }
 

@@ -81,6 +81,14 @@ impl Change {
         }
     }
 
+    /// All its numbers (d_out x d_in), row-major, in place of itself.
+    pub fn into_dense(self) -> Vec<f32> {
+        match self {
+            Self::Factors(factors) => factors.dense(),
+            Self::Dense(dense) => dense.data,
+        }
+    }
+
     /// `factor` times the change.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {

@@ -6,12 +6,15 @@
 
 mod absent;
 mod change;
+mod locate;
 pub mod methods;
 mod options;
 mod output;
 mod reduce;
 mod target;
 mod work;
+
+use std::rc::Rc;
 
 pub use self::{
     change::{Change, Dense, Factors},
@@ -81,7 +84,7 @@ pub async fn merge(
     if method.needs_samples() {
         base.model("this method")?;
     }
-    let adapters = work::read_adapters(adapters).await?;
+    let adapters = work::read_adapters(adapters, &base).await?;
     let plan = Plan::new(&base, &adapters, &options)?;
     let mut inputs = output::Inputs {
         plan: &plan,
@@ -98,6 +101,11 @@ pub async fn merge(
         let tasks = work::tasks(&plan).await?;
         compute.meter.add_since(Stage::Load, start);
         let mut work = Work::new(model, compute, tasks, &options, observer);
+        for target in plan.targets.iter().filter(|target| target.place == Place::Bias) {
+            let merged = method.layer(&plan.layer(target).await?)?;
+            work.biases
+                .insert(target.name.clone(), Rc::new(merged.on(compute)));
+        }
         complete_samples(&mut work, &adapters).await?;
         let found = method.pass(&work).await?;
         inputs.tasks = work.tasks;

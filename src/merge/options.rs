@@ -221,6 +221,9 @@ pub struct MergeOptions {
     pub output: OutputKind,
     /// Element type of what is written.
     pub dtype: DtypeChoice,
+    /// A merged base model is split into files of at most so many bytes of tensors; if `None`, as the base came, and
+    /// from 4 GB on.
+    pub max_shard_bytes: Option<u64>,
     /// The longest sample in tokens, as the caller tokenised; recorded.
     pub max_length: Option<usize>,
 }
@@ -252,6 +255,7 @@ impl Default for MergeOptions {
             format: Format::Peft,
             output: OutputKind::Adapter,
             dtype: DtypeChoice::Auto,
+            max_shard_bytes: None,
             max_length: None,
         }
     }
@@ -299,6 +303,9 @@ impl MergeOptions {
             {
                 return refuse(format!("{name} is {share}; it is a share, up to 1"));
             }
+        }
+        if self.max_shard_bytes == Some(0) {
+            return refuse("maxShardBytes is 0; give the most bytes of a file, or leave it out".into());
         }
         if self.rank.is_some() && self.energy.is_some() {
             return refuse("rank and energy both say where to cut; give one of them".into());

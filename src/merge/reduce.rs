@@ -51,9 +51,7 @@ pub(super) fn to_rank(change: &Change, rank: usize) -> Reduced {
 pub(super) fn rank_for(change: &Change, energy: f64) -> usize {
     let (d_out, d_in) = change.shape();
     let values = match change {
-        Change::Factors(factors) => {
-            svd::factored_values(&factors.a, &factors.b, (d_out, factors.rank, d_in))
-        }
+        Change::Factors(factors) => svd::factored_values(&factors.a, &factors.b, (d_out, factors.rank, d_in)),
         Change::Dense(dense) => svd::dense_values(&dense.data, d_out, d_in),
     };
     svd::rank_for(&values, energy)
@@ -105,7 +103,11 @@ mod tests {
             let [factored, dense] = both(&own).map(|change| {
                 let cut = to_rank(&change, rank);
                 let found = error_of(&change, &cut.factors);
-                assert!((found - cut.error).abs() < 2e-7, "rank {rank}: {found} {}", cut.error);
+                assert!(
+                    (found - cut.error).abs() < 2e-7,
+                    "rank {rank}: {found} {}",
+                    cut.error
+                );
                 assert!((cut.energy_kept + cut.error * cut.error - 1.0).abs() < 1e-12);
                 cut
             });
@@ -125,7 +127,11 @@ mod tests {
                 assert!(cut.energy_kept >= energy - 1e-12, "{energy}: {}", cut.energy_kept);
                 if cut.factors.rank > 1 {
                     let smaller = to_rank(&change, cut.factors.rank - 1);
-                    assert!(smaller.energy_kept < energy, "{energy}: rank {}", cut.factors.rank);
+                    assert!(
+                        smaller.energy_kept < energy,
+                        "{energy}: rank {}",
+                        cut.factors.rank
+                    );
                 }
             }
             assert_eq!(rank_for(&change, 1.0), 9);

@@ -5,14 +5,18 @@
 //! base's own tensor. What can go wrong is an adapter for another base, so shapes are held against the base's
 //! before anything is computed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use super::{
-    Change, Dense, Layer, MergeOptions, Part, absent,
+    Change, Dense, Layer, MergeOptions, Part,
+    locate::{self, Entry},
     work::{ReadAdapter, name_of},
 };
 use crate::{
-    adapter::{self, LayerKind, Lora},
+    adapter::{self, LayerKind},
     base::{Base, BaseTensor},
     error::{Code, Error, Result},
 };
@@ -33,17 +37,22 @@ pub enum Place {
 /// One parameter that a merge changes.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// A module's path in the base's own naming, or a parameter's (`….bias`).
+    /// A module's path in the base's own naming, a parameter's (`….bias`), an expert's (`….down_proj[3]`) or that of
+    /// trained rows (`….trainable_tokens`).
     pub name: String,
     /// What of it is changed.
     pub place: Place,
+    /// Which of several matrices in one tensor.
+    pub expert: usize,
     /// Outputs.
     pub d_out: usize,
     /// Inputs.
     pub d_in: usize,
     /// Where the base has it, if there is a base.
     pub tensor: Option<BaseTensor>,
-    /// By adapter: its own path of the module, if it changes it.
+    /// Whether the base's tensor serves as another module's weight, too (a tied head), which the change is not of.
+    pub shared: bool,
+    /// By adapter: its own path of it, if it changes it.
     pub sources: Vec<Option<String>>,
     /// By adapter: its weight here.
     pub weights: Vec<f64>,
@@ -56,8 +65,46 @@ impl Target {
             || self.tensor.as_ref().is_some_and(|tensor| tensor.transposed)
     }
 
+    /// The base's tensor that the change is added to.
+    ///
+    /// # Errors
+    /// [`Code::AdapterUnsupported`] if the base has none of its own for it.
+    pub fn tensor_alone(&self) -> Result<&BaseTensor> {
+        let refuse = |why: &str| {
+            Error::new(
+                Code::AdapterUnsupported,
+                format!(
+                    "the change cannot be added to the base's weights: {why}; write an adapter; parameter: {}",
+                    self.name
+                ),
+            )
+        };
+        match &self.tensor {
+            None => Err(refuse("the base has no such tensor")),
+            Some(_) if self.shared => Err(refuse(
+                "the base has one tensor for the table of its inputs and for its head, and the change is of one of them",
+            )),
+            Some(tensor) => Ok(tensor),
+        }
+    }
+
+    /// Where the base's tensor has the matrix, in numbers; rows of a table are found one by one.
+    pub fn range(&self) -> Range<usize> {
+        let size = self.d_out * self.d_in;
+        let offset = self.tensor.as_ref().map_or(0, |tensor| tensor.offset);
+        offset + self.expert * size..offset + (self.expert + 1) * size
+    }
+
+    /// Lets the two halves of a (d_out x d_in) matrix's rows change places, if the base has them so.
+    fn swap_halves(&self, matrix: &mut [f32]) {
+        if self.tensor.as_ref().is_some_and(|tensor| tensor.halves_swapped) {
+            matrix.rotate_left(self.d_out / 2 * self.d_in);
+        }
+    }
+
     /// A (d_out x d_in) matrix as the base's tensor has it.
-    pub fn stored(&self, matrix: Vec<f32>) -> Vec<f32> {
+    pub fn stored(&self, mut matrix: Vec<f32>) -> Vec<f32> {
+        self.swap_halves(&mut matrix);
         if self.stored_transposed() {
             crate::model::transpose(&matrix, self.d_out, self.d_in)
         } else {
@@ -86,43 +133,39 @@ impl<'a> Plan<'a> {
     /// adapters before it; [`Code::Missing`] if a change can only be told with the base and there is none;
     /// [`Code::OptionInvalid`] for per-layer weights that do not fit.
     pub fn new(base: &'a Base, adapters: &'a [ReadAdapter], options: &'a MergeOptions) -> Result<Self> {
-        let mut targets: BTreeMap<(String, u8), Target> = BTreeMap::new();
+        let mut targets: BTreeMap<String, Target> = BTreeMap::new();
         let weights = options.layer_weights.patterns(adapters.len())?;
         let own: Vec<f64> = adapters.iter().map(|read| read.weight).collect();
         for (index, read) in adapters.iter().enumerate() {
-            for (path, lora) in &read.adapter.modules {
-                let name = base.canonical(path);
-                let tensor = locate(base, name, path, lora, &read.adapter.name)?;
-                let target = targets.entry((name.to_owned(), 0)).or_insert_with(|| Target {
-                    name: name.to_owned(),
-                    place: Place::Weight(lora.layer.clone()),
-                    d_out: lora.d_out,
-                    d_in: lora.d_in,
-                    tensor,
+            for entry in locate::entries(base, &read.adapter)? {
+                let Entry { path, name, .. } = &entry;
+                let target = targets.entry(name.clone()).or_insert_with(|| Target {
+                    name: name.clone(),
+                    place: entry.place.clone(),
+                    expert: entry.expert,
+                    d_out: entry.d_out,
+                    d_in: entry.d_in,
+                    tensor: entry.tensor.clone(),
+                    shared: entry.shared,
                     sources: vec![None; adapters.len()],
                     weights: weights
                         .get(name)
                         .or_else(|| weights.get(path))
                         .unwrap_or_else(|| own.clone()),
                 });
-                if (target.d_out, target.d_in) != (lora.d_out, lora.d_in)
-                    || target.place != Place::Weight(lora.layer.clone())
-                {
+                fit(target, &entry).map_err(|what| {
                     let first = target.sources.iter().position(Option::is_some).unwrap_or(0);
-                    return Err(Error::new(
+                    Error::new(
                         Code::ShapeMismatch,
                         format!(
-                            "adapters \"{}\" and \"{}\" are not of one base model: {} x {} against {} x {}; module: {path}",
+                            "adapters \"{}\" and \"{}\" are not of one base model: {what}; module: {path}",
                             name_of(adapters, first),
                             read.adapter.name,
-                            target.d_out,
-                            target.d_in,
-                            lora.d_out,
-                            lora.d_in,
                         ),
-                    ));
-                }
-                if target.sources[index].replace(path.clone()).is_some() {
+                    )
+                })?;
+                let before = target.sources[index].replace(path.clone());
+                if before.is_some_and(|before| before != *path) {
                     return Err(Error::new(
                         Code::Duplicate,
                         format!(
@@ -142,8 +185,12 @@ impl<'a> Plan<'a> {
                 .enumerate()
                 .map(|(at, module)| (module.name.as_str(), at))
                 .collect();
+            let place = |target: &Target| {
+                let module = target.name.strip_suffix(".bias").unwrap_or(&target.name);
+                order.get(module).map_or(0, |at| at + 1)
+            };
             // What no pass reaches stands before what one does: embeddings come first.
-            targets.sort_by_key(|target| order.get(target.name.as_str()).map_or(0, |at| at + 1));
+            targets.sort_by_key(place);
         }
         Ok(Self {
             base,
@@ -159,26 +206,23 @@ impl<'a> Plan<'a> {
     /// Whatever reading the base reports, and [`Code::NotFinite`] for a change that overflows.
     pub async fn layer(&self, target: &'a Target) -> Result<Layer<'a>> {
         let mut parts = Vec::new();
-        let mut weight: Option<Vec<f32>> = None;
+        let mut original: Option<Vec<f32>> = None;
         for (task, (source, read)) in target.sources.iter().zip(self.adapters).enumerate() {
             let Some(path) = source else { continue };
-            let change = match &target.place {
-                Place::Weight(_) => {
-                    let Some(lora) = read.adapter.modules.get(path) else {
-                        continue;
-                    };
-                    if lora.needs_base() && weight.is_none() {
-                        weight = Some(self.weight(target).await?);
-                    }
-                    adapter::change(lora, weight.as_deref(), path)?
-                }
-                Place::Bias | Place::Rows(_) | Place::Whole(_) => continue,
+            let adapter = &read.adapter;
+            let needs_base = match &target.place {
+                Place::Weight(_) => adapter.modules.get(path).is_some_and(adapter::Lora::needs_base),
+                Place::Bias => adapter.biases.contains_key(path),
+                Place::Rows(_) | Place::Whole(_) => true,
             };
+            if needs_base && original.is_none() {
+                original = Some(self.original(target).await?);
+            }
             parts.push(Part {
                 task,
                 name: &read.adapter.name,
                 weight: target.weights[task],
-                change,
+                change: locate::change(target, adapter, path, original.as_deref())?,
             });
         }
         Ok(Layer {
@@ -191,21 +235,30 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// The base's weight of a target as a (d_out x d_in) matrix.
+    /// What the base has of a target, as a (d_out x d_in) matrix.
     ///
     /// # Errors
     /// [`Code::Missing`] if there is none, and whatever reading reports.
-    pub async fn weight(&self, target: &Target) -> Result<Vec<f32>> {
+    pub async fn original(&self, target: &Target) -> Result<Vec<f32>> {
         let Some(tensor) = &target.tensor else {
             return Err(Error::new(
                 Code::Missing,
                 format!(
-                    "an adapter's change can only be told with the base's own weight; give the base model; module: {}",
+                    "an adapter's change can only be told with the base's own weight; give the base model; parameter: {}",
                     target.name
                 ),
             ));
         };
-        let data = self.base.read(tensor).await?;
+        if let Place::Rows(ids) = &target.place {
+            let mut rows = Vec::with_capacity(target.d_out * target.d_in);
+            for id in ids {
+                let range = id * target.d_in..(id + 1) * target.d_in;
+                rows.extend(self.base.read_range(tensor, range).await?);
+            }
+            return Ok(rows);
+        }
+        let mut data = self.base.read_range(tensor, target.range()).await?;
+        target.swap_halves(&mut data);
         Ok(if target.stored_transposed() {
             crate::model::transpose(&data, target.d_in, target.d_out)
         } else {
@@ -219,54 +272,25 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Where the base has the tensor that the factors are for, checked for its shape; none without a base.
-fn locate(base: &Base, name: &str, path: &str, lora: &Lora, adapter: &str) -> Result<Option<BaseTensor>> {
-    let mismatch = |what: String| {
-        Error::new(
-            Code::ShapeMismatch,
-            format!("adapter \"{adapter}\" is not for this base model: {what}; module: {path}"),
-        )
-    };
-    if let Base::Model(model) = base
-        && lora.layer == LayerKind::Linear
+/// Makes room in `target` for another adapter's change of it, or says how they differ.
+fn fit(target: &mut Target, entry: &Entry) -> std::result::Result<(), String> {
+    if let (Place::Rows(ids), Place::Rows(more)) = (&mut target.place, &entry.place)
+        && target.d_in == entry.d_in
     {
-        let Some(module) = model.module(name) else {
-            return Err(mismatch(absent::instead(model.family.modules(), name)));
-        };
-        if (module.d_out, module.d_in) != (lora.d_out, lora.d_in) {
-            return Err(mismatch(format!(
-                "the adapter's layer is {} x {}, the base's is {} x {}",
-                lora.d_out, lora.d_in, module.d_out, module.d_in
-            )));
-        }
-        return Ok(base.tensor(&module.key));
+        // The rows that any adapter trained.
+        ids.extend(more);
+        ids.sort_unstable();
+        ids.dedup();
+        target.d_out = ids.len();
+        return Ok(());
     }
-    if matches!(base, Base::Absent) {
-        if lora.needs_base() {
-            return Err(Error::new(
-                Code::Missing,
-                format!(
-                    "adapter \"{adapter}\" says how to change the base's own weight; give the base model; module: {path}"
-                ),
-            ));
-        }
-        return Ok(None);
+    if target.place == entry.place && (target.d_out, target.d_in) == (entry.d_out, entry.d_in) {
+        return Ok(());
     }
-    let key = match &lora.layer {
-        LayerKind::Parameter { name: parameter, .. } => format!("{name}.{parameter}"),
-        LayerKind::Linear | LayerKind::Conv { .. } | LayerKind::Embedding => format!("{name}.weight"),
-    };
-    let tensor = base
-        .tensor(&key)
-        .ok_or_else(|| mismatch(format!("the base has no tensor {key}, or several")))?;
-    let elements: usize = tensor.shape.iter().product();
-    if elements != lora.d_out * lora.d_in {
-        return Err(mismatch(format!(
-            "the adapter's layer is {} x {}, the base's tensor has shape {:?}",
-            lora.d_out, lora.d_in, tensor.shape
-        )));
-    }
-    Ok(Some(tensor))
+    Err(format!(
+        "{} x {} against {} x {}",
+        target.d_out, target.d_in, entry.d_out, entry.d_in
+    ))
 }
 
 /// A change of a vector, as the (n x 1) matrix that methods see.

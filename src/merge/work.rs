@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{Change, MergeOptions, Place, Plan};
+use super::{Change, MergeOptions, Part, Place, Plan, Target};
 use crate::{
     adapter::{Adapter, LayerKind},
     base::Base,
@@ -69,7 +69,7 @@ pub struct Task {
     pub weight: f64,
     /// The weights of modules that have another.
     pub layer_weights: BTreeMap<String, f64>,
-    /// Deltas by module.
+    /// Deltas by module, and those of [biases](crate::linear::bias_of) by their names.
     pub deltas: BTreeMap<String, Change>,
     /// Calibration samples, complete; empty for a method that needs none.
     pub samples: Vec<Sample>,
@@ -104,8 +104,10 @@ pub struct Work<'a> {
     pub tasks: Vec<Task>,
     /// Modules that at least one adapter targets, in the order of the forward pass.
     pub modules: Vec<&'a Module>,
-    /// Their names.
+    /// Their names, and those of biases that at least one adapter changes.
     pub targeted: BTreeSet<String>,
+    /// What the merged model adds to biases, which no pass solves for.
+    pub biases: BTreeMap<String, Rc<Delta>>,
     /// The options.
     pub options: &'a MergeOptions,
     /// Told of progress.
@@ -136,18 +138,19 @@ impl<'a> Work<'a> {
             tasks,
             modules,
             targeted,
+            biases: BTreeMap::new(),
             options,
             observer,
         }
     }
 }
 
-/// Reads every adapter.
+/// Reads every adapter, for a base model.
 ///
 /// # Errors
 /// [`Code::NoAdapters`], [`Code::Duplicate`] for two of one name, [`Code::OptionInvalid`] for a weight
 /// of zero, and whatever is wrong with the files.
-pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>> {
+pub async fn read_adapters(inputs: Vec<AdapterInput>, base: &Base) -> Result<Vec<ReadAdapter>> {
     if inputs.is_empty() {
         return Err(Error::new(
             Code::NoAdapters,
@@ -176,7 +179,7 @@ pub async fn read_adapters(inputs: Vec<AdapterInput>) -> Result<Vec<ReadAdapter>
                 format!("adapter \"{name}\": weight {weight} gives nothing; choose a number other than 0"),
             ));
         }
-        let adapter = Adapter::read(&name, &folder).await?;
+        let adapter = Adapter::read_for(&name, &folder, base.names()).await?;
         adapters.push(ReadAdapter {
             adapter,
             samples,
@@ -207,7 +210,13 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
         })
         .collect();
     for target in &plan.targets {
-        if target.place != Place::Weight(LayerKind::Linear) {
+        let parts = plan.layer(target).await?.parts;
+        if !in_lanes(plan, target) {
+            // PEFT saves copies of tables that nobody trained.
+            let nothing = |part: &Part<'_>| part.change.dense().iter().all(|&x| x == 0.0);
+            if matches!(target.place, Place::Whole(_)) && parts.iter().all(nothing) {
+                continue;
+            }
             return Err(Error::new(
                 Code::AdapterUnsupported,
                 format!(
@@ -221,11 +230,24 @@ pub(super) async fn tasks(plan: &Plan<'_>) -> Result<Vec<Task>> {
                 task.layer_weights.insert(target.name.clone(), weight);
             }
         }
-        for part in plan.layer(target).await?.parts {
+        for part in parts {
             tasks[part.task].deltas.insert(target.name.clone(), part.change);
         }
     }
     Ok(tasks)
+}
+
+/// Whether a pass of the model tells tasks apart at this: the weight or the bias of a layer that it runs in lanes.
+fn in_lanes(plan: &Plan<'_>, target: &Target) -> bool {
+    let Base::Model(model) = plan.base else {
+        return true;
+    };
+    let module = match &target.place {
+        Place::Weight(LayerKind::Linear) => target.name.as_str(),
+        Place::Bias => target.name.strip_suffix(".bias").unwrap_or_default(),
+        Place::Weight(_) | Place::Rows(_) | Place::Whole(_) => return false,
+    };
+    model.module(module).is_some()
 }
 
 /// One adapter's deltas in the model's naming.

@@ -53,7 +53,7 @@ use crate::{
     compute::{Cache, Compute, Stage},
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
-    linear::{Hook, Lanes, Linear},
+    linear::{Hook, Lanes, Linear, bias_of},
     progress::{Observer, Progress},
 };
 
@@ -365,10 +365,9 @@ impl Model {
                 })
                 .await?;
             let block = self.block(&loader, index, pass.heads).await?;
-            let differs = block
-                .linears()
-                .iter()
-                .any(|linear| pass.targeted.contains(&linear.name));
+            let differs = block.linears().iter().any(|linear| {
+                pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name))
+            });
             if variants < hook.variants() && differs {
                 variants = hook.variants();
                 states = states.into_iter().map(|state| state.repeat(variants)).collect();
@@ -379,7 +378,10 @@ impl Model {
             });
             states = all_or_first_error(work).await?;
             if hook.rejoins() {
-                states = states.into_iter().map(|state| state.last_copy(variants)).collect();
+                states = states
+                    .into_iter()
+                    .map(|state| state.last_copy(variants))
+                    .collect();
                 variants = 1;
             }
             pass.compute.cleanup();
@@ -503,7 +505,7 @@ pub(crate) fn tally(checkpoints: &[&Checkpoint]) -> (u64, String) {
 pub struct Pass<'a> {
     /// The device.
     pub compute: &'a Compute,
-    /// Layers at which lanes differ, in the family's naming.
+    /// Layers (and [biases](crate::linear::bias_of) of layers) at which lanes differ, in the family's naming.
     pub targeted: &'a BTreeSet<String>,
     /// Whether W0 of targeted layers stays in memory beside its device form.
     pub keep_host: bool,

@@ -1,6 +1,6 @@
 //! `adapter_config.json`: scaling and patterns as PEFT has them, and every feature that is refused.
 
-use iteris_web::adapter::{AdapterConfig, TargetModules};
+use iteris_web::adapter::{AdapterConfig, Init, TargetModules, TrainedBiases, TrainedTokens};
 use iteris_web::error::Code;
 use serde_json::{Value, json};
 
@@ -147,6 +147,14 @@ fn values_out_of_range_are_refused() {
         ("rank_pattern", json!([1])),
         ("alpha_pattern", json!({ "q": "4" })),
         ("modules_to_save", json!("classifier")),
+        ("use_dora", json!("yes")),
+        ("lora_bias", json!(1)),
+        ("bias", json!("some")),
+        ("bias", json!(true)),
+        ("trainable_token_indices", json!("all")),
+        ("trainable_token_indices", json!([-1])),
+        ("trainable_token_indices", json!({ "embed_tokens": 4 })),
+        ("target_parameters", json!("mlp.experts.down_proj")),
     ] {
         refused(
             parse(&[(field, value.clone())]),
@@ -183,40 +191,28 @@ fn other_kinds_of_adapters_are_refused_by_name() {
 }
 
 #[test]
-fn every_feature_that_changes_the_mathematics_is_refused_by_name() {
+fn every_feature_that_cannot_be_converted_is_refused_by_name() {
     let cases = [
         ("alora_invocation_tokens", json!([1, 2]), "activated"),
         ("arrow_config", json!({ "top_k": 3 }), "Arrow"),
-        ("bias", json!("all"), "biases"),
-        ("bias", json!("lora_only"), "biases"),
         ("enable_lora", json!([true, false]), "parts"),
-        ("ensure_weight_tying", json!(true), "tied"),
         ("kasa_config", json!({ "beta": 1e-4 }), "KaSA"),
         ("layer_replication", json!([[0, 4], [2, 5]]), "repeated"),
-        ("lora_bias", json!(true), "bias"),
         ("megatron_config", json!({ "a": 1 }), "Megatron"),
         ("monteclora_config", json!({ "num_samples": 8 }), "samples"),
-        (
-            "target_parameters",
-            json!(["mlp.experts.gate_up_proj"]),
-            "parameters",
-        ),
-        ("trainable_token_indices", json!([0, 1]), "token"),
         ("use_bdlora", json!({ "nblocks": 2 }), "block-diagonal"),
-        ("use_dora", json!(true), "DoRA"),
         ("use_qalora", json!(true), "QALoRA"),
         ("velora_config", json!({ "scale": 1.0 }), "VeLoRA"),
-        ("init_lora_weights", json!("pissa"), "changed the base"),
-        ("init_lora_weights", json!("pissa_niter_16"), "changed the base"),
+        ("init_lora_weights", json!("corda"), "samples"),
         (
             "init_lora_weights",
-            json!("PiSSA"),
+            json!("CorDA"),
             "path_initial_model_for_weight_conversion",
         ),
-        ("init_lora_weights", json!("olora"), "changed the base"),
-        ("init_lora_weights", json!("corda"), "changed the base"),
-        ("init_lora_weights", json!("loftq"), "changed the base"),
-        ("init_lora_weights", json!("lora_ga"), "changed the base"),
+        ("init_lora_weights", json!("loftq"), "quantised"),
+        ("init_lora_weights", json!("lora_ga"), "gradients"),
+        ("init_lora_weights", json!("pissa_niter_"), "unknown"),
+        ("init_lora_weights", json!("pissa_niter_x"), "unknown"),
         ("init_lora_weights", json!("something"), "unknown"),
         ("init_lora_weights", json!(3), "unknown"),
         ("a_field_of_tomorrow", json!(0.5), "unknown"),
@@ -231,15 +227,62 @@ fn every_feature_that_changes_the_mathematics_is_refused_by_name() {
 }
 
 #[test]
+fn what_was_trained_beside_the_factors_is_read() {
+    let bare = parse(&[]).unwrap();
+    assert_eq!(
+        (bare.use_dora, bare.lora_bias, bare.init),
+        (false, false, Init::Plain)
+    );
+    assert_eq!(
+        (bare.bias, &bare.trainable_token_indices),
+        (TrainedBiases::None, &TrainedTokens::None)
+    );
+    let all = parse(&[
+        ("use_dora", json!(true)),
+        ("lora_bias", json!(true)),
+        ("bias", json!("lora_only")),
+        ("target_parameters", json!(["mlp.experts.gate_up_proj"])),
+        (
+            "trainable_token_indices",
+            json!({ "embed_tokens": [7, 1], "wte": [2] }),
+        ),
+    ])
+    .unwrap();
+    assert!(all.use_dora && all.lora_bias);
+    assert_eq!(all.bias, TrainedBiases::LoraOnly);
+    assert_eq!(all.target_parameters, ["mlp.experts.gate_up_proj"]);
+    assert_eq!(all.tokens_of("model.embed_tokens"), Some(&[7, 1][..]));
+    assert_eq!(all.tokens_of("transformer.wte"), Some(&[2][..]));
+    assert_eq!(
+        all.tokens_of("model.more_embed_tokens"),
+        None,
+        "a name begins at a part of the path"
+    );
+    let inputs = parse(&[("trainable_token_indices", json!([3]))]).unwrap();
+    assert_eq!(inputs.tokens_of("any.table"), Some(&[3][..]));
+    for (value, init) in [
+        (json!("pissa"), Init::Pissa),
+        (json!("PiSSA"), Init::Pissa),
+        (json!("pissa_niter_16"), Init::Pissa),
+        (json!("olora"), Init::Olora),
+        (json!("OLoRA"), Init::Olora),
+        (json!("gaussian"), Init::Plain),
+        (json!(false), Init::Plain),
+    ] {
+        assert_eq!(parse(&[("init_lora_weights", value)]).unwrap().init, init);
+    }
+}
+
+#[test]
 fn all_reasons_are_given_at_once() {
     refused(
         parse(&[
-            ("use_dora", json!(true)),
-            ("lora_bias", json!(true)),
+            ("use_bdlora", json!(true)),
+            ("init_lora_weights", json!("loftq")),
             ("tomorrow", json!([1])),
         ]),
         Code::AdapterUnsupported,
-        &["use_dora", "lora_bias", "tomorrow"],
+        &["use_bdlora", "loftq", "tomorrow"],
     );
 }
 
@@ -253,6 +296,7 @@ fn what_does_not_change_the_mathematics_is_let_pass() {
         ("init_lora_weights", json!("mica")),
         ("auto_mapping", json!({ "base_model_class": "BertModel" })),
         ("corda_config", json!({ "corda_method": "ipm" })),
+        ("ensure_weight_tying", json!(true)),
         ("eva_config", json!({ "rho": 2.0 })),
         ("exclude_modules", json!(["pooler"])),
         ("fan_in_fan_out", json!(true)),

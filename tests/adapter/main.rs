@@ -9,6 +9,8 @@
 
 mod config;
 mod fixtures;
+mod image_refusals;
+mod images;
 mod tensors;
 mod write;
 

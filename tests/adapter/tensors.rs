@@ -1,6 +1,6 @@
 //! `adapter_model.safetensors`: every tensor is used, passed through, or listed in an error.
 
-use iteris_web::adapter::{CONFIG_FILE, WEIGHTS_FILE};
+use iteris_web::adapter::{CONFIG_FILE, LayerKind, WEIGHTS_FILE};
 use iteris_web::error::Code;
 use iteris_web::io::{Dtype, OutDtype, OutTensor, serialize};
 use serde_json::json;
@@ -163,8 +163,17 @@ fn factors_that_are_no_matrices_are_refused() {
     };
     refused(
         read(&config(&[]), &first(&[2, 3, 1, 1])),
+        Code::ShapeMismatch,
+        &["no factor of a convolution", "[4, 2]", "x.lora_B.weight"],
+    );
+    let grouped = [
+        tensor("x.lora_A.weight", &[2, 3, 3, 3]),
+        tensor("x.lora_B.weight", &[4, 1, 1, 1]),
+    ];
+    refused(
+        read(&config(&[]), &grouped),
         Code::AdapterUnsupported,
-        &["convolution", "[2, 3, 1, 1]", "x.lora_A.weight"],
+        &["2 groups", "PEFT cannot merge it either", "x.lora_B.weight"],
     );
     refused(
         read(&config(&[]), &first(&[6])),
@@ -184,31 +193,196 @@ fn factors_that_are_no_matrices_are_refused() {
 }
 
 #[test]
-fn tensors_of_variants_are_refused_by_name_whatever_the_configuration_says() {
-    for (name, what) in [
+fn tensors_that_the_configuration_does_not_ask_for_are_refused() {
+    // PEFT leaves them out without a word.
+    for (name, code, words) in [
         (
-            "base_model.model.bert.embeddings.word_embeddings.lora_embedding_A",
-            "adapted embedding",
+            "x.lora_magnitude_vector",
+            Code::AdapterUnsupported,
+            &["use_dora", "DoRA"][..],
         ),
-        ("base_model.model.x.lora_magnitude_vector", "DoRA"),
-        ("base_model.model.x.lora_B.bias", "bias"),
-        ("base_model.model.x.lora_diag", "variant"),
-        ("base_model.model.x.base_layer.lora_A.weight", "target_parameters"),
-        ("base_model.model.model.embed_tokens.weight", "embedding saved"),
+        ("x.lora_B.bias", Code::AdapterUnsupported, &["lora_bias"]),
+        ("x.lora_diag", Code::AdapterUnsupported, &["variant"]),
         (
-            "base_model.model.wte.modules_to_save.default.weight",
-            "embedding saved",
+            "x.base_layer.lora_A.weight",
+            Code::AdapterUnsupported,
+            &["target_parameters names none"],
         ),
+        (
+            "x.base_layer.out_proj.lora_A.weight",
+            Code::AdapterUnsupported,
+            &["MultiheadAttention"],
+        ),
+        (
+            "x.token_adapter.trainable_tokens_delta",
+            Code::AdapterUnsupported,
+            &["trainable_token_indices"],
+        ),
+        ("x.base_layer.bias", Code::TensorsUnaccounted, &["neither"]),
+        ("x.base_layer.weight", Code::TensorsUnaccounted, &["neither"]),
+        ("y.bias", Code::TensorsUnaccounted, &["neither"]),
+    ] {
+        let mut tensors = factors("x", 2);
+        tensors.push(tensor(&format!("base_model.model.{name}"), &[4]));
+        let error = read(&config(&[]), &tensors);
+        refused(error, code, &[words, &["x"]].concat());
+    }
+    refused(
+        read(&config(&[("use_dora", json!(true))]), &factors("x", 2)),
+        Code::Missing,
+        &["use_dora", "lora_magnitude_vector", "x"],
+    );
+}
+
+#[test]
+fn everything_that_belongs_to_an_update_is_read() {
+    let all = config(&[
+        ("use_dora", json!(true)),
+        ("lora_bias", json!(true)),
+        ("bias", json!("all")),
+        ("init_lora_weights", json!("olora")),
+        ("trainable_token_indices", json!([9, 4])),
+        ("modules_to_save", json!(["head"])),
+    ]);
+    let mut tensors = factors("x", 2);
+    let more: [(&str, &[usize]); 14] = [
+        ("x.lora_magnitude_vector", &[4]),
+        ("x.lora_B.bias", &[4]),
+        ("x.base_layer.bias", &[4]),
+        ("norm.bias", &[5]),
+        ("table.lora_embedding_A", &[2, 7]),
+        ("table.lora_embedding_B", &[3, 2]),
+        ("table.lora_magnitude_vector", &[3]),
+        ("table.base_layer.weight", &[7, 3]),
+        ("conv.lora_A.weight", &[2, 5, 3, 2]),
+        ("conv.lora_B.weight", &[6, 2, 1, 1]),
+        ("conv.lora_magnitude_vector", &[1, 6, 1, 1]),
+        ("tokens.token_adapter.trainable_tokens_delta", &[2, 3]),
+        ("head.original_module.bias", &[1]),
+        ("head.modules_to_save.default.bias", &[1]),
+    ];
+    tensors.extend(
+        more.iter()
+            .map(|(name, shape)| tensor(&format!("base_model.model.{name}"), shape)),
+    );
+    // Under `bias: all` PEFT saves it a second time.
+    tensors.push(tensor("base_model.model.head.bias", &[1]));
+    // A first product is taken out of linear layers alone.
+    refused(
+        read(&all, &tensors),
+        Code::AdapterUnsupported,
+        &["first product", "conv"],
+    );
+    let mut plain = all;
+    plain["init_lora_weights"] = json!(true);
+    let adapter = read(&plain, &tensors).unwrap();
+    let lora = &adapter.modules["x"];
+    assert_eq!(lora.magnitude.as_deref(), Some(&[-1.5, -0.5, 0.5, 1.5][..]));
+    assert_eq!(lora.bias, lora.magnitude);
+    let table = &adapter.modules["table"];
+    assert_eq!(
+        (&table.layer, table.d_out, table.d_in),
+        (&LayerKind::Embedding, 3, 7)
+    );
+    let conv = &adapter.modules["conv"];
+    let kernel = LayerKind::Conv {
+        channels: 5,
+        kernel: vec![3, 2],
+    };
+    assert_eq!((&conv.layer, conv.d_out, conv.d_in), (&kernel, 6, 30));
+    assert_eq!(adapter.biases.keys().collect::<Vec<_>>(), ["norm.bias", "x.bias"]);
+    let rows = &adapter.tokens["tokens"];
+    assert_eq!((&rows.ids[..], rows.width), (&[4, 9][..], 3));
+    assert_eq!(
+        rows.data,
+        [1.5, 2.5, 3.5, -1.5, -0.5, 0.5],
+        "in the order of their ids"
+    );
+    assert_eq!(adapter.heads.keys().collect::<Vec<_>>(), ["head.bias"]);
+    assert!(adapter.needs_base());
+}
+
+#[test]
+fn parameters_of_experts_are_told_by_their_nesting() {
+    let of = |targets: &[&str]| config(&[("target_parameters", json!(targets)), ("r", json!(1))]);
+    let named = |module: &str, a: &[usize], b: &[usize]| {
+        [
+            tensor(&format!("{module}.lora_A.weight"), a),
+            tensor(&format!("{module}.lora_B.weight"), b),
+        ]
+    };
+    let both = [
+        named("mlp.experts", &[2, 5], &[4, 2]),
+        named("mlp.experts.base_layer", &[2, 4], &[10, 2]),
+    ]
+    .concat();
+    let adapter = read(&of(&["experts.gate_up_proj", "experts.down_proj"]), &both).unwrap();
+    let shape = |path: &str| {
+        let lora = &adapter.modules[path];
+        (lora.rank, lora.d_out, lora.d_in, lora.products())
+    };
+    assert_eq!(shape("mlp.experts.gate_up_proj"), (1, 10, 4, 2));
+    assert_eq!(shape("mlp.experts.down_proj"), (1, 4, 5, 2));
+    let second = adapter.modules["mlp.experts.down_proj"].expert(1);
+    assert_eq!(second.a, [3.5, 4.5, 5.5, 6.5, 7.5]);
+    assert_eq!(second.b, [-0.5, 1.5, 3.5, 5.5], "every second column");
+    for (targets, words) in [
+        (&["experts.gate_up_proj"][..], "another number"),
+        (&["experts.first", "experts.second"], "order in which its class"),
+        (&["other.gate_up_proj", "other.down_proj"], "names none"),
     ] {
         refused(
-            read(
-                &config(&[("modules_to_save", json!(["embed_tokens"]))]),
-                &with(tensor(name, &[2])),
-            ),
+            read(&of(targets), &both),
             Code::AdapterUnsupported,
-            &[name, what, WEIGHTS_FILE],
+            &[words, "mlp.experts"],
         );
     }
+    // A layer's own weight is one, whichever way it was named.
+    let weight = read(&of(&["q_proj.weight"]), &named("q_proj", &[1, 3], &[4, 1])).unwrap();
+    assert_eq!(weight.modules["q_proj"].layer, LayerKind::Linear);
+    let matrix = read(&of(&["router.matrix"]), &named("router", &[1, 3], &[4, 1])).unwrap();
+    let layer = LayerKind::Parameter {
+        name: String::from("matrix"),
+        experts: None,
+    };
+    assert_eq!(matrix.modules["router.matrix"].layer, layer);
+}
+
+#[test]
+fn rows_of_a_table_have_to_be_those_of_the_configuration() {
+    let rows = |ids: serde_json::Value, shape: &[usize]| {
+        let mut tensors = factors(QUERY, 2);
+        tensors.push(tensor("embed.token_adapter.trainable_tokens_delta", shape));
+        read(&config(&[("trainable_token_indices", ids)]), &tensors)
+    };
+    assert!(rows(json!([3, 1]), &[2, 4]).is_ok());
+    for (ids, shape) in [
+        (json!([3, 1]), &[3, 4][..]),
+        (json!([3, 1]), &[8]),
+        (json!([3, 3]), &[2, 4]),
+    ] {
+        refused(
+            rows(ids, shape),
+            Code::ShapeMismatch,
+            &["trainable_token_indices", "embed.token_adapter"],
+        );
+    }
+}
+
+#[test]
+fn two_different_tensors_of_one_head_are_refused() {
+    let mut tensors = factors(QUERY, 2);
+    tensors.push(tensor("score.weight", &[2, 2]));
+    let mut other = tensor("score.modules_to_save.default.weight", &[2, 2]);
+    let saved = config(&[("modules_to_save", json!(["score"]))]);
+    assert!(read(&saved, &[&tensors[..], &[other.clone()]].concat()).is_ok());
+    other.data[3] = 9.0;
+    tensors.push(other);
+    refused(
+        read(&saved, &tensors),
+        Code::Duplicate,
+        &["score.weight", "score.modules_to_save.default.weight"],
+    );
 }
 
 #[test]

@@ -156,8 +156,8 @@ describe("merge", () => {
     const [one, two] = [await merge(request), await merge(request)];
     expect(one.report.adapters.map(({ samples }) => samples?.self)).toEqual([
       // 64 positions, one of which the beginning of the text takes.
-      { count: 32, max_new_tokens: 63, temperature: 1, top_p: 1, seed: 0, prompt_tokens: expect.any(Number) },
-      { count: 4, max_new_tokens: 8, temperature: 1, top_p: 1, seed: 7, prompt_tokens: 3 },
+      { count: 32, max_new_tokens: 63, temperature: 1, top_p: 1, seed: 0, prompt_tokens: 0, prompt: null },
+      { count: 4, max_new_tokens: 8, temperature: 1, top_p: 1, seed: 7, prompt_tokens: 3, prompt: "w9 w10" },
     ]);
     const sums = ({ report }: typeof one) => report.adapters.map(({ samples }) => samples?.sha256);
     expect(sums(one)).toEqual(sums(two));

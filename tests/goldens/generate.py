@@ -365,9 +365,9 @@ def rounded(value):
 
 def generate(out: pathlib.Path) -> None:
     torch.set_num_threads(1)
-    # `families` beside them is another script's.
+    # `families` and `images` beside them are other scripts'.
     for folder in out.glob("*"):
-        if folder.name != "families":
+        if folder.name not in ("families", "images"):
             shutil.rmtree(folder)
     models(out)
     adapters(out)

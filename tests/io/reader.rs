@@ -391,7 +391,7 @@ fn scalars_and_empty_tensors_are_tensors() {
 }
 
 #[test]
-fn pickles_are_refused_with_the_way_to_convert_them() {
+fn pickles_are_refused_under_other_names_with_the_way_to_convert_them() {
     let only_bin = folder(&[
         ("adapter_model.bin", vec![1, 2, 3]),
         ("training_args.bin", vec![1]),
@@ -400,7 +400,17 @@ fn pickles_are_refused_with_the_way_to_convert_them() {
     refused(
         block_on(Checkpoint::open(&only_bin, "adapter_model")),
         Code::PickleRefused,
-        &[remedy, "adapter_model.bin"],
+        &[remedy, "neither of the two formats", "adapter_model.bin"],
+    );
+    let others = folder(&[("adapter_model.pt", vec![1]), ("pytorch_model.bin", vec![1])]);
+    refused(
+        block_on(Checkpoint::open(&others, "adapter_model")),
+        Code::PickleRefused,
+        &[
+            remedy,
+            "under the name adapter_model.bin alone",
+            "adapter_model.pt",
+        ],
     );
     let zip = b"PK\x03\x04\x00\x00\x00\x00".to_vec();
     refused(open(zip), Code::PickleRefused, &[remedy, "m.safetensors"]);

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from support import EMOTION, GOLDENS, bert, minilm, needs_emotion
 
 def of_bert(ending=""):
-    """Names of the goldens that `generate.py` makes; `families` and `methods` have checks of their own."""
-    others = ("families/", "methods/")
+    """Names of the goldens that `generate.py` makes; the others have checks of their own."""
+    others = ("families/", "images/", "methods/")
     return [name for name in files_in(GOLDENS) if name.endswith(ending) and not name.startswith(others)]
 
 

@@ -1,63 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { AdapterFacts, BaseFacts, SamplesFacts } from "../../www/lib/types.ts";
+import type { BaseFacts, SamplesFacts } from "../../www/lib/types.ts";
 import { checklist, isReady } from "../../www/page/checklist.ts";
 import { type Adapter, type State, Store } from "../../www/page/state.ts";
-
-const baseFacts: BaseFacts = {
-  family: "bert",
-  kind: "encoder",
-  generates: false,
-  architecture: "BertModel",
-  parameters: 1,
-  hiddenSize: 1,
-  layers: 1,
-  heads: 1,
-  maxLength: 8,
-  vocabSize: 9,
-  dtype: "F32",
-  bytes: 1,
-  hasTokenizer: true,
-  hasPooler: true,
-};
-const samplesFacts: SamplesFacts = {
-  name: "a.txt",
-  format: "txt",
-  count: 50,
-  labelled: 0,
-  labels: [],
-  pairs: 0,
-  kinds: { text: 50, prompt: 0, messages: 0 },
-  answers: 0,
-  longestCharacters: 9,
-  preview: [],
-};
-
-function adapter(name: string): Adapter {
-  return {
-    id: name,
-    name,
-    folder: name,
-    files: [],
-    weight: 1,
-    facts: { status: "ready", value: {} as AdapterFacts },
-    texts: {
-      samples: {
-        dropped: { path: "a.txt", file: new File(["x"], "a.txt") },
-        facts: { status: "ready", value: samplesFacts },
-      },
-    },
-    self: undefined,
-  };
-}
-
-/** A state in which everything is there, and one change to it. */
-function state(change: (state: State) => void = () => undefined): State {
-  const { state } = new Store();
-  state.base = { name: "bert", files: [], facts: { status: "ready", value: baseFacts }, chat: false };
-  state.adapters = [adapter("mood"), adapter("topic")];
-  change(state);
-  return state;
-}
+import { adapter, baseFacts, samplesFacts, readyState as state } from "./page-state.ts";
 
 /** The texts of what is not done. */
 const lacking = (state: State): string[] =>
@@ -147,6 +92,115 @@ describe("checklist", () => {
 
   it.each(cases)("is not ready with %s", (_, text, change) => {
     expect(lacking(state(change)).join("\n")).toContain(text);
+  });
+});
+
+describe("checklist of methods that need no samples", () => {
+  const free = (change: (s: State) => void = () => undefined) =>
+    state((s) => {
+      s.settings.method = "ties";
+      for (const adapter of s.adapters) adapter.texts = {};
+      change(s);
+    });
+
+  it("goes without a base model, unless an adapter or the result needs it", () => {
+    const without = (change: (s: State) => void = () => undefined) =>
+      free((s) => {
+        s.base = undefined;
+        change(s);
+      });
+    expect(isReady(checklist(without()))).toBe(true);
+    const dora = without((s) => {
+      s.adapters = [adapter("sketch", { needsBase: true }), adapter("mood")];
+    });
+    expect(lacking(dora)).toEqual([
+      "Drop the base model’s folder. sketch can only be told with its weights.",
+    ]);
+    const whole = without((s) => Object.assign(s.settings, { output: "base" }));
+    expect(lacking(whole)[0]).toContain("The result is to be a whole model");
+  });
+
+  it("takes a base model that can only be read, and says which methods cannot", () => {
+    const weights = (s: State): void => {
+      const value: BaseFacts = { ...baseFacts, kind: "weights", hasTokenizer: false };
+      s.base = { name: "unet", files: [], facts: { status: "ready", value }, chat: false };
+    };
+    expect(isReady(checklist(free(weights)))).toBe(true);
+    expect(lacking(state(weights))[0]).toMatch(
+      /^IterIS runs the model on samples, and this base model can only/,
+    );
+    const compared = free((s) => {
+      weights(s);
+      s.several = true;
+    });
+    expect(lacking(compared)[0]).toMatch(/^A comparison runs the models/);
+  });
+
+  it("lets one adapter be written anew, and weights be negative but not nothing", () => {
+    const one = free((s) => void s.adapters.pop());
+    expect(isReady(checklist(one))).toBe(true);
+    const weighted = (weight: number) => free((s) => void Object.assign(first(s), { weight }));
+    expect(lacking(weighted(-0.5))).toEqual([]);
+    expect(lacking(weighted(0))).toEqual(["Give mood a weight other than zero."]);
+    const iteris = state((s) => Object.assign(first(s), { weight: -0.5 }));
+    expect(lacking(iteris)).toEqual(["Give mood a weight above zero."]);
+  });
+
+  it("takes no average of weights that cancel out", () => {
+    const cancelling = (method: State["settings"]["method"]) =>
+      free((s) => {
+        s.settings.method = method;
+        first(s).weight = -1;
+      });
+    expect(lacking(cancelling("average"))[0]).toContain("add up to zero");
+    expect(lacking(cancelling("linear"))).toEqual([]);
+  });
+
+  it("looks only at options that the method has", () => {
+    const dense = (method: State["settings"]["method"]) =>
+      free((s) => Object.assign(s.settings, { method, density: 0 }));
+    expect(lacking(dense("ties"))).toEqual(["The density is a number above 0, at most 1."]);
+    expect(lacking(dense("cat"))).toEqual([]);
+    expect(lacking(free((s) => Object.assign(s.settings, { energy: 1.5 })))[0]).toContain("share kept");
+  });
+});
+
+describe("checklist of a comparison of methods", () => {
+  const several = (change: (s: State) => void = () => undefined) =>
+    state((s) => {
+      s.several = true;
+      change(s);
+    });
+
+  it("wants two methods, and texts of every task", () => {
+    expect(isReady(checklist(several()))).toBe(true);
+    expect(lacking(several((s) => Object.assign(s, { ticked: ["ties"] })))).toEqual([
+      "Tick at least two methods to compare.",
+    ]);
+    const bare = several((s) => {
+      s.ticked = ["ties", "average"];
+      first(s).texts = {};
+    });
+    expect(lacking(bare)).toEqual(["Drop texts to compare on for mood: held-out texts, or samples."]);
+  });
+
+  it("wants samples where a method looks at them, and held-out texts are no samples", () => {
+    const tested = several((s) => {
+      const { samples } = first(s).texts;
+      first(s).texts = samples ? { heldOut: samples } : {};
+    });
+    expect(lacking(tested)).toEqual(["Samples are missing for mood."]);
+    tested.ticked = ["ties", "average"];
+    expect(lacking(tested)).toEqual([]);
+  });
+
+  it("reads texts even where no method does", () => {
+    const wordless = several((s) => {
+      s.ticked = ["ties", "average"];
+      const value: BaseFacts = { ...baseFacts, hasTokenizer: false };
+      s.base = { name: "bert", files: [], facts: { status: "ready", value }, chat: false };
+    });
+    expect(lacking(wordless)[0]).toContain("tokenizer.json");
   });
 });
 

@@ -3,6 +3,7 @@ import {
   assign,
   type Dropped,
   freeName,
+  namedBlobs,
   type Receiver,
   recognise,
   roleOf,
@@ -125,6 +126,72 @@ describe("recognise", () => {
     expect(found.ignored).toEqual(["a/inputs.json", "a/notes.txt"]);
   });
 
+  it("takes each file whose header says so for an adapter, whatever else lies beside it", () => {
+    const files = dropped(
+      "loras/ink.safetensors",
+      "loras/wool.safetensors",
+      "sd/pytorch_lora_weights.safetensors",
+    );
+    const kinds = new Map(files.map(({ file }) => [file, "adapter" as const]));
+    const found = recognise(files, "adapters", kinds);
+    expect(found.adapters.map(({ label, files }) => [label, files.length])).toEqual([
+      ["ink", 1],
+      ["wool", 1],
+      ["sd", 1],
+    ]);
+    expect(found.bases).toEqual([]);
+    // One that is called like a base model's file, on the base model's zone.
+    const [odd] = dropped("model.safetensors");
+    const named = recognise(odd ? [odd] : [], "base", new Map(odd ? [[odd.file, "adapter"]] : []));
+    expect([named.adapters.length, named.bases.length]).toEqual([1, 0]);
+  });
+
+  it("takes weights of a free name for a base model only where they can be nothing else", () => {
+    const weights = (files: Dropped[]) => new Map(files.map(({ file }) => [file, "weights" as const]));
+    const loose = dropped("dreamshaper.safetensors");
+    expect(recognise(loose, "adapters", weights(loose)).bases.map(({ label }) => label)).toEqual([
+      "dreamshaper",
+    ]);
+    const head = dropped(
+      "merged/adapter_config.json",
+      "merged/adapter_model.safetensors",
+      "merged/heads/mood.safetensors",
+    );
+    const merged = recognise(head, "adapters", weights(head));
+    expect([merged.adapters.length, merged.bases.length]).toEqual([1, 0]);
+    expect(merged.ignored).toEqual(["merged/heads/mood.safetensors"]);
+  });
+
+  it("keeps a diffusion pipeline's parts together, each under its folder", () => {
+    const found = recognise(
+      dropped(
+        "sd/model_index.json",
+        "sd/unet/config.json",
+        "sd/unet/diffusion_pytorch_model.safetensors",
+        "sd/unet/diffusion_pytorch_model.fp16.safetensors",
+        "sd/text_encoder/model.safetensors",
+        "sd/tokenizer/vocab.json",
+      ),
+      "base",
+    );
+    expect(found.bases).toHaveLength(1);
+    expect(
+      namedBlobs(found.bases[0]?.files ?? [])
+        .map(({ name }) => name)
+        .sort(),
+    ).toEqual(["text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors"]);
+    expect(found.texts).toEqual([]);
+  });
+
+  it("takes a report for a recipe, but not one that lies in the adapter that was made", () => {
+    expect(paths(recognise(dropped("merge_report (1).json"), "adapters").recipes)).toEqual([
+      "merge_report (1).json",
+    ]);
+    const made = ["out/adapter_config.json", "out/adapter_model.safetensors", "out/merge_report.json"];
+    const found = recognise(dropped(...made), "adapters");
+    expect([found.recipes.length, found.reports.length, found.texts.length]).toEqual([0, 1, 0]);
+  });
+
   it("leaves out what training and file managers leave behind", () => {
     const found = recognise(
       dropped(
@@ -188,6 +255,14 @@ describe("assign", () => {
   it("gives the last file to the last adapter without one", () => {
     const receivers = [receiver("a", { hasSamples: true }), receiver("b")];
     expect(given(dropped("texts.txt"), receivers)).toEqual(["texts.txt > b samples"]);
+  });
+
+  it("gives a file to the adapter whose samples a recipe says it is, even if its name says test", () => {
+    const receivers = [receiver("a", { source: "first-test.txt" }), receiver("b", { source: "b.txt" })];
+    expect(given(dropped("first-test.txt"), receivers)).toEqual(["first-test.txt > a samples"]);
+    // Samples that are called alike in every folder go by their place.
+    const alike = ["a", "b"].map((name) => receiver(name, { folder: name, source: "samples.txt" }));
+    expect(given(dropped("b/samples.txt"), alike)).toEqual(["b/samples.txt > b samples"]);
   });
 
   it("leaves open what could be for either of two adapters", () => {

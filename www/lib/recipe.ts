@@ -206,7 +206,7 @@ function samplesOf(value: unknown, where: string): RecipeSamples {
 function selfOf(own: Json, where: string): SelfOptions | null {
   const number = (key: string) => numberOf(own[key], `${where}.${key}`);
   const prompt = maybe(own.prompt, `${where}.prompt`, textOf);
-  if (prompt === null && number("prompt_tokens") > 0) return null;
+  if (own.prompt === undefined && number("prompt_tokens") > 0) return null;
   return {
     count: number("count"),
     maxNewTokens: number("max_new_tokens"),

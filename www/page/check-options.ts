@@ -1,5 +1,5 @@
 /** What is wrong with the numbers of the form of options, in the words of its fields. */
-import { layerWeightsOf } from "./layer-field.ts";
+import { layerWeightsOf } from "./layer-weights.ts";
 import { optionsOf, type Settings } from "./settings.ts";
 import { askedMethods, baseFacts, type State } from "./state.ts";
 
@@ -27,7 +27,7 @@ const OF_METHODS: readonly {
   {
     option: "nonDiagonal",
     fits: ({ nonDiagonal }) => nonDiagonal >= 0 && nonDiagonal <= 1,
-    text: "The non-diagonal scaling is a number from 0 to 1.",
+    text: "The non-diagonal a is a number from 0 to 1.",
   },
   {
     option: "density",

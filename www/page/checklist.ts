@@ -23,8 +23,8 @@ export function checklist(state: State): Item[] {
 
 export const isReady = (items: readonly Item[]): boolean => items.every((item) => item.status === "done");
 
-/** What needs the base model, in words that go before “needs it”; `undefined` if a merge goes without. */
-function baseUse(state: State): { why: string; runs: boolean } | undefined {
+/** What needs the base model, as the beginning of a sentence; `undefined` if a merge goes without. */
+export function baseUse(state: State): { why: string; runs: boolean } | undefined {
   const { several, settings, adapters } = state;
   if (several) return { why: "A comparison runs the models", runs: true };
   if (needsSamples([settings.method])) {
@@ -33,8 +33,7 @@ function baseUse(state: State): { why: string; runs: boolean } | undefined {
   if (settings.output === "base") return { why: "The result is to be a whole model", runs: false };
   const needing = adapters.filter(({ facts }) => facts.status === "ready" && facts.value.needsBase);
   if (needing.length === 0) return undefined;
-  const is = needing.length === 1 ? "is" : "are";
-  return { why: `${nameList(needing)} ${is} told by the base model’s weights`, runs: false };
+  return { why: `${nameList(needing)} can only be told with its weights`, runs: false };
 }
 
 function baseItem(state: State): Item {

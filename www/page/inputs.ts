@@ -3,6 +3,7 @@ import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { repeat } from "lit-html/directives/repeat.js";
 import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
+import { baseUse } from "./checklist.ts";
 import { factList, loadable, picker } from "./controls.ts";
 import { giveOpen, outdate, removeAdapter, removeBase } from "./edits.ts";
 import { bytes, compact, count, list, plural, setting } from "./format.ts";
@@ -11,7 +12,14 @@ import { notices } from "./notices.ts";
 import { FORMAT_TITLES } from "./output-fields.ts";
 import type { Dropped } from "./recognise.ts";
 import { needsSamples } from "./settings.ts";
-import { type Adapter, askedMethods, type Base, type Store } from "./state.ts";
+import {
+  type Adapter,
+  askedMethods,
+  type Base,
+  baseFacts as factsOfBase,
+  type State,
+  type Store,
+} from "./state.ts";
 import { textSlot } from "./texts.ts";
 
 export function inputs(store: Store): TemplateResult {
@@ -23,7 +31,9 @@ export function inputs(store: Store): TemplateResult {
       ${zone(store, "base", {
         compact: base !== undefined,
         title: base ? "Drop another one, or files it lacks" : "Drop the base model’s folder here",
-        hint: "config.json, model.safetensors, tokenizer.json. Sums of image adapters often need no base model.",
+        hint: baseUse(store.state)
+          ? "config.json, model.safetensors, tokenizer.json"
+          : "What you have chosen needs none, and takes any .safetensors checkpoint.",
         name: "base model",
       })}
       ${notices(store, "base")}
@@ -47,7 +57,7 @@ export function inputs(store: Store): TemplateResult {
       ${zone(store, "adapters", {
         compact: adapters.length > 0,
         title: adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapters here",
-        hint: "Folders of PEFT, or .safetensors files of kohya, ComfyUI and diffusers. Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
+        hint: "PEFT’s folders, or one .safetensors file each from kohya, ComfyUI or diffusers. Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
         name: "adapters",
       })}
       ${notices(store, "adapters")}
@@ -161,11 +171,25 @@ function adapterCard(store: Store, adapter: Adapter): TemplateResult {
         </button>
       </div>
       ${loadable(adapter.facts, (facts) => adapterFacts(facts, size(adapter.files)))}
-      <div class="slots">
-        ${textSlot(store, adapter, "samples")} ${textSlot(store, adapter, "heldOut")}
-      </div>
+      ${
+        mayHaveTexts(store.state, adapter)
+          ? html`
+            <div class="slots">
+              ${textSlot(store, adapter, "samples")} ${textSlot(store, adapter, "heldOut")}
+            </div>
+          `
+          : nothing
+      }
     </li>
   `;
+}
+
+/** Texts are for models that can be run here; an adapter of an image model has none. */
+function mayHaveTexts(state: State, { texts, self, facts }: Adapter): boolean {
+  if (texts.samples || texts.heldOut || self) return true;
+  const base = factsOfBase(state);
+  if (base) return base.kind !== "weights";
+  return facts.status !== "ready" || facts.value.format === "peft" || needsSamples(askedMethods(state));
 }
 
 function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {

@@ -4,13 +4,8 @@ import { live } from "lit-html/directives/live.js";
 import { outdate } from "./edits.ts";
 import { list } from "./format.ts";
 import * as icons from "./icons.ts";
-import { readLayerWeights } from "./layer-weights.ts";
-import { needsSamples } from "./settings.ts";
-import { askedMethods, type State, type Store } from "./state.ts";
-
-/** The per-layer weights that the form holds. */
-export const layerWeightsOf = (state: State) =>
-  readLayerWeights(state.layerText, state.adapters.length, !needsSamples(askedMethods(state)));
+import { layerWeightsOf } from "./layer-weights.ts";
+import type { Store } from "./state.ts";
 
 export function layerField(store: Store): TemplateResult {
   const { adapters, layerText } = store.state;

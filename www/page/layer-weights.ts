@@ -4,6 +4,8 @@
  * A pattern may hold colons and brackets itself, so a line is read from its end. What can go wrong: a list with a
  * weight too few would be taken for other adapters; it is refused with the number of its line.
  */
+import { needsSamples } from "./settings.ts";
+import { askedMethods, type State } from "./state.ts";
 
 export interface LayerWeights {
   weights: Record<string, number[]>;
@@ -59,3 +61,7 @@ function isPattern(pattern: string): boolean {
     return false;
   }
 }
+
+/** The per-layer weights that the form holds. */
+export const layerWeightsOf = (state: State) =>
+  readLayerWeights(state.layerText, state.adapters.length, !needsSamples(askedMethods(state)));

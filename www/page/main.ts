@@ -166,7 +166,12 @@ function moveFocus(store: Store): void {
   if (shown.result && shown.result !== before.result) focus("#result-heading");
   else if (shown.survey && shown.survey !== before.survey) focus("#survey-heading");
   else if (shown.working && !before.working) focus("#cancel");
-  else if (!shown.working && before.working && !shown.result && !(before.working === "survey" && shown.survey)) {
+  else if (
+    !shown.working &&
+    before.working &&
+    !shown.result &&
+    !(before.working === "survey" && shown.survey)
+  ) {
     focus(shown.errors > before.errors ? ".notice.error button" : "#merge");
   }
 }

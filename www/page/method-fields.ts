@@ -16,19 +16,16 @@ type Field = (store: Store) => TemplateResult | typeof nothing;
 
 /** In the order in which they are shown. */
 const BESIDE: readonly (readonly [MethodOption, Field])[] = [
-  [
-    "scale",
-    (store) => numberField(store, "scale", { label: "Scale", step: "any", hint: "Of the merged change." }),
-  ],
+  ["scale", (store) => numberField(store, "scale", { label: "Scale", step: "any" })],
   [
     "nonDiagonal",
     (store) =>
       numberField(store, "nonDiagonal", {
-        label: "Non-diagonal scaling",
+        label: "Non-diagonal a",
         step: "any",
         min: "0",
         max: "1",
-        hint: "RegMean’s a: 1 takes the Gram matrices as they are, 0 their diagonals alone.",
+        hint: "0: diagonals alone, 1: whole Gram matrices.",
       }),
   ],
   [
@@ -39,15 +36,15 @@ const BESIDE: readonly (readonly [MethodOption, Field])[] = [
         step: "any",
         min: "0",
         max: "1",
-        hint: "Share of each change’s numbers that is kept.",
+        hint: "Share of numbers kept.",
       }),
   ],
   [
     "majoritySignMethod",
     (store) =>
       select(store, "majoritySignMethod", "Sign by", [
-        ["total", "The larger sum"],
-        ["frequency", "The larger number"],
+        ["total", "Sum"],
+        ["frequency", "Count"],
       ]),
   ],
   [
@@ -58,21 +55,11 @@ const BESIDE: readonly (readonly [MethodOption, Field])[] = [
         label: "Rank of the cut",
         step: "1",
         min: "1",
-        empty: rank > 0 ? `${rank} (the largest)` : "the largest",
-        hint: "Empty: the largest among the adapters.",
+        empty: rank > 0 ? `${rank}, the largest` : "the largest",
       });
     },
   ],
-  [
-    "seed",
-    (store) =>
-      numberField(store, "seed", {
-        label: "Seed",
-        step: "1",
-        min: "0",
-        hint: "The same seed drops the same numbers.",
-      }),
-  ],
+  ["seed", (store) => numberField(store, "seed", { label: "Seed", step: "1", min: "0" })],
 ];
 
 const FOLDED: readonly (readonly [MethodOption, Field])[] = [

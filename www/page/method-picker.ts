@@ -7,36 +7,9 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { METHODS, type MethodFacts, type MethodName } from "../lib/index.ts";
-import { list, plural } from "./format.ts";
-import * as icons from "./icons.ts";
 import { methodFields } from "./method-fields.ts";
-import { methodTitle } from "./settings.ts";
+import { CUT, METHOD_GROUPS, type MethodGroup } from "./method-groups.ts";
 import { askedMethods, type Store } from "./state.ts";
-
-/** How the titles of methods that end in a cut are told, where a group says it for all. */
-const CUT = ", cut by SVD";
-
-const cuts = ({ title }: MethodFacts): boolean => title.endsWith(CUT);
-
-interface MethodGroup {
-  id: string;
-  title: string;
-  methods: readonly MethodFacts[];
-}
-
-export const METHOD_GROUPS: readonly MethodGroup[] = [
-  { id: "samples", title: "Looks at samples", methods: METHODS.filter(({ samples }) => samples) },
-  {
-    id: "free",
-    title: "Needs no samples",
-    methods: METHODS.filter((method) => !method.samples && !cuts(method)),
-  },
-  {
-    id: "cut",
-    title: "The same, cut to a smaller rank by SVD",
-    methods: METHODS.filter((method) => !method.samples && cuts(method)),
-  },
-];
 
 export function methodPicker(store: Store): TemplateResult {
   const { several } = store.state;
@@ -114,22 +87,19 @@ function toggle(store: Store, name: MethodName): void {
   });
 }
 
-/** The one method in words, or which ones are ticked; then the options that belong to them. */
-function about(store: Store): TemplateResult {
+/** The one method in words, then the options that belong to it, or to those that are ticked. */
+function about(store: Store): TemplateResult | typeof nothing {
   const { several, settings } = store.state;
-  const asked = askedMethods(store.state);
+  const fields = methodFields(store, askedMethods(store.state));
+  if (several && fields.length === 0) return nothing;
   const facts = METHODS.find(({ name }) => name === settings.method);
-  const fields = methodFields(store, asked);
   return html`
     <div class="method-about">
       ${
         several
-          ? html`<p><strong>${plural(asked.length, "method")}</strong>${
-              asked.length > 0 ? html`: ${list(asked.map(methodTitle))}` : nothing
-            }</p>`
-          : html`<p><strong>${facts?.title}</strong>. ${facts?.hint}</p>`
+          ? html`<p>Options of those that have them:</p>`
+          : html`<p><strong>${facts?.title}.</strong> ${facts?.hint}</p>`
       }
-      ${several && fields.length > 0 ? html`<p class="hint">${icons.info} These options count for all that have them.</p>` : nothing}
       ${fields.length > 0 ? html`<div class="method-fields">${fields}</div>` : nothing}
     </div>
   `;

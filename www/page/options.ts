@@ -4,7 +4,7 @@ import { numberField, select } from "./fields.ts";
 import { layerField } from "./layer-field.ts";
 import { solverFields } from "./method-fields.ts";
 import { methodPicker } from "./method-picker.ts";
-import { outputFields } from "./output-fields.ts";
+import { foldedRanksField, outputFields } from "./output-fields.ts";
 import { needsSamples } from "./settings.ts";
 import { askedMethods, baseFacts, type Store } from "./state.ts";
 
@@ -21,7 +21,7 @@ export function options(store: Store): TemplateResult {
             ["webgpu", "GPU (WebGPU)"],
             ["cpu", "CPU"],
           ])}
-          ${layerField(store)} ${solverFields(store, methods)}
+          ${foldedRanksField(store)} ${layerField(store)} ${solverFields(store, methods)}
           ${numberField(store, "maxLength", {
             label: "Longest text, in tokens",
             empty: "the model’s limit",

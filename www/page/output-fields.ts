@@ -14,8 +14,8 @@ export const FORMAT_TITLES: Readonly<Record<AdapterFormat, string>> = {
 };
 
 const FORMAT_HINTS: Readonly<Record<AdapterFormat, string>> = {
-  peft: "A folder for PEFT, transformers, vLLM and llama.cpp.",
-  kohya: "One .safetensors file for ComfyUI, A1111 and kohya’s scripts.",
+  peft: "For PEFT, transformers, vLLM and llama.cpp.",
+  kohya: "One .safetensors file, as kohya’s scripts write it.",
   diffusers: "One .safetensors file for load_lora_weights.",
 };
 
@@ -24,7 +24,7 @@ type Form = AdapterFormat | "base";
 
 const FORMS: readonly (readonly [Form, string])[] = [
   ["peft", "A LoRA adapter for PEFT"],
-  ["kohya", "A LoRA file for ComfyUI and kohya"],
+  ["kohya", "A LoRA file for ComfyUI"],
   ["diffusers", "A LoRA file for diffusers"],
   ["base", "The base model with it merged in"],
 ];
@@ -47,31 +47,32 @@ export function outputFields(store: Store): TemplateResult {
           set(store, chosen === "base" ? { output: "base" } : { output: "adapter", format: chosen }),
       )}
       <div class="field-row">
-        ${rankFields(store)}
+        ${sizeField(store)}
         ${select(store, "dtype", "Precision", [
           ["auto", "Automatic"],
           ["f32", "32-bit float"],
           ["f16", "16-bit float"],
           ["bf16", "bfloat16"],
         ])}
+        ${isCut(store) ? html`${cutField(store)} ${ranksField(store)}` : nothing}
       </div>
-      ${settings.output === "base" ? nothing : ranksField(store)}
     </fieldset>
   `;
 }
 
-function rankFields(store: Store): TemplateResult {
-  const current = rankChoice(store.state.settings);
+const isCut = ({ state }: Store): boolean => rankChoice(state.settings) !== "full";
+
+function sizeField(store: Store): TemplateResult {
   const cutAt = (choice: RankChoice): void => {
     // A start that shows what is meant; the number is there to be changed.
     const rank = choice === "rank" ? largestRank(store) || 16 : null;
     set(store, { rank, energy: choice === "energy" ? 0.99 : null });
   };
-  const which = choose(
+  return choose(
     {
       name: "cut",
       label: "Size",
-      value: current,
+      value: rankChoice(store.state.settings),
       choices: [
         ["full", "Full rank"],
         ["rank", "Cut to a rank"],
@@ -80,11 +81,10 @@ function rankFields(store: Store): TemplateResult {
     },
     cutAt,
   );
-  return html`${which} ${current === "full" ? nothing : cutField(store, current)}`;
 }
 
-function cutField(store: Store, choice: Exclude<RankChoice, "full">): TemplateResult {
-  return choice === "rank"
+function cutField(store: Store): TemplateResult {
+  return rankChoice(store.state.settings) === "rank"
     ? numberField(store, "rank", { label: "Output rank", step: "1", min: "1" })
     : numberField(store, "energy", {
         label: "Share kept",
@@ -95,9 +95,15 @@ function cutField(store: Store, choice: Exclude<RankChoice, "full">): TemplateRe
       });
 }
 
-function ranksField(store: Store): TemplateResult {
-  return select(store, "ranks", "Ranks of the layers", [
-    ["uniform", "One for all: every program loads it"],
-    ["per-layer", "Each layer its own: smaller"],
+/** Of the layers; a model that is merged has no rank. */
+function ranksField(store: Store): TemplateResult | typeof nothing {
+  if (store.state.settings.output === "base") return nothing;
+  return select(store, "ranks", "Ranks", [
+    ["uniform", "One for all"],
+    ["per-layer", "Per layer"],
   ]);
 }
+
+/** Where nothing is cut, it is a matter of layers that not every adapter changes: folded away. */
+export const foldedRanksField = (store: Store): TemplateResult | typeof nothing =>
+  isCut(store) ? nothing : ranksField(store);

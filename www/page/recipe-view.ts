@@ -1,25 +1,12 @@
 /** The recipe that is followed: what it wants, what of it is here, and what is here that is not what it was. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import type { Recipe } from "../lib/index.ts";
 import { filePicker } from "./controls.ts";
-import { plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
 import { leaveRecipe } from "./recipe-intake.ts";
+import { recipeLines, type Standing } from "./recipe-lines.ts";
 import type { Followed } from "./recipe-match.ts";
 import { methodTitle } from "./settings.ts";
-import type { State, Store } from "./state.ts";
-
-type Standing = "here" | "reading" | "lacking" | "differs";
-
-interface Line {
-  what: string;
-  name: string;
-  /** More of it: weight, samples. */
-  note: string;
-  standing: Standing;
-  /** What differs, if something does. */
-  why?: string;
-}
+import type { Store } from "./state.ts";
 
 const MARKS: Record<Standing, TemplateResult> = {
   here: icons.check,
@@ -70,49 +57,4 @@ export function recipePanel(store: Store, followed: Followed): TemplateResult {
       </ul>
     </section>
   `;
-}
-
-/** A line for the base model, and for each adapter. */
-export function recipeLines(state: State, followed: Followed): Line[] {
-  const { recipe } = followed;
-  const lines = recipe.adapters.map((wanted, index): Line => {
-    const card = state.adapters.find(({ id }) => id === followed.cards[index]);
-    const why = difference(followed, wanted.name);
-    return {
-      what: "Adapter",
-      name: wanted.name,
-      note: noteOf(wanted),
-      standing: !card ? "lacking" : why ? "differs" : "here",
-      ...(why ? { why } : {}),
-    };
-  });
-  if (!recipe.base) return lines;
-  const why = difference(followed, "base model");
-  const standing = !state.base ? "lacking" : why ? "differs" : followed.checking ? "reading" : "here";
-  return [
-    { what: "Base model", name: recipe.base.name, note: "", standing, ...(why ? { why } : {}) },
-    ...lines,
-  ];
-}
-
-function noteOf({ weight, samples }: Recipe["adapters"][number]): string {
-  const parts = weight === 1 ? [] : [`weight ${setting(weight)}`];
-  if (samples) {
-    const number = plural(samples.count, "sample");
-    parts.push(
-      samples.self ? `${number}, self-written` : samples.source ? `${number} of ${samples.source}` : number,
-    );
-  }
-  return parts.length > 0 ? `· ${parts.join(" · ")}` : "";
-}
-
-/** What of an input differs, in words. */
-function difference({ differing }: Followed, input: string): string | undefined {
-  const found = differing.filter((mismatch) => mismatch.input === input);
-  if (found.length === 0) return undefined;
-  return found
-    .map(({ file, why }) =>
-      why === "missing" ? `${file} is missing.` : `${file} is not the file of the recipe (another SHA-256).`,
-    )
-    .join(" ");
 }

@@ -6,7 +6,7 @@ import {
   type MergeRequest,
   type Progress,
 } from "../lib/index.ts";
-import { layerWeightsOf } from "./layer-field.ts";
+import { layerWeightsOf } from "./layer-weights.ts";
 import { namedBlobs } from "./recognise.ts";
 import { mergeOptions, type Settings } from "./settings.ts";
 import { type Adapter, type Base, baseFacts, type Comparison, type State } from "./state.ts";

@@ -6,8 +6,8 @@
  */
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { ticksTo } from "./chart-layout.ts";
-import { duration, hundredths, number, percent } from "./format.ts";
-import { lessIsBetter, type Measure, type SurveyTable } from "./survey-table.ts";
+import { percent } from "./format.ts";
+import { lessIsBetter, type Measure, type SurveyTable, written } from "./survey-table.ts";
 
 const WIDTH = 264;
 const ROW = 38;
@@ -21,13 +21,6 @@ const TITLES: Readonly<Record<Measure, string>> = {
   residual: "Mean residual",
   seconds: "Time",
 };
-
-/** A value as the chart and the table write it. */
-export function written(measure: Measure, value: number | null): string {
-  if (value === null) return "–";
-  if (measure === "seconds") return duration(value);
-  return measure === "residual" ? number(value) : hundredths(value);
-}
 
 export function surveyChart(table: SurveyTable): TemplateResult | typeof nothing {
   if (table.measures.length === 0) return nothing;

@@ -6,6 +6,7 @@
  * a mean stands where a number is known for every task that has been compared, and nothing is marked best before all
  * have.
  */
+import { duration, hundredths, number } from "./format.ts";
 import type { Entry, Survey } from "./state.ts";
 
 export type Measure = "accuracy" | "agreement" | "cosine" | "residual" | "seconds";
@@ -133,4 +134,11 @@ export function taskRows(survey: Numbers, measure: "accuracy" | "agreement" | "c
   });
   const merged = survey.entries.filter(({ status }) => status === "done");
   return [row("Base", "base"), row("Own adapter", "adapter"), ...merged.map(({ name }) => row(name, name))];
+}
+
+/** A value as the chart and the table write it. */
+export function written(measure: Measure, value: number | null): string {
+  if (value === null) return "–";
+  if (measure === "seconds") return duration(value);
+  return measure === "residual" ? number(value) : hundredths(value);
 }

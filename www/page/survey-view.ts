@@ -6,8 +6,15 @@ import { notices, problemView } from "./notices.ts";
 import { saveButton } from "./save.ts";
 import type { Entry, Store, Survey } from "./state.ts";
 import { openEntry } from "./survey.ts";
-import { surveyChart, written } from "./survey-chart.ts";
-import { type Measure, type SurveyRow, type SurveyTable, surveyTable, taskRows } from "./survey-table.ts";
+import { surveyChart } from "./survey-chart.ts";
+import {
+  type Measure,
+  type SurveyRow,
+  type SurveyTable,
+  surveyTable,
+  taskRows,
+  written,
+} from "./survey-table.ts";
 import { tryPanel } from "./try-panel.ts";
 
 const HEADS: Readonly<Record<Measure, string>> = {

@@ -16,7 +16,7 @@ const SAMPLES_HINTS: Record<ModelKind, string> = {
   encoder: "About 50 texts of its task, no labels needed",
   decoder: "About 50 prompts, chats or texts of its task, no answers needed",
   "encoder-decoder": "About 50 texts of its task, no answers needed",
-  weights: "Of no use here: this base model cannot be run",
+  weights: "Of no use: this base model cannot be run here",
 };
 
 function hint(role: Role, kind: ModelKind): string {

@@ -4,13 +4,17 @@
 use super::{Layer, Method};
 use crate::{
     error::{Code, Error, Result},
-    merge::Change,
+    merge::{Change, MergeOptions},
 };
 
 /// The method. See the module.
 pub(super) struct Average;
 
 impl Method for Average {
+    fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {
+        Some(1.0)
+    }
+
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         let total: f64 = layer.weights.iter().sum();
         let size: f64 = layer.weights.iter().map(|weight| weight.abs()).sum();

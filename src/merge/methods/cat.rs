@@ -3,12 +3,19 @@
 //! As PEFT's `cat`, but that PEFT keeps rsLoRA's scaling of the first adapter: its result is off by sqrt(rank) there.
 
 use super::{Layer, Method};
-use crate::{error::Result, merge::Change};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
 
 /// The method. See the module.
 pub(super) struct Cat;
 
 impl Method for Cat {
+    fn alone(&self, _options: &MergeOptions, weight: f64) -> Option<f64> {
+        Some(weight)
+    }
+
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         Ok(layer.weighted_sum(1.0))
     }

@@ -55,7 +55,7 @@ impl Method for Iteris {
         true
     }
 
-    /// What no pass sees has no features: it is averaged.
+    /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         super::average::Average.layer(layer)
     }
@@ -239,6 +239,9 @@ impl Hook for Solver<'_> {
         if variant == 0 {
             return self.deltas[task].get(layer).cloned();
         }
+        if let Some(bias) = self.work.biases.get(layer) {
+            return Some(Rc::clone(bias));
+        }
         match &self.merged_lane {
             MergedLane::TaskFeatures => None,
             MergedLane::Previous(previous) => previous.get(layer).cloned(),
@@ -393,7 +396,9 @@ mod tests {
         };
         pollster::block_on(async {
             let base = Base::open(Some(folder(&goldens().join("base")))).await.unwrap();
-            let adapters = read_adapters(vec![input("qv"), input("all")]).await.unwrap();
+            let adapters = read_adapters(vec![input("qv"), input("all")], &base)
+                .await
+                .unwrap();
             let plan = Plan::new(&base, &adapters, options).unwrap();
             let mut tasks = tasks(&plan).await.unwrap();
             for task in &mut tasks {

@@ -54,12 +54,7 @@ impl Method for Knots {
         let merged = signs::elect(&components, &weights, options.majority_sign_method);
         Ok(Change::Factors(Factors {
             a: merged.into_iter().map(|x| narrow(options.scale * x)).collect(),
-            b: basis
-                .transpose()
-                .as_slice()
-                .iter()
-                .map(|&x| narrow(x))
-                .collect(),
+            b: basis.transpose().as_slice().iter().map(|&x| narrow(x)).collect(),
             rank,
             d_out,
             d_in,
@@ -90,10 +85,7 @@ fn thin(change: &Change) -> (DMatrix<f64>, DMatrix<f64>) {
 }
 
 /// U (d_out x k), and U^T B_i (k x r_i) of each part.
-fn common_basis(
-    parts: &[(DMatrix<f64>, DMatrix<f64>)],
-    d_out: usize,
-) -> (DMatrix<f64>, Vec<DMatrix<f64>>) {
+fn common_basis(parts: &[(DMatrix<f64>, DMatrix<f64>)], d_out: usize) -> (DMatrix<f64>, Vec<DMatrix<f64>>) {
     let ranks: Vec<usize> = parts.iter().map(|(b, _)| b.ncols()).collect();
     let total = ranks.iter().sum();
     let starts = ranks.iter().scan(0, |next, rank| {

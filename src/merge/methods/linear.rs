@@ -4,12 +4,19 @@
 //! also meets A_j of another. Those cross terms belong to no adapter; here there are none. Ranks may differ.
 
 use super::{Layer, Method};
-use crate::{error::Result, merge::Change};
+use crate::{
+    error::Result,
+    merge::{Change, MergeOptions},
+};
 
 /// The method. See the module.
 pub(super) struct Linear;
 
 impl Method for Linear {
+    fn alone(&self, _options: &MergeOptions, weight: f64) -> Option<f64> {
+        Some(weight)
+    }
+
     fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
         Ok(layer.weighted_sum(1.0))
     }

@@ -37,6 +37,10 @@ pub trait Method {
     fn rank(&self, _options: &MergeOptions, _largest: usize) -> Option<usize> {
         None
     }
+    /// How many times its change a lone adapter of that weight becomes, where the method does nothing else to it.
+    fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {
+        None
+    }
     /// The merged change of one parameter.
     ///
     /// # Errors

@@ -119,7 +119,10 @@ mod tests {
     #[test]
     fn the_largest_are_kept_and_of_equal_ones_the_first() {
         assert_eq!(pruned(&[1.0, -3.0, 2.0, 0.5], 0.5), [0.0, -3.0, 2.0, 0.0]);
-        assert_eq!(pruned(&[2.0, -2.0, 2.0, 3.0, -2.0], 0.6), [2.0, -2.0, 0.0, 3.0, 0.0]);
+        assert_eq!(
+            pruned(&[2.0, -2.0, 2.0, 3.0, -2.0], 0.6),
+            [2.0, -2.0, 0.0, 3.0, 0.0]
+        );
         // int() rounds down, also to nothing.
         assert_eq!(pruned(&[1.0, 2.0, 3.0], 0.5), [0.0, 0.0, 3.0]);
         assert_eq!(pruned(&[1.0, 2.0, 3.0], 0.3), [0.0; 3]);
@@ -136,7 +139,11 @@ mod tests {
         };
         let own = draw(1, "layer", "task");
         assert_eq!(own, draw(1, "layer", "task"));
-        for other in [draw(2, "layer", "task"), draw(1, "other", "task"), draw(1, "layer", "other")] {
+        for other in [
+            draw(2, "layer", "task"),
+            draw(1, "other", "task"),
+            draw(1, "layer", "other"),
+        ] {
             assert_ne!(own, other);
         }
         let kept = own.iter().filter(|&&x| x == 4.0).count();

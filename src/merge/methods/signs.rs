@@ -48,7 +48,11 @@ mod tests {
 
     #[test]
     fn those_of_the_elected_sign_are_averaged() {
-        let tasks = [vec![1.0, 1.0, 0.0, 2.0], vec![2.0, 1.0, 0.0, -2.0], vec![-4.0, -3.0, 0.0, 0.0]];
+        let tasks = [
+            vec![1.0, 1.0, 0.0, 2.0],
+            vec![2.0, 1.0, 0.0, -2.0],
+            vec![-4.0, -3.0, 0.0, 0.0],
+        ];
         let weights = [1.0, 0.5, 2.0];
         // -1, -1, 0 and 0 in sum: minus, minus, nothing, plus.
         assert_eq!(elect(&tasks, &weights, Vote::Total), [-8.0, -6.0, 0.0, 2.0]);

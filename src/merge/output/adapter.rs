@@ -1,14 +1,18 @@
-//! A merged adapter: every change cut to factors, under the names that the adapters have.
+//! A merged adapter: changes of weights cut to factors, others as the values that result, under the names that the
+//! adapters have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Results, cut::Cut, json, metadata, paths::Paths};
+use super::{Results, cut::Cut, extra, json, paths::Paths};
 use crate::{
-    adapter::{Adapter, CONFIG_FILE, Lora, WEIGHTS_FILE, adapter_tensors, merged_config, suffix_targets},
+    adapter::{
+        Adapter, CONFIG_FILE, DIFFUSERS_FILE, Format, KOHYA_FILE, LayerKind, Lora, WEIGHTS_FILE,
+        adapter_tensors, diffusers_file, kohya_file, lone, merged_config, suffix_targets, wrapping_order,
+    },
     base::Base,
-    error::Result,
+    error::{Code, Error, Result},
     io::{OutDtype, Sink, serialize},
-    merge::{Factors, Place, Ranks, Target},
+    merge::{Factors, Place, Ranks},
     report::LayerReport,
 };
 
@@ -20,54 +24,62 @@ pub(super) async fn write(
     sink: &mut dyn Sink,
 ) -> Result<()> {
     let plan = results.plan;
-    let mut found: BTreeMap<String, (Factors, &Target)> = BTreeMap::new();
+    let paths = Paths::of(plan);
+    // By module; several factors of experts.
+    let mut found: BTreeMap<String, (Vec<Factors>, &LayerKind)> = BTreeMap::new();
     let cut = Cut::asked(results).await?.unwrap_or_else(|| Cut::exact(plan));
     for target in &plan.targets {
+        let Place::Weight(layer) = &target.place else {
+            continue;
+        };
         let reduced = cut.apply(&results.change(target).await?);
         if let Some(layer) = layers.iter_mut().find(|layer| layer.module == target.name) {
             layer.rank = reduced.factors.rank;
             layer.energy_kept = Some(reduced.energy_kept);
             layer.error = Some(reduced.error);
         }
-        found.insert(target.name.clone(), (reduced.factors, target));
+        let (parts, _) = found
+            .entry(paths.of_target(plan, target))
+            .or_insert_with(|| (Vec::new(), layer));
+        parts.push(reduced.factors);
     }
-    let largest = found.values().map(|(factors, _)| factors.rank).max().unwrap_or(1);
+    let all_factors = || found.values().flat_map(|(parts, _)| parts);
+    let largest = all_factors().map(|factors| factors.rank).max().unwrap_or(1);
     let uniform = plan.options.ranks == Ranks::Uniform;
     // One rank for all modules, so that programs which know no `rank_pattern` load the adapter too.
-    if uniform && found.values().any(|(factors, _)| factors.rank < largest) {
+    if uniform && all_factors().any(|factors| factors.rank < largest) {
         notes.push(format!(
             "modules of a smaller rank are filled with zeros up to rank {largest}, so that all have one rank"
         ));
     }
-    let paths = Paths::of(plan);
-    let modules: BTreeMap<String, Lora> = found
+    let mut modules: BTreeMap<String, Lora> = found
         .into_iter()
-        .filter_map(|(name, (factors, target))| {
-            let Place::Weight(layer) = &target.place else {
-                return None;
-            };
-            let Factors {
-                a,
-                b,
-                rank,
-                d_out,
-                d_in,
-            } = if uniform { factors.padded(largest) } else { factors };
-            let lora = Lora {
-                a,
-                b,
-                rank,
-                d_in,
-                d_out,
-                scaling: 1.0,
-                layer: layer.clone(),
-                ..Lora::default()
-            };
-            Some((paths.path(&name), lora))
+        .map(|(path, (parts, layer))| {
+            let own = parts.iter().map(|factors| factors.rank).max().unwrap_or(1);
+            let rank = if uniform { largest } else { own };
+            (path, assembled(parts, rank, layer))
         })
         .collect();
+    let extra = extra::of(results, &paths, &mut modules, layers).await?;
+    if plan.options.format != Format::Peft {
+        if let Some(what) = extra.first() {
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!(
+                    "format {} holds factors alone, and the merge has more; choose format peft: {what}",
+                    plan.options.format.as_str()
+                ),
+            ));
+        }
+        return write_image(results, modules, sink).await;
+    }
+    check_wrapping(&modules)?;
 
-    let names: Vec<&str> = modules.keys().map(String::as_str).collect();
+    let names: Vec<&str> = modules
+        .iter()
+        .filter(|(_, lora)| !matches!(lora.layer, LayerKind::Parameter { .. }))
+        .map(|(path, _)| path.as_str())
+        .collect();
     let targets = match plan.base {
         // An end of a name may be that of other layers too, and nothing says which there are.
         Base::Absent => names.iter().map(|&name| name.to_owned()).collect(),
@@ -87,10 +99,90 @@ pub(super) async fn write(
     config["fan_in_fan_out"] = plan
         .targets
         .iter()
+        .filter(|target| target.place == Place::Weight(LayerKind::Linear))
         .any(|target| target.tensor.as_ref().is_some_and(|tensor| tensor.transposed))
         .into();
+    extra.configure(&mut config, &modules);
     let dtype = plan.options.dtype.or(OutDtype::F32);
-    let weights = serialize(&adapter_tensors(&modules), dtype, &metadata())?;
+    let mut tensors = adapter_tensors(&modules);
+    tensors.extend(extra.tensors(&modules));
+    let weights = serialize(&tensors, dtype, &results.metadata)?;
     sink.write(CONFIG_FILE, &json(&config)?).await?;
     sink.write(WEIGHTS_FILE, &weights).await
+}
+
+/// One file of kohya's or diffusers' form.
+async fn write_image(
+    results: &Results<'_>,
+    modules: BTreeMap<String, Lora>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
+    let plan = results.plan;
+    let dtype = plan.options.dtype.or(OutDtype::F32);
+    let modules = untouched(results).unwrap_or(modules);
+    let (name, mut file) = match plan.options.format {
+        Format::Kohya => {
+            let read: Vec<&Adapter> = plan.adapters.iter().map(|read| &read.adapter).collect();
+            (KOHYA_FILE, kohya_file(&modules, &read, dtype)?)
+        }
+        Format::Diffusers | Format::Peft => (DIFFUSERS_FILE, diffusers_file(&modules)?),
+    };
+    file.metadata.extend(results.metadata.clone());
+    let weights = serialize(&file.tensors, dtype, &file.metadata)?;
+    sink.write(name, &weights).await
+}
+
+/// The factors of a lone adapter whose numbers nothing changes but a factor, so that they come out as they went in.
+fn untouched(results: &Results<'_>) -> Option<BTreeMap<String, Lora>> {
+    let plan = results.plan;
+    let [read] = plan.adapters else { return None };
+    let options = plan.options;
+    let cut = options.rank.is_some() || options.energy.is_some() || !options.layer_weights.0.is_empty();
+    let factor = results.method.alone(options, read.weight).filter(|_| !cut)?;
+    lone(&read.adapter, factor)
+}
+
+/// One module's update of the given rank, of one product or of one for each expert.
+fn assembled(parts: Vec<Factors>, rank: usize, layer: &LayerKind) -> Lora {
+    let parts: Vec<Factors> = parts.into_iter().map(|part| part.padded(rank)).collect();
+    let (d_out, d_in) = parts.first().map_or((0, 0), |part| (part.d_out, part.d_in));
+    let mut b = Vec::with_capacity(d_out * rank * parts.len());
+    for at in 0..d_out * rank {
+        b.extend(parts.iter().map(|part| part.b[at]));
+    }
+    Lora {
+        a: parts.into_iter().flat_map(|part| part.a).collect(),
+        b,
+        rank,
+        d_in,
+        d_out,
+        scaling: 1.0,
+        layer: layer.clone(),
+        ..Lora::default()
+    }
+}
+
+/// Whether PEFT will find every adapted parameter where it looks for it.
+fn check_wrapping(modules: &BTreeMap<String, Lora>) -> Result<()> {
+    let parameters = || {
+        let parameters = modules
+            .iter()
+            .filter(|(_, lora)| matches!(lora.layer, LayerKind::Parameter { .. }));
+        parameters.map(|(path, _)| path.as_str())
+    };
+    let of: BTreeSet<&str> = parameters()
+        .filter_map(|path| Some(path.rsplit_once('.')?.0))
+        .collect();
+    match of
+        .into_iter()
+        .find(|module| wrapping_order(module, parameters()).is_none())
+    {
+        None => Ok(()),
+        Some(module) => Err(Error::new(
+            Code::AdapterUnsupported,
+            format!(
+                "PEFT tells several adapted parameters of one module apart by their order in its class, which is not known here; write a merged base model; module: {module}"
+            ),
+        )),
+    }
 }

@@ -1,16 +1,20 @@
-//! The base model with the merged changes added, tensor by tensor.
+//! The base model with the merged changes added, in the files that it came in, a tensor at a time.
+//!
+//! A tensor that nothing changes is copied byte for byte, whatever its type. What can go wrong is a change that finds
+//! no place, so each is held against the tensor that it is added to.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use super::{Results, cut::Cut, json, metadata};
+use super::{Results, copied, cut::Cut, json, layout::Layout};
 use crate::{
-    error::Result,
-    io::{Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, encode},
-    merge::{Change, Target},
+    error::{Code, Error, Result},
+    io::{Checkpoint, Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, TensorInfo, encode},
+    merge::{Change, Place, Target},
     report::LayerReport,
 };
+
+/// How much of a tensor that is merely copied is in memory at a time.
+const PIECE_BYTES: u64 = 16 << 20;
 
 /// Writes the base model with every change added.
 pub(super) async fn write(
@@ -19,82 +23,228 @@ pub(super) async fn write(
     sink: &mut dyn Sink,
 ) -> Result<()> {
     let plan = results.plan;
-    let model = plan.base.model("writing a merged base model")?;
-    let checkpoint = &model.checkpoint;
-    let mut config = model.config.clone();
+    let Some(folder) = plan.base.folder() else {
+        // Without a base this is the error that says so.
+        return plan.base.model("writing a merged base model").map(|_| ());
+    };
+    let mut targets: BTreeMap<(usize, &str), Vec<&Target>> = BTreeMap::new();
+    for target in &plan.targets {
+        let tensor = target.tensor_alone()?;
+        targets
+            .entry((tensor.part, tensor.key.as_str()))
+            .or_default()
+            .push(target);
+    }
     let chosen = plan.options.dtype;
-    if let Some(fields) = config.as_object_mut()
-        && chosen != DtypeChoice::Auto
-    {
-        let dtype = match chosen.or(OutDtype::F32) {
-            OutDtype::F32 => "float32",
-            OutDtype::F16 => "float16",
-            OutDtype::Bf16 => "bfloat16",
-        };
-        for name in ["torch_dtype", "dtype"] {
-            if fields.contains_key(name) {
-                fields.insert(name.to_owned(), dtype.into());
-            }
-        }
-    }
-    sink.write("config.json", &json(&config)?).await?;
-    // Without it a model begins or ends what it writes in another way (BART's first token).
-    let generation: Option<Value> = model.folder.read_json("generation_config.json").await?;
-    if let Some(generation) = generation {
-        sink.write("generation_config.json", &json(&generation)?).await?;
-    }
-    let entries = checkpoint.infos().map(|info| {
-        let dtype = if info.is_float() {
-            of(chosen, info.dtype).into()
-        } else {
-            info.dtype
-        };
-        (info.name.clone(), dtype, info.shape.clone())
-    });
-    let header = StreamHeader::new(entries, &metadata())?;
-    let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
-    let targets: BTreeMap<&str, &Target> = plan
-        .targets
-        .iter()
-        .filter_map(|target| Some((target.tensor.as_ref()?.key.as_str(), target)))
-        .collect();
-    // A base takes any change whole, unless less is asked for.
     let cut = Cut::asked(results).await?;
-    let mut writer = StreamWriter::begin(sink, "model.safetensors", header).await?;
-    for name in order {
-        let info = checkpoint.require(&name)?;
-        if !info.is_float() {
-            writer.write(&name, &checkpoint.bytes(&name).await?).await?;
-            continue;
-        }
-        let mut data = checkpoint.f32(&name).await?;
-        if let Some(target) = targets.get(name.as_str()) {
-            let mut change = results.change(target).await?;
-            let (mut energy_kept, mut error) = (1.0, 0.0);
-            if let Some(cut) = &cut {
-                let reduced = cut.apply(&change);
-                (energy_kept, error) = (reduced.energy_kept, reduced.error);
-                change = Change::Factors(reduced.factors);
+    copied::copy(folder, chosen, sink).await?;
+    for (part, (_, checkpoint)) in plan.base.parts().into_iter().enumerate() {
+        let layout = Layout::of(
+            folder,
+            checkpoint,
+            |info| written_type(chosen, info),
+            plan.options.max_shard_bytes,
+        )?;
+        let metadata = results.metadata_beside(checkpoint.metadata());
+        for (file, entries) in &layout.files {
+            results.tell(file).await?;
+            let entries = entries
+                .iter()
+                .map(|entry| (entry.name.clone(), entry.dtype, entry.shape.clone()));
+            let header = StreamHeader::new(entries, &metadata)?;
+            let order: Vec<(String, Dtype)> = header
+                .tensors()
+                .map(|(name, info)| (name.to_owned(), info.dtype))
+                .collect();
+            let mut writer = StreamWriter::begin(sink, file, header).await?;
+            for (name, dtype) in order {
+                let info = checkpoint.require(&name)?;
+                let Some(here) = targets.remove(&(part, info.name.as_str())) else {
+                    unchanged(checkpoint, info, dtype, &mut writer).await?;
+                    continue;
+                };
+                let mut sum = Sum::read(checkpoint, info).await?;
+                for target in here {
+                    results.tell(&target.name).await?;
+                    let change = found(results, target, cut.as_ref(), layers).await?;
+                    sum.add(target, change)?;
+                }
+                writer.write(&name, &sum.encoded(&name, dtype)?).await?;
             }
-            if let Some(layer) = layers.iter_mut().find(|layer| layer.module == target.name) {
-                layer.rank = change.rank();
-                layer.energy_kept = Some(energy_kept);
-                layer.error = Some(error);
-            }
-            let delta = target.stored(change.dense());
-            data.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
+            writer.finish()?;
         }
-        let dtype = of(chosen, info.dtype);
-        writer.write(&name, &encode(&name, &data, dtype)?).await?;
+        if let Some((name, index)) = layout.index() {
+            sink.write(name, &json(&index)?).await?;
+        }
     }
-    writer.finish()
+    match targets.first_key_value() {
+        None => Ok(()),
+        Some(((_, key), _)) => Err(Error::new(
+            Code::Internal,
+            format!("A change was not written: {key}"),
+        )),
+    }
+}
+
+/// The merged change of a target, cut as an adapter's would be where that was asked for.
+async fn found(
+    results: &Results<'_>,
+    target: &Target,
+    cut: Option<&Cut>,
+    layers: &mut [LayerReport],
+) -> Result<Change> {
+    let mut change = results.change(target).await?;
+    let layer = layers.iter_mut().find(|layer| layer.module == target.name);
+    let (mut kept, mut error) = (1.0, 0.0);
+    if let Some(cut) = cut
+        && matches!(target.place, Place::Weight(_))
+    {
+        let reduced = cut.apply(&change);
+        (kept, error) = (reduced.energy_kept, reduced.error);
+        change = Change::Factors(reduced.factors);
+    }
+    if let Some(layer) = layer {
+        layer.rank = change.rank();
+        layer.energy_kept = Some(kept);
+        layer.error = Some(error);
+    }
+    Ok(change)
+}
+
+/// Copies a tensor that no change is for.
+async fn unchanged(
+    checkpoint: &Checkpoint,
+    info: &TensorInfo,
+    dtype: Dtype,
+    writer: &mut StreamWriter<'_>,
+) -> Result<()> {
+    if let Some(out) = other_type(info.dtype, dtype) {
+        let data = checkpoint.f32(&info.name).await?;
+        return writer.write(&info.name, &encode(&info.name, &data, out)?).await;
+    }
+    let mut at = 0;
+    loop {
+        let end = info.bytes().min(at + PIECE_BYTES);
+        let piece = checkpoint.bytes_range(&info.name, at..end).await?;
+        writer.piece(&info.name, &piece).await?;
+        at = end;
+        if at == info.bytes() {
+            return Ok(());
+        }
+    }
 }
 
 /// The type that a tensor of the base is written in.
-fn of(chosen: DtypeChoice, own: Dtype) -> OutDtype {
-    chosen.or(match own {
-        Dtype::F16 => OutDtype::F16,
-        Dtype::BF16 => OutDtype::Bf16,
-        _ => OutDtype::F32,
-    })
+fn written_type(chosen: DtypeChoice, info: &TensorInfo) -> Dtype {
+    if !info.is_float() || chosen == DtypeChoice::Auto {
+        return info.dtype;
+    }
+    chosen.or(OutDtype::F32).into()
+}
+
+/// The type to convert to, if it is another.
+fn other_type(own: Dtype, written: Dtype) -> Option<OutDtype> {
+    (own != written).then(|| out(written)).flatten()
+}
+
+fn out(dtype: Dtype) -> Option<OutDtype> {
+    match dtype {
+        Dtype::F32 => Some(OutDtype::F32),
+        Dtype::F16 => Some(OutDtype::F16),
+        Dtype::BF16 => Some(OutDtype::Bf16),
+        _ => None,
+    }
+}
+
+/// A tensor of the base while changes are added to it.
+enum Sum {
+    Single(Vec<f32>),
+    /// Of a checkpoint in f64, which stays exact where nothing is added.
+    Double(Vec<f64>),
+}
+
+impl Sum {
+    async fn read(checkpoint: &Checkpoint, info: &TensorInfo) -> Result<Self> {
+        match info.dtype {
+            Dtype::F64 => {
+                let bytes = checkpoint.bytes(&info.name).await?;
+                let numbers = bytes.as_chunks::<8>().0.iter();
+                Ok(Self::Double(numbers.map(|&b| f64::from_le_bytes(b)).collect()))
+            }
+            _ if info.is_float() => Ok(Self::Single(checkpoint.f32(&info.name).await?)),
+            other => Err(Error::new(
+                Code::DtypeUnsupported,
+                format!(
+                    "nothing can be added to weights of type {other}; take the base model unquantised, as float32, float16 or bfloat16, or write an adapter; tensor: {}",
+                    info.name
+                ),
+            )),
+        }
+    }
+
+    /// Adds a change in its place.
+    fn add(&mut self, target: &Target, change: Change) -> Result<()> {
+        let delta = target.stored(change.into_dense());
+        let misfit = || {
+            Error::new(
+                Code::ShapeMismatch,
+                format!("a change does not fit the base's tensor: {}", target.name),
+            )
+        };
+        let length = match self {
+            Self::Single(data) => data.len(),
+            Self::Double(data) => data.len(),
+        };
+        let mut put = |at: usize, delta: &[f32]| -> Result<()> {
+            let place = at..at + delta.len();
+            match self {
+                Self::Single(data) => {
+                    let place = data.get_mut(place).ok_or_else(misfit)?;
+                    place.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
+                }
+                Self::Double(data) => {
+                    let place = data.get_mut(place).ok_or_else(misfit)?;
+                    place.iter_mut().zip(delta).for_each(|(w, &d)| *w += f64::from(d));
+                }
+            }
+            Ok(())
+        };
+        if let Place::Rows(rows) = &target.place {
+            if delta.len() != rows.len() * target.d_in {
+                return Err(misfit());
+            }
+            for (row, delta) in rows.iter().zip(delta.chunks_exact(target.d_in.max(1))) {
+                put(row * target.d_in, delta)?;
+            }
+            return Ok(());
+        }
+        if delta.len() != target.range().len() || length < delta.len() {
+            return Err(misfit());
+        }
+        put(target.range().start, &delta)
+    }
+
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the caller asked for a narrower type; what it cannot hold is refused"
+    )]
+    fn encoded(self, name: &str, dtype: Dtype) -> Result<Vec<u8>> {
+        let data = match self {
+            Self::Single(data) => data,
+            Self::Double(data) if dtype == Dtype::F64 => {
+                if let Some(at) = data.iter().position(|x| !x.is_finite()) {
+                    return Err(Error::new(
+                        Code::NotFinite,
+                        format!(
+                            "A result holds {} at element {at} and is not written: {name}",
+                            data[at]
+                        ),
+                    ));
+                }
+                return Ok(data.iter().flat_map(|x| x.to_le_bytes()).collect());
+            }
+            Self::Double(data) => data.into_iter().map(|x| x as f32).collect(),
+        };
+        encode(name, &data, out(dtype).unwrap_or(OutDtype::F32))
+    }
 }

@@ -5,7 +5,7 @@ use super::Results;
 use crate::{
     error::Result,
     merge::{
-        Change, Plan, Ranks,
+        Change, Place, Plan, Ranks, Target,
         reduce::{self, Reduced},
     },
 };
@@ -32,7 +32,8 @@ impl Cut {
         if let Some(energy) = energy.filter(|_| uniform) {
             // One rank for all: the smallest with which every layer keeps that share.
             let mut rank = 1;
-            for target in &results.plan.targets {
+            let weights = |target: &&Target| matches!(target.place, Place::Weight(_));
+            for target in results.plan.targets.iter().filter(weights) {
                 rank = rank.max(reduce::rank_for(&results.change(target).await?, energy));
             }
             wanted = Some(rank);

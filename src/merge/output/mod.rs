@@ -1,15 +1,23 @@
-//! Writing what a merge found: an adapter or a merged base model, heads, and the report.
+//! Writing what a merge found: an adapter or a merged base model, heads, the model card and the report.
 
 mod adapter;
 mod base;
+mod card;
+mod copied;
 mod cut;
+mod extra;
+mod layout;
+mod metadata;
+mod method;
 mod paths;
+mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
-use super::{Change, Found, Method, OutputKind, Plan, Target, Task, work::ReadAdapter};
+use self::card::{CARD_FILE, Card};
+use super::{Change, Found, Method, OutputKind, Place, Plan, Target, Task, work::ReadAdapter};
 use crate::{
     adapter::Adapter,
     compute::{Compute, Stage},
@@ -42,6 +50,10 @@ struct Results<'a> {
     plan: &'a Plan<'a>,
     method: &'static dyn Method,
     found: BTreeMap<String, Change>,
+    /// The strings of every written header.
+    metadata: BTreeMap<String, String>,
+    compute: &'a Compute,
+    observer: &'a dyn Observer,
 }
 
 impl Results<'_> {
@@ -51,6 +63,28 @@ impl Results<'_> {
             Some(change) => Ok(change.clone()),
             None => self.method.layer(&self.plan.layer(target).await?),
         }
+    }
+
+    /// The strings of a header beside those that a file of the base had.
+    fn metadata_beside(&self, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        metadata::beside(&self.metadata, own)
+    }
+
+    /// Tells what is being written; a place to cancel.
+    async fn tell(&self, what: &str) -> Result<()> {
+        let seconds = self.compute.meter.elapsed();
+        self.observer.progress(writing(what, 1, seconds)).await
+    }
+}
+
+/// The steps of writing.
+fn writing(what: &str, done: usize, seconds: f64) -> Progress {
+    Progress {
+        stage: "write",
+        layer: what.to_owned(),
+        done,
+        total: 3,
+        seconds,
     }
 }
 
@@ -64,13 +98,7 @@ pub(super) async fn write(inputs: &Inputs<'_>, found: Found, sink: &mut dyn Sink
         ..
     } = *inputs;
     let start = compute.meter.elapsed();
-    let event = |layer: &str, done| Progress {
-        stage: "write",
-        layer: layer.to_owned(),
-        done,
-        total: 3,
-        seconds: compute.meter.elapsed(),
-    };
+    let event = |layer: &str, done| writing(layer, done, compute.meter.elapsed());
     observer.progress(event("hashing the inputs", 0)).await?;
     let base = match plan.base.folder() {
         Some(folder) => Some(InputReport {
@@ -86,6 +114,9 @@ pub(super) async fn write(inputs: &Inputs<'_>, found: Found, sink: &mut dyn Sink
         plan,
         method,
         found: found.changes,
+        metadata: metadata::metadata(plan, base.as_ref())?,
+        compute,
+        observer,
     };
     for target in &plan.targets {
         if !layers.iter().any(|layer| layer.module == target.name) {
@@ -102,15 +133,22 @@ pub(super) async fn write(inputs: &Inputs<'_>, found: Found, sink: &mut dyn Sink
         OutputKind::Base => base::write(&results, &mut layers, &mut sink).await?,
     }
     let dtype = plan.options.dtype.or(OutDtype::F32);
-    for read in plan.adapters {
-        write_heads(&read.adapter, dtype, &mut sink).await?;
+    for (index, read) in plan.adapters.iter().enumerate() {
+        let merged = plan
+            .targets
+            .iter()
+            .filter(|target| matches!(target.place, Place::Whole(_)));
+        let merged: BTreeSet<&String> = merged
+            .filter_map(|target| target.sources[index].as_ref())
+            .collect();
+        write_heads(&read.adapter, &merged, dtype, &results.metadata, &mut sink).await?;
     }
     notes.extend(sample_notes(inputs));
     observer.progress(event("the report", 2)).await?;
     compute.meter.add_since(Stage::Write, start);
-    let report = MergeReport {
+    let mut report = MergeReport {
         version: 2,
-        created_by: format!("iteris-web {}", env!("CARGO_PKG_VERSION")),
+        created_by: metadata::created_by(),
         options: plan.options.clone(),
         device: compute.name().to_owned(),
         base,
@@ -128,8 +166,16 @@ pub(super) async fn write(inputs: &Inputs<'_>, found: Found, sink: &mut dyn Sink
         },
         peak_bytes: peak_bytes(),
         notes,
-        output: sink.digests(),
+        output: Vec::new(),
     };
+    let card = Card {
+        plan,
+        report: &report,
+        written: &sink.digests(),
+    };
+    let card = card.text()?;
+    sink.write(CARD_FILE, card.as_bytes()).await?;
+    report.output = sink.digests();
     let text = json(&report)?;
     sink.write(REPORT_FILE, &text).await?;
     Ok(report)
@@ -164,13 +210,24 @@ fn sample_notes(inputs: &Inputs<'_>) -> Vec<String> {
     notes
 }
 
-/// `heads/<adapter>.safetensors` with the tensors under their names in the base model, and the labels.
-async fn write_heads(adapter: &Adapter, dtype: OutDtype, sink: &mut dyn Sink) -> Result<()> {
+/// `heads/<adapter>.safetensors` with the tensors under their names in the base model, and the labels; without those
+/// that are merged, the base's own.
+async fn write_heads(
+    adapter: &Adapter,
+    merged: &BTreeSet<&String>,
+    dtype: OutDtype,
+    metadata: &BTreeMap<String, String>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
     let stem = format!("heads/{}", file_name(&adapter.name));
-    if !adapter.heads.is_empty() {
-        let tensors: Vec<OutTensor> = adapter
-            .heads
-            .iter()
+    let own: Vec<_> = adapter
+        .heads
+        .iter()
+        .filter(|(name, _)| !merged.contains(name))
+        .collect();
+    if !own.is_empty() {
+        let tensors: Vec<OutTensor> = own
+            .into_iter()
             .map(|(name, head)| OutTensor {
                 name: name.clone(),
                 shape: head.shape.clone(),
@@ -179,7 +236,7 @@ async fn write_heads(adapter: &Adapter, dtype: OutDtype, sink: &mut dyn Sink) ->
             .collect();
         sink.write(
             &format!("{stem}.safetensors"),
-            &serialize(&tensors, dtype, &metadata())?,
+            &serialize(&tensors, dtype, metadata)?,
         )
         .await?;
     }
@@ -258,10 +315,6 @@ fn adapter_report(read: &ReadAdapter, task: Option<&Task>) -> AdapterReport {
             }
         }),
     }
-}
-
-fn metadata() -> BTreeMap<String, String> {
-    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::{base::Base, merge::Plan};
+use crate::{
+    base::Base,
+    merge::{Plan, Target},
+};
 
 /// Names of modules as the adapters have them: behind the prefix of the class that they were trained with.
 pub(super) struct Paths {
@@ -19,16 +22,16 @@ impl Paths {
             prefix: String::new(),
             outside: BTreeSet::new(),
         };
-        for (index, read) in plan.adapters.iter().enumerate() {
+        for index in 0..plan.adapters.len() {
             let prefix_of = |path: &String| path[..path.len() - base.canonical(path).len()].to_owned();
-            let modules = &read.adapter.modules;
-            let prefix = modules
-                .keys()
-                .map(prefix_of)
-                .max_by_key(String::len)
-                .unwrap_or_default();
+            let own = || {
+                plan.targets
+                    .iter()
+                    .filter_map(move |target| target.sources.get(index)?.as_ref())
+            };
+            let prefix = own().map(prefix_of).max_by_key(String::len).unwrap_or_default();
             if !prefix.is_empty() {
-                let bare = modules.keys().filter(|path| prefix_of(path).is_empty());
+                let bare = own().filter(|path| prefix_of(path).is_empty());
                 paths.outside.extend(bare.cloned());
             }
             if index == 0 {
@@ -44,6 +47,12 @@ impl Paths {
             return name.to_owned();
         }
         format!("{}{name}", self.prefix)
+    }
+
+    /// The path of what a target changes, as adapters have it.
+    pub(super) fn of_target(&self, plan: &Plan<'_>, target: &Target) -> String {
+        let source = target.sources.iter().flatten().next();
+        self.path(source.map_or(target.name.as_str(), |path| plan.base.canonical(path)))
     }
 
     /// The paths of every linear layer that PEFT may find in the model: those an adapter may target, and
@@ -74,7 +83,15 @@ impl Paths {
             .names()
             .filter_map(|name| Some(family.canonical(name.strip_suffix(".weight")?)));
         let heads = family.readouts().iter().copied().chain(family.readouts_need());
-        let others = stored.chain(heads).filter(|name| !known.contains(name));
+        // A merged module is no other, under whatever name.
+        let sources = plan
+            .targets
+            .iter()
+            .flat_map(|target| target.sources.iter().flatten());
+        let merged: BTreeSet<&str> = sources.map(|path| family.canonical(path)).collect();
+        let others = stored
+            .chain(heads)
+            .filter(|name| !known.contains(name) && !merged.contains(name));
         let others: Vec<String> = others.map(str::to_owned).collect();
         known.iter().map(|name| self.path(name)).chain(others).collect()
     }

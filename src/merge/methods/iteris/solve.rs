@@ -77,7 +77,13 @@ impl System<'_> {
 
     fn lambdas(&self, weight_norms: &[f64]) -> Result<Vec<f64>> {
         let mut lambdas = Vec::with_capacity(self.work.tasks.len());
-        for ((task, sums), norm) in self.work.tasks.iter().zip(&self.statistics.tasks).zip(weight_norms) {
+        for ((task, sums), norm) in self
+            .work
+            .tasks
+            .iter()
+            .zip(&self.statistics.tasks)
+            .zip(weight_norms)
+        {
             let output_norm = sums.members[self.member].output_norm;
             let weight = task.weight_at(&self.layer.name);
             let lambda = if self.problem.adaptive_weights {
@@ -207,7 +213,12 @@ impl System<'_> {
     /// The inputs that are zero in every sample.
     fn unseen(&self) -> Vec<bool> {
         let d_in = self.statistics.d_in;
-        let zero = |i: usize| self.statistics.tasks.iter().all(|sums| sums.gram[i * d_in + i] == 0.0);
+        let zero = |i: usize| {
+            self.statistics
+                .tasks
+                .iter()
+                .all(|sums| sums.gram[i * d_in + i] == 0.0)
+        };
         (0..d_in).map(zero).collect()
     }
 

@@ -1,0 +1,412 @@
+//! The tensors of a model's or an adapter's files: by name, by range, whatever format holds them.
+//!
+//! safetensors is the format; torch's pickles, which older models and adapters came in, give the same
+//! list of tensors by way of [`pickle`](super::pickle). The thing that can go wrong is that a file's
+//! numbers lie: a length beyond the file, ranges that overlap, a shape that overflows. The readers let
+//! none through, so that a [`TensorInfo`] needs no further check.
+
+mod safetensors;
+mod shards;
+mod strided;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use ::safetensors::Dtype;
+use half::{bf16, f16};
+
+use self::strided::Strided;
+use super::pickle;
+use super::source::{ByteSource, Folder};
+use crate::error::{Code, Error, Result};
+
+/// How many bytes of a tensor are in memory at once beside the floats they become.
+const READ_CHUNK_BYTES: u64 = 16 << 20;
+
+/// What a checked file says of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The tensor's name in the file.
+    pub name: String,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its shape; an empty shape is a scalar, a zero in it an empty tensor.
+    pub shape: Vec<usize>,
+    /// Which of the checkpoint's files holds it.
+    pub source: usize,
+    /// Where in that file its bytes are, counted from the file's start: from its first element to its
+    /// last.
+    pub range: Range<u64>,
+    /// How many elements lie between neighbours along each dimension, where they do not simply follow
+    /// each other row by row: a transposed matrix or some of its columns, as torch saves a view.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// What one file holds, read and checked.
+pub(super) struct Contents {
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) tensors: Vec<TensorInfo>,
+}
+
+impl TensorInfo {
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        // With a zero among them, the product of the others was not checked and may overflow.
+        if self.shape.contains(&0) {
+            0
+        } else {
+            self.shape.iter().product()
+        }
+    }
+
+    /// The length of its bytes in the file.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether its elements are floating-point numbers that [`Checkpoint::f32`] reads: weights, as
+    /// opposed to positions and masks.
+    pub fn is_float(&self) -> bool {
+        matches!(self.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+}
+
+/// The tensors of one file, or of all the shards of one model.
+#[derive(Clone)]
+pub struct Checkpoint {
+    sources: Vec<Rc<dyn ByteSource>>,
+    tensors: BTreeMap<String, TensorInfo>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field(
+                "sources",
+                &self
+                    .sources
+                    .iter()
+                    .map(|source| source.name())
+                    .collect::<Vec<_>>(),
+            )
+            .field("tensors", &self.tensors)
+            .field("metadata", &self.metadata)
+            .finish()
+    }
+}
+
+impl Checkpoint {
+    /// The checkpoint called `stem` in a folder: `stem.safetensors`, or the shards that
+    /// `stem.safetensors.index.json` lists, or else torch's pickle of it (`stem.bin`, for a model
+    /// `pytorch_model.bin`, or its shards). Only headers and pickles are read, not the numbers.
+    ///
+    /// # Errors
+    /// `missing` if there is none of them, or a shard or a listed tensor is absent; `pickle_refused` if
+    /// there are only pickles of other names; otherwise as [`Checkpoint::open_source`] and
+    /// [`Checkpoint::open_pickle`].
+    pub async fn open(folder: &Folder, stem: &str) -> Result<Self> {
+        let single = format!("{stem}.safetensors");
+        if let Some(source) = folder.find(&single) {
+            return Self::open_source(source).await;
+        }
+        if let Some(source) = folder.find(&format!("{single}.index.json")) {
+            return shards::open(folder, source.as_ref()).await;
+        }
+        let pickled = if stem == "model" {
+            String::from("pytorch_model.bin")
+        } else {
+            format!("{stem}.bin")
+        };
+        if let Some(source) = folder.find(&pickled) {
+            return Self::open_pickle(source).await;
+        }
+        if let Some(source) = folder.find(&format!("{pickled}.index.json")) {
+            return shards::open(folder, source.as_ref()).await;
+        }
+        if let Some(pickle) = folder.names().find(|name| is_pickle_of_weights(name)) {
+            return Err(pickle::refused(
+                &format!("A pickle is read under the name {pickled} alone"),
+                pickle,
+            ));
+        }
+        let others: Vec<&str> = folder
+            .names()
+            .filter(|name| name.ends_with(".safetensors"))
+            .collect();
+        let hint = if others.is_empty() {
+            String::from("choose the folder that holds the weights")
+        } else {
+            format!(
+                "rename the one that is meant, or choose its folder ({})",
+                others.join(", ")
+            )
+        };
+        Err(Error::new(
+            Code::Missing,
+            format!(
+                "{} has neither this file nor its index; {hint}: {single}",
+                folder.label()
+            ),
+        ))
+    }
+
+    /// The tensors of one safetensors file. Only its header is read.
+    ///
+    /// # Errors
+    /// `file_truncated`, `header_invalid`, `offsets_overlap`, `duplicate`, `dtype_unsupported` or
+    /// `pickle_refused`, each naming the file and, where there is one, the tensor.
+    pub async fn open_source(source: Rc<dyn ByteSource>) -> Result<Self> {
+        let contents = safetensors::read(source.as_ref(), 0).await?;
+        Ok(Self::of(source, contents))
+    }
+
+    /// The tensors of one file that torch saved as a pickle. Nothing in it is executed: it is read by a
+    /// parser that knows tensors and refuses whatever else it meets.
+    ///
+    /// # Errors
+    /// `pickle_refused` for anything but a dictionary of tensors, or a damaged one; `file_truncated` or
+    /// `duplicate`, each naming the file and, where there is one, the tensor.
+    pub async fn open_pickle(source: Rc<dyn ByteSource>) -> Result<Self> {
+        let contents = pickle::read(source.as_ref(), 0).await?;
+        Ok(Self::of(source, contents))
+    }
+
+    fn of(source: Rc<dyn ByteSource>, contents: Contents) -> Self {
+        let tensors = contents
+            .tensors
+            .into_iter()
+            .map(|info| (info.name.clone(), info))
+            .collect();
+        Self {
+            sources: vec![source],
+            tensors,
+            metadata: contents.metadata,
+        }
+    }
+
+    /// The tensors' names, sorted.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// What the header says of a tensor.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name)
+    }
+
+    /// What the headers say of every tensor, sorted by name.
+    pub fn infos(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// The files' own metadata, such as `format: pt`; of shards, the first that gives a key counts.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The files the tensors come from.
+    pub fn sources(&self) -> &[Rc<dyn ByteSource>] {
+        &self.sources
+    }
+
+    /// The length of all files together, in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.sources.iter().map(|source| source.len()).sum()
+    }
+
+    /// What the header says of a tensor that has to be there.
+    ///
+    /// # Errors
+    /// `missing`, naming the tensor.
+    pub fn require(&self, name: &str) -> Result<&TensorInfo> {
+        self.info(name).ok_or_else(|| {
+            let file = self.sources.first().map_or("no file", |source| source.name());
+            Error::new(
+                Code::Missing,
+                format!("A tensor that is needed is not in {file}; is this the right model?: {name}"),
+            )
+        })
+    }
+
+    /// The file that holds a tensor of this checkpoint.
+    fn source_of(&self, info: &TensorInfo) -> Result<&dyn ByteSource> {
+        self.sources.get(info.source).map(AsRef::as_ref).ok_or_else(|| {
+            Error::new(
+                Code::Internal,
+                format!("A tensor names a file that was not opened: {}", info.name),
+            )
+        })
+    }
+
+    /// A tensor's bytes in the file's type, element after element, row by row.
+    ///
+    /// # Errors
+    /// `missing` if there is no such tensor; whatever reading gives.
+    pub async fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        let info = self.require(name)?;
+        let source = self.source_of(info)?;
+        match Strided::of(info) {
+            Some(strided) => strided.read(source, 0..info.elements()).await,
+            None => source.read(info.range.clone()).await,
+        }
+    }
+
+    /// Some of a tensor's bytes as they are in the file, counted from its first.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::bytes`]; `internal` if the range reaches beyond the tensor.
+    pub async fn bytes_range(&self, name: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let info = self.require(name)?;
+        if range.start > range.end || range.end > info.bytes() {
+            return Err(Error::new(
+                Code::Internal,
+                format!(
+                    "Bytes {} to {} lie outside a tensor: {name}",
+                    range.start, range.end
+                ),
+            ));
+        }
+        let start = info.range.start;
+        self.source_of(info)?
+            .read(start + range.start..start + range.end)
+            .await
+    }
+
+    /// A tensor as 32-bit floats, row by row, whatever numeric type it has in the file.
+    ///
+    /// # Errors
+    /// `missing` if there is no such tensor, `dtype_unsupported` if its type has no numbers this
+    /// program reads, `not_finite` if it holds NaN or infinity or a number beyond f32, naming the
+    /// tensor and the first such element; whatever reading gives.
+    pub async fn f32(&self, name: &str) -> Result<Vec<f32>> {
+        let elements = self.require(name)?.elements();
+        self.f32_range(name, 0..elements).await
+    }
+
+    /// The elements `range` of a tensor, counted row by row: some rows of an embedding table that is
+    /// not wanted whole.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::f32`]; `internal` if the range reaches beyond the tensor.
+    pub async fn f32_range(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
+        let info = self.require(name)?;
+        let widen = Widen::of(info)?;
+        if range.start > range.end || range.end > info.elements() {
+            return Err(Error::new(
+                Code::Internal,
+                format!(
+                    "Elements {} to {} lie outside a tensor: {name}",
+                    range.start, range.end
+                ),
+            ));
+        }
+        let mut values = Vec::new();
+        values.try_reserve_exact(range.len()).map_err(|_| {
+            Error::new(
+                Code::ReadFailed,
+                format!(
+                    "There is no memory for a tensor of {} elements: {name}",
+                    range.len()
+                ),
+            )
+        })?;
+        let source = self.source_of(info)?;
+        if let Some(strided) = Strided::of(info) {
+            let bytes = strided.read(source, range.clone()).await?;
+            (widen.widen)(&bytes, &mut values);
+        } else {
+            let width = widen.bytes as u64;
+            let end = info.range.start + range.end as u64 * width;
+            let mut at = info.range.start + range.start as u64 * width;
+            while at < end {
+                let next = end.min(at + READ_CHUNK_BYTES);
+                let bytes = source.read(at..next).await?;
+                (widen.widen)(&bytes, &mut values);
+                at = next;
+            }
+        }
+        if let Some(first) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::new(
+                Code::NotFinite,
+                format!(
+                    "Element {} is {} as f32; the file is damaged or its training diverged, so use another ({}): {name}",
+                    range.start + first,
+                    values[first],
+                    source.name()
+                ),
+            ));
+        }
+        Ok(values)
+    }
+}
+
+/// How elements of one type become floats. `bytes` divides [`READ_CHUNK_BYTES`].
+struct Widen {
+    bytes: usize,
+    widen: fn(&[u8], &mut Vec<f32>),
+}
+
+/// Reads each `[u8; N]` of a buffer as one element.
+macro_rules! widen {
+    ($bytes:literal, $element:ident => $value:expr) => {
+        Widen {
+            bytes: $bytes,
+            widen: |bytes, values| {
+                values.extend(bytes.as_chunks::<$bytes>().0.iter().map(|&$element| $value));
+            },
+        }
+    };
+}
+
+impl Widen {
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "f32 is what the program computes in; a value beyond it becomes infinite and is refused"
+    )]
+    fn of(info: &TensorInfo) -> Result<Self> {
+        Ok(match info.dtype {
+            Dtype::F32 => widen!(4, b => f32::from_le_bytes(b)),
+            Dtype::F16 => widen!(2, b => f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => widen!(2, b => bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => widen!(8, b => f64::from_le_bytes(b) as f32),
+            Dtype::I64 => widen!(8, b => i64::from_le_bytes(b) as f32),
+            Dtype::U64 => widen!(8, b => u64::from_le_bytes(b) as f32),
+            Dtype::I32 => widen!(4, b => i32::from_le_bytes(b) as f32),
+            Dtype::U32 => widen!(4, b => u32::from_le_bytes(b) as f32),
+            Dtype::I16 => widen!(2, b => f32::from(i16::from_le_bytes(b))),
+            Dtype::U16 => widen!(2, b => f32::from(u16::from_le_bytes(b))),
+            Dtype::I8 => widen!(1, b => f32::from(i8::from_le_bytes(b))),
+            Dtype::U8 => widen!(1, b => f32::from(b[0])),
+            Dtype::BOOL => widen!(1, b => f32::from(u8::from(b[0] != 0))),
+            other => {
+                return Err(Error::new(
+                    Code::DtypeUnsupported,
+                    format!(
+                        "Weights of type {other} are not read here; save the model unquantised, as float32, float16 or bfloat16: {}",
+                        info.name
+                    ),
+                ));
+            }
+        })
+    }
+}
+
+/// Whether a file directly in a folder is of pickled weights by its name, as opposed to what a trainer
+/// leaves beside them.
+fn is_pickle_of_weights(name: &str) -> bool {
+    let of_the_trainer = [
+        "training_args.",
+        "optimizer.",
+        "scheduler.",
+        "scaler.",
+        "rng_state",
+    ];
+    [".bin", ".pt", ".pth", ".ckpt", ".pkl"]
+        .iter()
+        .any(|end| name.ends_with(end))
+        && !name.contains('/')
+        && !of_the_trainer.iter().any(|start| name.starts_with(start))
+}

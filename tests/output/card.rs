@@ -1,0 +1,164 @@
+//! The model card: YAML that the hub reads, and names that stay names.
+
+use iteris_web::merge::{MergeOptions, OutputKind, Ranks};
+
+use super::{adapter, file, files, golden, input, options, run, tiny};
+
+/// A card's front matter as pairs and tags, by the few forms of YAML that it may use: `key: plain`, `key: "quoted"`,
+/// `key:` with `- plain` under it.
+fn front_matter(card: &str) -> Vec<(String, Vec<String>)> {
+    let rest = card.strip_prefix("---\n").unwrap();
+    let (yaml, _) = rest.split_once("\n---\n").unwrap();
+    let plain = |text: &str| {
+        assert!(
+            text.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_+.".contains(c)),
+            "not plain: {text}"
+        );
+        text.to_owned()
+    };
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    for line in yaml.lines() {
+        if let Some(item) = line.strip_prefix("- ") {
+            found.last_mut().unwrap().1.push(plain(item));
+        } else if let Some(key) = line.strip_suffix(':') {
+            found.push((plain(key), Vec::new()));
+        } else {
+            let (key, value) = line.split_once(": ").unwrap();
+            let value = if value.starts_with('"') {
+                serde_json::from_str(value).unwrap()
+            } else {
+                plain(value)
+            };
+            found.push((plain(key), vec![value]));
+        }
+    }
+    found
+}
+
+fn card(sink: &iteris_web::io::MemorySink) -> String {
+    String::from_utf8(file(sink, "README.md")).unwrap()
+}
+
+#[test]
+fn a_card_names_base_adapters_method_and_hashes() {
+    let adapters = || {
+        let mut second = golden("all");
+        second.weight = 0.5;
+        vec![golden("qv"), second]
+    };
+    let (sink, report) = run(Some(tiny()), adapters(), options()).unwrap();
+    let text = card(&sink);
+    let found = front_matter(&text);
+    let of = |name: &str| {
+        found
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, values)| values.join(" "))
+    };
+    assert_eq!(of("base_model_relation").as_deref(), Some("adapter"));
+    assert_eq!(of("library_name").as_deref(), Some("peft"));
+    assert_eq!(of("tags").as_deref(), Some("iteris-web lora merge peft"));
+    assert!(of("base_model").is_some());
+    assert!(
+        of("license").is_none() && of("language").is_none(),
+        "nothing is invented"
+    );
+    assert!(text.contains("# qv + all\n"));
+    for adapter in &report.adapters {
+        let file = adapter
+            .files
+            .iter()
+            .find(|file| file.name == "adapter_model.safetensors")
+            .unwrap();
+        let row = format!(
+            "| {} | {} | {} | adapter\\_model.safetensors | `{}` |",
+            adapter.name, adapter.weight, adapter.rank, file.sha256
+        );
+        assert!(text.contains(&row), "{row}\n{text}");
+    }
+    let base = report
+        .base
+        .as_ref()
+        .unwrap()
+        .files
+        .iter()
+        .find(|file| file.name == "model.safetensors");
+    assert!(text.contains(&base.unwrap().sha256));
+    assert!(
+        text.contains("PeftModel.from_pretrained") && text.contains("AutoModelForSequenceClassification")
+    );
+    assert!(text.contains("--recipe merge_report.json"));
+    for layer in &report.layers {
+        assert!(
+            text.contains(&format!("| {} |", layer.module)),
+            "{}",
+            layer.module
+        );
+    }
+    assert!(text.contains("vLLM"));
+
+    let per_layer = MergeOptions {
+        ranks: Ranks::PerLayer,
+        ..options()
+    };
+    let (sink, _) = run(Some(tiny()), adapters(), per_layer).unwrap();
+    assert!(card(&sink).contains("which vLLM and llama.cpp do not read"));
+
+    let whole = MergeOptions {
+        output: OutputKind::Base,
+        ..options()
+    };
+    let (sink, _) = run(Some(tiny()), adapters(), whole).unwrap();
+    let text = card(&sink);
+    let found = front_matter(&text);
+    assert!(found.contains(&("base_model_relation".into(), vec!["merge".into()])));
+    assert!(found.contains(&("library_name".into(), vec!["transformers".into()])));
+    assert!(!text.contains("PeftModel"));
+}
+
+#[test]
+fn names_from_outside_stay_names() {
+    let evil = "x\"\n---\nlicense: mit\n```\n# <img src=x>|";
+    let lora = |base: &str| {
+        let source = adapter(&[("lin", 2, 3)]);
+        let weights = source.find("adapter_model.safetensors").unwrap();
+        let bytes = pollster::block_on(weights.read(0..weights.len())).unwrap();
+        let config = serde_json::json!({
+            "peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["lin"], "base_model_name_or_path": base,
+        });
+        files(
+            evil,
+            vec![
+                ("adapter_config.json", config.to_string().into_bytes()),
+                ("adapter_model.safetensors", bytes),
+            ],
+        )
+    };
+    let (sink, _) = run(None, vec![input(evil, lora(evil), 1.0)], options()).unwrap();
+    let text = card(&sink);
+    let found = front_matter(&text);
+    assert!(
+        found
+            .iter()
+            .all(|(key, _)| key != "license" && key != "base_model"),
+        "{found:?}"
+    );
+    assert_eq!(text.lines().filter(|line| *line == "---").count(), 2, "{text}");
+    assert!(text.contains("\\<img"), "{text}");
+    let unescaped = text.replace("\\<", "");
+    assert!(!unescaped.contains("<img"), "{text}");
+    assert_eq!(text.matches("```").count() % 2, 0, "{text}");
+    assert!(text.lines().all(|line| line != "license: mit"));
+
+    // A path is somebody's machine: its last part alone is told.
+    let (sink, _) = run(
+        None,
+        vec![input("a", lora("/home/me/Llama-3.2-1B"), 1.0)],
+        options(),
+    )
+    .unwrap();
+    let text = card(&sink);
+    assert!(front_matter(&text).contains(&("base_model".into(), vec!["Llama-3.2-1B".into()])));
+    assert!(!text.contains("/home/me"), "{text}");
+}
