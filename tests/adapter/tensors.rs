@@ -220,7 +220,7 @@ fn tensors_that_the_configuration_does_not_ask_for_are_refused() {
         ),
         ("x.base_layer.bias", Code::TensorsUnaccounted, &["neither"]),
         ("x.base_layer.weight", Code::TensorsUnaccounted, &["neither"]),
-        ("y.bias", Code::TensorsUnaccounted, &["neither"]),
+        ("other_x.bias", Code::TensorsUnaccounted, &["neither"]),
     ] {
         let mut tensors = factors("x", 2);
         tensors.push(tensor(&format!("base_model.model.{name}"), &[4]));

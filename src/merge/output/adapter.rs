@@ -61,13 +61,13 @@ pub(super) async fn write(
         })
         .collect();
     let extra = extra::of(results, &paths, &mut modules, layers).await?;
-    if plan.options.format != Format::Peft {
+    if plan.format() != Format::Peft {
         if let Some(what) = extra.first() {
             return Err(Error::new(
                 Code::OptionInvalid,
                 format!(
                     "format {} holds factors alone, and the merge has more; choose format peft: {what}",
-                    plan.options.format.as_str()
+                    plan.format().as_str()
                 ),
             ));
         }
@@ -120,7 +120,7 @@ async fn write_image(
     let plan = results.plan;
     let dtype = plan.options.dtype.or(OutDtype::F32);
     let modules = untouched(results).unwrap_or(modules);
-    let (name, mut file) = match plan.options.format {
+    let (name, mut file) = match plan.format() {
         Format::Kohya => {
             let read: Vec<&Adapter> = plan.adapters.iter().map(|read| &read.adapter).collect();
             (KOHYA_FILE, kohya_file(&modules, &read, dtype)?)
