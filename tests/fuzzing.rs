@@ -164,11 +164,7 @@ fn pickle() {
     fuzz(&Fuzz {
         name: "pickle",
         target: targets::pickle,
-        seeds: &[
-            "pickle/data",
-            "pickle/data/refused",
-            "pickle/data/adapter/adapter_model.bin",
-        ],
+        seeds: &["pickle/data", "pickle/data/refused"],
         words: &[
             b"PK\x03\x04",
             b"PK\x01\x02",

@@ -466,6 +466,15 @@ fn methods_that_need_no_samples_need_no_base_either() {
         let options = undamped(method);
         let (with_base, report) = run(adapters(), &options).unwrap();
         let (without, _) = run_on(None, &Compute::cpu(), adapters(), &options).unwrap();
+        // Which other layers an end of a name would select is not known, so whole names are written.
+        let config: Value = serde_json::from_slice(without.file("adapter_config.json").unwrap()).unwrap();
+        let targets: Vec<String> = serde_json::from_value(config["target_modules"].clone()).unwrap();
+        let mut expected: Vec<String> = modules(&report)
+            .iter()
+            .map(|name| format!("bert.{name}"))
+            .collect();
+        expected.sort();
+        assert_eq!(targets, expected, "{method:?}");
         let (with_base, without) = (deltas(&with_base), deltas(&without));
         for module in modules(&report) {
             assert_eq!(with_base(&module), without(&module), "{method:?} {module}");

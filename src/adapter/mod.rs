@@ -66,6 +66,35 @@ impl Format {
     }
 }
 
+/// The form that a caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FormatChoice {
+    /// That of the adapters; of several, that which is not PEFT's.
+    Auto,
+    /// PEFT's.
+    Peft,
+    /// Kohya's and ComfyUI's.
+    Kohya,
+    /// Diffusers'.
+    Diffusers,
+}
+
+impl FormatChoice {
+    /// The form that is meant, for adapters of these.
+    pub fn of(self, adapters: impl IntoIterator<Item = Format>) -> Format {
+        match self {
+            Self::Auto => adapters
+                .into_iter()
+                .find(|format| *format != Format::Peft)
+                .unwrap_or_default(),
+            Self::Peft => Format::Peft,
+            Self::Kohya => Format::Kohya,
+            Self::Diffusers => Format::Diffusers,
+        }
+    }
+}
+
 /// What kind of parameter the factors are for, and how the matrix of their product lies in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum LayerKind {

@@ -57,8 +57,11 @@ pub fn factored_values(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, us
 /// The singular values of a dense (d_out x d_in) matrix, largest first: roots of the eigenvalues of its smaller
 /// Gram matrix. Squares are exact to rounding of the largest one.
 pub fn dense_values(dense: &[f32], d_out: usize, d_in: usize) -> Vec<f64> {
-    let eigenvalues = small_gram(upright(dense, d_out, d_in)).symmetric_eigenvalues();
-    descending(eigenvalues.iter().map(|value| value.max(0.0).sqrt()))
+    let (eigenvalues, _) = eigen(small_gram(upright(dense, d_out, d_in)));
+    eigenvalues
+        .into_iter()
+        .map(|value| value.max(0.0).sqrt())
+        .collect()
 }
 
 /// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and
@@ -141,6 +144,10 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
 const OVERSAMPLING: usize = 16;
 /// A bound on the iterations; a spectrum without a gap stops improving long before.
 const MOST_ITERATIONS: usize = 60;
+/// The share by which the kept energy still grows when it is taken as converged.
+const CONVERGED: f64 = 1e-12;
+/// Gram matrices up to this size are formed: 128 MiB.
+const GRAM_SIDE: usize = 4096;
 /// Gram matrices up to this size are decomposed whole.
 const WHOLE_SIDE: usize = 192;
 /// Rows whose residual is formed at a time.
@@ -171,52 +178,74 @@ fn upright(dense: &[f32], d_out: usize, d_in: usize) -> View<'_, f32> {
 fn small_gram(view: View<'_, f32>) -> DMatrix<f64> {
     let (_, side) = view.dimensions();
     let mut gram = vec![0.0; side * side];
-    multiply(view.transposed(), view, 1.0, Part::Full, &mut gram, side);
-    DMatrix::from_row_slice(side, side, &gram)
+    multiply(view.transposed(), view, 1.0, Part::Lower, &mut gram, side);
+    // Row-major lower is column-major upper, which what follows has to be told of.
+    let mut gram = DMatrix::from_vec(side, side, gram);
+    gram.fill_lower_triangle_with_upper_triangle();
+    gram
+}
+
+/// Eigenvalues, largest first, and eigenvectors, as columns, of a symmetric positive semidefinite matrix.
+fn eigen(mut gram: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
+    // nalgebra's iteration divides by denormal numbers where a row is zero and gives infinite eigenvalues; a ridge of
+    // the size of its own rounding keeps it from that.
+    let ridge = f64::EPSILON * gram.diagonal().amax();
+    (0..gram.nrows()).for_each(|i| gram[(i, i)] += ridge);
+    let eigen: SymmetricEigen<f64, Dyn> = gram.symmetric_eigen();
+    let values = eigen.eigenvalues;
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
+    let descending = order.iter().map(|&k| values[k] - ridge).collect();
+    (descending, eigen.eigenvectors.select_columns(&order))
 }
 
 /// The right singular vectors of the `count` largest singular values, as columns (side x count), row-major.
 fn eigenvectors(view: View<'_, f32>, count: usize) -> Vec<f64> {
-    let eigen: SymmetricEigen<f64, Dyn> = small_gram(view).symmetric_eigen();
-    let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
-    order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
-    let vectors = &eigen.eigenvectors;
-    (0..order.len())
-        .flat_map(|row| order[..count].iter().map(move |&k| vectors[(row, k)]))
-        .collect()
+    let (_, vectors) = eigen(small_gram(view));
+    row_major(&vectors.columns(0, count).clone_owned())
 }
 
 /// As [`eigenvectors`], by subspace iteration from a fixed start, so that the same input gives the same bytes.
 fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
-    let (tall, side) = view.dimensions();
+    let (_, side) = view.dimensions();
     let width = count + OVERSAMPLING;
+    // A step costs the square of the side with the Gram matrix at hand, and the whole matrix twice without.
+    let gram = (side <= GRAM_SIDE).then(|| row_major(&small_gram(view)));
+    let step = |basis: &[f64]| match &gram {
+        Some(gram) => {
+            let mut out = vec![0.0; side * width];
+            let (left, right) = (View::new(gram, side, side), View::new(basis, side, width));
+            multiply(left, right, 1.0, Part::Full, &mut out, width);
+            out
+        }
+        None => product(view.transposed(), &product(view, basis, width), width),
+    };
     let mut state = 0x9e37_79b9u32;
-    let mut basis: Vec<f64> = (0..side * width)
+    let start: Vec<f64> = (0..side * width)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f64::from(state >> 8) / f64::from(1u32 << 23) - 1.0
         })
         .collect();
+    let mut basis = orthonormal(&start, side, width);
+    let mut image = step(&basis);
     let mut kept = -1.0;
     for _ in 0..MOST_ITERATIONS {
-        let image = orthonormal(&product(view, &basis, width), tall, width);
-        basis = orthonormal(&product(view.transposed(), &image, width), side, width);
-        let energy = product(view, &basis, width).iter().map(|x| x * x).sum::<f64>();
-        let converged = energy - kept <= energy * ROUNDING;
+        basis = orthonormal(&image, side, width);
+        image = step(&basis);
+        let energy: f64 = basis.iter().zip(&image).map(|(x, y)| x * y).sum();
+        let converged = energy - kept <= energy * CONVERGED;
         kept = energy;
         if converged {
             break;
         }
     }
-    let image = product(view, &basis, width);
-    let image = View::new(&image, tall, width);
     let mut core = vec![0.0; width * width];
-    multiply(image.transposed(), image, 1.0, Part::Full, &mut core, width);
-    let eigen: SymmetricEigen<f64, Dyn> = DMatrix::from_row_slice(width, width, &core).symmetric_eigen();
-    let mut order: Vec<usize> = (0..width).collect();
-    order.sort_by(|&i, &j| eigen.eigenvalues[j].total_cmp(&eigen.eigenvalues[i]));
-    let rotation = DMatrix::from_fn(width, count, |i, k| eigen.eigenvectors[(i, order[k])]);
-    row_major(&(DMatrix::from_row_slice(side, width, &basis) * rotation))
+    let (left, right) = (View::new(&basis, side, width), View::new(&image, side, width));
+    multiply(left.transposed(), right, 1.0, Part::Full, &mut core, width);
+    let core = DMatrix::from_row_slice(width, width, &core);
+    let (_, rotation) = eigen((&core + core.transpose()) * 0.5);
+    row_major(&(DMatrix::from_row_slice(side, width, &basis) * rotation.columns(0, count)))
 }
 
 /// `||D - image basis^T||_F^2`, by rows.
@@ -371,6 +400,31 @@ mod tests {
             assert!((found - value).abs() < 1e-6);
         }
         assert_eq!(rank_for(&dense_values(&dense, 30, 20), 1.0), 3);
+    }
+
+    #[test]
+    fn columns_of_zeros_change_nothing() {
+        let values: Vec<f64> = (0..40).map(|k| 0.8f64.powi(k)).collect();
+        let total: f64 = values.iter().map(|s| s * s).sum();
+        for (d_out, columns, rank) in [(120, 40, 5), (300, 100, 5), (300, 100, 140)] {
+            let narrow = with_values(d_out, columns, &values);
+            let mut dense = vec![0.0; 3 * d_out * columns];
+            narrow
+                .iter()
+                .zip(dense.iter_mut().step_by(3))
+                .for_each(|(from, to)| *to = *from);
+            let cut = truncate_dense(&dense, d_out, 3 * columns, rank);
+            let left = values.iter().skip(rank).map(|s| s * s).sum::<f64>() / total;
+            assert!(
+                (cut.error - left.sqrt()).abs() < 1e-7,
+                "{d_out} {rank}: {}",
+                cut.error
+            );
+            let found = dense_values(&dense, d_out, 3 * columns);
+            for (found, value) in found.iter().zip(&values) {
+                assert!((found - value).abs() < 1e-6, "{found} {value}");
+            }
+        }
     }
 
     #[test]

@@ -50,8 +50,9 @@ pub struct MergeRequest {
     pub options: MergeOptions,
 }
 
-/// Merges and writes: `adapter_config.json` and `adapter_model.safetensors` (or the base model's
-/// `config.json` and `model.safetensors`), each adapter's heads under `heads/`, and `merge_report.json`.
+/// Merges and writes: `adapter_config.json` and `adapter_model.safetensors` (or the base model in the files that it
+/// came in, with its configuration and tokenizer), each adapter's heads under `heads/`, the model card `README.md`,
+/// and `merge_report.json`.
 ///
 /// # Errors
 /// Every kind that bad input can cause; see [`crate::error::Code`]. Nothing is written before the merge

@@ -8,7 +8,7 @@ use serde::{
 };
 
 use crate::{
-    adapter::{Format, Patterns},
+    adapter::{FormatChoice, Patterns},
     batch::Padding,
     error::{Code, Error, Result},
     generate::Sampling,
@@ -216,7 +216,7 @@ pub struct MergeOptions {
     /// Whether all layers are written with one rank.
     pub ranks: Ranks,
     /// Whose adapter files are written.
-    pub format: Format,
+    pub format: FormatChoice,
     /// What is written.
     pub output: OutputKind,
     /// Element type of what is written.
@@ -252,7 +252,7 @@ impl Default for MergeOptions {
             rank: None,
             energy: None,
             ranks: Ranks::Uniform,
-            format: Format::Peft,
+            format: FormatChoice::Auto,
             output: OutputKind::Adapter,
             dtype: DtypeChoice::Auto,
             max_shard_bytes: None,

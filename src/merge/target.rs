@@ -266,6 +266,12 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// Whose adapter files are written.
+    pub fn format(&self) -> adapter::Format {
+        let formats = self.adapters.iter().map(|read| read.adapter.format);
+        self.options.format.of(formats)
+    }
+
     /// Names of all targets that the model pass of a guided method sees.
     pub fn names(&self) -> BTreeSet<&str> {
         self.targets.iter().map(|target| target.name.as_str()).collect()

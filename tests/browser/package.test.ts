@@ -110,6 +110,7 @@ describe("a merge of files from disk", () => {
       return { files: files.map(({ name }) => name).sort(), report, device, config };
     });
     expect(files).toEqual([
+      "README.md",
       "adapter_config.json",
       "adapter_model.safetensors",
       "heads/all.safetensors",
@@ -130,7 +131,7 @@ describe("a merge of files from disk", () => {
       await contents((await iteris.merge(request())).files),
       await contents((await iteris.merge(request())).files),
     ]);
-    expect(Object.keys(first ?? {}).length).toBe(5);
+    expect(Object.keys(first ?? {}).length).toBe(6);
     for (const name of Object.keys(first ?? {}).filter((name) => name !== "merge_report.json")) {
       expect(second?.[name] === first?.[name], name).toBe(true);
     }

@@ -8,6 +8,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
+import { unzipSync } from "fflate";
 import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
 import { type PageLog, watch } from "./harness/browser.ts";
 
@@ -103,3 +104,28 @@ export async function tabTo(page: Page, target: Locator, limit = 60): Promise<vo
   }
   throw new Error(`the keyboard does not reach ${String(target)} within ${limit} presses of Tab`);
 }
+
+/** Chooses the one method to merge with. */
+export const chooseMethod = (page: Page, title: string): Promise<void> =>
+  page.getByRole("radio", { name: title, exact: true }).check();
+
+/** Goes on to comparing methods, with these ticked and no other. */
+export async function tickMethods(page: Page, titles: readonly string[]): Promise<void> {
+  await page.getByRole("radio", { name: "Compare several" }).check();
+  const boxes = page.getByRole("group", { name: "Methods to compare" }).getByRole("checkbox");
+  for (const box of await boxes.all()) await box.uncheck();
+  for (const title of titles) await page.getByRole("checkbox", { name: title, exact: true }).check();
+}
+
+/** Presses a button that saves a zip, and unpacks it: the bytes of each file, by its name inside the folder. */
+export async function unzipped(page: Page, button: Locator): Promise<Map<string, Buffer>> {
+  const [download] = await Promise.all([page.waitForEvent("download"), button.click()]);
+  const files = unzipSync(readFileSync(await download.path()));
+  return new Map(
+    Object.entries(files).map(([path, bytes]) => [path.slice(path.indexOf("/") + 1), Buffer.from(bytes)]),
+  );
+}
+
+/** The same of the button that saves the one result. */
+export const saved = (page: Page): Promise<Map<string, Buffer>> =>
+  unzipped(page, page.getByRole("button", { name: /^Download (adapter|model)/ }));

@@ -2,7 +2,7 @@
 import { writeFileSync } from "node:fs";
 
 /** Writes tensors in f32. */
-function writeSafetensors(
+export function writeSafetensors(
   path: string,
   tensors: Record<string, { shape: number[]; values: number[] }>,
 ): void {

@@ -34,6 +34,7 @@ describe("merge", () => {
       stdout: expect.stringContaining(`Merged qv, all with iteris into ${out}`),
     });
     expect(readdirSync(out, { recursive: true }).sort()).toEqual([
+      "README.md",
       "adapter_config.json",
       "adapter_model.safetensors",
       "heads",

@@ -120,6 +120,43 @@ fn a_streamed_file_equals_the_whole_one() {
 }
 
 #[test]
+fn a_tensor_may_come_in_pieces() {
+    let header = || {
+        let list = [("a", vec![0]), ("b", vec![4]), ("c", vec![1])];
+        let list = list.map(|(name, shape)| (name.to_owned(), Dtype::U8, shape));
+        StreamHeader::new(list, &BTreeMap::new()).unwrap()
+    };
+    let run = |pieces: &[(&str, &[u8])]| {
+        block_on(async {
+            let mut sink = MemorySink::default();
+            let mut writer = StreamWriter::begin(&mut sink, "out", header()).await?;
+            for (name, bytes) in pieces {
+                writer.piece(name, bytes).await?;
+            }
+            writer.finish()?;
+            Ok(sink.file("out").unwrap()[header().bytes().len()..].to_vec())
+        })
+    };
+    let whole: &[(&str, &[u8])] = &[("a", b""), ("b", b"1"), ("b", b""), ("b", b"234"), ("c", b"5")];
+    assert_eq!(run(whole), Ok(b"12345".to_vec()));
+    refused(
+        run(&[("a", b""), ("b", b"12"), ("b", b"345")]),
+        Code::Internal,
+        &["5 bytes", "4 bytes", "b"],
+    );
+    refused(
+        run(&[("a", b""), ("b", b"12"), ("c", b"3")]),
+        Code::Internal,
+        &["out of turn", "c"],
+    );
+    refused(
+        run(&[("a", b""), ("b", b"12")]),
+        Code::Internal,
+        &["never written", "b"],
+    );
+}
+
+#[test]
 fn wide_types_come_first_so_that_each_is_aligned() {
     let list = [
         ("a", Dtype::F16, vec![3]),

@@ -1,8 +1,11 @@
 //! The model card: YAML that the hub reads, and names that stay names.
 
-use iteris_web::merge::{MergeOptions, OutputKind, Ranks};
+use iteris_web::{
+    adapter::{DIFFUSERS_FILE, FormatChoice, KOHYA_FILE},
+    merge::{MergeOptions, OutputKind, Ranks},
+};
 
-use super::{adapter, file, files, golden, input, options, run, tiny};
+use super::{adapter, file, files, golden, input, opened, options, run, tiny};
 
 /// A card's front matter as pairs and tags, by the few forms of YAML that it may use: `key: plain`, `key: "quoted"`,
 /// `key:` with `- plain` under it.
@@ -115,6 +118,33 @@ fn a_card_names_base_adapters_method_and_hashes() {
     assert!(found.contains(&("base_model_relation".into(), vec!["merge".into()])));
     assert!(found.contains(&("library_name".into(), vec!["transformers".into()])));
     assert!(!text.contains("PeftModel"));
+}
+
+#[test]
+fn files_of_image_programs_have_a_card_and_headers_too() {
+    for (format, name) in [
+        (FormatChoice::Kohya, KOHYA_FILE),
+        (FormatChoice::Diffusers, DIFFUSERS_FILE),
+    ] {
+        let module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
+        let style = |name: &str| input(name, adapter(&[(module, 4, 3)]), 1.0);
+        let options = MergeOptions { format, ..options() };
+        let (sink, report) = run(None, vec![style("ink"), style("wash")], options).unwrap();
+        let weights: Vec<_> = report
+            .output
+            .iter()
+            .filter(|file| file.name.ends_with(".safetensors"))
+            .collect();
+        assert_eq!(weights.len(), 1);
+        assert_eq!(weights[0].name, name, "{format:?}");
+        let text = card(&sink);
+        assert!(front_matter(&text).contains(&("library_name".into(), vec!["diffusers".into()])));
+        assert!(text.contains(&format!("weight_name=\"{name}\"")), "{text}");
+        assert!(text.contains("ComfyUI") && !text.contains("PeftModel"));
+        let metadata = opened(&file(&sink, name)).metadata().clone();
+        assert_eq!(metadata["iteris_web.method"], "linear");
+        assert!(metadata["iteris_web.adapters"].contains("\"wash\""));
+    }
 }
 
 #[test]

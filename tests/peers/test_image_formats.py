@@ -268,7 +268,8 @@ def test_files_of_diffusers_own_are_what_diffusers_reads(case, tmp_path):
     expected = load_file(IMAGES / case / "expected.safetensors")
     for key, delta in expected.items():
         path = key.removesuffix("/delta")
-        lower, upper = (("lora_linear_layer.down", "lora_linear_layer.up") if path.startswith("text") else ("lora_A", "lora_B"))
+        of_text = path.startswith("text")
+        lower, upper = ("lora_linear_layer.down", "lora_linear_layer.up") if of_text else ("lora_A", "lora_B")
         product = images.product(written[f"{path}.{upper}.weight"], written[f"{path}.{lower}.weight"])
         assert torch.allclose(product, delta, rtol=1e-5, atol=1e-5), path
 

@@ -222,25 +222,24 @@ def test_linear_is_pefts_where_there_is_nothing_to_cross(live, tmp_path):
     close(by_cli(live, apart, tmp_path / "out", "--method", "linear"), by_adding(live, apart, "linear"))
 
 
-def test_pefts_linear_has_cross_terms_that_ours_has_not(live):
-    # "first" has another rank in one module, which PEFT's linear cannot add; "second" meets itself alone.
-    _, model = live
-    assert WEIGHTS["second"] < 0
-    torch.manual_seed(1)
-    config = LoraConfig(r=3, lora_alpha=2, target_modules=["query", "value"])
-    model.add_adapter("meeting", config)
-    fill_adapter(model, "live/meeting")
-    model.double()
-    try:
-        model.add_weighted_adapter(["second", "meeting"], [1.0, 1.0], "crossed", "linear")
-        crossed = deltas_in_peft(model, "crossed")
-        second, meeting = deltas_in_peft(model, "second"), deltas_in_peft(model, "meeting")
-    finally:
-        model.delete_adapter("crossed")
-        model.delete_adapter("meeting")
-    name = "encoder.layer.0.attention.self.query"
-    wanted = second[name] + meeting[name]
-    assert float((crossed[name] - wanted).norm() / wanted.norm()) > 0.1
+def test_pefts_linear_has_cross_terms_that_ours_has_not(tmp_path):
+    torch.manual_seed(0)
+    config = LoraConfig(r=3, lora_alpha=2, target_modules=["query"])
+    model = get_peft_model(bert(ADAPTERS / "base"), config, adapter_name="one")
+    model.add_adapter("two", config)
+    fill_adapter(model, "live/crossing")
+    model.save_pretrained(tmp_path)
+    model.add_weighted_adapter(["one", "two"], [1.0, 1.0], "crossed", "linear")
+    code, _, said = cli(
+        "merge", "--out", tmp_path / "out", "--method", "linear", "--adapter", tmp_path / "one", "--adapter", tmp_path / "two"
+    )
+    assert code == 0, said
+    own = deltas_in_peft(under(bert(ADAPTERS / "base"), tmp_path / "out"))
+    one, two, crossed = (deltas_in_peft(model, name) for name in ("one", "two", "crossed"))
+    wanted = {name: one[name] + two[name] for name in one}
+    close(own, wanted)
+    for name, delta in wanted.items():
+        assert float((crossed[name] - delta).norm() / delta.norm()) > 0.1, name
 
 
 def test_peft_keeps_the_scaling_of_rslora_where_ours_is_the_sum(live, tmp_path):

@@ -1,7 +1,16 @@
 //! Lengths that are claimed and not there, and pickles that would be far larger than their file.
 
 use crate::bytes::{Parts, text};
-use crate::instructions::pickle_refused;
+use crate::{instructions, memory};
+
+/// A pickle may have two million instructions, and each may make a value.
+const MEMORY_LIMIT_BYTES: usize = 256 << 20;
+
+#[track_caller]
+fn pickle_refused(pickle: &[u8], part: &str) {
+    let (bytes, ()) = memory::peak(|| instructions::pickle_refused(pickle, part));
+    assert!(bytes < MEMORY_LIMIT_BYTES, "{bytes} bytes for {}", pickle.len());
+}
 
 #[test]
 fn bombs_do_not_go_off() {

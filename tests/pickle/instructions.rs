@@ -352,7 +352,7 @@ fn the_machine_takes_nothing_that_is_not_there() {
         b"\x80\x02}NNNs.",
         b"\x80\x02N(Ne.",
         b"\x80\x02]a.",
-        b"\x80\x02N(.",
+        b"\x80\x02NN(\x86t.",
         b"\x80\x02q\x00.",
         b"\x80\x02h\x00.",
         b"\x80\x02j\xff\xff\xff\xff.",
@@ -370,6 +370,9 @@ fn the_machine_takes_nothing_that_is_not_there() {
     ] {
         pickle_refused(code, "The pickle");
     }
+    // From below an open MARK, as what the mark will take must still be there.
+    pickle_refused(b"\x80\x02}(.", "takes a value that is not there");
+    pickle_refused(b"\x80\x02NN(\x86t.", "takes a value that is not there");
     pickle_refused(b"\x80\x02X\x01\x00\x00\x00\xff.", "not UTF-8");
     pickle_refused(
         &[Parts::default().pickle(), b"N.".to_vec()].concat(),

@@ -11,6 +11,8 @@ mod bytes;
 mod containers;
 mod damaged;
 mod instructions;
+#[path = "../support/memory.rs"]
+mod memory;
 mod read;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,9 @@ use std::rc::Rc;
 use iteris_web::error::{Code, Result};
 use iteris_web::io::{Checkpoint, MemorySource};
 use pollster::block_on;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 fn data(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,8 +1,8 @@
 """Makes `tests/pickle/data`: what `torch.save` writes of tensors of every kind, and of things that are refused.
 
 `expected.safetensors` holds the tensors of `zip.bin`, `protocol4.bin` and `legacy.bin`, row by row; `state.safetensors`
-those of `state.bin` and `state-legacy.bin`. `adapter/` is the golden `adapters/qv` as PEFT saved adapters before it
-knew safetensors. Files under `refused/` are torch's own too.
+those of `state.bin` and `state-legacy.bin`. `adapter_model.bin` is that of the golden `adapters/qv` as PEFT saved it
+before it knew safetensors. Files under `refused/` are torch's own too.
 
     ~/.cache/iteris-web/peers/bin/python tests/pickle/pickles.py [--out FOLDER]
 """
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import shutil
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 HERE = pathlib.Path(__file__).resolve().parent
-ADAPTER = HERE.parent / "goldens/data/adapters/qv"
+ADAPTER = HERE.parent / "goldens/data/adapters/qv/adapter_model.safetensors"
 
 
 def ramp(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -104,9 +103,7 @@ def make(out: pathlib.Path) -> None:
     save_file({name: rows(tensor) for name, tensor in tensors().items()}, out / "expected.safetensors")
     save_file({name: rows(tensor) for name, tensor in state().items()}, out / "state.safetensors")
 
-    (out / "adapter").mkdir(exist_ok=True)
-    shutil.copy(ADAPTER / "adapter_config.json", out / "adapter")
-    torch.save(load_file(ADAPTER / "adapter_model.safetensors"), out / "adapter/adapter_model.bin")
+    torch.save(load_file(ADAPTER), out / "adapter_model.bin")
 
     (out / "refused").mkdir(exist_ok=True)
     for name, value in refused().items():

@@ -99,18 +99,16 @@ fn a_state_dict_with_its_metadata_is_read() {
 
 #[test]
 fn an_adapter_saved_as_a_pickle_is_the_same_adapter() {
-    let adapter = |directory: &std::path::Path, weights: &str| {
-        let read = |name: &str| std::fs::read(directory.join(name)).unwrap();
-        let folder = folder(&[
-            ("adapter_config.json", read("adapter_config.json")),
-            (weights, read(weights)),
-        ]);
+    let goldens = data("../../goldens/data/adapters/qv");
+    let adapter = |weights: &str, bytes: Vec<u8>| {
+        let config = std::fs::read(goldens.join("adapter_config.json")).unwrap();
+        let folder = folder(&[("adapter_config.json", config), (weights, bytes)]);
         block_on(Adapter::read("qv", &folder)).unwrap()
     };
-    let goldens = data("../../goldens/data/adapters/qv");
-    let pickled = adapter(&data("adapter"), "adapter_model.bin");
-    let mut expected = adapter(&goldens, "adapter_model.safetensors");
-    assert_eq!(pickled.bytes, golden("adapter/adapter_model.bin").len() as u64);
+    let pickled = adapter("adapter_model.bin", golden("adapter_model.bin"));
+    let weights = std::fs::read(goldens.join("adapter_model.safetensors")).unwrap();
+    let mut expected = adapter("adapter_model.safetensors", weights);
+    assert_eq!(pickled.bytes, golden("adapter_model.bin").len() as u64);
     expected.bytes = pickled.bytes;
     assert_eq!(pickled, expected);
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Recipe } from "../../www/lib/recipe.ts";
 import type { MergeReport } from "../../www/lib/types.ts";
 import { checklist } from "../../www/page/checklist.ts";
-import { recipeLines } from "../../www/page/recipe-lines.ts";
+import { baseTitle, recipeLines } from "../../www/page/recipe-lines.ts";
 import {
   type Card,
   differingFiles,
@@ -124,6 +124,15 @@ describe("a recipe that is followed", () => {
     expect(lines.map(({ standing }) => standing)).toEqual(["here", "here", "differs"]);
     expect(lines[2]?.why).toContain("adapter_model.safetensors is not the file of the recipe");
   });
+});
+
+it("calls a base model by its folder, or by its files where the merge was not told", () => {
+  const files = [file("model.safetensors", "b"), file("config.json", "c")];
+  expect(baseTitle({ name: "base model", path: "../models/minilm", files })).toBe("minilm");
+  expect(baseTitle({ name: "bert", path: null, files })).toBe("bert");
+  expect(baseTitle({ name: "base model", path: null, files })).toBe("model.safetensors, 1 B");
+  const shards = [file("model-1.safetensors", "b"), file("model-2.safetensors", "b")];
+  expect(baseTitle({ name: "base model", path: null, files: shards })).toBe("2 safetensors files, 2 B");
 });
 
 describe("a repetition", () => {

@@ -11,7 +11,7 @@ export const optionChoices = {
   padding: ["exclude", "include"],
   majoritySignMethod: ["total", "frequency"],
   ranks: ["uniform", "per-layer"],
-  format: ["peft", "kohya", "diffusers"],
+  format: ["auto", "peft", "kohya", "diffusers"],
   output: ["adapter", "base"],
   dtype: ["auto", "f32", "f16", "bf16"],
   decoderInputs: ["own", "start"],

@@ -140,6 +140,7 @@ const otherOptions = {
   layerWeights: "weights",
   rank: "number or null",
   energy: "number or null",
+  maxShardBytes: "number or null",
   maxLength: "number or null",
   maxNewTokens: "number",
 } as const satisfies Record<Exclude<keyof MergeOptions, "method" | keyof typeof optionChoices>, string>;

@@ -2,7 +2,7 @@
  * What merges and comparisons say of themselves. Snake_case, because a {@link MergeReport} is, byte for byte, the
  * `merge_report.json` that is written beside a merged adapter: the core's `src/report.rs` has the same fields.
  */
-import type { AdapterFormat, DeviceKind, MergeOptions } from "./types.ts";
+import type { DeviceKind, MergeOptions } from "./types.ts";
 
 /** A file as a report names it. */
 export interface ReportFile {
@@ -31,9 +31,10 @@ export interface ReportOptions {
   rank: number | null;
   energy: number | null;
   ranks: MergeOptions["ranks"];
-  format: AdapterFormat;
+  format: MergeOptions["format"];
   output: MergeOptions["output"];
   dtype: MergeOptions["dtype"];
+  max_shard_bytes: number | null;
   max_length: number | null;
   decoder_inputs: MergeOptions["decoderInputs"];
   max_new_tokens: number;

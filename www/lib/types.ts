@@ -183,12 +183,17 @@ export interface MergeOptions {
   energy: number | null;
   /** One rank for all layers, which every program loads, or each layer's own (`rank_pattern` of PEFT). */
   ranks: "uniform" | "per-layer";
-  /** Whose adapter files are written. */
-  format: AdapterFormat;
+  /** Whose adapter files are written; `auto`: those of the adapters' own form. */
+  format: AdapterFormat | "auto";
   /** A PEFT adapter, or the base model with the adapter merged in. */
   output: "adapter" | "base";
   /** Element type of the written tensors; `auto`: f32 for an adapter, for a base model each tensor's own. */
   dtype: "auto" | "f32" | "f16" | "bf16";
+  /**
+   * Bytes of one file of a merged base model, at most, as transformers' `max_shard_size`; `null` keeps the files that
+   * the base has, and splits one of over 4 GB.
+   */
+  maxShardBytes: number | null;
   /** Tokens a sample is cut to; `null` takes what tokenizer and model can read, at most 512. */
   maxLength: number | null;
   /**

@@ -7,6 +7,7 @@ import { optionProblem } from "./check-options.ts";
 import { samplesItem } from "./check-samples.ts";
 import { list, plural } from "./format.ts";
 import { isWeight } from "./layer-weights.ts";
+import { baseTitle } from "./recipe-lines.ts";
 import { lackingAdapters } from "./recipe-match.ts";
 import { methodTitle, needsSamples } from "./settings.ts";
 import { askedMethods, type State } from "./state.ts";
@@ -42,7 +43,7 @@ function baseItem(state: State): Item {
   const use = baseUse(state);
   if (!base) {
     if (!use) return { id, status: "done", text: "No base model: this merge needs none" };
-    const wanted = recipe?.recipe.base ? `: the recipe used ${recipe.recipe.base.name}` : "";
+    const wanted = recipe?.recipe.base ? `: the recipe used ${baseTitle(recipe.recipe.base)}` : "";
     const why = wanted === "" && !use.runs ? ` ${use.why}.` : "";
     return { id, status: "missing", text: `Drop the base model’s folder${wanted}.${why}` };
   }

@@ -55,14 +55,13 @@ function groupView(store: Store, { id, title, methods }: MethodGroup): TemplateR
 
 function chip(store: Store, { name, title, hint }: MethodFacts): TemplateResult {
   const { several, ticked, settings } = store.state;
-  const words = title.endsWith(CUT)
-    ? html`${title.slice(0, -CUT.length)}<span class="sr-only">${CUT}</span>`
-    : title;
+  // A group of cuts says for all of them that they are; each still has its own name.
+  const words = title.endsWith(CUT) ? title.slice(0, -CUT.length) : title;
   const input = several
-    ? html`<input type="checkbox" .checked=${live(ticked.includes(name))} @change=${() => toggle(store, name)} />`
+    ? html`<input type="checkbox" aria-label=${title} .checked=${live(ticked.includes(name))} @change=${() => toggle(store, name)} />`
     : html`
       <input
-        type="radio" name="method" value=${name} .checked=${live(settings.method === name)}
+        type="radio" name="method" value=${name} aria-label=${title} .checked=${live(settings.method === name)}
         @change=${() => pick(store, name)}
       />
     `;

@@ -1,28 +1,29 @@
 /** What is written: an adapter in the form that a person's own tool reads, or the base model; its rank and precision. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import type { AdapterFormat } from "../lib/index.ts";
 import { choose, numberField, select, set } from "./fields.ts";
 import { largestRank } from "./method-fields.ts";
-import { type RankChoice, rankChoice } from "./settings.ts";
+import { type RankChoice, rankChoice, type Settings } from "./settings.ts";
 import type { Store } from "./state.ts";
 
 /** What the page calls the three kinds of adapter files. */
-export const FORMAT_TITLES: Readonly<Record<AdapterFormat, string>> = {
+export const FORMAT_TITLES: Readonly<Record<Exclude<Settings["format"], "auto">, string>> = {
   peft: "PEFT",
   kohya: "kohya, ComfyUI",
   diffusers: "diffusers",
 };
 
-const FORMAT_HINTS: Readonly<Record<AdapterFormat, string>> = {
+const FORMAT_HINTS: Readonly<Record<Settings["format"], string>> = {
+  auto: "PEFT’s folder, or one file where the adapters are such files.",
   peft: "For PEFT, transformers, vLLM and llama.cpp.",
   kohya: "One .safetensors file, as kohya’s scripts write it.",
   diffusers: "One .safetensors file for load_lora_weights.",
 };
 
 /** Form: PEFT's folder, one file, or the whole model. */
-type Form = AdapterFormat | "base";
+type Form = Settings["format"] | "base";
 
 const FORMS: readonly (readonly [Form, string])[] = [
+  ["auto", "A LoRA adapter, in the form of those merged"],
   ["peft", "A LoRA adapter for PEFT"],
   ["kohya", "A LoRA file for ComfyUI"],
   ["diffusers", "A LoRA file for diffusers"],

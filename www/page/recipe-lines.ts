@@ -1,6 +1,6 @@
 /** What a recipe wants and how far it is here, line by line. */
 import type { Recipe } from "../lib/index.ts";
-import { plural, setting } from "./format.ts";
+import { bytes, plural, setting } from "./format.ts";
 import type { Followed } from "./recipe-match.ts";
 import type { State } from "./state.ts";
 
@@ -34,7 +34,7 @@ export function recipeLines(state: State, followed: Followed): Line[] {
   const why = difference(followed, "base model");
   const standing = !state.base ? "lacking" : why ? "differs" : followed.checking ? "reading" : "here";
   return [
-    { what: "Base model", name: recipe.base.name, note: "", standing, ...(why ? { why } : {}) },
+    { what: "Base model", name: baseTitle(recipe.base), note: "", standing, ...(why ? { why } : {}) },
     ...lines,
   ];
 }
@@ -49,6 +49,22 @@ function noteOf({ weight, samples }: Recipe["adapters"][number]): string {
   }
   return parts.length > 0 ? `· ${parts.join(" · ")}` : "";
 }
+
+/** What to call the recipe's base model: a merge that was not told its folder knows only the files. */
+export function baseTitle({ name, path, files }: NonNullable<Recipe["base"]>): string {
+  if (path !== null) return path.split("/").at(-1) || name;
+  if (name !== NAMELESS_BASE) return name;
+  const weights = files.filter((file) => /\.safetensors$/i.test(file.name));
+  const [largest] = [...weights].sort((a, b) => b.bytes - a.bytes);
+  if (!largest) return name;
+  const size = bytes(weights.reduce((sum, file) => sum + file.bytes, 0));
+  return weights.length > 1
+    ? `${plural(weights.length, "safetensors file")}, ${size}`
+    : `${largest.name}, ${size}`;
+}
+
+/** What the core calls a base model whose folder has no name. */
+const NAMELESS_BASE = "base model";
 
 /** What of an input differs, in words. */
 function difference({ differing }: Followed, input: string): string | undefined {

@@ -59,10 +59,10 @@ export function surveyView(store: Store, survey: Survey): TemplateResult {
 }
 
 function headingOf({ entries, status }: Survey): string {
+  if (status === "running") return `Comparing ${plural(entries.length, "method")}`;
   const done = entries.filter((entry) => entry.status === "done").length;
-  return status === "running"
-    ? `Comparing ${plural(entries.length, "method")}`
-    : `${plural(done, "method")} compared`;
+  if (done > 0) return `${plural(done, "method")} compared`;
+  return status === "cancelled" ? "Comparison cancelled" : "No method could be used";
 }
 
 function tableView(store: Store, survey: Survey, table: SurveyTable): TemplateResult {
@@ -175,19 +175,18 @@ function explanation({ measures }: SurveyTable, { writes }: Survey): TemplateRes
   return html`<p class="hint">${parts.join(" ")}</p>`;
 }
 
-function ending(survey: Survey): TemplateResult | typeof nothing {
-  const { status, problem, notes } = survey;
+function ending({ status, problem, notes }: Survey): TemplateResult {
   return html`
     ${notes.map((note) => html`<p class="hint">${note}</p>`)}
     ${status === "cancelled" ? html`<p class="muted">The comparison was cancelled; what was merged can be saved.</p>` : nothing}
     ${
-      status === "failed"
+      status === "failed" && problem
         ? html`
           <div class="card-problem" role="alert">
             ${icons.alert}
             <div>
-              <p><strong>${problem ? "The comparison stopped; what was merged can be saved." : "No method could be used."}</strong></p>
-              ${problem ? problemView(problem) : nothing}
+              <p><strong>The comparison stopped; what was merged can be saved.</strong></p>
+              ${problemView(problem)}
             </div>
           </div>
         `

@@ -87,9 +87,27 @@ impl BaseNames {
                     .to_vec();
                 target.rows = rows;
             }
-            base.insert(key, target, transformer);
+            base.insert(key, &target, transformer);
         }
         base
+    }
+
+    /// The modules of a base model of which only the weights are known; none of another, whose own names count.
+    pub fn of(base: &crate::base::Base) -> Option<Self> {
+        if !matches!(base, crate::base::Base::Weights(_)) {
+            return None;
+        }
+        let keys: Vec<String> = base
+            .parts()
+            .into_iter()
+            .flat_map(|(component, checkpoint)| {
+                checkpoint.names().map(move |key| match component {
+                    "" => key.to_owned(),
+                    component => format!("{component}.{key}"),
+                })
+            })
+            .collect();
+        Some(Self::new(keys.iter().map(String::as_str)))
     }
 
     /// Where the weight of the module of this path is.
@@ -112,7 +130,7 @@ impl BaseNames {
         Some(found.cloned().unwrap_or(Err(Unclear::Unknown)))
     }
 
-    fn insert(&mut self, key: &str, target: Target, transformer: Option<Family>) {
+    fn insert(&mut self, key: &str, target: &Target, transformer: Option<Family>) {
         for (part, path) in target.parts.iter().enumerate() {
             let rows = target.rows;
             let key = key.to_owned();
@@ -198,10 +216,15 @@ fn module_of(key: &str) -> Option<(&'static str, String, Rows)> {
             true,
         ),
     };
+    if module.split('.').any(str::is_empty) {
+        return None;
+    }
     let rows = if fused { Rows::Thirds } else { Rows::Whole };
-    if let Some((prefix, component, open)) = PREFIXES.iter().find(|(prefix, ..)| key.starts_with(prefix)) {
-        let module = &module[prefix.len()..];
-        let module = if *open {
+    let behind = PREFIXES
+        .iter()
+        .find_map(|(prefix, component, open)| Some((module.strip_prefix(prefix)?, *component, *open)));
+    if let Some((module, component, open)) = behind {
+        let module = if open {
             open_clip(module)?
         } else {
             module.to_owned()
@@ -366,6 +389,22 @@ mod tests {
             error.to_string().contains("several modules: lora_unet_a_b_c"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn keys_that_are_only_a_prefix_are_no_modules() {
+        let odd = [
+            "diffusion_model.weight",
+            ".weight",
+            "unet.weight",
+            "_weight",
+            ".in_proj_weight",
+            "cond_stage_model.model.weight",
+        ];
+        let base = base(&odd);
+        for name in ["lora_unet_", "lora_te_", "lora_te2_x"] {
+            assert!(module_path(name, Some(&base)).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -372,4 +372,43 @@ mod tests {
             assert!(error.to_string().contains(name), "{error}");
         }
     }
+
+    #[test]
+    fn any_string_is_a_module_or_an_error() {
+        let pieces = [
+            "lora_unet_",
+            "lora_te3_",
+            "diffusion_model.",
+            "unet.",
+            "input_blocks_",
+            "double_blocks.",
+            "4",
+            "_1_",
+            "00",
+            ".",
+            "_",
+            "#",
+            "ü",
+            "img_attn_qkv",
+            "transformer_blocks_0_",
+            "attn1_to_q",
+            "18446744073709551616",
+            "weight",
+        ];
+        let mut seed = 1_usize;
+        for _ in 0..20_000 {
+            let mut name = String::new();
+            for _ in 0..seed % 7 {
+                seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+                name.push_str(pieces[(seed >> 16) % pieces.len()]);
+            }
+            seed = seed.wrapping_add(1);
+            if let Ok(target) = module_path(&name, None) {
+                assert!(
+                    !target.parts.is_empty() && target.parts.iter().all(|part| part.contains('.')),
+                    "{name}"
+                );
+            }
+        }
+    }
 }

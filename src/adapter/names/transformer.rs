@@ -29,7 +29,7 @@ impl Rows {
     /// layer cannot be taken apart so.
     pub fn ranges(self, d_out: usize, d_in: usize) -> Option<Vec<Range<usize>>> {
         match self {
-            Self::Whole | Self::Swapped | Self::SwappedIfTwo => Some(vec![0..d_out]),
+            Self::Whole | Self::Swapped | Self::SwappedIfTwo => Some(std::iter::once(0..d_out).collect()),
             Self::Thirds if d_out.is_multiple_of(3) => {
                 let third = d_out / 3;
                 Some((0..3).map(|part| part * third..(part + 1) * third).collect())

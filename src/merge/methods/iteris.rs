@@ -396,7 +396,9 @@ mod tests {
         };
         pollster::block_on(async {
             let base = Base::open(Some(folder(&goldens().join("base")))).await.unwrap();
-            let adapters = read_adapters(vec![input("qv"), input("all")]).await.unwrap();
+            let adapters = read_adapters(vec![input("qv"), input("all")], &base)
+                .await
+                .unwrap();
             let plan = Plan::new(&base, &adapters, options).unwrap();
             let mut tasks = tasks(&plan).await.unwrap();
             for task in &mut tasks {

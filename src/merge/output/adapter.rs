@@ -9,6 +9,7 @@ use crate::{
         Adapter, CONFIG_FILE, DIFFUSERS_FILE, Format, KOHYA_FILE, LayerKind, Lora, WEIGHTS_FILE,
         adapter_tensors, diffusers_file, kohya_file, lone, merged_config, suffix_targets, wrapping_order,
     },
+    base::Base,
     error::{Code, Error, Result},
     io::{OutDtype, Sink, serialize},
     merge::{Factors, Place, Ranks},
@@ -60,13 +61,13 @@ pub(super) async fn write(
         })
         .collect();
     let extra = extra::of(results, &paths, &mut modules, layers).await?;
-    if plan.options.format != Format::Peft {
+    if plan.format() != Format::Peft {
         if let Some(what) = extra.first() {
             return Err(Error::new(
                 Code::OptionInvalid,
                 format!(
                     "format {} holds factors alone, and the merge has more; choose format peft: {what}",
-                    plan.options.format.as_str()
+                    plan.format().as_str()
                 ),
             ));
         }
@@ -74,19 +75,26 @@ pub(super) async fn write(
     }
     check_wrapping(&modules)?;
 
-    let all = paths.all(plan);
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
     let names: Vec<&str> = modules
         .iter()
         .filter(|(_, lora)| !matches!(lora.layer, LayerKind::Parameter { .. }))
         .map(|(path, _)| path.as_str())
         .collect();
+    let targets = match plan.base {
+        // An end of a name may be that of other layers too, and nothing says which there are.
+        Base::Absent => names.iter().map(|&name| name.to_owned()).collect(),
+        Base::Model(_) | Base::Weights(_) => {
+            let all = paths.all(plan);
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            suffix_targets(&names, &all)
+        }
+    };
     let ranks = modules
         .iter()
         .map(|(name, lora)| (name.clone(), lora.rank))
         .collect();
     let read: Vec<&Adapter> = plan.adapters.iter().map(|read| &read.adapter).collect();
-    let mut config = merged_config(&read, &ranks, &suffix_targets(&names, &all));
+    let mut config = merged_config(&read, &ranks, &targets);
     // What PEFT itself sets when it puts an adapter on such layers, or on others.
     config["fan_in_fan_out"] = plan
         .targets
@@ -112,7 +120,7 @@ async fn write_image(
     let plan = results.plan;
     let dtype = plan.options.dtype.or(OutDtype::F32);
     let modules = untouched(results).unwrap_or(modules);
-    let (name, mut file) = match plan.options.format {
+    let (name, mut file) = match plan.format() {
         Format::Kohya => {
             let read: Vec<&Adapter> = plan.adapters.iter().map(|read| &read.adapter).collect();
             (KOHYA_FILE, kohya_file(&modules, &read, dtype)?)

@@ -43,20 +43,20 @@ impl Card<'_> {
             0..=4 => names.join(" + "),
             all => format!("{all} adapters, merged"),
         };
-        let what = match self.plan.options.output {
-            OutputKind::Adapter => "One LoRA adapter",
-            OutputKind::Base => "The base model with one change added to its weights",
+        let count = match names.len() {
+            1 => "1 LoRA adapter".to_owned(),
+            all => format!("{all} LoRA adapters"),
         };
-        let of = match names.len() {
-            1 => "made from 1 LoRA adapter".to_owned(),
-            all => format!("merged from {all} LoRA adapters of one base model"),
+        let what = match self.plan.options.output {
+            OutputKind::Adapter => format!("One LoRA adapter, made from {count} of one base model."),
+            OutputKind::Base => format!("The base model with {count} merged into its weights."),
         };
         let paper = method::paper(self.plan.options.method).map_or(String::new(), |number| {
             format!(" ([arXiv:{number}](https://arxiv.org/abs/{number}))")
         });
         let _ = writeln!(
             out,
-            "\n# {title}\n\n{what}, {of}. Method: {}{paper}. Nothing was trained.",
+            "\n# {title}\n\n{what} Method: {}{paper}. Nothing was trained.",
             method::title(self.plan.options.method)
         );
         usage::write(self, &mut out);
@@ -115,7 +115,7 @@ impl Card<'_> {
     /// The library that loads what was written, as the hub calls it.
     fn library(&self) -> Option<&'static str> {
         let options = self.plan.options;
-        match (options.output, options.format, self.plan.base) {
+        match (options.output, self.plan.format(), self.plan.base) {
             (OutputKind::Adapter, Format::Peft, _) => Some("peft"),
             (OutputKind::Adapter, Format::Kohya | Format::Diffusers, _) => Some("diffusers"),
             (OutputKind::Base, _, Base::Model(_)) => Some("transformers"),
@@ -248,10 +248,14 @@ impl Card<'_> {
         for layer in layers {
             let _ = writeln!(
                 out,
-                "| {} | {} | {:.2e} |",
+                "| {} | {} | {} |",
                 markdown(&layer.module),
                 layer.rank,
-                error(layer)
+                if error(layer) > 0.0 {
+                    format!("{:.2e}", error(layer))
+                } else {
+                    "0".to_owned()
+                }
             );
         }
         out.push_str("\n</details>\n");

@@ -55,7 +55,7 @@ fn goes_along(name: &str) -> bool {
                 "heads" | "onnx" | "openvino" | "original" | "runs" | "coreml"
             )
     };
-    if above.split('/').any(|part| elsewhere(part)) || file.starts_with('.') {
+    if above.split('/').any(elsewhere) || file.starts_with('.') {
         return false;
     }
     let licence = ["LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY"];

@@ -94,13 +94,16 @@ Samples
 `;
 
 const written = `  --output KIND        adapter, or base: the base model with the merge applied (default adapter)
-  --format KIND        adapter files of peft, kohya (ComfyUI too) or diffusers (default peft)
+  --format KIND        auto, or adapter files of peft, kohya (ComfyUI too) or diffusers (default auto:
+                       as the adapters' own)
   --rank R             cut the merged adapter to rank R (default: exact, the sum of the ranks)
   --energy E           in place of --rank: cut to the least rank that keeps this share of each
                        layer's squared norm, above 0 to 1, for example 0.99
   --ranks KIND         uniform: one rank for all layers, which every program loads; per-layer:
                        each layer's own (default uniform)
   --dtype TYPE         auto, f32, f16 or bf16 (default auto: f32, in a base each tensor's own)
+  --max-shard-size S   largest file of a merged base, such as 4GB or 500MB (default: as the base's,
+                       and 4GB for one that came in a single file)
   --json               print one JSON object on standard output, and nothing else there
 `;
 

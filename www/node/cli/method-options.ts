@@ -30,6 +30,7 @@ export const methodOptions = {
   format: text,
   output: text,
   dtype: text,
+  "max-shard-size": text,
   "max-length": text,
   "decoder-inputs": text,
   "max-new-tokens": text,
@@ -108,6 +109,7 @@ export function readMethodOptions(
     format: choice("format", optionChoices.format),
     output: choice("output", optionChoices.output),
     dtype: choice("dtype", optionChoices.dtype),
+    maxShardBytes: optional(values["max-shard-size"], (value) => usage.bytes("max-shard-size", value)),
     maxLength: count("max-length"),
     decoderInputs: choice("decoder-inputs", optionChoices.decoderInputs),
     maxNewTokens: count("max-new-tokens"),
@@ -176,6 +178,9 @@ export function refuseUseless(values: MethodValues, around: Surroundings, usage:
       if (values[name] === undefined) continue;
       throw usage.error(`--${name} does nothing here: --output base writes a model, no adapter.`);
     }
+  }
+  if (values["max-shard-size"] !== undefined && options.output !== "base") {
+    throw usage.error("--max-shard-size does nothing without --output base: an adapter is one file.");
   }
   const reads = samples && options.decoderInputs !== "start";
   if (values["max-new-tokens"] !== undefined && !reads && !compares) {

@@ -6,6 +6,15 @@ import type { DeviceRequest } from "../../lib/types.ts";
 /** The commands that have a help of their own. */
 export type CommandName = "merge" | "compare" | "generate" | "inspect";
 
+const UNITS: Readonly<Record<string, number>> = {
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+};
+
 /** Tells what is wrong with the words of one command, and where its help is. */
 export class Usage {
   readonly #of: CommandName | null;
@@ -35,6 +44,16 @@ export class Usage {
       throw this.error(`--${name} must be ${which}, not ${value}.`);
     }
     return number;
+  }
+
+  /** A number of bytes, with a unit as transformers takes it: `4GB`, `500MB`, `2GiB`. */
+  bytes(name: string, value: string): number {
+    const [, digits, unit = ""] = /^\s*(\d+(?:\.\d+)?)\s*([KMG]i?B|B)?\s*$/i.exec(value) ?? [];
+    const bytes = Math.floor(Number(digits) * (UNITS[unit.toUpperCase()] ?? 1));
+    if (digits === undefined || bytes < 1) {
+      throw this.error(`--${name} must be a size such as 4GB or 500MB, not ${value}.`);
+    }
+    return bytes;
   }
 
   oneOf<T extends string>(name: string, value: string, choices: readonly T[]): T {

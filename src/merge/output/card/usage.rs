@@ -19,7 +19,7 @@ const HERE: &str = "path/to/this/folder";
 pub(super) fn write(card: &Card<'_>, out: &mut String) {
     let options = card.plan.options;
     out.push_str("\n## Use\n\n");
-    match (options.output, options.format) {
+    match (options.output, card.plan.format()) {
         (OutputKind::Adapter, Format::Peft) => peft(card, out),
         (OutputKind::Adapter, Format::Kohya | Format::Diffusers) => image(card, out),
         (OutputKind::Base, _) => whole(card, out),
@@ -71,23 +71,10 @@ fn head(card: &Card<'_>) -> Option<(String, String, usize)> {
 }
 
 fn peft(card: &Card<'_>, out: &mut String) {
-    let class = class(card);
     let base = python(card.base_name().as_deref().unwrap_or("path/to/the/base/model"));
     let head = head(card);
-    let count = head
-        .as_ref()
-        .map_or(String::new(), |(_, _, outputs)| format!(", num_labels={outputs}"));
-    let _ = writeln!(
-        out,
-        "```python\nfrom peft import PeftModel\nfrom transformers import {class}\n\nmodel = {class}.from_pretrained({base}{count})"
-    );
-    if let Some((file, _, _)) = &head {
-        let _ = writeln!(
-            out,
-            "model.load_state_dict(load_file({}), strict=False)  # from safetensors.torch import load_file",
-            python(&format!("{HERE}/{file}"))
-        );
-    }
+    out.push_str("```python\nfrom peft import PeftModel\n");
+    load(class(card), &base, head.as_ref(), out);
     let _ = writeln!(out, "model = PeftModel.from_pretrained(model, \"{HERE}\")\n```");
     told_of_heads(card, head.as_ref(), out);
     let plain = card
@@ -100,6 +87,22 @@ fn peft(card: &Card<'_>, out: &mut String) {
     } else if plain {
         out.push_str("\nRanks differ by layer (`rank_pattern`), which vLLM and llama.cpp do not read; merge with one rank for those.\n");
     }
+}
+
+/// Python's lines that load a model, and one task's head if there is one.
+fn load(class: &str, from: &str, head: Option<&(String, String, usize)>, out: &mut String) {
+    let Some((file, _, outputs)) = head else {
+        let _ = writeln!(
+            out,
+            "from transformers import {class}\n\nmodel = {class}.from_pretrained({from})"
+        );
+        return;
+    };
+    let file = python(&format!("{HERE}/{file}"));
+    let _ = writeln!(
+        out,
+        "from safetensors.torch import load_file\nfrom transformers import {class}\n\nmodel = {class}.from_pretrained({from}, num_labels={outputs})\nmodel.load_state_dict(load_file({file}), strict=False)"
+    );
 }
 
 fn told_of_heads(card: &Card<'_>, head: Option<&(String, String, usize)>, out: &mut String) {
@@ -136,22 +139,9 @@ fn image(card: &Card<'_>, out: &mut String) {
 fn whole(card: &Card<'_>, out: &mut String) {
     match card.library() {
         Some("transformers") => {
-            let class = class(card);
             let head = head(card);
-            let count = head
-                .as_ref()
-                .map_or(String::new(), |(_, _, outputs)| format!(", num_labels={outputs}"));
-            let _ = writeln!(
-                out,
-                "```python\nfrom transformers import {class}\n\nmodel = {class}.from_pretrained(\"{HERE}\"{count})"
-            );
-            if let Some((file, _, _)) = &head {
-                let _ = writeln!(
-                    out,
-                    "model.load_state_dict(load_file({}), strict=False)  # from safetensors.torch import load_file",
-                    python(&format!("{HERE}/{file}"))
-                );
-            }
+            out.push_str("```python\n");
+            load(class(card), &python(HERE), head.as_ref(), out);
             out.push_str("```\n");
             told_of_heads(card, head.as_ref(), out);
         }
