@@ -5,6 +5,7 @@ import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { METHODS } from "../../www/lib/methods.ts";
+import { root } from "../../xtask/paths.mjs";
 import { kohyaModule, writeKohya, writeSafetensors } from "../cli/kohya.ts";
 import { deltasOf, relativeError, tensorsOf } from "../deltas.ts";
 import { launchBrowser } from "./harness/browser.ts";
@@ -268,6 +269,14 @@ describe("adapters of image models", () => {
     expect(await problem.textContent()).toMatch(/LoHa[\s\S]*adapter_unsupported/);
     await page.context().close();
   });
+});
+
+test("an adapter that torch.save wrote is read, and the page says whose files it is", async () => {
+  const { page } = await openPage(browser, served.url);
+  await drop(page, zone(page, "adapters"), [join(root, "tests/pickle/data/adapter")]);
+  await eventually(() => page.locator(".card .tag.format").allTextContents()).toEqual(["PEFT"]);
+  expect(await page.locator(".card-problem").count()).toBe(0);
+  await page.context().close();
 });
 
 describe("for everybody", () => {

@@ -42,7 +42,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   not_finite:
     "The training of this adapter or model went wrong, or the file is damaged. Use another checkpoint.",
   pickle_refused:
-    "Pickle files can run code when they are opened, so they are not read. Save as safetensors: save_pretrained(…, safe_serialization=True).",
+    "Pickle files can run code when they are opened. Only an adapter’s is read, and only if it holds tensors and nothing else. Save as safetensors: save_pretrained(…, safe_serialization=True).",
   config_invalid: "Correct the value that is named in the JSON file and drop it again.",
   adapter_unsupported: "Merge this adapter elsewhere, or train it again without the feature that is named.",
   tensors_unaccounted:

@@ -126,7 +126,7 @@ function rowView(
             class="quiet small" type="button" ?disabled=${store.state.work !== undefined}
             @click=${() => openEntry(store, entry)}
           >
-            Details<span class="sr-only"> of ${entry.name}</span>
+            ${icons.info} Details<span class="sr-only"> of ${entry.name}</span>
           </button>
         </div>
       </td>
