@@ -273,7 +273,8 @@ describe("adapters of image models", () => {
 
 test("an adapter that torch.save wrote is read, and the page says whose files it is", async () => {
   const { page } = await openPage(browser, served.url);
-  await drop(page, zone(page, "adapters"), [join(root, "tests/pickle/data/adapter")]);
+  const config = join(root, "tests/goldens/data/adapters/qv/adapter_config.json");
+  await drop(page, zone(page, "adapters"), [config, join(root, "tests/pickle/data/adapter_model.bin")]);
   await eventually(() => page.locator(".card .tag.format").allTextContents()).toEqual(["PEFT"]);
   expect(await page.locator(".card-problem").count()).toBe(0);
   await page.context().close();
