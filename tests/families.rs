@@ -33,7 +33,7 @@ use iteris_web::{
     generate::{Sampling, Scene, Speaker, generate, logits},
     io::{Folder, MemorySink},
     linear::{Delta, Group, Hook},
-    merge::{AdapterInput, MergeOptions, MergeRequest, ReadAdapter, Schedule, deltas, merge},
+    merge::{AdapterInput, MergeOptions, MergeRequest, MethodName, ReadAdapter, Schedule, deltas, merge},
     model::{self, Kind, Model, Pass, Steps},
     progress::Silent,
     samples::{DecoderInputs, Given, Positions, TaskSamples},
@@ -698,6 +698,86 @@ fn merged_deltas_equal_the_oracle() {
         }
     }
     findings.demand();
+}
+
+/// The deltas of a merge of `adapters` by a method that runs the model.
+fn merged_with(
+    case: &Case,
+    adapters: Vec<AdapterInput>,
+    method: MethodName,
+) -> Result<impl Fn(&str) -> Vec<f32> + use<>> {
+    let request = MergeRequest {
+        base: Some(folder(&case.base())),
+        base_path: None,
+        adapters,
+        options: MergeOptions {
+            method,
+            max_new_tokens: serde_json::from_value(case.inputs["max_new_tokens"].clone()).unwrap_or(16),
+            ..MergeOptions::default()
+        },
+    };
+    let mut sink = MemorySink::default();
+    pollster::block_on(merge(request, &Compute::cpu(), &Silent, &mut sink))?;
+    Ok(written_deltas(sink.file("adapter_model.safetensors").unwrap()))
+}
+
+#[test]
+fn regmean_plus_plus_parts_from_regmean_behind_the_first_block() {
+    for case in Case::with("merged.safetensors") {
+        let merged = |method| {
+            let adapters = ["a", "b"].map(|name| task(&case, "sweep", name)).into();
+            merged_with(&case, adapters, method).unwrap()
+        };
+        let (own, behind) = (merged(MethodName::Regmean), merged(MethodName::RegmeanPlusPlus));
+        let model = case.model().unwrap();
+        let names = tensors(&case.path.join("merged.safetensors")).names();
+        let (mut first, mut moved) = (0, 0);
+        for module in model.family.modules() {
+            if !names.contains(&format!("sweep.{}", module.name)) {
+                continue;
+            }
+            let error = relative_error(&behind(&module.name), &own(&module.name));
+            if module.block == 0 {
+                // Nothing is merged before it: both read the same.
+                assert!(error < 1e-5, "{} {}: {error:e}", case.name, module.name);
+                first += 1;
+            } else if error > 1e-4 {
+                moved += 1;
+            }
+        }
+        assert!(first > 0 && moved > 0, "{}: {first}, {moved}", case.name);
+    }
+}
+
+#[test]
+fn regmean_of_an_adapter_and_its_twin_is_the_adapter() {
+    for case in Case::with("merged.safetensors") {
+        let own = merged_with(&case, vec![task(&case, "sweep", "b")], MethodName::Linear).unwrap();
+        for method in [MethodName::Regmean, MethodName::RegmeanPlusPlus] {
+            let twin = AdapterInput {
+                name: "twin".into(),
+                ..task(&case, "sweep", "b")
+            };
+            let found = merged_with(&case, vec![task(&case, "sweep", "b"), twin], method).unwrap();
+            let model = case.model().unwrap();
+            let adapter = tensors(&case.path.join("b/adapter_model.safetensors")).names();
+            for module in model.family.modules() {
+                if !adapter
+                    .iter()
+                    .any(|name| name.contains(&format!("{}.lora_A", module.name)))
+                {
+                    continue;
+                }
+                let error = relative_error(&found(&module.name), &own(&module.name));
+                assert!(
+                    error < 1e-5,
+                    "{} {method:?} {}: {error:e}",
+                    case.name,
+                    module.name
+                );
+            }
+        }
+    }
 }
 
 #[test]

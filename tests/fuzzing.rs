@@ -34,7 +34,7 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 
 /// For all targets together.
 const SECONDS: f64 = 30.0;
-const TARGETS: f64 = 4.0;
+const TARGETS: f64 = 6.0;
 
 /// How many inputs that were refused in a new way are kept.
 const KEPT: usize = 400;
@@ -156,6 +156,67 @@ fn adapter_keys() {
         ],
         least: 2000,
         least_accepted: 50,
+    });
+}
+
+/// What names of image models are made of.
+const NAME_WORDS: &[&[u8]] = &[
+    b"lora_unet_",
+    b"lora_te_",
+    b"lora_te1_",
+    b"lora_te2_",
+    b"lora_transformer_",
+    b"unet.",
+    b"transformer.",
+    b"text_encoder.",
+    b"diffusion_model.",
+    b"model.diffusion_model.",
+    b"down_blocks_0_",
+    b"input_blocks_4_1_",
+    b"transformer_blocks_0_",
+    b"attentions.1.",
+    b"attn1.to_q",
+    b"to_out_0",
+    b"double_blocks_0_img_attn_qkv",
+    b"single_blocks.0.linear1",
+    b".processor.to_q_lora",
+    b".lora_down.weight",
+    b".lora_up.weight",
+    b".lora_mid.weight",
+    b".lora_A.weight",
+    b".lora_B.weight",
+    b".alpha",
+    b".dora_scale",
+    b".hada_w1_a",
+    b"\n\n",
+    b"\n4x8 ",
+    b"\n8x4 ",
+    b"\n4x2x3x3 ",
+    b"_0_",
+    b"..",
+];
+
+#[test]
+fn module_names() {
+    fuzz(&Fuzz {
+        name: "module_names",
+        target: targets::module_names,
+        seeds: &[],
+        words: NAME_WORDS,
+        least: 1000,
+        least_accepted: 20,
+    });
+}
+
+#[test]
+fn image_keys() {
+    fuzz(&Fuzz {
+        name: "image_keys",
+        target: targets::image_keys,
+        seeds: &[],
+        words: NAME_WORDS,
+        least: 1000,
+        least_accepted: 20,
     });
 }
 

@@ -266,6 +266,15 @@ impl Lora {
         }
     }
 
+    /// The rank of the change, where it has one below the weight's: an initial product that is taken out again
+    /// doubles it.
+    pub fn change_rank(&self) -> usize {
+        match self.init {
+            Init::Plain => self.rank,
+            Init::Pissa | Init::Olora => 2 * self.rank,
+        }
+    }
+
     /// One expert's update, by itself.
     #[must_use]
     pub fn expert(&self, expert: usize) -> Self {

@@ -21,8 +21,8 @@ const EXPERT_PARAMETERS: &[&str] = &["gate_up_proj", "gate_up_proj_bias", "down_
 /// Parameters of one module as PEFT wraps them, the innermost first.
 pub(super) fn in_wrapping_order(names: &mut [&str]) -> bool {
     let place = |name: &&str| EXPERT_PARAMETERS.iter().position(|known| known == name);
-    names.sort_by_key(|name| place(&name));
-    names.len() < 2 || names.iter().all(|name| place(&name).is_some())
+    names.sort_by_key(|name| place(name));
+    names.len() < 2 || names.iter().all(|name| place(name).is_some())
 }
 
 /// Which parameter of `module` the tensors inside of `depth` of all its `levels` wrappers are for; none for the

@@ -403,27 +403,20 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_zeros_change_nothing() {
-        let values: Vec<f64> = (0..40).map(|k| 0.8f64.powi(k)).collect();
-        let total: f64 = values.iter().map(|s| s * s).sum();
-        for (d_out, columns, rank) in [(120, 40, 5), (300, 100, 5), (300, 100, 140)] {
-            let narrow = with_values(d_out, columns, &values);
-            let mut dense = vec![0.0; 3 * d_out * columns];
-            narrow
-                .iter()
-                .zip(dense.iter_mut().step_by(3))
-                .for_each(|(from, to)| *to = *from);
-            let cut = truncate_dense(&dense, d_out, 3 * columns, rank);
-            let left = values.iter().skip(rank).map(|s| s * s).sum::<f64>() / total;
-            assert!(
-                (cut.error - left.sqrt()).abs() < 1e-7,
-                "{d_out} {rank}: {}",
-                cut.error
-            );
-            let found = dense_values(&dense, d_out, 3 * columns);
-            for (found, value) in found.iter().zip(&values) {
-                assert!((found - value).abs() < 1e-6, "{found} {value}");
-            }
+    fn columns_of_zeros_do_not_upset_the_eigenvalues() {
+        // Without the ridge of `eigen` nalgebra finds an infinite one at the sizes 305 and 323 of these.
+        let mut state = 5u32;
+        for size in (290..324).step_by(3) {
+            let dense: Vec<f32> = (0..size * size)
+                .map(|i| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    let x = (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0;
+                    if (i % size) % 3 == 0 { x } else { 0.0 }
+                })
+                .collect();
+            let total: f64 = dense.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let found: f64 = dense_values(&dense, size, size).iter().map(|s| s * s).sum();
+            assert!((found / total - 1.0).abs() < 1e-12, "{size}: {found} {total}");
         }
     }
 

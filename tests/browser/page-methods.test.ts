@@ -1,5 +1,5 @@
 /** The page with every method and every kind of adapter: what is offered, what is needed, and what is written. */
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
@@ -272,15 +272,10 @@ describe("adapters of image models", () => {
 
 test("an adapter that torch.save wrote is read, and the page says whose files it is", async () => {
   const { page } = await openPage(browser, served.url);
-  const folder = join(images, "pickled");
-  mkdirSync(folder);
-  const goldens = join(root, "tests/goldens/data/adapters/qv");
-  copyFileSync(join(goldens, "adapter_config.json"), join(folder, "adapter_config.json"));
-  copyFileSync(join(root, "tests/pickle/data/adapter_model.bin"), join(folder, "adapter_model.bin"));
-  await drop(page, zone(page, "adapters"), [folder]);
+  const config = join(root, "tests/goldens/data/adapters/qv/adapter_config.json");
+  await drop(page, zone(page, "adapters"), [config, join(root, "tests/pickle/data/adapter_model.bin")]);
   await eventually(() => page.locator(".card .tag.format").allTextContents()).toEqual(["PEFT"]);
   expect(await page.locator(".card-problem").count()).toBe(0);
-  rmSync(folder, { recursive: true });
   await page.context().close();
 });
 

@@ -129,12 +129,15 @@ describe("the wrong file:", () => {
     });
   });
 
-  test("an adapter that uses DoRA", async () => {
+  test("an adapter whose base was changed by LoftQ", async () => {
     const path = join(tiny.adapters[0]?.files ?? "", "adapter_config.json");
-    writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), use_dora: true }));
+    writeFileSync(
+      path,
+      JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), init_lora_weights: "loftq" }),
+    );
     await expect(mergeTiny()).rejects.toMatchObject({
       code: "adapter_unsupported",
-      message: expect.stringMatching(/dora/i),
+      message: expect.stringMatching(/loftq/i),
     });
   });
 });

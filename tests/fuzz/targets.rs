@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use iteris_web::adapter::names::{BaseNames, module_path};
 use iteris_web::adapter::{Adapter, AdapterConfig, TargetModules};
 use iteris_web::error::{Code, Error, Result};
 use iteris_web::io::{ByteSource, Checkpoint, Folder, MemorySource, OutDtype, OutTensor, serialize};
@@ -112,6 +113,57 @@ pub(crate) fn adapter_config(data: &[u8]) -> Result<()> {
 pub(crate) fn adapter_keys(data: &[u8]) -> Result<()> {
     let mut lines = data.split(|&byte| byte == b'\n');
     let config = lines.next().unwrap_or_default();
+    let tensors = lines_of_tensors(lines);
+    let weights = serialize(&tensors, OutDtype::F32, &BTreeMap::new())?;
+    let files = vec![
+        source("adapter_config.json", config),
+        source("adapter_model.safetensors", &weights),
+    ];
+    let adapter = block_on(Adapter::read("fuzzed", &Folder::new("the adapter", files)?))?;
+    check_factors(&adapter);
+    for (name, head) in &adapter.heads {
+        assert_eq!(head.data.len(), head.shape.iter().product::<usize>(), "{name}");
+    }
+    Ok(())
+}
+
+/// Names of image models' modules: a base model's keys, an empty line, then kohya's or diffusers' names for them.
+pub(crate) fn module_names(data: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(data);
+    let (keys, names) = text.split_once("\n\n").unwrap_or(("", &text));
+    let base = BaseNames::new(keys.lines().take(256));
+    let mut first: Option<Error> = None;
+    for name in names.lines().take(64) {
+        for base in [None, Some(&base)] {
+            match module_path(name, base) {
+                Ok(target) => {
+                    assert!(!target.path.is_empty(), "{name}");
+                    assert!(target.parts.iter().all(|part| !part.is_empty()), "{name}");
+                    // The same name means the same module each time.
+                    assert_eq!(module_path(name, base).map(|again| again.path), Ok(target.path));
+                }
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
+/// An adapter of one file, by the names of its tensors alone: a line each, `ROWSxCOLUMNS NAME`.
+pub(crate) fn image_keys(data: &[u8]) -> Result<()> {
+    let tensors = lines_of_tensors(data.split(|&byte| byte == b'\n'));
+    let weights = serialize(&tensors, OutDtype::F32, &BTreeMap::new())?;
+    let files = vec![source("style.safetensors", &weights)];
+    check_factors(&block_on(Adapter::read(
+        "fuzzed",
+        &Folder::new("the adapter", files)?,
+    ))?);
+    Ok(())
+}
+
+fn lines_of_tensors<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<OutTensor> {
     let mut tensors: BTreeMap<String, OutTensor> = BTreeMap::new();
     for line in lines.take(64) {
         let line = String::from_utf8_lossy(line);
@@ -132,20 +184,13 @@ pub(crate) fn adapter_keys(data: &[u8]) -> Result<()> {
         };
         tensors.insert(name.to_owned(), tensor);
     }
-    let tensors: Vec<OutTensor> = tensors.into_values().collect();
-    let weights = serialize(&tensors, OutDtype::F32, &BTreeMap::new())?;
-    let files = vec![
-        source("adapter_config.json", config),
-        source("adapter_model.safetensors", &weights),
-    ];
-    let adapter = block_on(Adapter::read("fuzzed", &Folder::new("the adapter", files)?))?;
+    tensors.into_values().collect()
+}
+
+fn check_factors(adapter: &Adapter) {
     for (module, lora) in &adapter.modules {
         assert!(!module.is_empty() && lora.rank > 0);
         assert_eq!(lora.a.len(), lora.rank * lora.d_in, "{module}");
         assert_eq!(lora.b.len(), lora.rank * lora.d_out, "{module}");
     }
-    for (name, head) in &adapter.heads {
-        assert_eq!(head.data.len(), head.shape.iter().product::<usize>(), "{name}");
-    }
-    Ok(())
 }

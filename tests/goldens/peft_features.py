@@ -10,6 +10,7 @@ are drawn, not trained, and not what their initialisation would give: the change
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -246,6 +247,10 @@ def generate(out: pathlib.Path) -> None:
             # Biases of the base are saved as they are under the adapter.
             adapted.save_pretrained(out / base / case, save_embedding_layers="auto")
             tidy(out / base / case)
+            settings = out / base / case / "adapter_config.json"
+            # A folder of this machine, by PEFT's choice.
+            said = json.loads(settings.read_text()) | {"base_model_name_or_path": f"features/{base}"}
+            settings.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
             save_file(expectation(base, case, out), out / base / case / "expected.safetensors")
     write_json(out / "samples.json", SAMPLES)
 

@@ -2,7 +2,7 @@
 // no logits. Reads JSON requests on standard input, one a line, and writes an answer for each, on a line:
 //
 //     { command: "logits", base, adapter, head, samples }     folders; adapter and head may be null
-//     { command: "merge", base, adapters: [{ name, folder, weight, samples }], options, out }
+//     { command: "merge", base, adapters: [{ name, folder, weight, samples }], options, out }     samples may be absent
 //     { command: "generate", base, variants: [{ name, folder }], prompts, options }     folder null: the base itself
 //
 // `samples` are { ids, type_ids, answers, prompts }: token ids a sample, the last three optional; `prompts` has a 1
@@ -93,7 +93,7 @@ async function answer(/** @type {any} */ request) {
       name: adapter.name,
       weight: adapter.weight,
       files: await filesOf(adapter.folder),
-      samples: tokenized(adapter.samples),
+      ...(adapter.samples && { samples: tokenized(adapter.samples) }),
     })),
   );
   return merge({ base, adapters, options: request.options }, Device.cpu(), {

@@ -66,7 +66,7 @@ describe("the table of a survey", () => {
   });
 
   it("marks all that share the best", () => {
-    const answers = {
+    const answers: Answers = {
       base: [0, 0],
       adapter: [1, 1],
       IterIS: [0.9, 0.9],
@@ -76,7 +76,7 @@ describe("the table of a survey", () => {
     const { rows } = surveyTable(
       survey({
         entries: [entry("iteris", "IterIS"), entry("ties", "TIES"), entry("knots", "KnOTS")],
-        tasks: [task("one", answers as Answers)],
+        tasks: [task("one", answers)],
       }),
     );
     expect(rows.map(({ values }) => values.accuracy?.best)).toEqual([true, true, false]);

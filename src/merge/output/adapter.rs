@@ -52,6 +52,10 @@ pub(super) async fn write(
             "modules of a smaller rank are filled with zeros up to rank {largest}, so that all have one rank"
         ));
     }
+    let options = plan.options;
+    let asked =
+        options.rank.is_some() || options.energy.is_some() || results.method.rank(options, largest).is_some();
+    notes.extend(lost(layers, largest).filter(|_| !asked));
     let mut modules: BTreeMap<String, Lora> = found
         .into_iter()
         .map(|(path, (parts, layer))| {
@@ -110,6 +114,24 @@ pub(super) async fn write(
     sink.write(CONFIG_FILE, &json(&config)?).await?;
     sink.write(WEIGHTS_FILE, &weights).await
 }
+
+/// What to say of changes that have no rank to be written at (DoRA's, an elementwise method's) and lost some of their
+/// norm.
+fn lost(layers: &[LayerReport], rank: usize) -> Option<String> {
+    let losses = layers.iter().filter_map(|layer| layer.error);
+    let losses: Vec<f64> = losses.filter(|&error| error > WORTH_A_NOTE).collect();
+    let worst = losses.iter().copied().fold(0.0, f64::max);
+    (!losses.is_empty()).then(|| {
+        format!(
+            "{} modules lost up to {:.0} % of their change at rank {rank}; ask for a higher rank, or write a merged base model, which loses nothing",
+            losses.len(),
+            100.0 * worst
+        )
+    })
+}
+
+/// A loss of a change's norm that a reader should know of.
+const WORTH_A_NOTE: f64 = 0.005;
 
 /// One file of kohya's or diffusers' form.
 async fn write_image(

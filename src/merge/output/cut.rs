@@ -3,6 +3,7 @@
 
 use super::Results;
 use crate::{
+    adapter::Lora,
     error::Result,
     merge::{
         Change, Place, Plan, Ranks, Target,
@@ -55,7 +56,7 @@ impl Cut {
             let sources = target.sources.iter().zip(plan.adapters);
             sources
                 .filter_map(|(path, read)| read.adapter.modules.get(path.as_ref()?))
-                .map(|lora| lora.rank)
+                .map(Lora::change_rank)
                 .sum()
         });
         Self {
