@@ -19,7 +19,8 @@ export const errorCodes = {
   duplicate: "the same file, tensor or adapter was given twice",
   shape_mismatch: "a tensor has another shape than the base model needs",
   not_finite: "a tensor holds NaN or infinity",
-  pickle_refused: "a Python pickle (.bin, .pt) holds more than tensors, is damaged, or stands where none is read",
+  pickle_refused:
+    "a Python pickle (.bin, .pt) holds more than tensors, is damaged, or stands where none is read",
   config_invalid: "a JSON file cannot be parsed or holds a value outside its range",
   adapter_unsupported: "the adapter uses a feature that would change the mathematics and is not handled",
   tensors_unaccounted: "the adapter's file holds tensors that nothing accounts for",
