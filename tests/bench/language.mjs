@@ -37,7 +37,7 @@ export async function benchShape({ name, targets, rank, passes, only, machine })
     writeRandomModel(shape, folder, { targets, rank });
     // Every row that is computed for a sample once: its tokens, and what the decoder reads.
     const rows = tasks * samples * (tokens + answer);
-    if (only.has("sweep") || only.has("native") || only.has("published")) {
+    if (["sweep", "webgpu", "native", "published"].some((part) => only.has(part))) {
       await benchMerges({ folder, work, rows, passes, only });
     }
     if (only.has("generate")) benchGeneration({ folder, prompts: samples, tokens });
@@ -70,6 +70,9 @@ async function benchMerges({ folder, work, rows, passes, only }) {
     ]);
   };
   if (only.has("sweep")) add("sweep, wasm in Node", 2, wasm(folder, join(work, "merged"), {}));
+  if (only.has("webgpu")) {
+    add("sweep, WebGPU in Node", 2, wasm(folder, join(work, "on-gpu"), {}, "webgpu"));
+  }
   if (only.has("native")) add("sweep, native, 1 core", 2, await native(folder));
   if (only.has("published")) {
     const measured = published(folder, ["--passes", String(passes)]);
@@ -133,10 +136,12 @@ function checkAgreement(work) {
  * @param {string} folder
  * @param {string} out
  * @param {object} options of the merge
+ * @param {"cpu" | "webgpu"} [device]
  */
-function wasm(folder, out, options) {
+function wasm(folder, out, options, device = "cpu") {
   mkdirSync(out, { recursive: true });
-  return child([join(import.meta.dirname, "token-ids.mjs"), "merge", folder, out, JSON.stringify(options)]);
+  const args = [join(import.meta.dirname, "token-ids.mjs"), "merge", folder, out, JSON.stringify(options)];
+  return child(args, process.execPath, { ...process.env, ITERIS_BENCH_DEVICE: device });
 }
 
 /** @param {string} folder */

@@ -6,7 +6,7 @@
 //     npm run bench -- --shape t5-base | smollm2-135m | tiny | tiny-llama
 //
 // --fixtures DIR, --rounds N for the first; --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
-// shapes, --only sweep,native,published,generate to run a part of it.
+// shapes, --only sweep,webgpu,native,published,generate to run a part of it (webgpu needs: npm install webgpu).
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -3,15 +3,35 @@
 //
 //     node token-ids.mjs merge FOLDER OUT OPTIONS        OUT: where the merged adapter goes; OPTIONS: as JSON
 //     node token-ids.mjs generate FOLDER TOKENS          greedy answers of the base to the samples of the first task
+//
+// On the CPU; with ITERIS_BENCH_DEVICE=webgpu on the GPU, through the npm package `webgpu`.
 import { appendFileSync, openSync, readdirSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import init, { Device, generate, merge } from "../../www/wasm/iteris_web.js";
 
 const [command, folder = "", ...rest] = process.argv.slice(2);
 await init({ module_or_path: readFileSync(new URL("../../www/wasm/iteris_web_bg.wasm", import.meta.url)) });
+const device = process.env.ITERIS_BENCH_DEVICE === "webgpu" ? await webgpu() : Device.cpu();
 const { tasks } = JSON.parse(readFileSync(join(folder, "samples.json"), "utf8"));
 const said = command === "merge" ? await mergeTasks() : await answerFirst();
 process.stdout.write(JSON.stringify({ ...said, peak_bytes: process.resourceUsage().maxRSS * 1024 }));
+
+/** As `www/node/gpu.ts` starts it. */
+async function webgpu() {
+  const name = "webgpu";
+  const { create, globals } = await import(name);
+  Object.assign(globalThis, globals);
+  const gpu = create([]);
+  const place = /** @type {any} */ (globalThis);
+  if (place.navigator === undefined) Object.defineProperty(place, "navigator", { value: {} });
+  Object.defineProperty(place.navigator, "gpu", { value: gpu });
+  place.WorkerGlobalScope ??= class {};
+  const adapter = await gpu.requestAdapter();
+  if (adapter === null) throw new Error("there is no GPU that WebGPU can use");
+  console.error(`GPU: ${adapter.info.description || adapter.info.device || adapter.info.vendor}`);
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  return Device.webgpu(Math.min(maxBufferSize, maxStorageBufferBindingSize));
+}
 
 async function mergeTasks() {
   const [out = "", options = "{}"] = rest;
@@ -21,7 +41,7 @@ async function mergeTasks() {
     samples: { ...ragged(ids), truncated: 0, ...(answers && answersOf(answers)) },
   }));
   const request = { base: filesOf(join(folder, "base")), adapters, options: JSON.parse(options) };
-  return merge(request, Device.cpu(), {
+  return merge(request, device, {
     progress: async () => true,
     async write(/** @type {string} */ file, /** @type {Uint8Array} */ bytes) {
       appendFileSync(join(out, file), bytes);
@@ -38,7 +58,7 @@ async function answerFirst() {
   };
   const seconds = { prompts: 0, writing: 0 };
   let last = performance.now();
-  const { tokens } = await generate(request, Device.cpu(), {
+  const { tokens } = await generate(request, device, {
     async progress(/** @type {{ stage: string, layer: string }} */ { stage, layer }) {
       const now = performance.now();
       // What ends with an answer's first token is loading and reading of prompts, which go in several batches.

@@ -65,9 +65,9 @@ class Merged:
 
     def __init__(self, base, tasks, out, *more, compares=False):
         self.base, self.tasks, self.out = base, tasks, out
-        status, self.said, complaint = cli(
-            *merge_words(base, tasks, out, "--max-length", LIMIT, *more, compares=compares)
-        )
+        # A method that reads no samples cuts none.
+        limit = [] if "--method" in more else ["--max-length", LIMIT]
+        status, self.said, complaint = cli(*merge_words(base, tasks, out, *limit, *more, compares=compares))
         assert status == 0, (self.said, complaint)
 
     def texts(self, task):

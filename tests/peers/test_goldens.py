@@ -11,7 +11,7 @@ from support import EMOTION, GOLDENS, bert, minilm, needs_emotion
 
 def of_bert(ending=""):
     """Names of the goldens that `generate.py` makes; the others have checks of their own."""
-    others = ("families/", "images/", "methods/")
+    others = ("families/", "features/", "images/", "methods/")
     return [name for name in files_in(GOLDENS) if name.endswith(ending) and not name.startswith(others)]
 
 
