@@ -4,6 +4,7 @@
 //! answer at once. The thing that can go wrong is a short read taken for a whole one: an
 //! implementation returns exactly the bytes asked for, or an error.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -208,11 +209,14 @@ pub async fn sha256(source: &dyn ByteSource) -> Result<FileDigest> {
     })
 }
 
+/// A file with its name relative to a folder.
+type NamedSource = (String, Rc<dyn ByteSource>);
+
 /// The files of one dropped folder, sorted by name.
 #[derive(Clone)]
 pub struct Folder {
     label: String,
-    files: Vec<(String, Rc<dyn ByteSource>)>,
+    files: Vec<NamedSource>,
 }
 
 impl std::fmt::Debug for Folder {
@@ -303,8 +307,7 @@ impl Folder {
 
     /// The folders directly below this one, sorted by name.
     pub fn below(&self) -> Vec<(String, Self)> {
-        let mut folders: std::collections::BTreeMap<&str, Vec<(String, Rc<dyn ByteSource>)>> =
-            std::collections::BTreeMap::new();
+        let mut folders: BTreeMap<&str, Vec<NamedSource>> = BTreeMap::new();
         for (name, file) in &self.files {
             if let Some((folder, rest)) = name.split_once('/') {
                 let files = folders.entry(folder).or_default();

@@ -127,7 +127,7 @@ describe("options", () => {
     ],
     [["--seed", "1", "--method", "ties"], "--seed does nothing here: it is for dare_linear,"],
     [["--ranks", "some"], "--ranks must be uniform or per-layer, not some."],
-    [["--format", "comfy"], "--format must be peft or kohya or diffusers, not comfy."],
+    [["--format", "comfy"], "--format must be auto or peft or kohya or diffusers, not comfy."],
     [["--svd-rank", "0", "--method", "svd"], "--svd-rank must be a whole number above 0"],
   ])("are refused where they would do nothing or mean nothing: %j", (words, message) => {
     expect(() => merge(...words)).toThrowError(refused(message));
