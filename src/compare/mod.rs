@@ -108,8 +108,8 @@ pub struct Residual {
     pub residual: f64,
 }
 
-/// Rows of a micro-batch, one copy.
-const MICRO_BATCH_ROWS: usize = 4096;
+/// Rows of a micro-batch, all copies together: many methods compared at once need no more memory than few.
+const MICRO_BATCH_ROWS: usize = 16384;
 
 /// Compares; see the module.
 ///
@@ -331,7 +331,7 @@ impl Run<'_> {
             &[samples],
             Padding::Exclude,
             model.family.pad_id(),
-            MICRO_BATCH_ROWS,
+            MICRO_BATCH_ROWS / lanes.len().max(1),
         )?;
         let targeted: BTreeSet<String> = lanes.iter().flat_map(|lane| lane.keys().cloned()).collect();
         let hook = Fixed {

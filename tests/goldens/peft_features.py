@@ -53,6 +53,9 @@ class Experts(nn.Module):
 class Toy(nn.Module):
     """A layer of each kind that no language model here has."""
 
+    # PEFT writes it down; as a script this file would be `__main__`.
+    __module__ = "peft_features"
+
     def __init__(self):
         super().__init__()
         self.embed = nn.Embedding(7, 6)

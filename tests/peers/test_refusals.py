@@ -224,13 +224,27 @@ def test_the_command_line_refuses_with_code_2(name, tmp_path):
     assert word.lower() in said["error"]["message"].lower()
 
 
-def test_a_pickle_is_refused(tmp_path):
+class Harmless:
+    """What a pickle that runs code looks like."""
+
+    def __reduce__(self):
+        return (print, ("run",))
+
+
+def test_a_pickle_is_read_as_tensors_and_one_with_more_is_refused(tmp_path):
     made(LoraConfig(**PLAIN)).save_pretrained(tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_model.safetensors"
-    # PEFT no longer writes these itself; hubs are full of them.
-    torch.save(load_file(path), path.with_name("adapter_model.bin"))
+    assert "error" not in merged_alone(tmp_path / "adapter", tmp_path / "safe")
+    tensors = load_file(path)
     path.unlink()
-    assert merged_alone(tmp_path / "adapter", tmp_path / "out")["error"]["code"] == "pickle_refused"
+    # PEFT no longer writes these itself; hubs are full of them.
+    torch.save(tensors, path.with_name("adapter_model.bin"))
+    assert "error" not in merged_alone(tmp_path / "adapter", tmp_path / "pickled")
+    safe, pickled = (load_file(tmp_path / out / path.name) for out in ("safe", "pickled"))
+    assert safe.keys() == pickled.keys()
+    assert all(torch.equal(safe[name], pickled[name]) for name in safe)
+    torch.save(tensors | {"more": Harmless()}, path.with_name("adapter_model.bin"))
+    assert merged_alone(tmp_path / "adapter", tmp_path / "refused")["error"]["code"] == "pickle_refused"
 
 
 def test_an_adapter_of_another_base_is_refused_with_the_module_named(tmp_path):
