@@ -5,7 +5,7 @@
 //     npm run bench -- --methods all | iteris,ties,…         every method's accuracy on the emotion fixtures
 //     npm run bench -- --shape t5-base | smollm2-135m | tiny | tiny-llama
 //
-// --fixtures DIR, --rounds N for the first; --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
+// --fixtures DIR, --rounds N for the first; --texts N a task, --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
 // shapes, --only sweep,webgpu,native,published,generate to run a part of it (webgpu needs: npm install webgpu).
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { join } from "node:path";
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     fixtures: { type: "string", default: join(root, "../shared/fixtures/emotion") },
     rounds: { type: "string", default: "3" },
     methods: { type: "string" },
+    texts: { type: "string", default: "600" },
     density: { type: "string", default: "0.5" },
     scale: { type: "string", default: "1" },
     shape: { type: "string" },
@@ -33,8 +34,14 @@ const { values } = parseArgs({
 const load = loadavg()[0]?.toFixed(1);
 const machine = `Node ${process.version}, ${availableParallelism()} cores of ${cpus()[0]?.model ?? "an unknown processor"}, load ${load} at the start`;
 if (values.methods !== undefined) {
-  const { fixtures, methods, density, scale } = values;
-  benchMethods({ fixtures, methods, machine, more: ["--density", density, "--scale", scale] });
+  const { fixtures, methods, texts, density, scale } = values;
+  benchMethods({
+    fixtures,
+    methods,
+    texts: Number(texts),
+    machine,
+    more: ["--density", density, "--scale", scale],
+  });
 } else if (values.shape === undefined) {
   await benchEmotion({ fixtures: values.fixtures, rounds: Number(values.rounds), machine });
 } else {

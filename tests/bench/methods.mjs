@@ -1,7 +1,9 @@
 // Every merge method on the emotion fixtures: three adapters of MiniLM, calibrated on 50 unlabelled texts each and
-// compared on up to 600 held-out texts each. It prints what each method keeps of every task, and how long it took.
+// compared on held-out texts, evenly taken from the up to 600 of each task. It prints what each method keeps of every
+// task, and how long its merge took.
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { distFolder } from "../../xtask/paths.mjs";
 import { fetchMiniLm } from "../minilm.mjs";
@@ -10,30 +12,45 @@ import { lastLine, printTable } from "./table.mjs";
 const TASKS = ["emoint", "emotion-cause", "isear"];
 
 /**
- * @param {{ fixtures: string, methods: string, machine: string, more: readonly string[] }} options `methods` as the
- *   command line takes them; `more` options of `iteris-web compare`
+ * @param {{ fixtures: string, methods: string, texts: number, machine: string, more: readonly string[] }} options
+ *   `methods` as the command line takes them; `texts` a task; `more` options of `iteris-web compare`
  */
-export function benchMethods({ fixtures, methods, machine, more }) {
+export function benchMethods({ fixtures, methods, texts, machine, more }) {
   if (!existsSync(fixtures)) {
     console.log(`The table of methods needs the emotion fixtures, and there are none at ${fixtures}`);
     return;
   }
-  const adapters = TASKS.flatMap((task) => [
-    "--adapter",
-    join(fixtures, task),
-    "--samples",
-    join(fixtures, `${task}.samples.txt`),
-    "--compare",
-    join(fixtures, `${task}.test.jsonl`),
-  ]);
-  const inputs = ["--base", fetchMiniLm(), "--max-length", "64", ...adapters];
-  const command = ["compare", ...inputs, "--methods", methods, ...more, "--device", "cpu", "--json"];
-  const result = spawnSync(process.execPath, [join(distFolder, "cli.js"), ...command], {
-    encoding: "utf8",
-    maxBuffer: 2 ** 28,
-  });
-  if (result.status !== 0) throw new Error(`the comparison failed: ${lastLine(result)}`);
-  const { variants, report } = JSON.parse(result.stdout);
+  const work = mkdtempSync(join(tmpdir(), "iteris-bench-"));
+  try {
+    const adapters = TASKS.flatMap((task) => {
+      const heldOut = join(work, `${task}.jsonl`);
+      writeFileSync(heldOut, evenly(readFileSync(join(fixtures, `${task}.test.jsonl`), "utf8"), texts));
+      const samples = join(fixtures, `${task}.samples.txt`);
+      return ["--adapter", join(fixtures, task), "--samples", samples, "--compare", heldOut];
+    });
+    const inputs = ["--base", fetchMiniLm(), "--max-length", "64", ...adapters];
+    const command = ["compare", ...inputs, "--methods", methods, ...more, "--device", "cpu", "--json"];
+    const result = spawnSync(process.execPath, [join(distFolder, "cli.js"), ...command], {
+      encoding: "utf8",
+      maxBuffer: 2 ** 28,
+    });
+    if (result.status !== 0) throw new Error(`the comparison failed: ${lastLine(result)}`);
+    print(JSON.parse(result.stdout), machine);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** So many of a file's lines, at equal distances. @param {string} text @param {number} count */
+function evenly(text, count) {
+  const lines = text.trim().split("\n");
+  const step = Math.max(1, lines.length / count);
+  const some = Array.from({ length: Math.min(count, lines.length) }, (_, i) => lines[Math.floor(i * step)]);
+  return some.join("\n");
+}
+
+/** @param {{ variants: any[], report: any }} result @param {string} machine */
+function print({ variants, report }, machine) {
   console.log(
     `Emotion fixtures: MiniLM, three adapters; right answers in percent on held-out texts; ${machine}\n`,
   );
