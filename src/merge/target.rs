@@ -5,10 +5,7 @@
 //! base's own tensor. What can go wrong is an adapter for another base, so shapes are held against the base's
 //! before anything is computed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-};
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     Change, Dense, Layer, MergeOptions, Part,
@@ -271,11 +268,6 @@ impl<'a> Plan<'a> {
         let formats = self.adapters.iter().map(|read| read.adapter.format);
         self.options.format.of(formats)
     }
-
-    /// Names of all targets that the model pass of a guided method sees.
-    pub fn names(&self) -> BTreeSet<&str> {
-        self.targets.iter().map(|target| target.name.as_str()).collect()
-    }
 }
 
 /// Makes room in `target` for another adapter's change of it, or says how they differ.
@@ -300,7 +292,6 @@ fn fit(target: &mut Target, entry: &Entry) -> std::result::Result<(), String> {
 }
 
 /// A change of a vector, as the (n x 1) matrix that methods see.
-#[allow(dead_code, reason = "for biases and saved tensors, which join next")]
 pub(super) fn column(data: Vec<f32>) -> Change {
     Change::Dense(Dense {
         d_out: data.len(),
