@@ -1,7 +1,6 @@
 //! What several families share: finding a checkpoint's prefix, lists of modules.
 
-use super::Module;
-use crate::io::Checkpoint;
+use crate::{io::Checkpoint, model::family::Module};
 
 /// The first of `prefixes` under which the checkpoint has the tensor `probe`; none is as good as the last.
 pub(super) fn prefix(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'static str]) -> &'static str {
