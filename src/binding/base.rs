@@ -4,7 +4,7 @@
 //! same for any base. What can go wrong is a name: an adapter's module path and the checkpoint's key differ by
 //! prefixes, so a tensor is only taken if exactly one fits.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use serde_json::Value;
 
@@ -150,10 +150,26 @@ impl Base {
     }
 
     /// The base's own name for a module path of an adapter.
-    pub fn canonical<'a>(&self, path: &'a str) -> &'a str {
+    pub fn canonical<'a>(&self, path: &'a str) -> Cow<'a, str> {
         match self {
             Self::Model(model) => model.family.canonical(path),
-            Self::Absent | Self::Weights(_) => path,
+            Self::Absent | Self::Weights(_) => Cow::Borrowed(path),
+        }
+    }
+
+    /// The prefix that a module path of an adapter carries, of the class that it was trained with.
+    pub fn prefix_of(&self, path: &str) -> &'static str {
+        match self {
+            Self::Model(model) => model.family.names().prefix_of(path),
+            Self::Absent | Self::Weights(_) => "",
+        }
+    }
+
+    /// The base's own name of a module, spelled as the path `like` of an adapter is, without its prefix.
+    pub fn spelled_like(&self, name: &str, like: &str) -> String {
+        match self {
+            Self::Model(model) => model.family.names().spelled_like(name, like),
+            Self::Absent | Self::Weights(_) => name.to_owned(),
         }
     }
 

@@ -207,7 +207,7 @@ impl Look<'_> {
             return Ok((Some(tensor), shared));
         }
         // A tied head has no tensor of its own.
-        let head = ["lm_head.weight", "embed_out.weight"].contains(&self.base.canonical(name));
+        let head = ["lm_head.weight", "embed_out.weight"].contains(&self.base.canonical(name).as_ref());
         if head && let Some(tensor) = tied.and_then(|key| self.base.tensor(&key)) {
             return Ok((Some(tensor), true));
         }
@@ -217,6 +217,7 @@ impl Look<'_> {
     /// The weights that a module's factors are for: one, or one an expert.
     fn weights(&self, path: &str, lora: &Lora) -> Result<Vec<Entry>> {
         let name = self.base.canonical(path);
+        let name = name.as_ref();
         let (tensor, shared) = self.weight(name, path, lora)?;
         let entry = |expert: usize, name: String| Entry {
             path: path.to_owned(),
@@ -341,7 +342,7 @@ impl Look<'_> {
         }
         Ok(Entry {
             path: path.to_owned(),
-            name: self.base.canonical(path).to_owned(),
+            name: self.base.canonical(path).into_owned(),
             place: Place::Bias,
             expert: 0,
             d_out: length,
@@ -354,6 +355,7 @@ impl Look<'_> {
     /// A tensor that was saved whole, if it is the base's own and no task's head.
     fn whole(&self, path: &str, shape: &[usize]) -> Result<Option<Entry>> {
         let name = self.base.canonical(path);
+        let name = name.as_ref();
         let head = match self.base {
             Base::Model(model) => model.family.is_readout(name),
             Base::Weights(_) | Base::Absent => name.split('.').any(|part| HEADS.contains(&part)),

@@ -1,6 +1,6 @@
 //! Names of merged modules, as the adapters have them.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::binding::{Binding, base::Base, site::MergeSite};
 
@@ -8,6 +8,8 @@ use crate::binding::{Binding, base::Base, site::MergeSite};
 pub struct Paths {
     /// The first adapter's prefix of the model's own modules, e.g. `bert.`.
     prefix: String,
+    /// A path of the first adapter that spells its modules otherwise than the family.
+    like: Option<String>,
     /// Modules that lie outside the class that the prefix names: layers of a head.
     outside: BTreeSet<String>,
 }
@@ -18,10 +20,11 @@ impl Paths {
         let base = binding.base;
         let mut paths = Self {
             prefix: String::new(),
+            like: None,
             outside: BTreeSet::new(),
         };
         for index in 0..binding.adapters.len() {
-            let prefix_of = |path: &String| path[..path.len() - base.canonical(path).len()].to_owned();
+            let prefix_of = |path: &String| base.prefix_of(path).to_owned();
             let own = || {
                 binding
                     .sites
@@ -35,23 +38,32 @@ impl Paths {
             }
             if index == 0 {
                 paths.prefix = prefix;
+                let own_spelling = |path: &&String| {
+                    let name = base.canonical(path);
+                    base.spelled_like(&name, path) != name
+                };
+                paths.like = own().find(own_spelling).cloned();
             }
         }
         paths
     }
 
     /// The path of a module of the model.
-    pub fn path(&self, name: &str) -> String {
+    pub fn path(&self, base: &Base, name: &str) -> String {
         if self.outside.contains(name) {
             return name.to_owned();
         }
-        format!("{}{name}", self.prefix)
+        match &self.like {
+            Some(like) => format!("{}{}", self.prefix, base.spelled_like(name, like)),
+            None => format!("{}{name}", self.prefix),
+        }
     }
 
     /// The path of what a site changes, as adapters have it.
     pub fn of_site(&self, binding: &Binding<'_>, site: &MergeSite) -> String {
         let source = site.sources.iter().flatten().next();
-        self.path(source.map_or(site.name.as_str(), |path| binding.base.canonical(path)))
+        let name = source.map(|path| binding.base.canonical(path));
+        self.path(binding.base, name.as_deref().unwrap_or(&site.name))
     }
 
     /// The paths of every linear layer that PEFT may find in the model: those an adapter may site, and
@@ -82,16 +94,21 @@ impl Paths {
             .names()
             .filter_map(|name| Some(family.canonical(name.strip_suffix(".weight")?)));
         let heads = family.readouts().iter().copied().chain(family.readouts_need());
+        let heads = heads.map(Cow::Borrowed);
         // A merged module is no other, under whatever name.
         let sources = binding
             .sites
             .iter()
             .flat_map(|site| site.sources.iter().flatten());
-        let merged: BTreeSet<&str> = sources.map(|path| family.canonical(path)).collect();
+        let merged: BTreeSet<Cow<'_, str>> = sources.map(|path| family.canonical(path)).collect();
         let others = stored
             .chain(heads)
-            .filter(|name| !known.contains(name) && !merged.contains(name));
-        let others: Vec<String> = others.map(str::to_owned).collect();
-        known.iter().map(|name| self.path(name)).chain(others).collect()
+            .filter(|name| !known.contains(name.as_ref()) && !merged.contains(name));
+        let others: Vec<String> = others.map(Cow::into_owned).collect();
+        known
+            .iter()
+            .map(|name| self.path(binding.base, name))
+            .chain(others)
+            .collect()
     }
 }

@@ -1,6 +1,6 @@
 //! What a model family is to the rest: its modules, its blocks, and what goes from block to block.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{borrow::Cow, collections::BTreeMap, rc::Rc};
 
 use async_trait::async_trait;
 use burn::tensor::Tensor;
@@ -17,6 +17,7 @@ use crate::{
         load::Loader,
         projection::Projection,
     },
+    naming::family::FamilyNames,
 };
 
 /// Heads of one task (`modules_to_save`), by tensor name in the base model.
@@ -146,7 +147,11 @@ pub trait Family {
     fn pad_id(&self) -> u32;
     /// The family's name for a module path of an adapter, which may carry a prefix of the class it was
     /// trained with.
-    fn canonical<'a>(&self, module: &'a str) -> &'a str;
+    fn canonical<'a>(&self, module: &'a str) -> Cow<'a, str> {
+        self.names().canonical(module)
+    }
+    /// What its modules are called in checkpoints and adapters.
+    fn names(&self) -> FamilyNames;
     /// Whether a tensor is of a head that only follows the model's features (a pooler, a classifier), so
     /// that merging may ignore a task's own.
     fn is_readout(&self, head: &str) -> bool {

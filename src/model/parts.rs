@@ -10,14 +10,6 @@ pub(super) fn prefix(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'static 
     found.or(prefixes.last()).copied().unwrap_or("")
 }
 
-/// Module paths without the first of `prefixes` that they have.
-pub(super) fn without_prefix<'a>(module: &'a str, prefixes: &[&str]) -> &'a str {
-    prefixes
-        .iter()
-        .find_map(|prefix| module.strip_prefix(prefix))
-        .unwrap_or(module)
-}
-
 /// The targetable layers of one block: `(name, d_out, d_in)`, names in the family's naming and, behind
 /// `prefix`, the checkpoint's.
 pub(super) fn modules<'a>(

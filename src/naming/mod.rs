@@ -7,6 +7,7 @@
 //! is a guess: a name that nothing is known of, or that could mean two modules, is refused.
 
 mod base;
+pub mod family;
 pub mod pattern;
 pub mod roles;
 pub mod targets;

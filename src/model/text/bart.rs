@@ -23,10 +23,11 @@ use crate::{
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
-        parts::{modules, prefix, without_prefix},
+        parts::{modules, prefix},
         projection::Projection,
         text::encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
     },
+    naming::family::FamilyNames,
 };
 
 /// The parts of `config.json` that the forward pass depends on.
@@ -249,8 +250,8 @@ impl Family for Bart {
         self.config.pad_token_id.unwrap_or(1)
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        without_prefix(module, &[PREFIX])
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(&[PREFIX])
     }
 
     fn readouts(&self) -> &'static [&'static str] {

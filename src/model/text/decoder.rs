@@ -22,9 +22,10 @@ use crate::{
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
-        parts::{is_language_model, modules, prefix, without_prefix},
+        parts::{is_language_model, modules, prefix},
         projection::Projection,
     },
+    naming::family::FamilyNames,
 };
 
 /// What the configurations of all these families have, defaults filled in.
@@ -342,8 +343,8 @@ impl Family for Decoder {
         id.and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        without_prefix(module, self.settings.prefixes)
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(self.settings.prefixes)
     }
 
     fn readouts(&self) -> &'static [&'static str] {

@@ -21,10 +21,11 @@ use crate::{
         family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
         lanes::Lanes,
         load::{LinearShape, Loader},
-        parts::{modules, prefix, without_prefix},
+        parts::{modules, prefix},
         projection::Projection,
         text::pool::{self, Pooling},
     },
+    naming::family::FamilyNames,
 };
 
 /// Widths and counts.
@@ -196,8 +197,8 @@ impl Family for Encoder {
         self.settings.pad_id
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        without_prefix(module, self.settings.prefixes)
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(self.settings.prefixes)
     }
 
     fn is_readout(&self, head: &str) -> bool {
@@ -242,7 +243,7 @@ impl Family for Encoder {
             ..
         } = &self.settings;
         if block == sizes.layers {
-            let pool = self.pooling.load(loader, heads, |name| self.canonical(name));
+            let pool = self.pooling.load(loader, heads, self.names());
             return Ok(Rc::new(pool.await?));
         }
         let linear = async |(name, d_out, d_in): (String, usize, usize)| {

@@ -21,9 +21,10 @@ use crate::{
         family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lm_head::LmHead,
         load::{LinearShape, Loader},
-        parts::{is_language_model, modules, prefix, without_prefix},
+        parts::{is_language_model, modules, prefix},
         text::gpt::{FinalNorm, Layer},
     },
+    naming::family::FamilyNames,
 };
 
 /// The parts of `config.json` that the forward pass depends on.
@@ -197,8 +198,8 @@ impl Family for Gpt2 {
         self.config.pad_token_id.unwrap_or(0)
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        without_prefix(module, &[PREFIX])
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(&[PREFIX])
     }
 
     fn readouts(&self) -> &'static [&'static str] {

@@ -21,12 +21,13 @@ use crate::{
         family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lm_head::LmHead,
         load::{LinearShape, Loader},
-        parts::{is_language_model, modules, prefix, without_prefix},
+        parts::{is_language_model, modules, prefix},
         text::{
             gpt::{FinalNorm, Layer},
             rope::{Rope, Source},
         },
     },
+    naming::family::FamilyNames,
 };
 
 /// The parts of `config.json` that the forward pass depends on, but for the rotary positions.
@@ -186,8 +187,8 @@ impl Family for GptNeoX {
         self.config.pad_token_id.unwrap_or(0)
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        without_prefix(module, &[PREFIX])
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(&[PREFIX])
     }
 
     fn readouts(&self) -> &'static [&'static str] {

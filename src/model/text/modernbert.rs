@@ -26,13 +26,14 @@ use crate::{
         family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
         lanes::Lanes,
         load::{LinearShape, Loader},
-        parts::{modules, prefix, without_prefix},
+        parts::{modules, prefix},
         projection::Projection,
         text::{
             pool::{self, Between, Norm, Pooled, Pooling},
             rope::{Rope, Source},
         },
     },
+    naming::family::FamilyNames,
 };
 
 /// The parts of `config.json` that the forward pass depends on.
@@ -247,8 +248,8 @@ impl Family for ModernBert {
         self.config.pad_token_id.unwrap_or(0)
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        without_prefix(module, PREFIXES)
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(PREFIXES)
     }
 
     fn is_readout(&self, head: &str) -> bool {
@@ -278,7 +279,7 @@ impl Family for ModernBert {
             if block == count {
                 return Ok(Rc::new(FinalNorm(self.norm(loader, "final_norm").await?)));
             }
-            let pool = self.pooling.load(loader, heads, |name| self.canonical(name));
+            let pool = self.pooling.load(loader, heads, self.names());
             return Ok(Rc::new(pool.await?));
         };
         let linear = async |(name, shape): (String, LinearShape)| {

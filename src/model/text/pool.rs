@@ -19,6 +19,7 @@ use crate::{
         load::Loader,
         projection::Projection,
     },
+    naming::family::FamilyNames,
 };
 
 /// Which rows of a sample become its one row.
@@ -145,8 +146,7 @@ impl Pooling {
         })
     }
 
-    /// Reads the block. `heads` are the task's own tensors; `canonical` gives their names in the family's
-    /// naming.
+    /// Reads the block. `heads` are the task's own tensors, in one of the family's spellings.
     ///
     /// # Errors
     /// [`Code::ShapeMismatch`] for a head of another width, and whatever reading reports.
@@ -154,11 +154,11 @@ impl Pooling {
         &self,
         loader: &Loader<'_>,
         heads: Option<&Heads>,
-        canonical: impl Fn(&str) -> &str,
+        names: FamilyNames,
     ) -> Result<Pool> {
         let own = |name: &str| {
             let mut all = heads.into_iter().flatten();
-            all.find_map(|(head, tensor)| (canonical(head) == name).then_some(tensor))
+            all.find_map(|(head, tensor)| (names.canonical(head) == name).then_some(tensor))
         };
         let Settings { rows, between, .. } = &self.settings;
         let of_task = between.iter().find(|between| own(&between.weight()).is_some());

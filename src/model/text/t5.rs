@@ -28,6 +28,7 @@ use crate::{
         projection::Projection,
         text::encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
     },
+    naming::family::FamilyNames,
 };
 
 /// The parts of `config.json` that the forward pass depends on.
@@ -280,8 +281,8 @@ impl Family for T5 {
         self.config.pad_token_id.unwrap_or(0)
     }
 
-    fn canonical<'a>(&self, module: &'a str) -> &'a str {
-        module
+    fn names(&self) -> FamilyNames {
+        FamilyNames::prefixed(&[])
     }
 
     fn readouts(&self) -> &'static [&'static str] {
