@@ -18,6 +18,7 @@ pub mod io;
 pub mod linear;
 pub mod merge;
 pub mod model;
+pub mod pictures;
 pub mod progress;
 pub mod report;
 pub mod samples;
