@@ -4,6 +4,7 @@ import convolutions
 import numpy as np
 import pictures
 import pytest
+import vit
 from PIL import Image
 from regenerated import files_in, json_agrees, tensors_agree
 from support import GOLDENS
@@ -21,6 +22,11 @@ def agree(kept, again):
 def test_convolutions_are_what_the_script_makes(tmp_path):
     convolutions.generate(tmp_path / "convolutions")
     agree(GOLDENS / "convolutions", tmp_path / "convolutions")
+
+
+def test_vision_transformers_are_what_the_script_makes(tmp_path):
+    vit.generate(tmp_path / "vit")
+    agree(GOLDENS / "vit", tmp_path / "vit")
 
 
 @pytest.fixture(scope="module")
