@@ -31,7 +31,7 @@ use crate::{
         methods::METHODS,
         options::{MergeOptions, MethodName},
     },
-    model::batch::Sample,
+    model::batch::{Input, Sample},
     progress::{self, Progress},
 };
 
@@ -477,11 +477,7 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
             Some(kinds) => ids
                 .into_iter()
                 .zip(kinds)
-                .map(|(ids, type_ids)| Sample {
-                    ids,
-                    type_ids,
-                    ..Sample::default()
-                })
+                .map(|(ids, type_ids)| Sample::of(Input::Tokens { ids, type_ids }))
                 .collect(),
             None => ids.into_iter().map(Sample::text).collect(),
         },

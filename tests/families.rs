@@ -39,8 +39,8 @@ use iteris_web::{
     },
     merge::options::{MergeOptions, MethodName, Schedule},
     model::{
-        self, Kind, Model, Pass, Steps,
-        batch::{Batch, Padding, Rows, Sample, micro_batches},
+        self, DECODER, Kind, Model, Pass, Steps, TEXT,
+        batch::{Batch, Padding, Sample},
         lanes::{Group, Hook},
     },
     progress::Silent,
@@ -126,8 +126,9 @@ impl Case {
         let mut samples: Vec<Sample> = self.ids("samples", task).into_iter().map(Sample::text).collect();
         if model.family.facts().kind == Kind::EncoderDecoder {
             for (sample, answer) in samples.iter_mut().zip(self.ids("targets", task)) {
-                sample.targets = vec![model.generation.decoder_start.unwrap()];
-                sample.targets.extend(&answer[..answer.len() - 1]);
+                let mut read = vec![model.generation.decoder_start.unwrap()];
+                read.extend(&answer[..answer.len() - 1]);
+                *sample = sample.clone().and_tokens(read);
             }
         }
         samples
@@ -308,25 +309,17 @@ async fn states(
     let mut tokens: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
     let mut targets = tokens.clone();
     for (batch, (state, _)) in batches.iter().zip(model.run(&pass, batches, hook).await?) {
-        for (rows, state, by_sample) in [
-            (Rows::Tokens, Some(state.tokens), &mut tokens),
-            (Rows::Targets, state.targets, &mut targets),
-        ] {
-            let Some(state) = state else { continue };
-            let [height, width] = state.dims();
+        // An encoder's pooled rows take the place of its tokens'.
+        let output = model.family.output();
+        let first = if state.get(TEXT).is_some() { TEXT } else { output };
+        let second = (model.family.encoder_blocks() > 0).then_some(DECODER);
+        for (stream, by_sample) in [(Some(first), &mut tokens), (second, &mut targets)] {
+            let Some(stream) = stream else { continue };
+            let Some(state) = state.get(stream) else { continue };
+            let [_, width] = state.dims();
             let data = compute.read(state).await?;
-            let pooled = height != batch.side(rows).unwrap().ids.len();
-            for (index, place) in batch.places.iter().enumerate() {
-                let sequence = if rows == Rows::Targets {
-                    place.targets
-                } else {
-                    place.rows
-                };
-                let rows = if pooled {
-                    index..index + 1
-                } else {
-                    sequence.start..sequence.start + sequence.attended
-                };
+            for (place, sequence) in batch.places.iter().zip(&batch.stream(stream).sequences) {
+                let rows = sequence.start..sequence.start + sequence.attended;
                 by_sample.insert(place.sample, data[rows.start * width..rows.end * width].to_vec());
             }
         }
@@ -336,7 +329,7 @@ async fn states(
 }
 
 fn batches(model: &Model, samples: &[Sample], padding: Padding, most_rows: usize) -> Result<Vec<Batch>> {
-    micro_batches(&[samples], padding, model.family.pad_id(), most_rows)
+    model.micro_batches(&[samples], padding, most_rows)
 }
 
 /// Compares the states after every block with those of the goldens.
@@ -368,7 +361,9 @@ async fn compare_states(
                     targets,
                 ),
             ],
-            Kind::Encoder | Kind::Decoder | Kind::Weights => vec![(true, format!("hidden.{until}"), tokens)],
+            Kind::Encoder | Kind::Decoder | Kind::ImageEncoder | Kind::Weights => {
+                vec![(true, format!("hidden.{until}"), tokens)]
+            }
         };
         for (_, name, found) in sides.into_iter().filter(|(here, name, _)| {
             *here && (expected.has(name) || model.family.facts().kind != Kind::Encoder)
@@ -434,14 +429,10 @@ async fn compare_features(compute: &Compute, case: &Case, padding: Padding, wors
     let deltas = adapter_on(folder(&case.base()), &case.path.join("b"), compute).await?;
     let targeted: Vec<String> = deltas.keys().cloned().collect();
     let mut hook = Capture::new(compute, deltas);
-    for rows in [Rows::Tokens, Rows::Targets] {
-        let sequences = batches[0].places.iter().map(|place| match rows {
-            Rows::Targets => place.targets,
-            Rows::Tokens | Rows::Samples => place.rows,
-        });
-        let real = sequences.flat_map(|s| s.start..s.start + s.attended).collect();
-        let all = batches[0].side(rows).map_or(0, |side| side.ids.len());
-        hook.wanted.insert(all, real);
+    for stream in batches[0].streams() {
+        let real = stream.sequences.iter();
+        let real = real.flat_map(|s| s.start..s.start + s.attended).collect();
+        hook.wanted.insert(stream.rows, real);
     }
     let until = model.family.blocks();
     states(compute, &model, &batches, until, &hook).await?;

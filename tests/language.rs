@@ -27,7 +27,7 @@ use iteris_web::{
         merge::{MergeRequest, merge},
     },
     merge::options::{MergeOptions, OutputKind},
-    model::batch::Sample,
+    model::{TEXT, batch::Sample},
     progress::{Observer, Progress, Silent},
 };
 use serde_json::Value;
@@ -398,7 +398,9 @@ fn bad_samples_are_refused_with_adapter_and_number() {
             assert!(error.to_string().contains(word), "\"{word}\" in: {error}");
         }
     };
-    let beyond = refused(&llama, &|samples| samples.samples[2].ids[1] = 5000);
+    let beyond = refused(&llama, &|samples| {
+        samples.samples[2] = Sample::text(vec![5, 5000, 5])
+    });
     says(
         beyond,
         Code::SamplesInvalid,
@@ -528,7 +530,7 @@ fn a_classifier_on_a_decoder_reads_each_samples_last_token() {
     let (_, hidden) = expected.get(&format!("hidden.{last}"));
     let mut end = 0;
     for (sample, found) in samples.samples.iter().zip(found.chunks_exact(3)) {
-        end += sample.ids.len();
+        end += sample.tokens(TEXT).len();
         let row = &hidden[(end - 1) * width..end * width];
         for (label, found) in found.iter().enumerate() {
             let weights = &weight[label * width..(label + 1) * width];

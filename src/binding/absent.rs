@@ -78,6 +78,7 @@ mod tests {
             d_in: 1,
             block,
             transposed: false,
+            windows: None,
         };
         (0..2)
             .flat_map(|block| layers.iter().map(move |layer| module(block, layer)))

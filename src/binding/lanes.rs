@@ -76,6 +76,10 @@ fn in_lanes(binding: &Binding<'_>, site: &MergeSite) -> bool {
     };
     let module = match &site.place {
         Place::Weight(LayerKind::Linear) => site.name.as_str(),
+        Place::Weight(LayerKind::Conv { .. }) => {
+            let module = model.module(&site.name);
+            return module.is_some_and(|module| module.windows.is_some());
+        }
         Place::Bias => site.name.strip_suffix(".bias").unwrap_or_default(),
         Place::Weight(_) | Place::Rows(_) | Place::Whole(_) => return false,
     };

@@ -15,7 +15,7 @@ use crate::{
     delta::DeviceDelta,
     error::{Code, Error, Result},
     generate::{Answer, Sampling, Scene, Speaker, decoder_start, generate},
-    model::{Kind, Model, batch::Sample},
+    model::{Kind, Model, TEXT, batch::Sample},
 };
 
 /// Tokenised samples of one task, as the caller gives them.
@@ -161,7 +161,10 @@ pub async fn complete(
         .map(|((task, given), wanted)| Speaker {
             name: task.name,
             deltas: &task.deltas,
-            prompts: wanted.iter().map(|&at| given.samples[at].ids.clone()).collect(),
+            prompts: wanted
+                .iter()
+                .map(|&at| given.samples[at].tokens(TEXT).to_vec())
+                .collect(),
         })
         .collect();
     let mut written = if speakers.is_empty() {
@@ -189,7 +192,7 @@ pub async fn complete(
 /// The samples whose answer the adapter has to write.
 fn missing(kind: Kind, how: &Completing, given: &TaskSamples) -> Vec<usize> {
     let is_missing = |index: &usize| match (kind, given.answers.get(*index)) {
-        (Kind::Encoder | Kind::Weights, _) | (_, Some(Given::Tokens(_))) => false,
+        (Kind::Encoder | Kind::ImageEncoder | Kind::Weights, _) | (_, Some(Given::Tokens(_))) => false,
         (Kind::EncoderDecoder, _) => how.decoder_inputs == DecoderInputs::Own,
         (Kind::Decoder, answer) => answer == Some(&Given::Own),
     };
@@ -229,20 +232,17 @@ fn assemble(
         }
         let ids = answer.map_or(&[][..], |(_, ids)| ids);
         let sample = match facts.kind {
-            Kind::Encoder | Kind::Weights if !ids.is_empty() => {
+            Kind::Encoder | Kind::ImageEncoder | Kind::Weights if !ids.is_empty() => {
                 return refuse(
                     "it has an answer, but this base model only reads; give the text alone".into(),
                 );
             }
-            Kind::Encoder | Kind::Weights => sample,
+            Kind::Encoder | Kind::ImageEncoder | Kind::Weights => sample,
             Kind::Decoder => {
                 let counted = how.positions == Positions::Completion && !ids.is_empty();
-                let counted_from = if counted {
-                    sample.ids.len()
-                } else {
-                    sample.counted_from
-                };
-                let all = [sample.ids.as_slice(), ids].concat();
+                let prompt = sample.tokens(TEXT);
+                let counted_from = if counted { prompt.len() } else { 0 };
+                let all = [prompt, ids].concat();
                 if all.len() > facts.max_length {
                     return refuse(format!(
                         "{} tokens with its completion, the model takes {}; set maxLength or maxNewTokens",
@@ -250,20 +250,14 @@ fn assemble(
                         facts.max_length
                     ));
                 }
-                Sample {
-                    counted_from,
-                    ..Sample::text(all)
-                }
+                Sample::text(all).counted_from(counted_from)
             }
             Kind::EncoderDecoder => {
                 let start = how.decoder_inputs == DecoderInputs::Start;
                 let ids = if start { &[][..] } else { ids };
                 // An answer's last token is written, never read.
                 let read = &ids[..ids.len().saturating_sub(1)];
-                Sample {
-                    targets: [&[decoder_start(model)?], read].concat(),
-                    ..sample
-                }
+                sample.and_tokens([&[decoder_start(model)?], read].concat())
             }
         };
         let start = facts.kind == Kind::EncoderDecoder && how.decoder_inputs == DecoderInputs::Start;
@@ -323,10 +317,7 @@ async fn write_texts(scene: &Scene<'_>, task: &Incomplete<'_>, own: &SelfWritten
             }
             Sample::text(ids)
         }
-        _ => Sample {
-            counted_from: 0,
-            ..Sample::text([prompt.as_slice(), &answer.ids].concat())
-        },
+        _ => Sample::text([prompt.as_slice(), &answer.ids].concat()),
     });
     Ok(TaskSamples {
         samples: samples.collect(),
@@ -373,8 +364,8 @@ pub fn check_samples<'a>(
             ));
         }
         for (index, sample) in samples.iter().enumerate() {
-            let number = index + 1;
-            if sample.ids.is_empty() {
+            let (number, ids) = (index + 1, sample.tokens(TEXT));
+            if ids.is_empty() {
                 return Err(Error::new(
                     Code::SamplesInvalid,
                     format!(
@@ -382,17 +373,17 @@ pub fn check_samples<'a>(
                     ),
                 ));
             }
-            if sample.ids.len() > facts.max_length {
+            if ids.len() > facts.max_length {
                 return Err(Error::new(
                     Code::SamplesInvalid,
                     format!(
                         "adapter \"{name}\", sample {number}: {} tokens, the model takes {}; set maxLength",
-                        sample.ids.len(),
+                        ids.len(),
                         facts.max_length
                     ),
                 ));
             }
-            if let Some(id) = sample.ids.iter().find(|&&id| id as usize >= facts.vocab_size) {
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= facts.vocab_size) {
                 return Err(Error::new(
                     Code::SamplesInvalid,
                     format!(

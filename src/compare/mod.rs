@@ -29,7 +29,7 @@ use crate::{
     error::Result,
     model::{
         Heads, Model, Pass, State, Steps,
-        batch::{Batch, Padding, Rows, Sample, Stack, micro_batches},
+        batch::{Batch, Padding, Sample, Stack},
         lanes::{Group, Hook},
     },
     progress::Observer,
@@ -246,12 +246,8 @@ impl Run<'_> {
         heads: Option<&Heads>,
         lanes: &[&BTreeMap<String, Delta>],
     ) -> Result<Passed> {
-        let batches = micro_batches(
-            &[samples],
-            Padding::Exclude,
-            model.family.pad_id(),
-            MICRO_BATCH_ROWS / lanes.len().max(1),
-        )?;
+        let most_rows = MICRO_BATCH_ROWS / lanes.len().max(1);
+        let batches = model.micro_batches(&[samples], Padding::Exclude, most_rows)?;
         let targeted: BTreeSet<String> = lanes.iter().flat_map(|lane| lane.keys().cloned()).collect();
         let hook = Fixed {
             lanes: lanes.iter().map(|lane| on_device(lane, self.compute)).collect(),
@@ -299,18 +295,19 @@ impl Run<'_> {
         let (batches, states, residuals) = self.pass(model, samples, Some(heads), lanes).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
         for (batch, (state, variants)) in batches.iter().zip(states) {
-            let mut state = state.tokens;
-            let sequences = Stack::new(batch, variants).sequences(Rows::Tokens);
-            if state.dims()[0] != sequences.len() {
+            let output = model.family.output();
+            let mut rows = state.rows(output)?;
+            let sequences = Stack::new(batch, variants).sequences(output);
+            if rows.dims()[0] != sequences.len() {
                 // A decoder has no pooler: its classifiers read the last token.
                 let last: Vec<usize> = sequences
                     .iter()
                     .map(|sequence| sequence.start + sequence.attended - 1)
                     .collect();
-                state = state.select(0, self.compute.indices(&last));
+                rows = rows.select(0, self.compute.indices(&last));
             }
-            let width = state.dims()[1];
-            let data = self.compute.read(state).await?;
+            let width = rows.dims()[1];
+            let data = self.compute.read(rows).await?;
             for (variant, target) in features.iter_mut().enumerate() {
                 target.resize(samples.len() * width, 0.0);
                 // Lanes that never split are one and the same.

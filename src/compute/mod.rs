@@ -17,6 +17,7 @@ mod rotary;
 pub mod solve;
 mod split;
 pub mod svd;
+mod unfold;
 
 use std::ops::Range;
 
@@ -29,6 +30,7 @@ pub use self::{
     meter::{Meter, Stage, peak_bytes},
     pointwise::Activation,
     rotary::Rotary,
+    unfold::{Grid, Windows},
 };
 use crate::error::{Code, Error, Result};
 

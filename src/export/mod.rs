@@ -33,6 +33,7 @@ use crate::{
         solution::Solution,
         truncate::Truncated,
     },
+    model::{DECODER, TEXT},
     progress::{Observer, Progress},
 };
 
@@ -301,7 +302,7 @@ fn adapter_report(read: &ReadAdapter, given: Option<&TaskSamples>, task: Option<
             let samples = complete.map_or(&given.samples, |task| &task.samples);
             let mut hash = Sha256::new();
             for sample in samples {
-                for ids in [&sample.ids, &sample.targets] {
+                for ids in [sample.tokens(TEXT), sample.tokens(DECODER)] {
                     if ids.is_empty() {
                         continue;
                     }
@@ -316,7 +317,7 @@ fn adapter_report(read: &ReadAdapter, given: Option<&TaskSamples>, task: Option<
                 truncated: given.truncated,
                 tokens: samples
                     .iter()
-                    .map(|sample| sample.ids.len() + sample.targets.len())
+                    .map(|sample| sample.tokens(TEXT).len() + sample.tokens(DECODER).len())
                     .sum(),
                 answers: task.map_or(AnswersFrom::None, |task| task.answers),
                 answer_tokens: task.map_or(0, |task| task.answer_tokens),

@@ -22,7 +22,7 @@ use crate::{
     error::{Code, Error, Result},
     model::{
         Kind, Model, Pass, State, Steps, WorkloadEstimate,
-        batch::{Batch, Padding, Rows, Sample, micro_batches},
+        batch::{Batch, Padding, Sample},
         lanes::Hook,
     },
     progress::{Observer, Progress},
@@ -155,7 +155,7 @@ pub async fn generate(
         .map(|speaker| prompts_of(scene, speaker, how))
         .collect::<Result<_>>()?;
     let tasks: Vec<&[Sample]> = prompts.iter().map(Vec::as_slice).collect();
-    let batches = micro_batches(&tasks, Padding::Exclude, model.family.pad_id(), MICRO_BATCH_ROWS)?;
+    let batches = model.micro_batches(&tasks, Padding::Exclude, MICRO_BATCH_ROWS)?;
 
     model.check_fits(scene.compute, &WorkloadEstimate::of(&batches, 1, None))?;
 
@@ -205,9 +205,9 @@ pub async fn generate(
 fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Result<Vec<Sample>> {
     let model = scene.model;
     let facts = model.family.facts();
-    let targets = match facts.kind {
-        Kind::EncoderDecoder => vec![decoder_start(model)?],
-        _ => Vec::new(),
+    let start = match facts.kind {
+        Kind::EncoderDecoder => Some(decoder_start(model)?),
+        _ => None,
     };
     let sample = |(index, ids): (usize, &Vec<u32>)| {
         let refuse = |what: String| {
@@ -237,9 +237,10 @@ fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Resul
         if ids.is_empty() {
             return refuse("no token; give a prompt that the tokenizer makes a token of".into());
         }
-        Ok(Sample {
-            targets: targets.clone(),
-            ..Sample::text(ids.clone())
+        let sample = Sample::text(ids.clone());
+        Ok(match start {
+            Some(start) => sample.and_tokens(vec![start]),
+            None => sample,
         })
     };
     speaker.prompts.iter().enumerate().map(sample).collect()
@@ -297,21 +298,13 @@ impl Session<'_> {
     async fn run(&self, tasks: &[&[Sample]]) -> Result<Vec<Answer>> {
         let model = self.scene.model;
         let cache = Cache::default();
-        let facts = model.family.facts();
-        let side = match facts.kind {
-            Kind::EncoderDecoder => Rows::Targets,
-            _ => Rows::Tokens,
-        };
+        let written = model.family.output();
         let places = &self.batch.places;
         let mut choosers: Vec<Chooser<'_>> = places
             .iter()
             .map(|place| {
                 let sample = &tasks[place.task][place.sample];
-                let read = if side == Rows::Targets {
-                    &sample.targets
-                } else {
-                    &sample.ids
-                };
+                let read = sample.tokens(written);
                 // A stream of draws for each prompt, whatever micro-batch it is in.
                 let stream = (place.task as u64) << 32 | place.sample as u64;
                 Chooser::new(&model.generation, self.how, read, stream)
@@ -325,25 +318,21 @@ impl Session<'_> {
             state = self.blocks(self.batch, None, (state, 0..encoder)).await?;
         }
         let blocks = encoder..model.family.blocks();
-        let memory = state.tokens.clone();
+        let entered = state.clone();
         let mut state = self
             .blocks(self.batch, Some(&cache), (state, blocks.clone()))
             .await?;
-        let mut last: Vec<usize> = places
+        let mut last: Vec<usize> = self
+            .batch
+            .stream(written)
+            .sequences
             .iter()
-            .map(|place| {
-                let rows = if side == Rows::Targets {
-                    place.targets
-                } else {
-                    place.rows
-                };
-                rows.start + rows.length - 1
-            })
+            .map(|rows| rows.start + rows.length - 1)
             .collect();
         let mut stepped;
         for step in 0..self.how.max_new_tokens {
             self.progress(step, &choosers).await?;
-            let hidden = state.last().select(0, self.scene.compute.indices(&last));
+            let hidden = state.take(written)?.select(0, self.scene.compute.indices(&last));
             let logits = model.logits(self.pass, hidden).await?;
             for (chooser, logits) in choosers
                 .iter_mut()
@@ -359,19 +348,9 @@ impl Session<'_> {
                 .map(|chooser| chooser.last().unwrap_or_else(|| model.family.pad_id()))
                 .collect();
             let positions: Vec<u32> = choosers.iter().map(Chooser::position).collect();
-            stepped = self.batch.step(side, &next, &positions);
-            let new = model.family.embed(&loader, &stepped, side).await?;
-            let entering = if side == Rows::Targets {
-                State {
-                    tokens: memory.clone(),
-                    targets: Some(new),
-                }
-            } else {
-                State {
-                    tokens: new,
-                    targets: None,
-                }
-            };
+            stepped = self.batch.step(written, &next, &positions);
+            let new = model.family.embed(&loader, &stepped, written).await?;
+            let entering = entered.clone().with(written, new);
             state = self
                 .blocks(&stepped, Some(&cache), (entering, blocks.clone()))
                 .await?;
@@ -422,12 +401,7 @@ pub async fn logits(
     samples: &[Sample],
 ) -> Result<(usize, Vec<f32>)> {
     let model = scene.model;
-    let batches = micro_batches(
-        &[samples],
-        Padding::Exclude,
-        model.family.pad_id(),
-        MICRO_BATCH_ROWS,
-    )?;
+    let batches = model.micro_batches(&[samples], Padding::Exclude, MICRO_BATCH_ROWS)?;
     let hook = Voices { tasks: vec![deltas] };
     let targeted = deltas.keys().cloned().collect();
     let steps = Steps::new("forward", model.family.blocks());
@@ -443,13 +417,12 @@ pub async fn logits(
     let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
     let states = model.run(&pass, &batches, &hook).await?;
     for (batch, (state, _)) in batches.iter().zip(states) {
-        let decoder = state.targets.is_some();
-        let hidden: Tensor<2> = state.last();
+        let hidden: Tensor<2> = state.rows(model.family.output())?;
         let count = hidden.dims()[0];
         let logits = model.logits(&pass, hidden).await?;
         let vocabulary = logits.len() / count.max(1);
-        for place in &batch.places {
-            let own = if decoder { place.targets } else { place.rows };
+        let sequences = &batch.stream(model.family.output()).sequences;
+        for (place, own) in batch.places.iter().zip(sequences) {
             rows[place.sample] =
                 logits[own.start * vocabulary..(own.start + own.length) * vocabulary].to_vec();
         }

@@ -18,10 +18,7 @@ use crate::{
         solution::{LayerReport, Solution, SolvedLayer, merged},
         truncate::{Truncated, Uncut},
     },
-    model::{
-        WorkloadEstimate,
-        batch::{Sample, micro_batches},
-    },
+    model::{WorkloadEstimate, batch::Sample},
     progress::{Observer, Progress},
 };
 
@@ -135,7 +132,8 @@ async fn complete_samples(
     // Before adapters write answers, which takes its time.
     let given: Vec<&[Sample]> = tasks.iter().map(|task| task.samples.samples.as_slice()).collect();
     if given.iter().all(|samples| !samples.is_empty()) {
-        let batches = micro_batches(&given, context.options.padding, 0, MICRO_BATCH_ROWS)?;
+        let padding = context.options.padding;
+        let batches = context.model.micro_batches(&given, padding, MICRO_BATCH_ROWS)?;
         let load = WorkloadEstimate::of(&batches, 2, Some((&context.targeted, tasks.len())));
         context.model.check_fits(context.compute, &load)?;
     }

@@ -8,14 +8,17 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    compute::Windows,
     error::Result,
     io::{Checkpoint, HostTensor},
     model::{
-        batch::{Batch, Rows, Stack},
+        batch::{Batch, Stack},
         lanes::Lanes,
         lm_head::LmHead,
         load::Loader,
         projection::Projection,
+        state::State,
+        streams::{Stream, StreamId},
     },
     naming::family::FamilyNames,
 };
@@ -38,6 +41,8 @@ pub struct Module {
     pub block: usize,
     /// Whether the checkpoint has its weight as (d_in x d_out), as GPT-2's `Conv1D` does.
     pub transposed: bool,
+    /// The windows of a convolution, whose `d_in` is channels x kernel area.
+    pub windows: Option<Windows>,
 }
 
 /// What a family's models read and write.
@@ -51,6 +56,8 @@ pub enum Kind {
     Decoder,
     /// Reads a text and writes another.
     EncoderDecoder,
+    /// Reads a picture.
+    ImageEncoder,
     /// Cannot be run here: its tensors alone are known.
     Weights,
 }
@@ -87,47 +94,20 @@ pub struct ModelFacts {
     pub has_tokenizer: bool,
     /// Whether the checkpoint has what a classifier needs before its head.
     pub has_pooler: bool,
+    /// The pictures that it reads, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureFacts>,
 }
 
-/// The hidden states of one micro-batch between blocks.
-#[derive(Clone)]
-pub struct State {
-    /// The text's rows, (tokens x hidden); one row a sample behind a pooler.
-    pub tokens: Tensor<2>,
-    /// The rows of an encoder-decoder's decoder, (targets x hidden); none for other families.
-    pub targets: Option<Tensor<2>>,
-}
-
-impl State {
-    /// The rows that the head reads: the decoder's, where there is one.
-    pub fn last(self) -> Tensor<2> {
-        self.targets.unwrap_or(self.tokens)
-    }
-
-    /// The same with other rows of the text.
-    #[must_use]
-    pub fn with_tokens(self, tokens: Tensor<2>) -> Self {
-        Self { tokens, ..self }
-    }
-
-    /// The last of `copies` copies of the rows.
-    pub(super) fn last_copy(self, copies: usize) -> Self {
-        let last = |tensor: Tensor<2>| {
-            let [rows, columns] = tensor.dims();
-            tensor.slice([rows - rows / copies..rows, 0..columns])
-        };
-        Self {
-            tokens: last(self.tokens),
-            targets: self.targets.map(last),
-        }
-    }
-
-    pub(super) fn repeat(self, copies: usize) -> Self {
-        Self {
-            tokens: self.tokens.repeat_dim(0, copies),
-            targets: self.targets.map(|targets| targets.repeat_dim(0, copies)),
-        }
-    }
+/// What a model's pictures are like, preprocessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PictureFacts {
+    /// Numbers a pixel.
+    pub channels: usize,
+    /// Pixels from top to bottom.
+    pub height: usize,
+    /// Pixels from left to right.
+    pub width: usize,
 }
 
 /// A model family over one checkpoint.
@@ -171,8 +151,13 @@ pub trait Family {
     fn head(&self) -> Option<LmHead> {
         None
     }
-    /// The state of the given rows that enters the first block, (rows x hidden), before lanes differ.
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>>;
+    /// Its streams, those of inputs first.
+    fn streams(&self) -> &[Stream];
+    /// The stream that a head reads behind the last block: one row a sample, or a text of which a classifier reads the
+    /// last token.
+    fn output(&self) -> StreamId;
+    /// The rows of an input stream that enter the first block, (rows x width), before lanes differ.
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>>;
     /// Reads one block. `heads` are the task's own tensors, where one task alone is run; the last block may
     /// have one of them in the place of the base model's (a pooler).
     async fn load(&self, loader: &Loader<'_>, block: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>>;

@@ -26,10 +26,7 @@ use crate::{
     compute::{Attention, Cache, Compute, Features, Rotary, Stage, Weight},
     delta::DeviceDelta,
     error::Result,
-    model::{
-        batch::{Rows, Stack},
-        projection::Projection,
-    },
+    model::{batch::Stack, projection::Projection, streams::StreamId},
 };
 
 /// The name of a layer's bias.
@@ -47,7 +44,7 @@ pub struct Group<'a> {
     outputs: Option<Vec<Features>>,
     all_outputs: &'a [Features],
     stack: &'a Stack<'a>,
-    rows: Rows,
+    stream: StreamId,
 }
 
 impl Group<'_> {
@@ -58,7 +55,7 @@ impl Group<'_> {
 
     /// The rows of a lane; empty if this micro-batch has no samples of the task.
     pub fn lane(&self, task: usize, variant: usize) -> Range<usize> {
-        self.stack.counted_lane(self.rows, task, variant)
+        self.stack.counted_lane(self.stream, task, variant)
     }
 }
 
@@ -135,17 +132,17 @@ impl<'a> Lanes<'a> {
         self.compute
     }
 
-    /// Self-attention among `rows`. `name` tells this attention from the model's others; the arguments
+    /// Self-attention among the rows of a stream. `name` tells this attention from the model's others; the arguments
     /// are those of [`Compute::attention`].
     pub fn attend(
         &self,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         name: &str,
         [query, key, value]: [Tensor<2>; 3],
         how: &Attention,
     ) -> Tensor<2> {
-        let sequences = stack.sequences(rows);
+        let sequences = stack.sequences(stream);
         match self.cache {
             None => self
                 .compute
@@ -156,28 +153,29 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// Attention of a decoder's rows to an encoder's. `keys_values` computes keys and values from the
-    /// encoder's output; in a generation it is called once.
+    /// Attention of the rows of one stream (the first of `streams`) to those of another. `keys_values` computes keys and
+    /// values from the other's rows; in a generation it is called once.
     ///
     /// # Errors
     /// Whatever `keys_values` reports.
-    pub async fn attend_encoder(
+    pub async fn attend_to(
         &self,
         stack: &Stack<'_>,
+        [from, to]: [StreamId; 2],
         name: &str,
         query: Tensor<2>,
         keys_values: impl AsyncFnOnce() -> Result<[Tensor<2>; 2]>,
         how: &Attention,
     ) -> Result<Tensor<2>> {
-        let queries = stack.sequences(Rows::Targets);
+        let queries = stack.sequences(from);
         let Some(cache) = self.cache else {
             let [key, value] = keys_values().await?;
-            let keys = stack.sequences(Rows::Tokens);
+            let keys = stack.sequences(to);
             return Ok(self.compute.attention(query, (key, value), &queries, &keys, how));
         };
         if !cache.has(name) {
             let [key, value] = keys_values().await?;
-            let keys = stack.sequences(Rows::Tokens);
+            let keys = stack.sequences(to);
             self.compute.remember(cache, name, (key, value), &keys);
         }
         Ok(self.compute.attend(cache, name, query, &queries, None, how))
@@ -187,12 +185,13 @@ impl<'a> Lanes<'a> {
     pub fn rotary(
         &self,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         x: Tensor<2>,
         head_size: usize,
         rotary: &Rotary,
     ) -> Tensor<2> {
-        self.compute.rotary(x, head_size, &stack.positions(rows), rotary)
+        self.compute
+            .rotary(x, head_size, &stack.positions(stream), rotary)
     }
 
     /// One layer with an input of its own. See [`group`](Self::group).
@@ -202,12 +201,29 @@ impl<'a> Lanes<'a> {
     pub async fn linear(
         &self,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         layer: &Projection,
         x: Tensor<2>,
     ) -> Result<Tensor<2>> {
-        let [y] = self.group(stack, rows, [layer], x).await?;
+        let [y] = self.group(stack, stream, [layer], x).await?;
         Ok(y)
+    }
+
+    /// A convolution from the places of one stream (the first of `streams`) to those of another: a linear layer over
+    /// the windows of `x`. See [`group`](Self::group).
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) for a layer without windows, and as [`group`](Self::group).
+    pub async fn convolve(
+        &self,
+        stack: &Stack<'_>,
+        [from, to]: [StreamId; 2],
+        layer: &Projection,
+        x: Tensor<2>,
+    ) -> Result<Tensor<2>> {
+        let windows = layer.windows()?;
+        let unfolded = self.compute.unfold(x, &stack.grids(from), windows);
+        self.linear(stack, to, layer, unfolded).await
     }
 
     /// The outputs of `layers` for their common input `x` (rows of all lanes x d_in), each
@@ -218,15 +234,15 @@ impl<'a> Lanes<'a> {
     pub async fn group<const N: usize>(
         &self,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         layers: [&Projection; N],
         x: Tensor<2>,
     ) -> Result<[Tensor<2>; N]> {
         let input = self.compute.features(x);
         let mut outputs = layers.map(|layer| self.project(&input, &layer.weight));
         if layers.iter().any(|layer| self.targeted.contains(&layer.name)) {
-            self.add_deltas(stack, rows, &layers, &input, &mut outputs, 0..1);
-            let counted = stack.counted_rows(rows);
+            self.add_deltas(stack, stream, &layers, &input, &mut outputs, 0..1);
+            let counted = stack.counted_rows(stream);
             let only = |all: &[Features]| -> Option<Vec<Features>> {
                 let rows = counted.as_ref()?;
                 Some(all.iter().map(|features| features.gather(rows)).collect())
@@ -238,13 +254,13 @@ impl<'a> Lanes<'a> {
                 outputs: only(&outputs),
                 all_outputs: &outputs,
                 stack,
-                rows,
+                stream,
             };
             self.hook.collect(&group).await?;
             self.barrier
                 .arrive(async || self.hook.solve(&layers).await)
                 .await?;
-            self.add_deltas(stack, rows, &layers, &input, &mut outputs, 1..stack.variants());
+            self.add_deltas(stack, stream, &layers, &input, &mut outputs, 1..stack.variants());
             self.hook
                 .measure(&Group {
                     layers: &layers,
@@ -252,11 +268,11 @@ impl<'a> Lanes<'a> {
                     outputs: only(&outputs),
                     all_outputs: &outputs,
                     stack,
-                    rows,
+                    stream,
                 })
                 .await?;
         }
-        self.add_biases(stack, rows, &layers, &mut outputs);
+        self.add_biases(stack, stream, &layers, &mut outputs);
         let mut outputs = outputs.into_iter();
         Ok(layers.map(|layer| {
             let Some(mut output) = outputs.next() else {
@@ -270,7 +286,13 @@ impl<'a> Lanes<'a> {
     }
 
     /// What lanes add to the layers' biases: nothing that a method solves for depends on them.
-    fn add_biases(&self, stack: &Stack<'_>, rows: Rows, layers: &[&Projection], outputs: &mut [Features]) {
+    fn add_biases(
+        &self,
+        stack: &Stack<'_>,
+        stream: StreamId,
+        layers: &[&Projection],
+        outputs: &mut [Features],
+    ) {
         for (layer, output) in layers.iter().zip(outputs) {
             let name = bias_of(&layer.name);
             if !self.targeted.contains(&name) {
@@ -278,7 +300,7 @@ impl<'a> Lanes<'a> {
             }
             let lanes = (0..stack.variants()).flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v)));
             for (task, variant) in lanes {
-                let lane = stack.lane(rows, task, variant);
+                let lane = stack.lane(stream, task, variant);
                 let delta = self.hook.delta(&name, task, variant);
                 if let Some(delta) = delta.filter(|_| !lane.is_empty()) {
                     let ones = self.compute.tensor(vec![1.0; lane.len()], lane.len(), 1);
@@ -298,7 +320,7 @@ impl<'a> Lanes<'a> {
     fn add_deltas(
         &self,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         layers: &[&Projection],
         input: &Features,
         outputs: &mut [Features],
@@ -309,7 +331,7 @@ impl<'a> Lanes<'a> {
                 .clone()
                 .flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v)))
             {
-                let lane = stack.lane(rows, task, variant);
+                let lane = stack.lane(stream, task, variant);
                 if lane.is_empty() {
                     continue;
                 }

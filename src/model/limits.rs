@@ -9,7 +9,7 @@ use crate::{
     compute::Compute,
     error::{Code, Error, Result},
     model::{
-        batch::Batch,
+        batch::{Batch, StreamBatch},
         family::{Family, Module},
     },
 };
@@ -31,11 +31,12 @@ pub struct WorkloadEstimate<'a> {
 impl<'a> WorkloadEstimate<'a> {
     /// The load of micro-batches.
     pub fn of(batches: &[Batch], variants: usize, solved: Option<(&'a BTreeSet<String>, usize)>) -> Self {
-        let rows = |batch: &Batch| batch.tokens.ids.len().max(batch.targets.ids.len());
+        let rows = |batch: &Batch| wide(batch).map(|stream| stream.rows).max().unwrap_or(0);
         let longest = batches
             .iter()
-            .flat_map(|batch| &batch.places)
-            .map(|place| place.rows.length.max(place.targets.length));
+            .flat_map(wide)
+            .flat_map(|stream| &stream.sequences)
+            .map(|sequence| sequence.length);
         Self {
             rows: batches.iter().map(rows).sum(),
             rows_at_once: batches.iter().map(rows).max().unwrap_or(0),
@@ -44,6 +45,12 @@ impl<'a> WorkloadEstimate<'a> {
             solved,
         }
     }
+}
+
+/// The streams of wide rows: places of a picture are narrow ones, and what is made of them is counted.
+fn wide(batch: &Batch) -> impl Iterator<Item = &StreamBatch> {
+    let streams = batch.streams().iter();
+    streams.filter(|stream| stream.grids.iter().all(Option::is_none))
 }
 
 /// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, rc::Rc};
 
 use crate::{
-    compute::{Compute, LayerNorm, RmsNorm, transpose},
+    compute::{Compute, LayerNorm, RmsNorm, Windows, transpose},
     error::{Code, Error, Result},
     io::Checkpoint,
     model::projection::Projection,
@@ -110,6 +110,29 @@ impl Loader<'_> {
         Ok(self.linear_of(name, weight, bias, d_out, d_in))
     }
 
+    /// A convolution; `key` is its path in the checkpoint, `name` in the family's naming. Its weight is stored
+    /// (d_out x channels x kernel height x kernel width), which row by row is that of a linear layer over windows.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub async fn convolution(
+        &self,
+        name: String,
+        key: &str,
+        [d_out, channels]: [usize; 2],
+        windows: Windows,
+    ) -> Result<Projection> {
+        let [height, width] = windows.kernel;
+        let weight = self
+            .parameter(&format!("{key}.weight"), &[d_out, channels, height, width])
+            .await?;
+        let bias = self.parameter(&format!("{key}.bias"), &[d_out]).await?;
+        Ok(Projection {
+            windows: Some(windows),
+            ..self.linear_of(name, weight, Some(bias), d_out, channels * windows.places())
+        })
+    }
+
     /// A linear layer from parameters already read.
     pub fn linear_of(
         &self,
@@ -125,6 +148,7 @@ impl Loader<'_> {
             weight: self.compute.weight(&weight, d_out, d_in),
             bias: bias.map(|bias| self.compute.bias(bias)),
             host: keep.then(|| Rc::new(weight)),
+            windows: None,
         }
     }
 

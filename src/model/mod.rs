@@ -16,14 +16,20 @@ mod open;
 mod parts;
 mod pass;
 pub mod projection;
+mod sample;
+mod state;
+pub mod streams;
 mod text;
+mod vision;
 
 pub use self::{
-    family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
+    family::{Block, Family, Heads, Kind, ModelFacts, Module, PictureFacts},
     generation::GenerationConfig,
     limits::WorkloadEstimate,
     lm_head::LmHead,
     load::Loader,
     open::{open, supported},
     pass::{Model, Pass, Steps, tally},
+    state::State,
+    text::{DECODER, TEXT},
 };

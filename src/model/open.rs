@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
-    model::{family::Open, generation::GenerationConfig, pass::Model, text},
+    model::{family::Open, generation::GenerationConfig, pass::Model, text, vision},
 };
 
 /// Names of the families.
@@ -16,7 +16,7 @@ pub fn supported() -> String {
 
 /// Every family, by `model_type` of `config.json`.
 pub(super) fn families() -> impl Iterator<Item = &'static (&'static str, Open)> {
-    text::FAMILIES.iter()
+    text::FAMILIES.iter().chain(vision::FAMILIES)
 }
 
 /// Opens the base model in a folder: `config.json`, its safetensors, and `generation_config.json`.

@@ -24,6 +24,7 @@ pub(super) fn modules<'a>(
         d_in,
         block,
         transposed: false,
+        windows: None,
     })
 }
 

@@ -19,14 +19,16 @@ use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{
-        batch::{Batch, Rows, Stack},
-        family::{Block, Family, Heads, ModelFacts, Module, State},
+        batch::{Batch, Padding, Sample, Stack, micro_batches},
+        family::{Block, Family, Heads, ModelFacts, Module},
         generation::GenerationConfig,
         lanes::{Hook, Lanes, bias_of},
         limits::{self, KEEP_BYTES, WorkloadEstimate},
         lm_head,
         load::Loader,
         projection::Projection,
+        state::State,
+        streams::{StreamId, StreamRows},
     },
     progress::{Observer, Progress},
 };
@@ -86,6 +88,20 @@ impl Model {
             has_tokenizer: self.folder.find("tokenizer.json").is_some(),
             ..self.family.facts()
         }
+    }
+
+    /// The tasks' samples as micro-batches; see [`micro_batches`].
+    ///
+    /// # Errors
+    /// As [`micro_batches`].
+    pub fn micro_batches(
+        &self,
+        tasks: &[&[Sample]],
+        padding: Padding,
+        most_rows: usize,
+    ) -> Result<Vec<Batch>> {
+        let family = &self.family;
+        micro_batches(family.streams(), tasks, padding, family.pad_id(), most_rows)
     }
 
     /// The module of that name in the family's naming.
@@ -186,15 +202,14 @@ impl Model {
     /// # Errors
     /// Whatever reading weights reports, and token ids outside the vocabulary.
     pub async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<State> {
-        let targets = if batch.targets.ids.is_empty() {
-            None
-        } else {
-            Some(self.family.embed(loader, batch, Rows::Targets).await?)
-        };
-        Ok(State {
-            tokens: self.family.embed(loader, batch, Rows::Tokens).await?,
-            targets,
-        })
+        let mut state = State::default();
+        for (at, (stream, rows)) in self.family.streams().iter().zip(batch.streams()).enumerate() {
+            if stream.rows == StreamRows::Input && rows.rows > 0 {
+                let stream = StreamId::new(at);
+                state = state.with(stream, self.family.embed(loader, batch, stream).await?);
+            }
+        }
+        Ok(state)
     }
 
     /// Logits (rows x vocabulary, row-major) of hidden states (rows x hidden) behind the last block.

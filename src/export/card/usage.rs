@@ -45,6 +45,7 @@ fn class(card: &Card<'_>) -> &'static str {
             Base::Model(model) => match model.family.facts().kind {
                 Kind::Decoder => "AutoModelForCausalLM",
                 Kind::EncoderDecoder => "AutoModelForSeq2SeqLM",
+                Kind::ImageEncoder => "AutoModelForImageClassification",
                 Kind::Encoder | Kind::Weights => "AutoModel",
             },
             Base::Absent | Base::Weights(_) => "AutoModel",

@@ -45,7 +45,7 @@ use crate::{
     },
     model::{
         Pass, Steps,
-        batch::{Sample, micro_batches},
+        batch::Sample,
         lanes::{Group, Hook},
         projection::Projection,
     },
@@ -80,8 +80,9 @@ impl Method for Iteris {
 /// As [`Method::pass`].
 pub(super) async fn pass(work: &SolveContext<'_>, problem: &Problem) -> Result<Vec<SolvedLayer>> {
     let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
-    let pad_id = work.model.family.pad_id();
-    let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
+    let batches = work
+        .model
+        .micro_batches(&samples, work.options.padding, MICRO_BATCH_ROWS)?;
     let passes = match problem.lanes {
         Lanes::Iterate(passes) => passes,
         Lanes::Sweep | Lanes::Tasks | Lanes::Rejoining => 1,

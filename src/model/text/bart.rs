@@ -17,15 +17,20 @@ use crate::{
     error::{Error, Result},
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows, Stack},
+        batch::{Batch, Stack},
         config::{activation, invalid, only, parse, positive, unquantised, with_defaults},
-        family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
+        family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
         parts::{modules, prefix},
         projection::Projection,
-        text::encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
+        state::State,
+        streams::{Stream, StreamId},
+        text::{
+            DECODER, ENCODER_DECODER_STREAMS, TEXT,
+            encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
+        },
     },
     naming::family::FamilyNames,
 };
@@ -262,12 +267,17 @@ impl Family for Bart {
         Some(self.head.clone())
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>> {
+    fn streams(&self) -> &[Stream] {
+        ENCODER_DECODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        DECODER
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let config = &self.config;
-        let (half, side) = match rows {
-            Rows::Targets => (Half::Decoder, &batch.targets),
-            Rows::Tokens | Rows::Samples => (Half::Encoder, &batch.tokens),
-        };
+        let (half, side) = (Half::of_stream(stream), batch.stream(stream));
         let width = config.d_model;
         let path = format!("{}{}", self.prefix, half.name());
         let table = embedding(loader.checkpoint, self.prefix, half);
@@ -342,24 +352,24 @@ struct Layer {
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
-        let rows = self.half.rows();
-        let mut x = self.half.of(&state)?;
+        let stream = self.half.stream();
+        let mut x = self.half.take(&mut state)?;
         let (attention, norm) = &self.to_itself;
-        let attended = attention.to_itself(lanes, stack, rows, x.clone()).await?;
+        let attended = attention.to_itself(lanes, stack, stream, x.clone()).await?;
         x = compute.layer_norm(x + attended, norm);
         if let Some((attention, norm)) = &self.to_encoder {
             let attended = attention
-                .to_encoder(lanes, stack, x.clone(), &state.tokens)
+                .to_encoder(lanes, stack, x.clone(), &state.rows(TEXT)?)
                 .await?;
             x = compute.layer_norm(x + attended, norm);
         }
-        let wide = lanes.linear(stack, rows, &self.widen, x.clone()).await?;
+        let wide = lanes.linear(stack, stream, &self.widen, x.clone()).await?;
         let wide = compute.activation(self.activation, wide);
-        let output = lanes.linear(stack, rows, &self.narrow, wide).await?;
+        let output = lanes.linear(stack, stream, &self.narrow, wide).await?;
         x = compute.layer_norm(x + output, &self.norm);
-        Ok(self.half.put(state, x))
+        Ok(state.with(self.half.stream(), x))
     }
 
     fn linears(&self) -> Vec<&Projection> {

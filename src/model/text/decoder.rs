@@ -16,14 +16,17 @@ use crate::{
     error::Result,
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows, Stack},
+        batch::{Batch, Stack},
         config::{architecture, invalid, parse, positive, unquantised, unsupported},
-        family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
+        family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
         parts::{is_language_model, modules, prefix},
         projection::Projection,
+        state::State,
+        streams::{Stream, StreamId},
+        text::{DECODER_STREAMS, TEXT},
     },
     naming::family::FamilyNames,
 };
@@ -355,14 +358,22 @@ impl Family for Decoder {
         self.head.clone()
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, _rows: Rows) -> Result<Tensor<2>> {
+    fn streams(&self) -> &[Stream] {
+        DECODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        TEXT
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let Settings {
             sizes,
             embedding_scale,
             ..
         } = &self.settings;
         let key = format!("{}embed_tokens.weight", self.prefix);
-        let ids = &batch.tokens.ids;
+        let ids = &batch.stream(stream).ids;
         let mut rows = loader
             .rows(&key, sizes.vocab_size, sizes.hidden_size, ids)
             .await?;
@@ -483,7 +494,7 @@ struct Layer {
 }
 
 /// The rows of a decoder-only model.
-const ROWS: Rows = Rows::Tokens;
+const ROWS: StreamId = TEXT;
 
 impl Layer {
     /// The attention's contribution to the residual, of normed rows.
@@ -534,20 +545,20 @@ fn columns(x: &Tensor<2>, range: Range<usize>) -> Tensor<2> {
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
         let behind = |x: Tensor<2>, norm: &Option<RmsNorm>| match norm {
             Some(norm) => compute.rms_norm(x, norm),
             None => x,
         };
-        let x = state.tokens;
+        let x = state.take(TEXT)?;
         let normed = compute.rms_norm(x.clone(), &self.attention_norm);
         let attended = self.attend(lanes, stack, normed).await?;
         let x = x + behind(attended, &self.attention_output_norm);
         let normed = compute.rms_norm(x.clone(), &self.feed_forward_norm);
         let output = self.feed_forward(lanes, stack, normed).await?;
         let tokens = x + behind(output, &self.feed_forward_output_norm);
-        Ok(State { tokens, ..state })
+        Ok(state.with(TEXT, tokens))
     }
 
     fn linears(&self) -> Vec<&Projection> {
@@ -569,9 +580,9 @@ struct FinalNorm(RmsNorm);
 
 #[async_trait(?Send)]
 impl Block for FinalNorm {
-    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, state: State) -> Result<State> {
-        let tokens = lanes.compute().rms_norm(state.tokens, &self.0);
-        Ok(State { tokens, ..state })
+    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, mut state: State) -> Result<State> {
+        let tokens = lanes.compute().rms_norm(state.take(TEXT)?, &self.0);
+        Ok(state.with(TEXT, tokens))
     }
 
     fn linears(&self) -> Vec<&Projection> {

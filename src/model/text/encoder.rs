@@ -16,14 +16,19 @@ use crate::{
     error::Result,
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows, Stack},
+        batch::{Batch, Stack},
         config::{architecture, invalid, only, positive, unquantised},
-        family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
+        family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lanes::Lanes,
         load::{LinearShape, Loader},
         parts::{modules, prefix},
         projection::Projection,
-        text::pool::{self, Pooling},
+        state::State,
+        streams::{Stream, StreamId},
+        text::{
+            ENCODER_STREAMS, POOLED, TEXT,
+            pool::{self, Pooling},
+        },
     },
     naming::family::FamilyNames,
 };
@@ -213,18 +218,31 @@ impl Family for Encoder {
         self.pooling.settings.needed
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, _rows: Rows) -> Result<Tensor<2>> {
+    fn streams(&self) -> &[Stream] {
+        ENCODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        POOLED
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let sizes = &self.settings.sizes;
         let table = async |name: &str, size, ids: &[u32]| {
             let key = format!("{}embeddings.{name}.weight", self.prefix);
             loader.rows(&key, size, sizes.hidden, ids).await
         };
-        let ids = &batch.tokens.ids;
+        let ids = &batch.stream(stream).ids;
         let mut sum = table("word_embeddings", sizes.vocabulary, ids).await?;
         let mut add = |rows: Vec<f32>| sum.iter_mut().zip(rows).for_each(|(sum, x)| *sum += x);
         add(table("position_embeddings", sizes.positions, &self.positions(batch)).await?);
         if sizes.token_types > 0 {
-            add(table("token_type_embeddings", sizes.token_types, &batch.type_ids).await?);
+            add(table(
+                "token_type_embeddings",
+                sizes.token_types,
+                &batch.stream(stream).type_ids,
+            )
+            .await?);
         }
         let key = format!("{}embeddings.LayerNorm", self.prefix);
         let norm = loader
@@ -277,7 +295,7 @@ impl Encoder {
         if self.settings.positions_behind_padding {
             behind_padding(batch, self.settings.pad_id)
         } else {
-            batch.tokens.positions.clone()
+            batch.stream(TEXT).positions.clone()
         }
     }
 }
@@ -286,10 +304,11 @@ impl Encoder {
 /// counts them: whatever has the padding token's id, be it in the middle of a text, stays at that position
 /// and is not counted.
 fn behind_padding(batch: &Batch, pad: u32) -> Vec<u32> {
-    let ids = &batch.tokens.ids;
+    let text = batch.stream(TEXT);
+    let ids = &text.ids;
     let mut positions = vec![pad; ids.len()];
-    for place in &batch.places {
-        let rows = place.rows.start..place.rows.start + place.rows.length;
+    for sequence in &text.sequences {
+        let rows = sequence.start..sequence.start + sequence.length;
         let real = rows.filter(|&row| ids[row] != pad);
         real.zip(pad + 1..)
             .for_each(|(row, position)| positions[row] = position);
@@ -312,10 +331,10 @@ struct Layer {
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
-        let rows = Rows::Tokens;
-        let x = state.tokens.clone();
+        let rows = TEXT;
+        let x = state.take(TEXT)?;
         let projections = [&self.query, &self.key, &self.value];
         let projected = lanes.group(stack, rows, projections, x.clone()).await?;
         let context = lanes.attend(stack, rows, &self.query.name, projected, &self.attention);
@@ -325,7 +344,7 @@ impl Block for Layer {
         let wide = lanes.linear(stack, rows, &self.widen, x.clone()).await?;
         let wide = compute.activation(self.activation, wide);
         let output = lanes.linear(stack, rows, &self.narrow, wide).await?;
-        Ok(state.with_tokens(compute.layer_norm(output + x, &self.output_norm)))
+        Ok(state.with(TEXT, compute.layer_norm(output + x, &self.output_norm)))
     }
 
     fn linears(&self) -> Vec<&Projection> {
@@ -548,7 +567,7 @@ mod tests {
     #[test]
     fn padding_stays_at_its_own_position() {
         let samples = [Sample::text(vec![0, 5, 1, 7, 2]), Sample::text(vec![0, 2])];
-        let batches = micro_batches(&[&samples], Padding::Include, 1, 100).unwrap();
+        let batches = micro_batches(ENCODER_STREAMS, &[&samples], Padding::Include, 1, 100).unwrap();
         // transformers 5.23: create_position_ids_from_input_ids of the padded batch.
         assert_eq!(behind_padding(&batches[0], 1), [2, 3, 1, 4, 5, 2, 3, 1, 1, 1]);
     }

@@ -10,12 +10,14 @@ use crate::{
     error::{Code, Error, Result},
     io::Checkpoint,
     model::{
-        batch::{Rows, Stack},
+        batch::Stack,
         config::{architecture, only, unsupported},
-        family::State,
         lanes::Lanes,
         load::{LinearShape, Loader},
         projection::Projection,
+        state::State,
+        streams::StreamId,
+        text::{DECODER, TEXT},
     },
 };
 
@@ -36,10 +38,20 @@ impl Half {
         }
     }
 
-    pub(super) const fn rows(self) -> Rows {
+    /// The stream that it works on.
+    pub(super) const fn stream(self) -> StreamId {
         match self {
-            Self::Encoder => Rows::Tokens,
-            Self::Decoder => Rows::Targets,
+            Self::Encoder => TEXT,
+            Self::Decoder => DECODER,
+        }
+    }
+
+    /// The half that works on a stream.
+    pub(super) fn of_stream(stream: StreamId) -> Self {
+        if stream == DECODER {
+            Self::Decoder
+        } else {
+            Self::Encoder
         }
     }
 
@@ -51,31 +63,18 @@ impl Half {
         }
     }
 
-    /// The stack's hidden states.
+    /// The stack's hidden states, which `state` is left without.
     ///
     /// # Errors
     /// [`Code::SamplesInvalid`] if the samples have nothing for the decoder.
-    pub(super) fn of(self, state: &State) -> Result<Tensor<2>> {
-        match self {
-            Self::Encoder => Ok(state.tokens.clone()),
-            Self::Decoder => state.targets.clone().ok_or_else(|| {
-                Error::new(
-                    Code::SamplesInvalid,
-                    "the samples have nothing for the decoder to read; an encoder-decoder needs an answer of each, or its start token",
-                )
-            }),
+    pub(super) fn take(self, state: &mut State) -> Result<Tensor<2>> {
+        if self == Self::Decoder && state.get(DECODER).is_none() {
+            return Err(Error::new(
+                Code::SamplesInvalid,
+                "the samples have nothing for the decoder to read; an encoder-decoder needs an answer of each, or its start token",
+            ));
         }
-    }
-
-    /// The state with other hidden states of the stack.
-    pub(super) fn put(self, state: State, x: Tensor<2>) -> State {
-        match self {
-            Self::Encoder => state.with_tokens(x),
-            Self::Decoder => State {
-                targets: Some(x),
-                ..state
-            },
-        }
+        state.take(self.stream())
     }
 }
 
@@ -162,7 +161,7 @@ impl MultiHead {
         })
     }
 
-    /// Self-attention of `x`, which are `rows`.
+    /// Self-attention of `x`, the rows of `stream`.
     ///
     /// # Errors
     /// As [`Lanes::group`].
@@ -170,13 +169,13 @@ impl MultiHead {
         &self,
         lanes: &Lanes<'_>,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         x: Tensor<2>,
     ) -> Result<Tensor<2>> {
         let projections = [&self.query, &self.key, &self.value];
-        let projected = lanes.group(stack, rows, projections, x).await?;
-        let context = lanes.attend(stack, rows, &self.query.name, projected, &self.how);
-        lanes.linear(stack, rows, &self.output, context).await
+        let projected = lanes.group(stack, stream, projections, x).await?;
+        let context = lanes.attend(stack, stream, &self.query.name, projected, &self.how);
+        lanes.linear(stack, stream, &self.output, context).await
     }
 
     /// Attention of a decoder's rows `x` to the encoder's output.
@@ -190,17 +189,23 @@ impl MultiHead {
         x: Tensor<2>,
         encoder: &Tensor<2>,
     ) -> Result<Tensor<2>> {
-        let rows = Rows::Targets;
-        let query = lanes.linear(stack, rows, &self.query, x).await?;
+        let query = lanes.linear(stack, DECODER, &self.query, x).await?;
         let keys_values = async || {
             lanes
-                .group(stack, Rows::Tokens, [&self.key, &self.value], encoder.clone())
+                .group(stack, TEXT, [&self.key, &self.value], encoder.clone())
                 .await
         };
         let context = lanes
-            .attend_encoder(stack, &self.query.name, query, keys_values, &self.how)
+            .attend_to(
+                stack,
+                [DECODER, TEXT],
+                &self.query.name,
+                query,
+                keys_values,
+                &self.how,
+            )
             .await?;
-        lanes.linear(stack, rows, &self.output, context).await
+        lanes.linear(stack, DECODER, &self.output, context).await
     }
 
     pub(super) const fn linears(&self) -> [&Projection; 4] {

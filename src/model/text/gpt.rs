@@ -10,15 +10,13 @@ use crate::{
     compute::{Activation, Attention, LayerNorm, Rotary},
     error::Result,
     model::{
-        batch::{Rows, Stack},
-        family::{Block, State},
-        lanes::Lanes,
-        projection::Projection,
+        batch::Stack, family::Block, lanes::Lanes, projection::Projection, state::State, streams::StreamId,
+        text::TEXT,
     },
 };
 
 /// The rows of a decoder-only model.
-const ROWS: Rows = Rows::Tokens;
+const ROWS: StreamId = TEXT;
 
 /// One layer.
 pub(super) struct Layer {
@@ -61,9 +59,9 @@ impl Layer {
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
-        let x = state.tokens.clone();
+        let x = state.take(TEXT)?;
         let normed = compute.layer_norm(x.clone(), &self.attention_norm);
         let attended = self.attend(lanes, stack, normed).await?;
         let sum = attended + x.clone();
@@ -72,7 +70,7 @@ impl Block for Layer {
         let wide = lanes.linear(stack, ROWS, &self.widen, normed).await?;
         let wide = compute.activation(self.activation, wide);
         let output = lanes.linear(stack, ROWS, &self.narrow, wide).await?;
-        Ok(state.with_tokens(sum + output))
+        Ok(state.with(TEXT, sum + output))
     }
 
     fn linears(&self) -> Vec<&Projection> {
@@ -90,9 +88,9 @@ pub(super) struct FinalNorm(pub(super) LayerNorm);
 
 #[async_trait(?Send)]
 impl Block for FinalNorm {
-    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, state: State) -> Result<State> {
-        let tokens = lanes.compute().layer_norm(state.tokens.clone(), &self.0);
-        Ok(state.with_tokens(tokens))
+    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, mut state: State) -> Result<State> {
+        let tokens = lanes.compute().layer_norm(state.take(TEXT)?, &self.0);
+        Ok(state.with(TEXT, tokens))
     }
 
     fn linears(&self) -> Vec<&Projection> {

@@ -16,13 +16,17 @@ use crate::{
     error::Result,
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows},
+        batch::Batch,
         config::{activation, architecture, invalid, only, parse, positive, unquantised, with_defaults},
         family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lm_head::LmHead,
         load::{LinearShape, Loader},
         parts::{is_language_model, modules, prefix},
-        text::gpt::{FinalNorm, Layer},
+        streams::{Stream, StreamId},
+        text::{
+            DECODER_STREAMS, TEXT,
+            gpt::{FinalNorm, Layer},
+        },
     },
     naming::family::FamilyNames,
 };
@@ -210,9 +214,17 @@ impl Family for Gpt2 {
         self.head.clone()
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, _rows: Rows) -> Result<Tensor<2>> {
+    fn streams(&self) -> &[Stream] {
+        DECODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        TEXT
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let config = &self.config;
-        let (ids, positions) = (&batch.tokens.ids, &batch.tokens.positions);
+        let (ids, positions) = (&batch.stream(stream).ids, &batch.stream(stream).positions);
         let table = async |name: &str, size, rows| {
             let key = format!("{}{name}.weight", self.prefix);
             loader.rows(&key, size, config.n_embd, rows).await

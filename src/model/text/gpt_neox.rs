@@ -16,13 +16,15 @@ use crate::{
     error::Result,
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows},
+        batch::Batch,
         config::{activation, architecture, invalid, parse, positive, unquantised, with_defaults},
         family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lm_head::LmHead,
         load::{LinearShape, Loader},
         parts::{is_language_model, modules, prefix},
+        streams::{Stream, StreamId},
         text::{
+            DECODER_STREAMS, TEXT,
             gpt::{FinalNorm, Layer},
             rope::{Rope, Source},
         },
@@ -199,10 +201,18 @@ impl Family for GptNeoX {
         self.head.clone()
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, _rows: Rows) -> Result<Tensor<2>> {
+    fn streams(&self) -> &[Stream] {
+        DECODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        TEXT
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let (vocabulary, width) = (self.config.vocab_size, self.config.hidden_size);
         let key = format!("{}embed_in.weight", self.prefix);
-        let ids = &batch.tokens.ids;
+        let ids = &batch.stream(stream).ids;
         let rows = loader.rows(&key, vocabulary, width, ids).await?;
         Ok(loader.compute.tensor(rows, ids.len(), width))
     }

@@ -22,7 +22,28 @@ mod roberta;
 mod rope;
 mod t5;
 
-use crate::model::family::Open;
+use crate::model::{
+    family::Open,
+    streams::{Stream, StreamId},
+};
+
+/// The text that an encoder or a decoder-only model reads.
+pub const TEXT: StreamId = StreamId::new(0);
+
+/// What an encoder-decoder's decoder reads.
+pub const DECODER: StreamId = StreamId::new(1);
+
+/// What an encoder's classifier reads.
+const POOLED: StreamId = StreamId::new(1);
+
+/// The streams of an encoder with a classifier.
+const ENCODER_STREAMS: &[Stream] = &[Stream::input("text"), Stream::pooled()];
+
+/// The streams of a decoder-only model.
+const DECODER_STREAMS: &[Stream] = &[Stream::input("text")];
+
+/// The streams of an encoder-decoder.
+const ENCODER_DECODER_STREAMS: &[Stream] = &[Stream::input("text"), Stream::input("decoder")];
 
 /// Every family, by `model_type` of `config.json`.
 pub(super) const FAMILIES: &[(&str, Open)] = &[

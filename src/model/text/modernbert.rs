@@ -18,17 +18,20 @@ use crate::{
     error::Result,
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows, Stack},
+        batch::{Batch, Stack},
         config::{
             activation, architecture, invalid, only, parse, positive, sliding_layers, unquantised,
             unsupported, with_defaults,
         },
-        family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
+        family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lanes::Lanes,
         load::{LinearShape, Loader},
         parts::{modules, prefix},
         projection::Projection,
+        state::State,
+        streams::{Stream, StreamId},
         text::{
+            ENCODER_STREAMS, POOLED, TEXT,
             pool::{self, Between, Norm, Pooled, Pooling},
             rope::{Rope, Source},
         },
@@ -264,8 +267,16 @@ impl Family for ModernBert {
         self.pooling.settings.needed
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, _rows: Rows) -> Result<Tensor<2>> {
-        let (hidden, ids) = (self.config.hidden_size, &batch.tokens.ids);
+    fn streams(&self) -> &[Stream] {
+        ENCODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        POOLED
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
+        let (hidden, ids) = (self.config.hidden_size, &batch.stream(stream).ids);
         let key = format!("{}embeddings.tok_embeddings.weight", self.prefix);
         let rows = loader.rows(&key, self.config.vocab_size, hidden, ids).await?;
         let norm = self.norm(loader, "embeddings.norm").await?;
@@ -333,10 +344,10 @@ struct Layer {
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
-        let (rows, head_size) = (Rows::Tokens, self.attention.head_size);
-        let x = state.tokens.clone();
+        let (rows, head_size) = (TEXT, self.attention.head_size);
+        let x = state.take(TEXT)?;
         let normed = match &self.attention_norm {
             Some(norm) => compute.layer_norm(x.clone(), norm),
             None => x.clone(),
@@ -354,7 +365,7 @@ impl Block for Layer {
         let [input, gate] = compute.split(wide, 1, [self.narrow.weight.d_in(); 2]);
         let wide = compute.activation(self.activation, input) * gate;
         let output = lanes.linear(stack, rows, &self.narrow, wide).await?;
-        Ok(state.with_tokens(x + output))
+        Ok(state.with(TEXT, x + output))
     }
 
     fn linears(&self) -> Vec<&Projection> {
@@ -371,9 +382,9 @@ struct FinalNorm(LayerNorm);
 
 #[async_trait(?Send)]
 impl Block for FinalNorm {
-    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, state: State) -> Result<State> {
-        let normed = lanes.compute().layer_norm(state.tokens.clone(), &self.0);
-        Ok(state.with_tokens(normed))
+    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, mut state: State) -> Result<State> {
+        let normed = lanes.compute().layer_norm(state.take(TEXT)?, &self.0);
+        Ok(state.with(TEXT, normed))
     }
 
     fn linears(&self) -> Vec<&Projection> {

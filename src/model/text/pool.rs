@@ -13,11 +13,13 @@ use crate::{
     error::{Code, Error, Result},
     io::Checkpoint,
     model::{
-        batch::{Rows, Stack},
-        family::{Block, Heads, Module, State},
+        batch::Stack,
+        family::{Block, Heads, Module},
         lanes::Lanes,
         load::Loader,
         projection::Projection,
+        state::State,
+        text::{POOLED, TEXT},
     },
     naming::family::FamilyNames,
 };
@@ -143,6 +145,7 @@ impl Pooling {
             d_in: self.hidden,
             block,
             transposed: false,
+            windows: None,
         })
     }
 
@@ -233,18 +236,19 @@ struct Loaded {
 
 #[async_trait(?Send)]
 impl Block for Pool {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
-        let sequences = stack.sequences(Rows::Tokens);
+        let sequences = stack.sequences(TEXT);
+        let text = state.take(TEXT)?;
         let pooled = match self.rows {
             Pooled::First => {
                 let first: Vec<usize> = sequences.iter().map(|sequence| sequence.start).collect();
-                state.tokens.clone().select(0, compute.indices(&first))
+                text.select(0, compute.indices(&first))
             }
             Pooled::Mean => {
                 let means = sequences.iter().map(|sequence| {
                     let rows = sequence.start..sequence.start + sequence.attended;
-                    state.tokens.clone().slice([rows]).mean_dim(0)
+                    text.clone().slice([rows]).mean_dim(0)
                 });
                 Tensor::cat(means.collect(), 0)
             }
@@ -255,14 +259,14 @@ impl Block for Pool {
             norm,
         }) = &self.between
         else {
-            return Ok(state.with_tokens(pooled));
+            return Ok(state.with(POOLED, pooled));
         };
-        let mut rows = lanes.linear(stack, Rows::Samples, dense, pooled).await?;
+        let mut rows = lanes.linear(stack, POOLED, dense, pooled).await?;
         rows = compute.activation(*activation, rows);
         if let Some(norm) = norm {
             rows = compute.layer_norm(rows, norm);
         }
-        Ok(state.with_tokens(rows))
+        Ok(state.with(POOLED, rows))
     }
 
     fn linears(&self) -> Vec<&Projection> {

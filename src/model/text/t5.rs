@@ -18,15 +18,20 @@ use crate::{
     error::{Error, Result},
     io::Checkpoint,
     model::{
-        batch::{Batch, Rows, Stack},
+        batch::{Batch, Stack},
         config::{activation, invalid, parse, positive, unquantised, with_defaults},
-        family::{Block, Family, Heads, Kind, ModelFacts, Module, State},
+        family::{Block, Family, Heads, Kind, ModelFacts, Module},
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
         parts::modules,
         projection::Projection,
-        text::encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
+        state::State,
+        streams::{Stream, StreamId},
+        text::{
+            DECODER, ENCODER_DECODER_STREAMS, TEXT,
+            encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
+        },
     },
     naming::family::FamilyNames,
 };
@@ -293,12 +298,21 @@ impl Family for T5 {
         Some(self.head.clone())
     }
 
-    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>> {
+    fn streams(&self) -> &[Stream] {
+        ENCODER_DECODER_STREAMS
+    }
+
+    fn output(&self) -> StreamId {
+        DECODER
+    }
+
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let [encoder, decoder] = &self.embeddings;
-        let (key, ids) = match rows {
-            Rows::Targets => (decoder, &batch.targets.ids),
-            Rows::Tokens | Rows::Samples => (encoder, &batch.tokens.ids),
+        let key = match Half::of_stream(stream) {
+            Half::Encoder => encoder,
+            Half::Decoder => decoder,
         };
+        let ids = &batch.stream(stream).ids;
         let (vocabulary, width) = (self.config.vocab_size, self.config.d_model);
         let data = loader.rows(key, vocabulary, width, ids).await?;
         Ok(loader.compute.tensor(data, ids.len(), width))
@@ -435,40 +449,42 @@ impl FeedForward {
         &self,
         lanes: &Lanes<'_>,
         stack: &Stack<'_>,
-        rows: Rows,
+        stream: StreamId,
         x: Tensor<2>,
     ) -> Result<Tensor<2>> {
         let compute = lanes.compute();
         let wide = match &self.gated {
             None => {
-                let wide = lanes.linear(stack, rows, &self.activated, x).await?;
+                let wide = lanes.linear(stack, stream, &self.activated, x).await?;
                 compute.activation(self.activation, wide)
             }
             Some(gated) => {
-                let [wide, gated] = lanes.group(stack, rows, [&self.activated, gated], x).await?;
+                let [wide, gated] = lanes.group(stack, stream, [&self.activated, gated], x).await?;
                 compute.gated(self.activation, wide, gated)
             }
         };
-        lanes.linear(stack, rows, &self.output, wide).await
+        lanes.linear(stack, stream, &self.output, wide).await
     }
 }
 
 #[async_trait(?Send)]
 impl Block for Layer {
-    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State> {
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, mut state: State) -> Result<State> {
         let compute = lanes.compute();
-        let rows = self.half.rows();
-        let mut x = self.half.of(&state)?;
+        let stream = self.half.stream();
+        let mut x = self.half.take(&mut state)?;
         let (norm, attention) = &self.to_itself;
         let normed = compute.rms_norm(x.clone(), norm);
-        x = x + attention.to_itself(lanes, stack, rows, normed).await?;
+        x = x + attention.to_itself(lanes, stack, stream, normed).await?;
         if let Some((norm, attention)) = &self.to_encoder {
             let normed = compute.rms_norm(x.clone(), norm);
-            x = x + attention.to_encoder(lanes, stack, normed, &state.tokens).await?;
+            x = x + attention
+                .to_encoder(lanes, stack, normed, &state.rows(TEXT)?)
+                .await?;
         }
         let normed = compute.rms_norm(x.clone(), &self.feed_forward_norm);
-        x = x + self.feed_forward.forward(lanes, stack, rows, normed).await?;
-        Ok(self.half.put(state, x))
+        x = x + self.feed_forward.forward(lanes, stack, stream, normed).await?;
+        Ok(state.with(self.half.stream(), x))
     }
 
     fn linears(&self) -> Vec<&Projection> {
@@ -493,9 +509,9 @@ struct FinalNorm {
 
 #[async_trait(?Send)]
 impl Block for FinalNorm {
-    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, state: State) -> Result<State> {
-        let x = lanes.compute().rms_norm(self.half.of(&state)?, &self.norm);
-        Ok(self.half.put(state, x))
+    async fn forward(&self, lanes: &Lanes<'_>, _stack: &Stack<'_>, mut state: State) -> Result<State> {
+        let x = lanes.compute().rms_norm(self.half.take(&mut state)?, &self.norm);
+        Ok(state.with(self.half.stream(), x))
     }
 
     fn linears(&self) -> Vec<&Projection> {
