@@ -397,6 +397,7 @@ fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
         Ok(AdapterInput {
             folder: folder(&format!("adapter \"{name}\""), &array(&value, "files")?)?,
             samples: given.map(|given| samples(&given, &name)).transpose()?,
+            pictures: None,
             weight: match get(&value, "weight") {
                 weight if weight.is_undefined() || weight.is_null() => 1.0,
                 weight => weight.as_f64().unwrap_or(f64::NAN),

@@ -339,6 +339,7 @@ fn bad_input_is_refused_with_its_code_and_place() {
     refused(
         vec![AdapterInput {
             samples: None,
+            pictures: None,
             ..golden("qv")
         }],
         defaults(),

@@ -647,6 +647,7 @@ fn task(case: &Case, variant: &str, name: &str) -> AdapterInput {
             answers,
             ..TaskSamples::default()
         }),
+        pictures: None,
         weight: 1.0,
         path: None,
     }

@@ -42,6 +42,7 @@ fn merged(output: OutputKind) -> Folder {
             samples: samples(name),
             ..TaskSamples::default()
         }),
+        pictures: None,
         weight: 1.0,
         path: None,
     };

@@ -66,6 +66,7 @@ impl Case {
             name: name.to_owned(),
             folder: folder(&self.path.join(name)),
             samples: Some(samples),
+            pictures: None,
             weight: 1.0,
             path: None,
         }

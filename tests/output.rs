@@ -47,6 +47,7 @@ fn input(name: &str, folder: Folder, weight: f64) -> AdapterInput {
         name: name.to_owned(),
         folder,
         samples: None,
+        pictures: None,
         weight,
         path: None,
     }

@@ -146,6 +146,7 @@ fn try_merge(base: Option<Folder>, adapters: &[(&str, f64)], options: MergeOptio
         name: format!("{index} {case}"),
         folder: folder(&root().join(case)),
         samples: None,
+        pictures: None,
         weight: *weight,
         path: None,
     };

@@ -103,6 +103,7 @@ fn adapter(name: &str, folder: Folder, samples: TaskSamples) -> AdapterInput {
         name: name.to_owned(),
         folder,
         samples: Some(samples),
+        pictures: None,
         weight: 1.0,
         path: None,
     }

@@ -15,7 +15,10 @@ use crate::{
     delta::DeviceDelta,
     error::{Code, Error, Result},
     generate::{Answer, Sampling, Scene, Speaker, decoder_start, generate},
-    model::{Kind, Model, TEXT, batch::Sample},
+    model::{
+        Kind, Model, TEXT,
+        batch::{Input, Sample},
+    },
 };
 
 /// Tokenised samples of one task, as the caller gives them.
@@ -365,6 +368,22 @@ pub fn check_samples<'a>(
         }
         for (index, sample) in samples.iter().enumerate() {
             let (number, ids) = (index + 1, sample.tokens(TEXT));
+            let is_picture = matches!(
+                sample.inputs.first().map(|given| &given.input),
+                Some(Input::Grid(_))
+            );
+            if is_picture != facts.picture.is_some() {
+                let reads = if is_picture { "texts" } else { "pictures" };
+                return Err(Error::new(
+                    Code::SamplesInvalid,
+                    format!(
+                        "adapter \"{name}\", sample {number}: the base model reads {reads}; give such samples"
+                    ),
+                ));
+            }
+            if is_picture {
+                continue;
+            }
             if ids.is_empty() {
                 return Err(Error::new(
                     Code::SamplesInvalid,

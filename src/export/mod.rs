@@ -33,7 +33,7 @@ use crate::{
         solution::Solution,
         truncate::Truncated,
     },
-    model::{DECODER, TEXT},
+    model::batch::{Input, StreamInput},
     progress::{Observer, Progress},
 };
 
@@ -301,24 +301,15 @@ fn adapter_report(read: &ReadAdapter, given: Option<&TaskSamples>, task: Option<
             let complete = task.filter(|task| !task.samples.is_empty());
             let samples = complete.map_or(&given.samples, |task| &task.samples);
             let mut hash = Sha256::new();
-            for sample in samples {
-                for ids in [sample.tokens(TEXT), sample.tokens(DECODER)] {
-                    if ids.is_empty() {
-                        continue;
-                    }
-                    hash.update((ids.len() as u64).to_le_bytes());
-                    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-                }
+            for input in samples.iter().flat_map(|sample| &sample.inputs) {
+                update(&mut hash, &input.input);
             }
             SamplesReport {
                 source: given.source.clone(),
                 path: given.path.clone(),
                 count: samples.len(),
                 truncated: given.truncated,
-                tokens: samples
-                    .iter()
-                    .map(|sample| sample.tokens(TEXT).len() + sample.tokens(DECODER).len())
-                    .sum(),
+                tokens: samples.iter().flat_map(|sample| &sample.inputs).map(tokens).sum(),
                 answers: task.map_or(AnswersFrom::None, |task| task.answers),
                 answer_tokens: task.map_or(0, |task| task.answer_tokens),
                 own: given.own.as_ref().map(|own| SelfReport {
@@ -333,6 +324,38 @@ fn adapter_report(read: &ReadAdapter, given: Option<&TaskSamples>, task: Option<
                 sha256: hex(&hash.finalize()),
             }
         }),
+    }
+}
+
+/// How many tokens an input is.
+const fn tokens(given: &StreamInput) -> usize {
+    match &given.input {
+        Input::Tokens { ids, .. } => ids.len(),
+        Input::Grid(_) | Input::Rows { .. } => 0,
+    }
+}
+
+/// Adds an input to a hash: a length or lengths as u64, then token ids as u32 or numbers as f32, all little-endian.
+fn update(hash: &mut Sha256, input: &Input) {
+    let mut lengths = |lengths: &[usize]| {
+        lengths
+            .iter()
+            .for_each(|length| hash.update((*length as u64).to_le_bytes()));
+    };
+    match input {
+        Input::Tokens { ids, .. } if ids.is_empty() => {}
+        Input::Tokens { ids, .. } => {
+            lengths(&[ids.len()]);
+            ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        }
+        Input::Grid(pixels) => {
+            lengths(&[pixels.channels, pixels.height, pixels.width]);
+            pixels.data.iter().for_each(|x| hash.update(x.to_le_bytes()));
+        }
+        Input::Rows { width, data } => {
+            lengths(&[*width]);
+            data.iter().for_each(|x| hash.update(x.to_le_bytes()));
+        }
     }
 }
 

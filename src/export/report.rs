@@ -87,7 +87,8 @@ pub struct SamplesReport {
     #[serde(rename = "self")]
     pub own: Option<SelfReport>,
     /// SHA-256 of the token ids (little-endian u32, each sample preceded by its length as u64; of an
-    /// encoder-decoder, its decoder's inputs likewise after each text).
+    /// encoder-decoder, its decoder's inputs likewise after each text). Of pictures, their preprocessed numbers
+    /// (little-endian f32, each picture preceded by channels, height and width as u64).
     pub sha256: String,
 }
 

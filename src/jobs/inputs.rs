@@ -8,6 +8,7 @@ use crate::{
     calibrate::TaskSamples,
     error::{Code, Error, Result},
     io::Folder,
+    jobs::pictures,
 };
 
 /// One adapter as the caller gives it.
@@ -18,6 +19,8 @@ pub struct AdapterInput {
     pub folder: Folder,
     /// Its calibration (or held-out) samples.
     pub samples: Option<TaskSamples>,
+    /// Pictures that are its samples, in their order; `samples` then has their labels and where they are from.
+    pub pictures: Option<Folder>,
     /// The user's weight: any but zero, and positive for a method that reads samples.
     pub weight: f64,
     /// Where its files are, as a recipe finds them again.
@@ -45,7 +48,8 @@ pub async fn read_adapters(
     for AdapterInput {
         name,
         folder,
-        samples,
+        mut samples,
+        pictures,
         weight,
         path,
     } in inputs
@@ -63,6 +67,10 @@ pub async fn read_adapters(
             ));
         }
         let adapter = Adapter::read_for(&name, &folder, base.names()).await?;
+        if let Some(pictures) = pictures {
+            let given = samples.get_or_insert_default();
+            given.samples = pictures::samples(base, &pictures).await?;
+        }
         all_samples.push(samples);
         adapters.push(ReadAdapter {
             adapter,

@@ -7,5 +7,6 @@ mod inputs;
 pub mod inspect;
 pub mod logits;
 pub mod merge;
+mod pictures;
 
 pub use self::inputs::{AdapterInput, read_adapters};

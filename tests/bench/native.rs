@@ -98,6 +98,7 @@ fn random(path: &Path) -> Vec<AdapterInput> {
                 name: name.to_owned(),
                 folder: folder(&path.join(name)),
                 samples: Some(samples),
+                pictures: None,
                 weight: 1.0,
                 path: None,
             }

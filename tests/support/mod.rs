@@ -162,6 +162,7 @@ pub fn adapter(name: &str, path: &Path, samples: Vec<Sample>, weight: f64) -> Ad
         name: name.to_owned(),
         folder: folder(path),
         samples: Some(samples),
+        pictures: None,
         weight,
         path: None,
     }
