@@ -396,8 +396,14 @@ fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
         let given = (!given.is_undefined() && !given.is_null()).then_some(given);
         Ok(AdapterInput {
             folder: folder(&format!("adapter \"{name}\""), &array(&value, "files")?)?,
-            samples: given.map(|given| samples(&given, &name)).transpose()?,
-            pictures: None,
+            samples: given.as_ref().map(|given| samples(given, &name)).transpose()?,
+            pictures: match &given {
+                Some(given) if get(given, "pictures").is_array() => Some(folder(
+                    &format!("samples of \"{name}\""),
+                    &array(given, "pictures")?,
+                )?),
+                _ => None,
+            },
             weight: match get(&value, "weight") {
                 weight if weight.is_undefined() || weight.is_null() => 1.0,
                 weight => weight.as_f64().unwrap_or(f64::NAN),
@@ -433,8 +439,12 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
     }
     let malformed =
         |what: &str| Error::new(Code::SamplesInvalid, format!("{name}: tokenised samples {what}"));
-    let ids =
-        ragged(value, name, ("ids", "lengths"))?.ok_or_else(|| malformed("have no Uint32Array \"ids\""))?;
+    let ids = match ragged(value, name, ("ids", "lengths"))? {
+        Some(ids) => ids,
+        // Pictures come as files, see `adapters`.
+        None if get(value, "pictures").is_array() => Vec::new(),
+        None => return Err(malformed("have no Uint32Array \"ids\"")),
+    };
     let kinds = ragged(value, name, ("typeIds", "lengths"))?;
     let answers = ragged(value, name, ("answers", "answerLengths"))?.unwrap_or_default();
     let label_answers = ragged(value, name, ("labelIds", "labelLengths"))?.unwrap_or_default();

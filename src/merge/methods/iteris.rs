@@ -15,6 +15,8 @@
 //! features; [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
 //! into a layer's solution; this file lets the lanes meet all three.
 
+#[cfg(test)]
+mod convolutions;
 pub(super) mod problem;
 mod solve;
 mod statistics;
