@@ -90,7 +90,8 @@ describe("a merge", () => {
   });
 
   it("with held-out samples is compared with a linear average", async () => {
-    const adapters = [{ name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] }];
+    const one = { name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] };
+    const adapters = [one, { ...one, name: "two" }];
     const { comparison } = await client.merge(request({ adapters }));
     const files = "adapter_model.safetensors merge_report.json";
     expect(comparison?.notes).toEqual([`iteris: ${files}`, `average: ${files}`]);
@@ -231,6 +232,7 @@ describe("a generation", () => {
     const result = await ask({ adapters, onProgress: (progress) => reports.push(progress) });
     const said = { texts: ["b a", "a"], finished: [true, false] };
     expect(result).toEqual({
+      prompts: [{ prompt: "a" }, { prompt: "b a" }],
       variants: [
         { name: "base", ...said },
         { name: "one", ...said },

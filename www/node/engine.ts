@@ -12,7 +12,6 @@ import { Faults } from "../lib/engine/faults.ts";
 import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
 import { listenForPanics } from "../lib/worker/panics.ts";
-import * as glue from "../wasm/iteris_web.js";
 import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
 import { listenForTraps } from "./traps.ts";
 
@@ -35,7 +34,8 @@ async function gpu(): Promise<GPU | undefined> {
 
 const engine = new Engine({
   async loadWasm() {
-    const wasm = glue as unknown as IterisWasm;
+    // Loaded with the module itself, so that what only reads a command line or a recipe needs neither.
+    const wasm = (await import("../wasm/iteris_web.js")) as unknown as IterisWasm;
     const bytes = await readFile(new URL("../wasm/iteris_web_bg.wasm", import.meta.url));
     await wasm.default({ module_or_path: bytes });
     return wasm;

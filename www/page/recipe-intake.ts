@@ -8,13 +8,12 @@
 import { digestFiles, type Recipe, type ReportFile, readRecipe } from "../lib/index.ts";
 import { outdate } from "./edits.ts";
 import { list } from "./format.ts";
-import type { Tell } from "./intake.ts";
 import { writeLayerWeights } from "./layer-weights.ts";
 import { describe } from "./problem.ts";
 import { type Card, differingFiles, type Followed, matchCards } from "./recipe-match.ts";
 import { type Dropped, namedBlobs } from "./recognise.ts";
 import { DEFAULTS } from "./settings.ts";
-import type { Adapter, Base, State, Store } from "./state.ts";
+import type { Adapter, Base, State, Store, Tell } from "./state.ts";
 
 /** Base models that are larger are told apart by the names and sizes of their files: reading them takes too long. */
 const BASE_BYTES = 1 << 30;

@@ -15,7 +15,6 @@ import type {
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
-import type { ExampleName } from "./example.ts";
 import type { Problem } from "./problem.ts";
 import type { Followed, Repetition } from "./recipe-match.ts";
 import type { Dropped, Role } from "./recognise.ts";
@@ -168,6 +167,9 @@ export interface Trial {
   written?: Written;
 }
 
+/** The built-in examples: adapters that classify, and adapters that write. */
+export type ExampleName = "classifiers" | "writers";
+
 export interface Work {
   task: "merge" | "compare" | "survey" | "write";
   label: string;
@@ -254,6 +256,9 @@ export class Store {
     });
   }
 }
+
+/** Says something beside the zone that took a drop. */
+export type Tell = (notice: Omit<Notice, "id" | "place">) => void;
 
 /** What is known of the base model, once it has been read. */
 export const baseFacts = ({ base }: State): BaseFacts | undefined =>

@@ -1,32 +1,29 @@
 /**
  * Several methods on the same samples: each is merged, then all are compared, task by task.
  *
- * Each merged adapter can be saved as soon as it is there. What can go wrong: a method may not suit the adapters or
- * the base; that takes its own row away and no other, and what the person cancels keeps what is done.
+ * Each merged adapter can be saved as soon as it is there. A method may not suit the adapters or the base; that takes
+ * its own row away and no other, and what the person cancels keeps what is done.
  */
-import { type MergeRequest, merge } from "../lib/index.ts";
+import {
+  type CompareReport,
+  compareMethods,
+  type FailedVariant,
+  type MergedVariant,
+  type Progress,
+} from "../lib/index.ts";
 import { describe, type Problem } from "./problem.ts";
 import { namedBlobs } from "./recognise.ts";
-import {
-  type Control,
-  type Inputs,
-  inputsOf,
-  mergeRequest,
-  testTexts,
-  textsUsed,
-  writesTexts,
-} from "./request.ts";
-import { addVoice, compareOn, LINEAR } from "./run.ts";
-import { methodTitle, needsSamples } from "./settings.ts";
+import { adapterInputs, inputsOf, optionsFor, testedOf, textsUsed, writesTexts } from "./request.ts";
+import { methodTitle } from "./settings.ts";
 import { askedMethods, type Comparison, type Entry, type Store, type Survey } from "./state.ts";
-import { castOf } from "./trial.ts";
-import { begin, relabel, show } from "./work.ts";
+import { addVoice, castOf } from "./trial.ts";
+import { begin, nameWork, show } from "./work.ts";
 
 /** Merges by every ticked method and compares. Resolves when all is through; never rejects. */
 export async function runSurvey(store: Store): Promise<void> {
   if (store.state.work) return;
-  const controller = begin(store, "survey", "Starting");
-  const control: Control = { signal: controller.signal, onProgress: (progress) => show(store, progress) };
+  const { signal } = begin(store, "survey", "Starting");
+  let shown: ShownSurvey | undefined;
   try {
     store.change((state) => {
       state.result = undefined;
@@ -34,37 +31,53 @@ export async function runSurvey(store: Store): Promise<void> {
       delete state.trial.written;
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
+    const methods = askedMethods(store.state);
     const inputs = await inputsOf(store.state);
-    const { base, facts, adapters } = inputs;
+    const { base, facts, adapters, settings } = inputs;
     if (!base || !facts) return;
+    const tested = testedOf(inputs);
     const survey: Survey = {
-      texts: textsUsed(adapters),
-      writes: writesTexts(facts, adapters),
+      texts: textsUsed(tested),
+      writes: writesTexts(facts, tested),
       tasks: [],
       residuals: [],
       notes: [],
-      entries: askedMethods(store.state).map((method) => ({
+      entries: methods.map((method) => ({
         method,
         name: methodTitle(method),
         status: "waiting",
         files: [],
       })),
       status: "running",
-      output: inputs.settings.output,
+      output: settings.output,
       cast: castOf(base, adapters, facts),
       stale: false,
     };
     store.change((state) => {
       state.survey = survey;
     });
-    await fill(store, survey, { ...inputs, base }, control);
-  } catch (thrown) {
-    store.notify({
-      place: "merge",
-      tone: "error",
-      text: "The comparison stopped.",
-      problem: describe(thrown),
+    const running = new ShownSurvey(store, survey);
+    shown = running;
+    running.next();
+    await compareMethods({
+      base: namedBlobs(base.files),
+      adapters: adapterInputs(inputs, methods, tested),
+      methods: survey.entries.map(({ method, name }) => ({ name, options: optionsFor(inputs, method) })),
+      options: { maxLength: settings.maxLength, maxNewTokens: settings.maxNewTokens },
+      device: settings.device,
+      tasks: tested.map(({ name }) => name),
+      failures: "skip",
+      signal,
+      onProgress: (progress) => running.show(progress),
+      onVariant: (variant) => running.addVariant(variant),
+      onFailure: (failure) => running.addFailure(failure),
+      onTask: (report) => running.addTask(report),
     });
+    running.end();
+  } catch (thrown) {
+    const problem = describe(thrown);
+    if (shown) shown.stop(problem);
+    else store.notify({ place: "merge", tone: "error", text: "The comparison stopped.", problem });
   } finally {
     store.change((state) => {
       state.work = undefined;
@@ -72,76 +85,86 @@ export async function runSurvey(store: Store): Promise<void> {
   }
 }
 
-type RunnableInputs = Inputs & { base: NonNullable<Inputs["base"]> };
+/** A survey while its rows and numbers come in. */
+class ShownSurvey {
+  readonly #store: Store;
+  readonly #survey: Survey;
 
-async function fill(store: Store, survey: Survey, inputs: RunnableInputs, control: Control): Promise<void> {
-  const edit = (change: (survey: Survey) => void): void => store.change(() => change(survey));
-  const stop = (problem: Problem): void =>
-    edit((survey) => {
-      survey.status = problem.code === "cancelled" ? "cancelled" : "failed";
-      survey.problem = problem;
-    });
-  for (const [index, entry] of survey.entries.entries()) {
-    relabel(store, "survey", `${entry.name}, ${index + 1} of ${survey.entries.length} methods`);
-    edit(() => {
-      entry.status = "merging";
-    });
-    const problem = await makeEntry(store, survey, entry, inputs, control);
-    if (problem?.code === "cancelled") return stop(problem);
+  constructor(store: Store, survey: Survey) {
+    this.#store = store;
+    this.#survey = survey;
   }
-  const merged = survey.entries.filter(({ status }) => status === "done");
-  if (merged.length === 0) {
-    return edit((survey) => {
-      survey.status = "failed";
-    });
-  }
-  const request = { ...requestOf(inputs, "average"), base: namedBlobs(inputs.base.files) };
-  for (const adapter of inputs.adapters.filter(testTexts)) {
-    relabel(store, "survey", `Comparing on ${adapter.name}`);
-    try {
-      const report = await compareOn(request, adapter, merged, control);
-      edit((survey) => {
-        survey.tasks = [...survey.tasks, ...report.tasks];
-        survey.residuals = [...survey.residuals, ...report.residuals];
-        survey.notes = [...new Set([...survey.notes, ...report.notes])];
-      });
-    } catch (thrown) {
-      return stop(describe(thrown));
-    }
-  }
-  edit((survey) => {
-    survey.status = "done";
-  });
-}
 
-/** Merges by one method. @returns why it could not be done, if so */
-async function makeEntry(
-  store: Store,
-  survey: Survey,
-  entry: Entry,
-  inputs: RunnableInputs,
-  control: Control,
-): Promise<Problem | undefined> {
-  try {
-    const { files, report, device } = await merge({ ...requestOf(inputs, entry.method), ...control });
-    store.change((state) => {
+  /** Goes on to the method that is merged by next, or to the comparison after the last. */
+  next(): void {
+    const { entries } = this.#survey;
+    const index = entries.findIndex(({ status }) => status === "waiting");
+    const entry = entries[index];
+    this.#edit(() => {
+      if (entry) entry.status = "merging";
+    });
+    const label = entry ? `${entry.name}, ${index + 1} of ${entries.length} methods` : "Comparing";
+    nameWork(this.#store, "survey", label);
+  }
+
+  show(progress: Progress): void {
+    const { task } = progress;
+    nameWork(this.#store, "survey", task === undefined ? undefined : `Comparing on ${task}`);
+    show(this.#store, progress);
+  }
+
+  addVariant({ name, files, report, device }: MergedVariant): void {
+    this.#store.change((state) => {
       state.device = { status: "ready", value: device };
-      Object.assign(entry, { status: "done", files, report } satisfies Partial<Entry>);
-      addVoice(survey.cast, { name: entry.name, files }, "last");
     });
-    return undefined;
-  } catch (thrown) {
-    const problem = describe(thrown);
+    this.#settle(name, { status: "done", files, report });
+    this.#edit(({ cast }) => addVoice(cast, { name, files }, "last"));
+    this.next();
+  }
+
+  addFailure({ name, error }: FailedVariant): void {
+    this.#settle(name, { status: "failed", problem: error });
+    this.next();
+  }
+
+  addTask({ tasks, residuals, notes }: CompareReport): void {
+    this.#edit((survey) => {
+      survey.tasks = [...survey.tasks, ...tasks];
+      survey.residuals = [...survey.residuals, ...residuals];
+      survey.notes = [...new Set([...survey.notes, ...notes])];
+    });
+  }
+
+  end(): void {
+    this.#edit((survey) => {
+      const made = survey.entries.some(({ status }) => status === "done");
+      survey.status = made ? "done" : "failed";
+    });
+  }
+
+  stop(problem: Problem): void {
     const cancelled = problem.code === "cancelled";
-    store.change(() => {
-      Object.assign(entry, cancelled ? { status: "waiting" } : { status: "failed", problem });
+    this.#edit((survey) => {
+      survey.status = cancelled ? "cancelled" : "failed";
+      survey.problem = problem;
+      for (const entry of survey.entries) {
+        if (entry.status !== "merging") continue;
+        Object.assign(entry, cancelled ? { status: "waiting" } : { status: "failed", problem });
+      }
     });
-    return problem;
+  }
+
+  #settle(name: string, change: Partial<Entry>): void {
+    const entry = this.#survey.entries.find((entry) => entry.name === name);
+    this.#edit(() => {
+      if (entry) Object.assign(entry, change);
+    });
+  }
+
+  #edit(change: (survey: Survey) => void): void {
+    this.#store.change(() => change(this.#survey));
   }
 }
-
-const requestOf = (inputs: Inputs, method: Entry["method"]): MergeRequest =>
-  mergeRequest({ ...inputs, settings: { ...inputs.settings, method } }, needsSamples([method]));
 
 /** Shows one method's result in full, below, with the linear average beside it where that was compared too. */
 export function openEntry(store: Store, entry: Entry): void {
@@ -149,7 +172,7 @@ export function openEntry(store: Store, entry: Entry): void {
     const { survey } = state;
     if (!survey || !entry.report) return;
     const { texts, writes, tasks, residuals, notes, cast, output, stale } = survey;
-    const average = survey.entries.find((other) => other.name === LINEAR && other.status === "done");
+    const average = survey.entries.find((other) => other.method === "average" && other.status === "done");
     const variants = [entry.name, ...(average && average !== entry ? [average.name] : [])];
     const comparison: Comparison = {
       texts,

@@ -2,7 +2,7 @@
  * What can be tried with models that write: who writes, which prompts are at hand, what is still lacking, and
  * which answers are the same.
  */
-import type { BaseFacts } from "../lib/index.ts";
+import type { BaseFacts, NamedBlob } from "../lib/index.ts";
 import { freeName, namedBlobs, type Role } from "./recognise.ts";
 import {
   type Adapter,
@@ -24,6 +24,26 @@ export function castOf(base: Base, adapters: readonly Adapter[], facts: BaseFact
     voices.push({ name: freeName(adapter.name, taken), role: "adapter", files: namedBlobs(adapter.files) });
   }
   return { base: namedBlobs(base.files), voices };
+}
+
+/**
+ * Lets a merged adapter write along. The method that was asked for stands last, as it does in the table; so what comes
+ * after it goes before it.
+ */
+export function addVoice(
+  cast: Cast | undefined,
+  { name, files }: { name: string; files: NamedBlob[] },
+  place?: "last",
+): void {
+  if (!cast) return;
+  const { voices } = cast;
+  const merged = place === "last" ? -1 : voices.findIndex(({ role }) => role === "merged");
+  // An adapter may bear the name of a method.
+  const own = freeName(
+    name,
+    voices.map((voice) => voice.name),
+  );
+  voices.splice(merged === -1 ? voices.length : merged, 0, { name: own, role: "merged", files });
 }
 
 /** Who can write now: what was merged with all that went into it, or what has been dropped so far. */

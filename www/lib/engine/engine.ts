@@ -18,10 +18,10 @@ import type {
   GenerateResult,
   MergeOptions,
   MergeReport,
-  Progress,
   ReportFile,
 } from "../types.ts";
 import type {
+  AdapterSource,
   IterisWasm,
   MergedSource,
   MergeSource,
@@ -31,7 +31,9 @@ import type {
 } from "../wasm-interface.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
+import { joinReports, partOf } from "./parts.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
+import type { RunContext } from "./run-context.ts";
 import type { Sink } from "./sink.ts";
 import { Throttle } from "./throttle.ts";
 
@@ -70,12 +72,6 @@ export interface CompareJob {
   /** `null` takes the default. */
   maxNewTokens: number | null;
   device: DeviceRequest;
-}
-
-/** How a running call is watched and stopped. */
-export interface RunContext {
-  onProgress(progress: Progress): void;
-  cancelled(): boolean;
 }
 
 /** Whether the engine that threw this must be replaced. */
@@ -177,14 +173,25 @@ export class Engine {
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
-    const report = await this.#observed(context, null, async (wasm, observer) =>
-      wasm.compare(
-        { base: job.base, adapters, merged: job.merged, options: { maxNewTokens } },
-        await this.#device(wasm, choice),
-        observer,
-      ),
-    );
-    return { report, device: choice };
+    const { base, merged } = job;
+    const compareOn = (tested: AdapterSource[], context: RunContext) =>
+      this.#observed(context, null, async (wasm, observer) =>
+        wasm.compare(
+          { base, adapters: tested, merged, options: { maxNewTokens } },
+          await this.#device(wasm, choice),
+          observer,
+        ),
+      );
+    const { onTask } = context;
+    if (onTask === undefined) return { report: await compareOn(adapters, context), device: choice };
+    const reports: CompareReport[] = [];
+    for (const [i, adapter] of adapters.entries()) {
+      const part = { number: i, of: adapters.length, task: adapter.name };
+      const report = await compareOn([adapter], partOf(context, part));
+      reports.push(report);
+      onTask(report);
+    }
+    return { report: joinReports(reports), device: choice };
   }
 
   /** Lets each variant write after each prompt. */
@@ -198,7 +205,12 @@ export class Engine {
         observer,
       ),
     );
-    return { ...generated, variants: readTexts(generated, codec), device: choice };
+    return {
+      prompts: job.prompts.map(({ sample }) => sample),
+      ...generated,
+      variants: readTexts(generated, codec),
+      device: choice,
+    };
   }
 
   async #maxNewTokens(asked: number | null | undefined): Promise<number> {

@@ -27,6 +27,15 @@ export interface SampleSet {
   places: Place[];
 }
 
+/** The samples of a set, each with where it stands; none of no set. */
+export function placedOf(set: SampleSet | null): Placed[] {
+  if (set === null) return [];
+  return set.samples.map((sample, i) => ({
+    sample,
+    place: set.places[i] ?? { file: set.name ?? "samples", item: i + 1 },
+  }));
+}
+
 function setOf(name: string | null, format: SamplesFormat, placed: readonly Placed[]): SampleSet {
   return {
     name,

@@ -4,7 +4,7 @@
  * What can go wrong: a log full of carriage returns. Only a terminal gets the bar; a file or a pipe gets a
  * line for each tenth of a stage.
  */
-import type { Progress } from "../../lib/types.ts";
+import type { Progress } from "../index.ts";
 import type { Output } from "./terminal.ts";
 
 const stageNames: Record<Progress["stage"], string> = {

@@ -1,7 +1,6 @@
 /** The words of a command line as values, and how they are refused. */
 import { parseArgs } from "node:util";
-import { IterisError } from "../../lib/errors.ts";
-import type { DeviceRequest } from "../../lib/types.ts";
+import { type DeviceRequest, IterisError } from "../index.ts";
 
 /** The commands that have a help of their own. */
 export type CommandName = "merge" | "compare" | "generate" | "inspect";
