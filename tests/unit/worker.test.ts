@@ -4,10 +4,10 @@
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
+import { listenForPanics } from "../../www/lib/engine/panics.ts";
 import { IterisError } from "../../www/lib/errors.ts";
 import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
-import { listenForPanics } from "../../www/lib/worker/panics.ts";
 import { coreError, decoder, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
 import { LocalWorker } from "./local-worker.ts";
 

@@ -11,7 +11,7 @@ import { Engine, retires } from "../lib/engine/engine.ts";
 import { Faults } from "../lib/engine/faults.ts";
 import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
-import { listenForPanics } from "../lib/worker/panics.ts";
+import { listenForPanics } from "../lib/engine/panics.ts";
 import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
 import { listenForTraps } from "./traps.ts";
 

@@ -12,7 +12,7 @@ import { nextTask } from "../engine/next-task.ts";
 import { IterisError } from "../errors.ts";
 import type { IterisWasm } from "../wasm-interface.ts";
 import { WorkerHost } from "./host.ts";
-import { listenForPanics } from "./panics.ts";
+import { listenForPanics } from "../engine/panics.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
 
 const scope = globalThis as unknown as {
