@@ -52,14 +52,30 @@ export function circles(
       return parent === undefined ? [circle] : among(new Set(circle.filter((file) => file !== parent)));
     });
   return among().map((circle) => {
-    const inside = new Set(circle);
-    const shown = new Map<string, Use>();
-    for (const use of uses) {
-      if (use.file !== use.target && inside.has(use.file) && inside.has(use.target)) {
-        shown.set(`${use.file} ${use.target}`, use);
-      }
-    }
-    const lines = [...shown.values()].map((use) => `  ${broken(use, `uses ${use.target} (${use.written})`)}`);
+    const inside = uses.filter(
+      ({ file, target }) => file !== target && circle.includes(file) && circle.includes(target),
+    );
+    const own = ({ file, target }: Use) => isParent(file, target) || isParent(target, file);
+    const way = shortest(inside.filter((use) => !own(use))) ?? shortest(inside) ?? [];
+    const lines = way.map((use) => `  ${broken(use, `uses ${use.target} (${use.written})`)}`);
     return [`a circle of ${circle.length} files: ${circle.join(", ")}`, ...lines].join("\n");
   });
+}
+
+/** The fewest uses by which a file leads back to itself. */
+function shortest(uses: readonly Use[]): Use[] | undefined {
+  let best: Use[] | undefined;
+  for (const start of new Set(uses.map(({ file }) => file))) {
+    const ways = new Map<string, Use[]>([[start, []]]);
+    // A way is looked at after all that are shorter: the map grows while it is gone through.
+    for (const [file, way] of ways) {
+      for (const use of uses.filter((one) => one.file === file)) {
+        if (use.target === start && way.length + 1 < (best?.length ?? Number.POSITIVE_INFINITY)) {
+          best = [...way, use];
+        }
+        if (!ways.has(use.target)) ways.set(use.target, [...way, use]);
+      }
+    }
+  }
+  return best;
 }
