@@ -1,17 +1,17 @@
 /**
  * The engine in this process. Node has no page to keep responsive, so there is no worker; calls queue here.
  *
- * What can go wrong: the wasm module exists once in a process. After a panic or a lost GPU it is not to be
- * trusted again, and unlike a browser's worker it cannot be replaced: later calls are refused.
+ * The wasm module exists once in a process. After a panic or a lost GPU it is not to be trusted again, and unlike a
+ * browser's worker it cannot be replaced: later calls are refused.
  */
 import { readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { DeviceWatch } from "../lib/device/watch.ts";
 import { Engine, retires } from "../lib/engine/engine.ts";
 import { Faults } from "../lib/engine/faults.ts";
+import { listenForPanics } from "../lib/engine/panics.ts";
 import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
-import { listenForPanics } from "../lib/engine/panics.ts";
 import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
 import { listenForTraps } from "./traps.ts";
 

@@ -1,8 +1,8 @@
 /**
  * From a drop or a picker to a flat list of files with their paths.
  *
- * What can go wrong: a `DataTransfer` is emptied as soon as the event handler returns, so every
- * entry is taken from it before the first `await`.
+ * A `DataTransfer` is emptied as soon as the event handler returns, so every entry is taken from it before the first
+ * `await`.
  */
 import type { Dropped } from "./recognise.ts";
 

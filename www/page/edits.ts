@@ -1,8 +1,8 @@
 /**
  * Changes of what is on the cards: base model, adapters and their texts are set, inspected by the worker, removed.
  *
- * What can go wrong: inspections end in any order, and the person may have removed or replaced a card
- * in the meantime. So a result is written only while the very object it was asked for is still shown.
+ * Inspections end in any order, and the person may have removed or replaced a card in the meantime. So a result is
+ * written only while the very object it was asked for is still shown.
  */
 import { inspectAdapter, inspectBase, inspectSamples } from "../lib/index.ts";
 import { hasChatTemplate } from "./chat.ts";

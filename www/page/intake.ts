@@ -2,8 +2,8 @@
  * Takes dropped files into the state: recognises them, turns away what is already there, has the
  * rest inspected by the worker and says in one sentence what was taken.
  *
- * What can go wrong: a base model of many gigabytes is dropped together with small files. Nothing here reads it:
- * it is told from others by name, size and time, and only adapters and texts are compared by their bytes.
+ * A base model of many gigabytes may be dropped together with small files. Nothing here reads it: it is told from
+ * others by name, size and time, and only adapters and texts are compared by their bytes.
  */
 import { inspectAdapterInto, inspectBaseInto, setText } from "./edits.ts";
 import { list, plural } from "./format.ts";

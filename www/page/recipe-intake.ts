@@ -2,8 +2,8 @@
  * Loads a recipe and follows it: sets the options, and gives each card that turns out to be one of its adapters the
  * recipe's name, weight and place.
  *
- * What can go wrong: files come in any order, and what a person changes afterwards is theirs. So a card is set once,
- * when it is found, and never again.
+ * Files come in any order, and what a person changes afterwards is theirs. So a card is set once, when it is found,
+ * and never again.
  */
 import { digestFiles, type Recipe, type ReportFile, readRecipe } from "../lib/index.ts";
 import { outdate } from "./edits.ts";

@@ -2,9 +2,9 @@
  * Says what dropped files are: a base model, adapters, samples, a recipe, or nothing of use.
  *
  * Names and folders are looked at, and of safetensors files what their headers say, never the contents, so that a
- * whole tree of many gigabytes is sorted at once. What can go wrong is a wrong guess, and a wrong guess here would be
- * merged silently: so a text file goes to an adapter only when its place or its name says so, or when no
- * other adapter could be meant. Everything else is left for the person to decide.
+ * whole tree of many gigabytes is sorted at once. A wrong guess would be merged silently: so a text file goes to an
+ * adapter only when its place or its name says so, or when no other adapter could be meant. Everything else is left
+ * for the person to decide.
  */
 import type { NamedBlob, WeightsKind } from "../lib/index.ts";
 

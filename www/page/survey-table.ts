@@ -2,9 +2,8 @@
  * The numbers of a survey: one row a method, each number the mean over tasks, with what base and own adapters do to
  * compare with.
  *
- * What can go wrong: a mean over the tasks that are through so far would change its meaning with each further one. So
- * a mean stands where a number is known for every task that has been compared, and nothing is marked best before all
- * have.
+ * A mean over the tasks that are through so far would change its meaning with each further one. So a mean stands where
+ * a number is known for every task that has been compared, and nothing is marked best before all have.
  */
 import { duration, hundredths, number } from "./format.ts";
 import type { Entry, Survey } from "./state.ts";

@@ -1,8 +1,7 @@
 /**
  * “Try it”: a prompt, and what base, adapters and merged adapters write after it, side by side.
  *
- * What can go wrong: what a model writes is whatever it was taught to write. It is put on the page as text,
- * never as markup.
+ * What a model writes is whatever it was taught to write. It is put on the page as text, never as markup.
  */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";

@@ -1,8 +1,8 @@
 /**
  * The one thing the worker is doing, for whoever shows it: its name, its progress, its end.
  *
- * What can go wrong: answers are written before a merge runs, each stretch counting for itself. So a bar is
- * of one stretch, and starts anew with the next, together with the estimate of the time left.
+ * Answers are written before a merge runs, and each stretch counts for itself. So a bar is of one stretch, and starts
+ * anew with the next, together with the estimate of the time left.
  */
 import type { Progress } from "../lib/index.ts";
 import type { Store, Work } from "./state.ts";

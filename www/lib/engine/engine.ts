@@ -1,9 +1,9 @@
 /**
  * Runs calls on the wasm module: tokenises, starts the device, passes progress on, collects the output.
  *
- * The same class runs in the browser's worker and in Node; what differs between the two comes in as
- * {@link EngineHost}. What can go wrong: after a panic, a lost GPU or a cancelled merge the module's state is
- * not to be trusted again. The engine does not hide that: {@link retires} tells, and its owner replaces it.
+ * The same class runs in the browser's worker and in Node; what differs between the two comes in as {@link
+ * EngineHost}. After a panic, a lost GPU or a cancelled merge the module's state is not to be trusted again: {@link
+ * retires} tells, and the engine's owner replaces it.
  */
 import { choose } from "../device/choose.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";

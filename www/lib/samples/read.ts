@@ -1,8 +1,8 @@
 /**
  * Samples from whatever the caller has, parsed and checked.
  *
- * What can go wrong: a file in another encoding, read with replacement characters, would calibrate on
- * garbage without a word; so text that is not UTF-8 is refused, with the line where it stops being so.
+ * A file in another encoding, read with replacement characters, would calibrate on garbage without a word; so text
+ * that is not UTF-8 is refused, with the line where it stops being so.
  */
 import { IterisError } from "../errors.ts";
 import { openFile, readAll } from "../sources/open.ts";

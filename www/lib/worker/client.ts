@@ -2,8 +2,8 @@
  * The page's side: starts the worker when it is needed, queues calls, cancels, and replaces the worker after
  * a fault.
  *
- * What can go wrong: a worker that no longer answers. No call depends on its good will: after
- * {@link patienceMilliseconds} without a reaction to `cancel` it is terminated, which frees its memory too.
+ * No call depends on the worker's good will, since one may no longer answer: after {@link patienceMilliseconds}
+ * without a reaction to `cancel` it is terminated, which frees its memory too.
  */
 import { readPrompts, readSampling, readVariants } from "../engine/generate-request.ts";
 import { readMethods } from "../engine/methods-request.ts";

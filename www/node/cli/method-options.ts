@@ -1,8 +1,8 @@
 /**
  * The options that say how to merge: of `merge`, and of `compare`, which merges in several ways.
  *
- * What can go wrong: an option that does nothing where it stands, since whoever gives it expects something. Which
- * method looks at which option is told by `METHODS` alone; what none of the chosen ones looks at is refused.
+ * Whoever gives an option expects something of it, so one that would do nothing where it stands is refused. Which
+ * method looks at which option is told by `METHODS` alone.
  */
 import {
   METHODS,
