@@ -48,11 +48,11 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       state.adapters = [];
       state.open = [];
       state.result = undefined;
-      state.survey = undefined;
+      state.methodComparison = undefined;
       state.recipe = undefined;
       state.several = false;
       state.notices = [];
-      Object.assign(state.trial, { prompt: null, chat: null });
+      Object.assign(state.playground, { prompt: null, chat: null });
     });
     await take(store, base, { zone: "base" });
     for (const adapter of adapters) {

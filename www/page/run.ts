@@ -7,6 +7,7 @@
  */
 import { type CompareReport, type MergedVariant, merge, methodNamed, type Progress } from "../lib/index.ts";
 import { plural } from "./format.ts";
+import { addWriter, playgroundModels } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
 import { repetition } from "./recipe-match.ts";
 import { namedBlobs } from "./recognise.ts";
@@ -21,7 +22,6 @@ import {
 } from "./request.ts";
 import { methodTitle } from "./settings.ts";
 import type { Adapter, Comparison, Store } from "./state.ts";
-import { addVoice, castOf } from "./trial.ts";
 import { begin, nameWork, show } from "./work.ts";
 
 /** Merges what the state holds. Resolves when the comparison is through, too; never rejects. */
@@ -32,7 +32,7 @@ export async function run(store: Store): Promise<void> {
   try {
     store.change((state) => {
       state.result = undefined;
-      delete state.trial.written;
+      delete state.playground.written;
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
     const inputs = await inputsOf(store.state);
@@ -115,8 +115,8 @@ class ShownMerge {
       status: "running",
       waiting: tested.map((adapter) => adapter.name),
     };
-    const cast = base && facts && castOf(base, adapters, facts);
-    addVoice(cast, { name, files });
+    const models = base && facts && playgroundModels(base, adapters, facts);
+    addWriter(models, { name, files });
     store.change((state) => {
       state.device = { status: "ready", value: device };
       state.result = {
@@ -125,7 +125,7 @@ class ShownMerge {
         method,
         files,
         report,
-        cast,
+        models,
         ...(recipe ? { repetition: repetition(recipe, report) } : {}),
         ...(this.#compares ? { comparison: this.#comparison } : {}),
         stale: false,
@@ -139,7 +139,7 @@ class ShownMerge {
     this.#edit((comparison) => {
       comparison.variants = [...comparison.variants, name];
     });
-    this.#store.change(({ result }) => addVoice(result?.cast, { name, files }));
+    this.#store.change(({ result }) => addWriter(result?.models, { name, files }));
   }
 
   addTask(part: CompareReport): void {

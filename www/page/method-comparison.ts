@@ -11,24 +11,24 @@ import {
   type MergedVariant,
   type Progress,
 } from "../lib/index.ts";
+import { addWriter, playgroundModels } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
 import { namedBlobs } from "./recognise.ts";
 import { adapterInputs, inputsOf, optionsFor, testedOf, textsUsed, writesTexts } from "./request.ts";
 import { methodTitle } from "./settings.ts";
-import { askedMethods, type Comparison, type Entry, type Store, type Survey } from "./state.ts";
-import { addVoice, castOf } from "./trial.ts";
+import { askedMethods, type Comparison, type Entry, type MethodComparison, type Store } from "./state.ts";
 import { begin, nameWork, show } from "./work.ts";
 
 /** Merges by every ticked method and compares. Resolves when all is through; never rejects. */
-export async function runSurvey(store: Store): Promise<void> {
+export async function runMethodComparison(store: Store): Promise<void> {
   if (store.state.work) return;
-  const { signal } = begin(store, "survey", "Starting");
-  let shown: ShownSurvey | undefined;
+  const { signal } = begin(store, "method-comparison", "Starting");
+  let shown: ShownMethodComparison | undefined;
   try {
     store.change((state) => {
       state.result = undefined;
-      state.survey = undefined;
-      delete state.trial.written;
+      state.methodComparison = undefined;
+      delete state.playground.written;
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
     const methods = askedMethods(store.state);
@@ -36,7 +36,7 @@ export async function runSurvey(store: Store): Promise<void> {
     const { base, facts, adapters, settings } = inputs;
     if (!base || !facts) return;
     const tested = testedOf(inputs);
-    const survey: Survey = {
+    const comparison: MethodComparison = {
       texts: textsUsed(tested),
       writes: writesTexts(facts, tested),
       tasks: [],
@@ -50,19 +50,19 @@ export async function runSurvey(store: Store): Promise<void> {
       })),
       status: "running",
       output: settings.output,
-      cast: castOf(base, adapters, facts),
+      models: playgroundModels(base, adapters, facts),
       stale: false,
     };
     store.change((state) => {
-      state.survey = survey;
+      state.methodComparison = comparison;
     });
-    const running = new ShownSurvey(store, survey);
+    const running = new ShownMethodComparison(store, comparison);
     shown = running;
     running.next();
     await compareMethods({
       base: namedBlobs(base.files),
       adapters: adapterInputs(inputs, methods, tested),
-      methods: survey.entries.map(({ method, name }) => ({ name, options: optionsFor(inputs, method) })),
+      methods: comparison.entries.map(({ method, name }) => ({ name, options: optionsFor(inputs, method) })),
       options: { maxLength: settings.maxLength, maxNewTokens: settings.maxNewTokens },
       device: settings.device,
       tasks: tested.map(({ name }) => name),
@@ -85,31 +85,31 @@ export async function runSurvey(store: Store): Promise<void> {
   }
 }
 
-/** A survey while its rows and numbers come in. */
-class ShownSurvey {
+/** A method comparison while its rows and numbers come in. */
+class ShownMethodComparison {
   readonly #store: Store;
-  readonly #survey: Survey;
+  readonly #comparison: MethodComparison;
 
-  constructor(store: Store, survey: Survey) {
+  constructor(store: Store, comparison: MethodComparison) {
     this.#store = store;
-    this.#survey = survey;
+    this.#comparison = comparison;
   }
 
   /** Goes on to the method that is merged by next, or to the comparison after the last. */
   next(): void {
-    const { entries } = this.#survey;
+    const { entries } = this.#comparison;
     const index = entries.findIndex(({ status }) => status === "waiting");
     const entry = entries[index];
     this.#edit(() => {
       if (entry) entry.status = "merging";
     });
     const label = entry ? `${entry.name}, ${index + 1} of ${entries.length} methods` : "Comparing";
-    nameWork(this.#store, "survey", label);
+    nameWork(this.#store, "method-comparison", label);
   }
 
   show(progress: Progress): void {
     const { task } = progress;
-    nameWork(this.#store, "survey", task === undefined ? undefined : `Comparing on ${task}`);
+    nameWork(this.#store, "method-comparison", task === undefined ? undefined : `Comparing on ${task}`);
     show(this.#store, progress);
   }
 
@@ -118,7 +118,7 @@ class ShownSurvey {
       state.device = { status: "ready", value: device };
     });
     this.#settle(name, { status: "done", files, report });
-    this.#edit(({ cast }) => addVoice(cast, { name, files }, "last"));
+    this.#edit(({ models }) => addWriter(models, { name, files }, "last"));
     this.next();
   }
 
@@ -128,26 +128,26 @@ class ShownSurvey {
   }
 
   addTask({ tasks, residuals, notes }: CompareReport): void {
-    this.#edit((survey) => {
-      survey.tasks = [...survey.tasks, ...tasks];
-      survey.residuals = [...survey.residuals, ...residuals];
-      survey.notes = [...new Set([...survey.notes, ...notes])];
+    this.#edit((comparison) => {
+      comparison.tasks = [...comparison.tasks, ...tasks];
+      comparison.residuals = [...comparison.residuals, ...residuals];
+      comparison.notes = [...new Set([...comparison.notes, ...notes])];
     });
   }
 
   end(): void {
-    this.#edit((survey) => {
-      const made = survey.entries.some(({ status }) => status === "done");
-      survey.status = made ? "done" : "failed";
+    this.#edit((comparison) => {
+      const made = comparison.entries.some(({ status }) => status === "done");
+      comparison.status = made ? "done" : "failed";
     });
   }
 
   stop(problem: Problem): void {
     const cancelled = problem.code === "cancelled";
-    this.#edit((survey) => {
-      survey.status = cancelled ? "cancelled" : "failed";
-      survey.problem = problem;
-      for (const entry of survey.entries) {
+    this.#edit((comparison) => {
+      comparison.status = cancelled ? "cancelled" : "failed";
+      comparison.problem = problem;
+      for (const entry of comparison.entries) {
         if (entry.status !== "merging") continue;
         Object.assign(entry, cancelled ? { status: "waiting" } : { status: "failed", problem });
       }
@@ -155,24 +155,24 @@ class ShownSurvey {
   }
 
   #settle(name: string, change: Partial<Entry>): void {
-    const entry = this.#survey.entries.find((entry) => entry.name === name);
+    const entry = this.#comparison.entries.find((entry) => entry.name === name);
     this.#edit(() => {
       if (entry) Object.assign(entry, change);
     });
   }
 
-  #edit(change: (survey: Survey) => void): void {
-    this.#store.change(() => change(this.#survey));
+  #edit(change: (comparison: MethodComparison) => void): void {
+    this.#store.change(() => change(this.#comparison));
   }
 }
 
 /** Shows one method's result in full, below, with the linear average beside it where that was compared too. */
 export function openEntry(store: Store, entry: Entry): void {
   store.change((state) => {
-    const { survey } = state;
-    if (!survey || !entry.report) return;
-    const { texts, writes, tasks, residuals, notes, cast, output, stale } = survey;
-    const average = survey.entries.find((other) => other.method === "average" && other.status === "done");
+    const { methodComparison: shown } = state;
+    if (!shown || !entry.report) return;
+    const { texts, writes, tasks, residuals, notes, models, output, stale } = shown;
+    const average = shown.entries.find((other) => other.method === "average" && other.status === "done");
     const variants = [entry.name, ...(average && average !== entry ? [average.name] : [])];
     const comparison: Comparison = {
       texts,
@@ -191,7 +191,7 @@ export function openEntry(store: Store, entry: Entry): void {
       files: entry.files,
       report: entry.report,
       ...(tasks.length > 0 ? { comparison } : {}),
-      cast,
+      models,
       stale,
     };
   });
