@@ -81,6 +81,16 @@ const client = new WorkerClient(startWorker);
  * });
  * for (const { name, blob } of files) save(name, blob);
  * ```
+ *
+ * @example With held-out samples a merge is compared; what is there before the end is told as it comes.
+ * ```ts
+ * const { comparison } = await merge({
+ *   base,
+ *   adapters, // each with samples and heldOut
+ *   onVariant: ({ name, files }) => offer(name, files), // the merge, then the linear average
+ *   onTask: ({ tasks }) => console.table(tasks[0].variants),
+ * });
+ * ```
  */
 export function merge(request: MergeRequest): Promise<MergeResult> {
   return client.merge(request);
@@ -129,6 +139,19 @@ export function compare(request: CompareRequest): Promise<CompareResult> {
  * });
  * for (const { task, variants } of report.tasks) console.table(variants);
  * const best = variants.find(({ name }) => name === "iteris"); // its files are there to be saved
+ * ```
+ *
+ * @example Results as they come, and a method that does not suit the adapters is left out.
+ * ```ts
+ * const { failed } = await compareMethods({
+ *   base,
+ *   adapters,
+ *   methods: ["iteris", "knots", "ties"],
+ *   failures: "skip",
+ *   onVariant: ({ name, files, seconds }) => addRow(name, files, seconds),
+ *   onFailure: ({ name, error }) => addRow(name, [], error.message),
+ *   onTask: ({ tasks }) => fillIn(tasks),
+ * });
  * ```
  */
 export function compareMethods(request: CompareMethodsRequest): Promise<CompareMethodsResult> {

@@ -18,6 +18,7 @@ import type {
   GenerateResult,
   MergeOptions,
   MergeReport,
+  Progress,
   ReportFile,
 } from "../types.ts";
 import type {
@@ -31,7 +32,7 @@ import type {
 } from "../wasm-interface.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
-import { joinReports, partOf } from "./parts.ts";
+import { joinReports } from "./join-reports.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
 import type { Sink } from "./sink.ts";
@@ -185,9 +186,9 @@ export class Engine {
     const { onTask } = context;
     if (onTask === undefined) return { report: await compareOn(adapters, context), device: choice };
     const reports: CompareReport[] = [];
-    for (const [i, adapter] of adapters.entries()) {
-      const part = { number: i, of: adapters.length, task: adapter.name };
-      const report = await compareOn([adapter], partOf(context, part));
+    for (const adapter of adapters) {
+      const onProgress = (progress: Progress) => context.onProgress({ ...progress, task: adapter.name });
+      const report = await compareOn([adapter], { ...context, onProgress });
       reports.push(report);
       onTask(report);
     }

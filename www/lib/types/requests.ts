@@ -18,7 +18,7 @@ export interface Progress {
   seconds: number;
   /** Of several merges, whose it is: by its name in the result. A merge that is asked for alone has none here. */
   variant?: string | undefined;
-  /** While tasks are compared one by one: which, by its adapter's name. */
+  /** While tasks are compared one by one: which, by its adapter's name. Each counts its own steps. */
   task?: string | undefined;
 }
 
