@@ -10,6 +10,7 @@
 //! | [`compute`] | devices, kernels, attention, exact products, factorisations |
 //! | [`delta`] | what is added to a weight, and its norms |
 //! | [`naming`] | what adapters and bases call a layer: pure text |
+//! | [`pictures`] | from a picture's bytes to the numbers that a model reads |
 //! | [`adapter`] | adapters' file formats, reading and writing side by side |
 //! | [`model`] | families, lanes, streams, batches |
 //! | [`binding`] | adapters held against a base |
@@ -32,6 +33,7 @@ pub mod jobs;
 pub mod merge;
 pub mod model;
 pub mod naming;
+pub mod pictures;
 pub mod progress;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

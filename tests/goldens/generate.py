@@ -25,6 +25,9 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
 
 HERE = pathlib.Path(__file__).resolve().parent
+OTHERS = ("convolutions", "families", "features", "images", "methods", "pictures", "vit")
+"""Folders of the other scripts, beside what this one makes."""
+
 VOCAB, MAX_POSITIONS, PAD = 97, 64, 0
 ACTIVATIONS = [
     "gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh", "gelu_accurate", "quick_gelu",
@@ -365,9 +368,8 @@ def rounded(value):
 
 def generate(out: pathlib.Path) -> None:
     torch.set_num_threads(1)
-    # `families` and `images` beside them are other scripts'.
     for folder in out.glob("*"):
-        if folder.name not in ("families", "images"):
+        if folder.name not in OTHERS:
             shutil.rmtree(folder)
     models(out)
     adapters(out)

@@ -11,8 +11,7 @@ from support import EMOTION, GOLDENS, bert, minilm, needs_emotion
 
 def of_bert(ending=""):
     """Names of the goldens that `generate.py` makes; the others have checks of their own."""
-    others = ("families/", "features/", "images/", "methods/")
-    return [name for name in files_in(GOLDENS) if name.endswith(ending) and not name.startswith(others)]
+    return [name for name in files_in(GOLDENS) if name.endswith(ending) and name.split("/")[0] not in generate.OTHERS]
 
 
 @pytest.fixture(scope="module")
