@@ -1,9 +1,9 @@
 /**
  * What the wasm module (`www/wasm/iteris_web.js`, generated from `src/wasm.rs`) exposes, written by hand.
  *
- * The generated typings do not exist in a fresh checkout, and tests run the library against a module of
- * their own; both need a description that does not depend on a build. What can go wrong: this file and
- * `src/wasm.rs` are two texts of one interface, so a change of either is a change of both.
+ * The generated typings do not exist in a fresh checkout, and tests run the library against a module of their own;
+ * both need a description that does not depend on a build. This file and `src/wasm.rs` are two texts of one interface,
+ * so a change of either is a change of both.
  */
 import type { Sampling } from "./sampling.ts";
 import type {

@@ -1,8 +1,7 @@
 /**
  * Files of this machine, read by range: a model of many gigabytes is never in memory whole.
  *
- * What can go wrong: file handles left open. They belong to an {@link OpenFiles}, which closes all of them
- * when the call that needed them has ended.
+ * File handles belong to an {@link OpenFiles}, which closes all of them when the call that needed them has ended.
  */
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";

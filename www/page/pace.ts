@@ -1,8 +1,8 @@
 /**
  * How far the work is and how long it will still take.
  *
- * What can go wrong: each stage counts for itself, so a bar that shows the counts as they come would run
- * backwards when the next stage begins. And an early guess is worse than none: it starts with silence.
+ * Each stage counts for itself, so a bar that showed the counts as they come would run backwards when the next stage
+ * begins. And an early guess is worse than none: it starts with silence.
  */
 import type { Progress } from "../lib/index.ts";
 

@@ -20,7 +20,7 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
 export function labelOf({ task, label, progress }: Work): string {
   if (task === "write" || progress?.stage !== "generate") return label;
   if (task === "merge") return "First, the adapters write";
-  return task === "survey" ? `${label}: adapters write` : `${label}: its adapter writes`;
+  return task === "method-comparison" ? `${label}: adapters write` : `${label}: its adapter writes`;
 }
 
 function detailOf({ task, cancelling, progress }: Work): string {

@@ -1,8 +1,8 @@
 /**
  * From what a caller has (pickers, handles, Blobs, addresses) to names with Blobs or addresses.
  *
- * What can go wrong: telling the kinds apart by `instanceof`, which fails for objects of another realm and
- * for classes that Node lacks; so they are told apart by their members.
+ * The kinds are told apart by their members: `instanceof` fails for objects of another realm and for classes that Node
+ * lacks.
  */
 import { IterisError } from "../errors.ts";
 import type { FileInput, FilesInput, NamedBlob, NamedUrl, SamplesInput } from "../types.ts";

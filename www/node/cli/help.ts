@@ -1,5 +1,5 @@
 /** What `--help` prints. */
-import { METHODS, type MethodFacts, type MethodOption } from "../../lib/methods.ts";
+import { METHODS, type MethodFacts, type MethodOption } from "../index.ts";
 import { ownOptions } from "./method-options.ts";
 import type { CommandName } from "./values.ts";
 

@@ -1,10 +1,10 @@
 /**
  * Progress on standard error: a bar that is drawn over on a terminal, plain lines elsewhere.
  *
- * What can go wrong: a log full of carriage returns. Only a terminal gets the bar; a file or a pipe gets a
- * line for each tenth of a stage.
+ * Only a terminal gets the bar, which is drawn over with carriage returns; a file or a pipe gets a line for each tenth
+ * of a stage.
  */
-import type { Progress } from "../../lib/types.ts";
+import type { Progress } from "../index.ts";
 import type { Output } from "./terminal.ts";
 
 const stageNames: Record<Progress["stage"], string> = {
