@@ -12,11 +12,14 @@ mod support;
 use std::{collections::BTreeSet, path::Path};
 
 use iteris_web::{
-    batch::{Padding, Sample, micro_batches},
-    compare::logits,
     compute::Compute,
-    linear::{Delta, Hook},
-    model::{self, Pass, Steps},
+    delta::DeviceDelta,
+    jobs::logits::logits,
+    model::{
+        self, Pass, Steps, TEXT,
+        batch::{Padding, Sample},
+        lanes::Hook,
+    },
     progress::Silent,
 };
 use support::{folder, given, golden_samples, goldens, largest_difference, tensors};
@@ -41,7 +44,7 @@ impl Hook for NoLanes {
     fn tasks(&self) -> usize {
         1
     }
-    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<std::rc::Rc<Delta>> {
+    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<std::rc::Rc<DeviceDelta>> {
         None
     }
 }
@@ -50,7 +53,9 @@ impl Hook for NoLanes {
 fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_rows: usize) -> Vec<f32> {
     pollster::block_on(async {
         let model = model::open(folder(base)).await.unwrap();
-        let batches = micro_batches(&[samples], Padding::Exclude, 0, most_rows).unwrap();
+        let batches = model
+            .micro_batches(&[samples], Padding::Exclude, most_rows)
+            .unwrap();
         let until = model.family.blocks() - leave;
         let targeted = BTreeSet::new();
         let steps = Steps::new("forward", until);
@@ -66,15 +71,12 @@ fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_ro
         let states = model.run(&pass, &batches, &NoLanes).await.unwrap();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
         for (batch, (state, _)) in batches.iter().zip(states) {
-            let state = state.tokens;
+            let stream = if leave == 0 { model.family.output() } else { TEXT };
+            let state = state.rows(stream).unwrap();
             let width = state.dims()[1];
             let data = compute.read(state).await.unwrap();
-            for (index, place) in batch.places.iter().enumerate() {
-                let range = if leave == 0 {
-                    index..index + 1
-                } else {
-                    place.rows.start..place.rows.start + place.rows.length
-                };
+            for (place, rows_of) in batch.places.iter().zip(&batch.stream(stream).sequences) {
+                let range = rows_of.start..rows_of.start + rows_of.length;
                 rows[place.sample] = data[range.start * width..range.end * width].to_vec();
             }
         }

@@ -15,13 +15,15 @@ use async_trait::async_trait;
 use iteris_web::{
     compute::Compute,
     error::{Code, Error, Result},
+    export::report::MergeReport,
     io::{DtypeChoice, Folder, MemorySink, MemorySource},
-    merge::{
-        AdapterInput, LeastSquares, MergeOptions, MergeRequest, MethodName, OutputKind, Schedule, merge,
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
     },
-    model,
+    merge::options::{LeastSquares, MergeOptions, MethodName, OutputKind, Schedule},
+    model::{self, TEXT, batch::Sample},
     progress::{Observer, Progress, Silent},
-    report::MergeReport,
 };
 use support::{adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas};
 
@@ -337,6 +339,7 @@ fn bad_input_is_refused_with_its_code_and_place() {
     refused(
         vec![AdapterInput {
             samples: None,
+            pictures: None,
             ..golden("qv")
         }],
         defaults(),
@@ -373,7 +376,7 @@ fn bad_input_is_refused_with_its_code_and_place() {
 
     let mut strange = golden("qv");
     if let Some(samples) = strange.samples.as_mut() {
-        samples.samples[1].ids[0] = 1_000_000;
+        samples.samples[1] = Sample::text(vec![1_000_000, 5]);
     }
     refused(
         vec![strange],
@@ -383,16 +386,14 @@ fn bad_input_is_refused_with_its_code_and_place() {
     );
     let mut long = golden("qv");
     if let Some(samples) = long.samples.as_mut() {
-        samples.samples[0].ids = vec![5; 65];
-        samples.samples[0].type_ids = vec![0; 65];
+        samples.samples[0] = Sample::text(vec![5; 65]);
     }
     refused(vec![long], defaults(), Code::SamplesInvalid, "65 tokens");
     // Fewer tokens than inputs of a layer: without a ridge nothing holds the rest.
     let mut short = golden("qv");
     if let Some(samples) = short.samples.as_mut() {
         samples.samples.truncate(1);
-        samples.samples[0].ids.truncate(9);
-        samples.samples[0].type_ids.truncate(9);
+        samples.samples[0] = Sample::text(samples.samples[0].tokens(TEXT)[..9].to_vec());
     }
     let no_ridge = MergeOptions {
         alpha1: 0.0,

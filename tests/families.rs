@@ -25,18 +25,25 @@ use std::{
 use async_trait::async_trait;
 use iteris_web::{
     adapter::Adapter,
-    base::Base,
-    batch::{Batch, Padding, Rows, Sample, micro_batches},
-    compare,
+    binding::{Base, ReadAdapter, lanes::lane_deltas},
+    calibrate::{DecoderInputs, Given, Positions, TaskSamples},
     compute::{Compute, Features},
+    delta::DeviceDelta,
     error::{Error, Result},
     generate::{Sampling, Scene, Speaker, generate, logits},
     io::{Folder, MemorySink},
-    linear::{Delta, Group, Hook},
-    merge::{AdapterInput, MergeOptions, MergeRequest, MethodName, ReadAdapter, Schedule, deltas, merge},
-    model::{self, Kind, Model, Pass, Steps},
+    jobs::{
+        AdapterInput,
+        logits::logits as model_logits,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::{MergeOptions, MethodName, Schedule},
+    model::{
+        self, DECODER, Kind, Model, Pass, Steps, TEXT,
+        batch::{Batch, Padding, Sample},
+        lanes::{Group, Hook},
+    },
     progress::Silent,
-    samples::{DecoderInputs, Given, Positions, TaskSamples},
 };
 use serde_json::Value;
 use support::{Tensors, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas};
@@ -119,8 +126,9 @@ impl Case {
         let mut samples: Vec<Sample> = self.ids("samples", task).into_iter().map(Sample::text).collect();
         if model.family.facts().kind == Kind::EncoderDecoder {
             for (sample, answer) in samples.iter_mut().zip(self.ids("targets", task)) {
-                sample.targets = vec![model.generation.decoder_start.unwrap()];
-                sample.targets.extend(&answer[..answer.len() - 1]);
+                let mut read = vec![model.generation.decoder_start.unwrap()];
+                read.extend(&answer[..answer.len() - 1]);
+                *sample = sample.clone().and_tokens(read);
             }
         }
         samples
@@ -219,14 +227,14 @@ impl Findings {
 /// One lane under one adapter (or none), whose linear layers' inputs are kept.
 struct Capture<'a> {
     compute: &'a Compute,
-    deltas: BTreeMap<String, Rc<Delta>>,
+    deltas: BTreeMap<String, Rc<DeviceDelta>>,
     /// Rows that are wanted, of each kind of rows by how many there are; all of kinds that are not here.
     wanted: BTreeMap<usize, Vec<usize>>,
     inputs: RefCell<BTreeMap<String, Vec<f32>>>,
 }
 
 impl<'a> Capture<'a> {
-    fn new(compute: &'a Compute, deltas: BTreeMap<String, Rc<Delta>>) -> Self {
+    fn new(compute: &'a Compute, deltas: BTreeMap<String, Rc<DeviceDelta>>) -> Self {
         Self {
             compute,
             deltas,
@@ -246,7 +254,7 @@ impl Hook for Capture<'_> {
         1
     }
 
-    fn delta(&self, layer: &str, _task: usize, _variant: usize) -> Option<Rc<Delta>> {
+    fn delta(&self, layer: &str, _task: usize, _variant: usize) -> Option<Rc<DeviceDelta>> {
         self.deltas.get(layer).cloned()
     }
 
@@ -265,13 +273,17 @@ impl Hook for Capture<'_> {
     }
 }
 
-async fn adapter_on(base: Folder, path: &Path, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
+async fn adapter_on(
+    base: Folder,
+    path: &Path,
+    compute: &Compute,
+) -> Result<BTreeMap<String, Rc<DeviceDelta>>> {
     let base = Base::open(Some(base)).await?;
     let adapter = ReadAdapter::alone(Adapter::read("adapter", &folder(path)).await?);
-    Ok(deltas(&base, &adapter)
+    Ok(lane_deltas(&base, &adapter)
         .await?
         .into_iter()
-        .map(|(name, change)| (name, Rc::new(change.on(compute))))
+        .map(|(name, delta)| (name, Rc::new(delta.to_device(compute))))
         .collect())
 }
 
@@ -297,25 +309,17 @@ async fn states(
     let mut tokens: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
     let mut targets = tokens.clone();
     for (batch, (state, _)) in batches.iter().zip(model.run(&pass, batches, hook).await?) {
-        for (rows, state, by_sample) in [
-            (Rows::Tokens, Some(state.tokens), &mut tokens),
-            (Rows::Targets, state.targets, &mut targets),
-        ] {
-            let Some(state) = state else { continue };
-            let [height, width] = state.dims();
+        // An encoder's pooled rows take the place of its tokens'.
+        let output = model.family.output();
+        let first = if state.get(TEXT).is_some() { TEXT } else { output };
+        let second = (model.family.encoder_blocks() > 0).then_some(DECODER);
+        for (stream, by_sample) in [(Some(first), &mut tokens), (second, &mut targets)] {
+            let Some(stream) = stream else { continue };
+            let Some(state) = state.get(stream) else { continue };
+            let [_, width] = state.dims();
             let data = compute.read(state).await?;
-            let pooled = height != batch.side(rows).unwrap().ids.len();
-            for (index, place) in batch.places.iter().enumerate() {
-                let sequence = if rows == Rows::Targets {
-                    place.targets
-                } else {
-                    place.rows
-                };
-                let rows = if pooled {
-                    index..index + 1
-                } else {
-                    sequence.start..sequence.start + sequence.attended
-                };
+            for (place, sequence) in batch.places.iter().zip(&batch.stream(stream).sequences) {
+                let rows = sequence.start..sequence.start + sequence.attended;
                 by_sample.insert(place.sample, data[rows.start * width..rows.end * width].to_vec());
             }
         }
@@ -325,7 +329,7 @@ async fn states(
 }
 
 fn batches(model: &Model, samples: &[Sample], padding: Padding, most_rows: usize) -> Result<Vec<Batch>> {
-    micro_batches(&[samples], padding, model.family.pad_id(), most_rows)
+    model.micro_batches(&[samples], padding, most_rows)
 }
 
 /// Compares the states after every block with those of the goldens.
@@ -357,7 +361,9 @@ async fn compare_states(
                     targets,
                 ),
             ],
-            Kind::Encoder | Kind::Decoder | Kind::Weights => vec![(true, format!("hidden.{until}"), tokens)],
+            Kind::Encoder | Kind::Decoder | Kind::ImageEncoder | Kind::Weights => {
+                vec![(true, format!("hidden.{until}"), tokens)]
+            }
         };
         for (_, name, found) in sides.into_iter().filter(|(here, name, _)| {
             *here && (expected.has(name) || model.family.facts().kind != Kind::Encoder)
@@ -423,14 +429,10 @@ async fn compare_features(compute: &Compute, case: &Case, padding: Padding, wors
     let deltas = adapter_on(folder(&case.base()), &case.path.join("b"), compute).await?;
     let targeted: Vec<String> = deltas.keys().cloned().collect();
     let mut hook = Capture::new(compute, deltas);
-    for rows in [Rows::Tokens, Rows::Targets] {
-        let sequences = batches[0].places.iter().map(|place| match rows {
-            Rows::Targets => place.targets,
-            Rows::Tokens | Rows::Samples => place.rows,
-        });
-        let real = sequences.flat_map(|s| s.start..s.start + s.attended).collect();
-        let all = batches[0].side(rows).map_or(0, |side| side.ids.len());
-        hook.wanted.insert(all, real);
+    for stream in batches[0].streams() {
+        let real = stream.sequences.iter();
+        let real = real.flat_map(|s| s.start..s.start + s.attended).collect();
+        hook.wanted.insert(stream.rows, real);
     }
     let until = model.family.blocks();
     states(compute, &model, &batches, until, &hook).await?;
@@ -520,7 +522,7 @@ const fn scene<'a>(model: &'a Model, compute: &'a Compute) -> Scene<'a> {
 }
 
 /// The deltas of a variant of the goldens: `base` or an adapter's name.
-async fn variant(case: &Case, name: &str, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
+async fn variant(case: &Case, name: &str, compute: &Compute) -> Result<BTreeMap<String, Rc<DeviceDelta>>> {
     if name == "base" {
         return Ok(BTreeMap::new());
     }
@@ -645,6 +647,7 @@ fn task(case: &Case, variant: &str, name: &str) -> AdapterInput {
             answers,
             ..TaskSamples::default()
         }),
+        pictures: None,
         weight: 1.0,
         path: None,
     }
@@ -795,7 +798,7 @@ fn classifiers_of_adapters_equal_peft() {
                     let samples = case.samples("b", &case.model()?);
                     let adapter = Some(folder(&case.path.join(name)));
                     let samples = support::given(samples);
-                    let found = compare::logits(folder(&case.base()), adapter, None, &samples, &compute);
+                    let found = model_logits(folder(&case.base()), adapter, None, &samples, &compute);
                     let (shape, wanted) = expected.get(&key);
                     let (labels, found) = pollster::block_on(found)?;
                     assert_eq!(labels, shape[1], "{}: labels", case.name);

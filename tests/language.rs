@@ -12,16 +12,23 @@ use std::{cell::RefCell, path::PathBuf};
 
 use async_trait::async_trait;
 use iteris_web::{
-    batch::Sample,
-    compare::{CompareReport, CompareRequest, MergedInput, compare, logits},
+    calibrate::{DecoderInputs, Given, Positions, SelfWritten, TaskSamples},
+    compare::CompareReport,
     compute::{Compute, Limits},
     error::{Code, Error, Result},
-    generate::{GenerateRequest, Sampling, Variant, write_variants},
+    export::report::MergeReport,
+    generate::Sampling,
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{AdapterInput, MergeOptions, MergeRequest, OutputKind, merge},
+    jobs::{
+        AdapterInput,
+        compare::{CompareRequest, MergedInput, compare},
+        generate::{GenerateRequest, Variant, write_variants},
+        logits::logits,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::{MergeOptions, OutputKind},
+    model::{TEXT, batch::Sample},
     progress::{Observer, Progress, Silent},
-    report::MergeReport,
-    samples::{DecoderInputs, Given, Positions, SelfWritten, TaskSamples},
 };
 use serde_json::Value;
 use support::{folder, given, goldens, json, tensors};
@@ -59,6 +66,7 @@ impl Case {
             name: name.to_owned(),
             folder: folder(&self.path.join(name)),
             samples: Some(samples),
+            pictures: None,
             weight: 1.0,
             path: None,
         }
@@ -391,7 +399,9 @@ fn bad_samples_are_refused_with_adapter_and_number() {
             assert!(error.to_string().contains(word), "\"{word}\" in: {error}");
         }
     };
-    let beyond = refused(&llama, &|samples| samples.samples[2].ids[1] = 5000);
+    let beyond = refused(&llama, &|samples| {
+        samples.samples[2] = Sample::text(vec![5, 5000, 5])
+    });
     says(
         beyond,
         Code::SamplesInvalid,
@@ -521,7 +531,7 @@ fn a_classifier_on_a_decoder_reads_each_samples_last_token() {
     let (_, hidden) = expected.get(&format!("hidden.{last}"));
     let mut end = 0;
     for (sample, found) in samples.samples.iter().zip(found.chunks_exact(3)) {
-        end += sample.ids.len();
+        end += sample.tokens(TEXT).len();
         let row = &hidden[(end - 1) * width..end * width];
         for (label, found) in found.iter().enumerate() {
             let weights = &weight[label * width..(label + 1) * width];

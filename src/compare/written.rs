@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{ResidualSums, Run, VariantScore, classify::mean_cosine};
 use crate::{
-    batch::{Rows, Sample, Stack},
+    binding::ReadAdapter,
+    calibrate::TaskSamples,
+    compare::{ResidualSums, Run, VariantScore, classify::mean_cosine},
+    delta::Delta,
     error::{Code, Error, Result},
     generate::{Chooser, Sampling, Scene, Speaker, decoder_start, generate},
-    merge::{Change, ReadAdapter},
-    model::{Kind, Model},
+    model::{
+        Kind, Model, TEXT,
+        batch::{Sample, Stack},
+    },
 };
 
 /// Rows of logits in memory at a time.
@@ -31,7 +35,8 @@ pub(super) struct Written {
 pub(super) struct Cast<'a> {
     pub(super) model: &'a Model,
     pub(super) read: &'a ReadAdapter,
-    pub(super) lanes: &'a [&'a BTreeMap<String, Change>],
+    pub(super) samples: Option<&'a TaskSamples>,
+    pub(super) lanes: &'a [&'a BTreeMap<String, Delta>],
     pub(super) whole: &'a [(String, Model)],
     pub(super) names: Vec<String>,
     pub(super) max_new_tokens: usize,
@@ -52,12 +57,15 @@ struct Reading {
 /// As [`generate`], and what reading weights or the device reports.
 pub(super) async fn task(run: &Run<'_>, cast: &Cast<'_>) -> Result<Written> {
     let empty = Vec::new();
-    let given = cast.read.samples.as_ref();
+    let given = cast.samples;
     let samples = given.map_or(&empty, |s| &s.samples);
-    let prompts: Vec<Vec<u32>> = samples.iter().map(|sample| sample.ids.clone()).collect();
+    let prompts: Vec<Vec<u32>> = samples
+        .iter()
+        .map(|sample| sample.tokens(TEXT).to_vec())
+        .collect();
     let deltas = cast.lanes[0]
         .iter()
-        .map(|(name, factors)| (name.clone(), std::rc::Rc::new(factors.on(run.compute))))
+        .map(|(name, delta)| (name.clone(), std::rc::Rc::new(delta.to_device(run.compute))))
         .collect();
     let scene = Scene {
         model: cast.model,
@@ -136,7 +144,7 @@ async fn read(
     run: &Run<'_>,
     cast: &Cast<'_>,
     model: &Model,
-    lanes: &[&BTreeMap<String, Change>],
+    lanes: &[&BTreeMap<String, Delta>],
     samples: &[Sample],
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
@@ -147,22 +155,21 @@ async fn read(
         // The last token is written, never read.
         let read = &answer[..answer.len().saturating_sub(1)];
         let sample = if encoder_decoder {
-            Sample {
-                targets: [&[decoder_start(model)?], read].concat(),
-                ..sample.clone()
-            }
+            sample
+                .clone()
+                .and_tokens([&[decoder_start(model)?], read].concat())
         } else {
-            Sample::text([sample.ids.as_slice(), read].concat())
+            Sample::text([sample.tokens(TEXT), read].concat())
         };
         let unknown = answer.iter().find(|&&id| id as usize >= facts.vocab_size);
-        if unknown.is_some() || sample.ids.len() > facts.max_length {
+        if unknown.is_some() || sample.tokens(TEXT).len() > facts.max_length {
             return Err(Error::new(
                 Code::SamplesInvalid,
                 format!(
                     "adapter \"{}\", sample {}: its label does not fit the model ({} tokens of at most {}, ids below {})",
                     cast.read.adapter.name,
                     index + 1,
-                    sample.ids.len(),
+                    sample.tokens(TEXT).len(),
                     facts.max_length,
                     facts.vocab_size
                 ),
@@ -181,13 +188,9 @@ async fn read(
         .collect();
     for (batch, (state, copies)) in batches.iter().zip(states) {
         let stack = Stack::new(batch, copies);
-        let rows = if encoder_decoder {
-            Rows::Targets
-        } else {
-            Rows::Tokens
-        };
-        let sequences = stack.sequences(rows);
-        let hidden = state.last();
+        let output = model.family.output();
+        let sequences = stack.sequences(output);
+        let hidden = state.rows(output)?;
         for variant in 0..lanes.len() {
             // Lanes that never split are one and the same.
             let copy = if copies == 1 { 0 } else { variant };
@@ -211,9 +214,9 @@ async fn read(
                     let answer = &answers[*sample];
                     let (chooser, at) = choosers.entry(*sample).or_insert_with(|| {
                         let read = if encoder_decoder {
-                            &joined[*sample].targets[..1]
+                            &joined[*sample].tokens(output)[..1]
                         } else {
-                            &samples[*sample].ids
+                            samples[*sample].tokens(TEXT)
                         };
                         (Chooser::new(&model.generation, &settings[*sample], read, 0), 0)
                     });

@@ -5,7 +5,6 @@
 //! are returned in the caller's order, whatever order the micro-batches had.
 
 mod choose;
-mod variants;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +16,15 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::choose::Chooser;
-pub use self::variants::{GenerateRequest, Variant, write_variants};
 use crate::{
-    batch::{Batch, Padding, Rows, Sample, micro_batches},
     compute::{Cache, Compute},
+    delta::DeviceDelta,
     error::{Code, Error, Result},
-    linear::{Delta, Hook},
-    model::{Kind, Load, Model, Pass, State, Steps},
+    model::{
+        Kind, Model, Pass, State, Steps, WorkloadEstimate,
+        batch::{Batch, Padding, Sample},
+        lanes::Hook,
+    },
     progress::{Observer, Progress},
 };
 
@@ -97,7 +98,7 @@ pub struct Speaker<'a> {
     /// Its name, for messages.
     pub name: &'a str,
     /// What its adapter adds, by module.
-    pub deltas: &'a BTreeMap<String, Rc<Delta>>,
+    pub deltas: &'a BTreeMap<String, Rc<DeviceDelta>>,
     /// Token ids of each prompt: what a decoder-only model goes on with, or an encoder reads.
     pub prompts: Vec<Vec<u32>>,
 }
@@ -154,9 +155,9 @@ pub async fn generate(
         .map(|speaker| prompts_of(scene, speaker, how))
         .collect::<Result<_>>()?;
     let tasks: Vec<&[Sample]> = prompts.iter().map(Vec::as_slice).collect();
-    let batches = micro_batches(&tasks, Padding::Exclude, model.family.pad_id(), MICRO_BATCH_ROWS)?;
+    let batches = model.micro_batches(&tasks, Padding::Exclude, MICRO_BATCH_ROWS)?;
 
-    model.check_fits(scene.compute, &Load::of(&batches, 1, None))?;
+    model.check_fits(scene.compute, &WorkloadEstimate::of(&batches, 1, None))?;
 
     let _generating = scene.compute.meter.generating();
     let deltas = Voices {
@@ -204,9 +205,9 @@ pub async fn generate(
 fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Result<Vec<Sample>> {
     let model = scene.model;
     let facts = model.family.facts();
-    let targets = match facts.kind {
-        Kind::EncoderDecoder => vec![decoder_start(model)?],
-        _ => Vec::new(),
+    let start = match facts.kind {
+        Kind::EncoderDecoder => Some(decoder_start(model)?),
+        _ => None,
     };
     let sample = |(index, ids): (usize, &Vec<u32>)| {
         let refuse = |what: String| {
@@ -236,9 +237,10 @@ fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Resul
         if ids.is_empty() {
             return refuse("no token; give a prompt that the tokenizer makes a token of".into());
         }
-        Ok(Sample {
-            targets: targets.clone(),
-            ..Sample::text(ids.clone())
+        let sample = Sample::text(ids.clone());
+        Ok(match start {
+            Some(start) => sample.and_tokens(vec![start]),
+            None => sample,
         })
     };
     speaker.prompts.iter().enumerate().map(sample).collect()
@@ -262,7 +264,7 @@ pub fn decoder_start(model: &Model) -> Result<u32> {
 
 /// One lane a task, each under its own adapter.
 struct Voices<'a> {
-    tasks: Vec<&'a BTreeMap<String, Rc<Delta>>>,
+    tasks: Vec<&'a BTreeMap<String, Rc<DeviceDelta>>>,
 }
 
 #[async_trait(?Send)]
@@ -275,7 +277,7 @@ impl Hook for Voices<'_> {
         self.tasks.len()
     }
 
-    fn delta(&self, layer: &str, task: usize, _variant: usize) -> Option<Rc<Delta>> {
+    fn delta(&self, layer: &str, task: usize, _variant: usize) -> Option<Rc<DeviceDelta>> {
         self.tasks[task].get(layer).cloned()
     }
 }
@@ -296,21 +298,13 @@ impl Session<'_> {
     async fn run(&self, tasks: &[&[Sample]]) -> Result<Vec<Answer>> {
         let model = self.scene.model;
         let cache = Cache::default();
-        let facts = model.family.facts();
-        let side = match facts.kind {
-            Kind::EncoderDecoder => Rows::Targets,
-            _ => Rows::Tokens,
-        };
+        let written = model.family.output();
         let places = &self.batch.places;
         let mut choosers: Vec<Chooser<'_>> = places
             .iter()
             .map(|place| {
                 let sample = &tasks[place.task][place.sample];
-                let read = if side == Rows::Targets {
-                    &sample.targets
-                } else {
-                    &sample.ids
-                };
+                let read = sample.tokens(written);
                 // A stream of draws for each prompt, whatever micro-batch it is in.
                 let stream = (place.task as u64) << 32 | place.sample as u64;
                 Chooser::new(&model.generation, self.how, read, stream)
@@ -324,25 +318,21 @@ impl Session<'_> {
             state = self.blocks(self.batch, None, (state, 0..encoder)).await?;
         }
         let blocks = encoder..model.family.blocks();
-        let memory = state.tokens.clone();
+        let entered = state.clone();
         let mut state = self
             .blocks(self.batch, Some(&cache), (state, blocks.clone()))
             .await?;
-        let mut last: Vec<usize> = places
+        let mut last: Vec<usize> = self
+            .batch
+            .stream(written)
+            .sequences
             .iter()
-            .map(|place| {
-                let rows = if side == Rows::Targets {
-                    place.targets
-                } else {
-                    place.rows
-                };
-                rows.start + rows.length - 1
-            })
+            .map(|rows| rows.start + rows.length - 1)
             .collect();
         let mut stepped;
         for step in 0..self.how.max_new_tokens {
             self.progress(step, &choosers).await?;
-            let hidden = state.last().select(0, self.scene.compute.indices(&last));
+            let hidden = state.take(written)?.select(0, self.scene.compute.indices(&last));
             let logits = model.logits(self.pass, hidden).await?;
             for (chooser, logits) in choosers
                 .iter_mut()
@@ -358,19 +348,9 @@ impl Session<'_> {
                 .map(|chooser| chooser.last().unwrap_or_else(|| model.family.pad_id()))
                 .collect();
             let positions: Vec<u32> = choosers.iter().map(Chooser::position).collect();
-            stepped = self.batch.step(side, &next, &positions);
-            let new = model.family.embed(&loader, &stepped, side).await?;
-            let entering = if side == Rows::Targets {
-                State {
-                    tokens: memory.clone(),
-                    targets: Some(new),
-                }
-            } else {
-                State {
-                    tokens: new,
-                    targets: None,
-                }
-            };
+            stepped = self.batch.step(written, &next, &positions);
+            let new = model.family.embed(&loader, &stepped, written).await?;
+            let entering = entered.clone().with(written, new);
             state = self
                 .blocks(&stepped, Some(&cache), (entering, blocks.clone()))
                 .await?;
@@ -417,16 +397,11 @@ impl Session<'_> {
 /// As [`generate`].
 pub async fn logits(
     scene: &Scene<'_>,
-    deltas: &BTreeMap<String, Rc<Delta>>,
+    deltas: &BTreeMap<String, Rc<DeviceDelta>>,
     samples: &[Sample],
 ) -> Result<(usize, Vec<f32>)> {
     let model = scene.model;
-    let batches = micro_batches(
-        &[samples],
-        Padding::Exclude,
-        model.family.pad_id(),
-        MICRO_BATCH_ROWS,
-    )?;
+    let batches = model.micro_batches(&[samples], Padding::Exclude, MICRO_BATCH_ROWS)?;
     let hook = Voices { tasks: vec![deltas] };
     let targeted = deltas.keys().cloned().collect();
     let steps = Steps::new("forward", model.family.blocks());
@@ -442,13 +417,12 @@ pub async fn logits(
     let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
     let states = model.run(&pass, &batches, &hook).await?;
     for (batch, (state, _)) in batches.iter().zip(states) {
-        let decoder = state.targets.is_some();
-        let hidden: Tensor<2> = state.last();
+        let hidden: Tensor<2> = state.rows(model.family.output())?;
         let count = hidden.dims()[0];
         let logits = model.logits(&pass, hidden).await?;
         let vocabulary = logits.len() / count.max(1);
-        for place in &batch.places {
-            let own = if decoder { place.targets } else { place.rows };
+        let sequences = &batch.stream(model.family.output()).sequences;
+        for (place, own) in batch.places.iter().zip(sequences) {
             rows[place.sample] =
                 logits[own.start * vocabulary..(own.start + own.length) * vocabulary].to_vec();
         }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, rc::Rc};
 
 use crate::{
-    compute::{Compute, LayerNorm, RmsNorm},
+    compute::{Compute, LayerNorm, RmsNorm, Windows, transpose},
     error::{Code, Error, Result},
     io::Checkpoint,
-    linear::Linear,
+    model::projection::Projection,
 };
 
 /// Reads parameters of a checkpoint onto a device.
@@ -15,7 +15,7 @@ pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     /// Where to.
     pub compute: &'a Compute,
-    /// Linear layers (in the family's naming) whose weights stay in memory too.
+    /// Projection layers (in the family's naming) whose weights stay in memory too.
     pub keep_host: Option<&'a BTreeSet<String>>,
 }
 
@@ -73,17 +73,6 @@ fn shape_mismatch(key: &str, wanted: &[usize], found: &[usize]) -> Error {
     )
 }
 
-/// The (columns x rows) transpose of a (rows x columns) matrix.
-pub(crate) fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; data.len()];
-    for (i, row) in data.chunks_exact(columns).enumerate() {
-        for (j, x) in row.iter().enumerate() {
-            out[j * rows + i] = *x;
-        }
-    }
-    out
-}
-
 impl Loader<'_> {
     /// A parameter of the given shape.
     ///
@@ -101,7 +90,7 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// As [`parameter`](Self::parameter).
-    pub async fn linear(&self, name: String, key: &str, shape: LinearShape) -> Result<Linear> {
+    pub async fn linear(&self, name: String, key: &str, shape: LinearShape) -> Result<Projection> {
         let LinearShape {
             d_out,
             d_in,
@@ -121,6 +110,29 @@ impl Loader<'_> {
         Ok(self.linear_of(name, weight, bias, d_out, d_in))
     }
 
+    /// A convolution; `key` is its path in the checkpoint, `name` in the family's naming. Its weight is stored
+    /// (d_out x channels x kernel height x kernel width), which row by row is that of a linear layer over windows.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub async fn convolution(
+        &self,
+        name: String,
+        key: &str,
+        [d_out, channels]: [usize; 2],
+        windows: Windows,
+    ) -> Result<Projection> {
+        let [height, width] = windows.kernel;
+        let weight = self
+            .parameter(&format!("{key}.weight"), &[d_out, channels, height, width])
+            .await?;
+        let bias = self.parameter(&format!("{key}.bias"), &[d_out]).await?;
+        Ok(Projection {
+            windows: Some(windows),
+            ..self.linear_of(name, weight, Some(bias), d_out, channels * windows.places())
+        })
+    }
+
     /// A linear layer from parameters already read.
     pub fn linear_of(
         &self,
@@ -129,13 +141,14 @@ impl Loader<'_> {
         bias: Option<Vec<f32>>,
         d_out: usize,
         d_in: usize,
-    ) -> Linear {
+    ) -> Projection {
         let keep = self.keep_host.is_some_and(|names| names.contains(&name));
-        Linear {
+        Projection {
             name,
             weight: self.compute.weight(&weight, d_out, d_in),
             bias: bias.map(|bias| self.compute.bias(bias)),
             host: keep.then(|| Rc::new(weight)),
+            windows: None,
         }
     }
 

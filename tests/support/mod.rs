@@ -19,10 +19,10 @@ use std::{
 };
 
 use iteris_web::{
-    batch::Sample,
+    calibrate::TaskSamples,
     io::{ByteSource, Checkpoint, FileSource, Folder},
-    merge::AdapterInput,
-    samples::TaskSamples,
+    jobs::AdapterInput,
+    model::batch::{Input, Sample},
 };
 use serde_json::Value;
 
@@ -119,11 +119,7 @@ pub fn golden_samples(path: &Path) -> Vec<Sample> {
     let type_ids = rows("type_ids").unwrap_or_else(|| ids.iter().map(|row| vec![0; row.len()]).collect());
     ids.into_iter()
         .zip(type_ids)
-        .map(|(ids, type_ids)| Sample {
-            ids,
-            type_ids,
-            ..Sample::default()
-        })
+        .map(|(ids, type_ids)| Sample::of(Input::Tokens { ids, type_ids }))
         .collect()
 }
 
@@ -140,11 +136,10 @@ pub fn fixture_samples(path: &Path) -> Vec<Sample> {
     rows.map(|((ids, mask), kinds)| {
         let length = mask.iter().filter(|&&m| m > 0.0).count();
         let numbers = |row: &[f32]| row[..length].iter().map(|&x| x as u32).collect();
-        Sample {
+        Sample::of(Input::Tokens {
             ids: numbers(ids),
             type_ids: numbers(kinds),
-            ..Sample::default()
-        }
+        })
     })
     .collect()
 }
@@ -167,6 +162,7 @@ pub fn adapter(name: &str, path: &Path, samples: Vec<Sample>, weight: f64) -> Ad
         name: name.to_owned(),
         folder: folder(path),
         samples: Some(samples),
+        pictures: None,
         weight,
         path: None,
     }

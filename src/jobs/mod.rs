@@ -1,0 +1,12 @@
+//! What a caller can ask for, one file each: they open the inputs, run the steps and hand results to
+//! [`export`](crate::export).
+
+pub mod compare;
+pub mod generate;
+mod inputs;
+pub mod inspect;
+pub mod logits;
+pub mod merge;
+mod pictures;
+
+pub use self::inputs::{AdapterInput, read_adapters};

@@ -1,0 +1,18 @@
+//! From the bytes of a picture to the numbers that an image model reads.
+//!
+//! [`decode`] makes upright RGB of a PNG or JPEG file, [`Processor`] does what the model's
+//! `preprocessor_config.json` says: resize, crop, rescale, normalise. Both follow what Pillow and the
+//! processors of transformers that work on it ("slow" ones, `…Pil` since transformers 5) compute, since
+//! those numbers are what a model was trained and evaluated with: PNG to the last bit, JPEG up to the rounding of
+//! another decoder's cosine transform and colour conversion (a few units of 255 at single pixels).
+//!
+//! A decoded picture takes 3 bytes a pixel; with the limit of [`MAX_PIXELS`] that is 120 MB.
+
+mod decode;
+mod orientation;
+mod processor;
+mod resize;
+
+pub use self::decode::{MAX_PIXELS, Picture, decode};
+pub use self::processor::{Pixels, Processor};
+pub use self::resize::Filter;
