@@ -50,10 +50,11 @@ from transformers.pytorch_utils import Conv1D
 MAX_NEW_TOKENS = 12
 MARGIN = 1e-3
 """A greedy choice must win by this part of the largest logit; f32 computes logits to 1e-6 of it."""
-DEVIATION = 3e-4
-"""How far a merged delta may move when the oracle's features go to f32; claims are checked at 1e-3.
+DEVIATION = 1e-3
+"""How far a merged delta may move when the oracle's features go to f32: as far as claims are checked.
 
-`--search` wants half, so that another machine's rounding does not make a golden fail."""
+It is rounding, so another processor's is another; three times as much was seen. `--search` leaves room for that."""
+SEARCHED_DEVIATION = 1.5e-4
 SAMPLES, PROMPTS = 5, 6
 
 
@@ -451,7 +452,7 @@ def search(case: Case, out: pathlib.Path) -> None:
     """Prints the first seed whose model is a good golden."""
     for seed in range(1000):
         try:
-            write_case(dataclasses.replace(case, seed=seed), out, DEVIATION / 2)
+            write_case(dataclasses.replace(case, seed=seed), out, SEARCHED_DEVIATION)
             print(f"{case.name}: seed {seed}")
             return
         except AssertionError as refusal:

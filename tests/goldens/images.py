@@ -13,6 +13,7 @@ kernel…) and `magnitude` where there is one.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import pathlib
 import shutil
@@ -30,6 +31,7 @@ from diffusers.loaders.lora_conversion_utils import (
 )
 from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
+from oracle import delta_weight
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
@@ -296,7 +298,7 @@ def pipeline() -> tuple[Tensors, Tensors, dict[str, str]]:
                 factor.weight.data = draw(numbers, *factor.weight.shape)
                 layers[name][f"{path}.lora_{side}.weight"] = factor.weight.data
             inner = f"text_model.{path}" if name == "text_encoder" else path
-            expected[f"{name}.{inner}/delta"] = layer.get_delta_weight("default").detach().contiguous()
+            expected[f"{name}.{inner}/delta"] = delta_weight(copy.deepcopy(layer)).float().contiguous()
         said[f"{name}_lora_adapter_metadata"] = configs[name].to_dict()
     with tempfile.TemporaryDirectory() as folder:
         StableDiffusionPipeline.save_lora_weights(

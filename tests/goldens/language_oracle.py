@@ -19,7 +19,7 @@ import pathlib
 from collections.abc import Iterator
 
 import torch
-from oracle import Deltas, Options, ridge
+from oracle import Deltas, Options, delta_weight, ridge
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -97,7 +97,7 @@ def peft_deltas(model: PreTrainedModel, folder: str | pathlib.Path) -> Deltas:
     deltas = {}
     for module in peft.modules():
         if isinstance(module, LoraLayer):
-            delta = module.get_delta_weight("default").detach().double()
+            delta = delta_weight(module)
             turned = isinstance(module.get_base_layer(), Conv1D)
             deltas[inside[id(module)]] = delta.T.contiguous() if turned else delta
     peft.unload()

@@ -94,13 +94,21 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return model.bert if hasattr(model, "bert") else model
 
 
+def delta_weight(layer: LoraLayer) -> torch.Tensor:
+    """What PEFT says that a layer's adapter adds to its weight, of factors taken to f64.
+
+    In f32 the product depends on the order of its sums, so on the machine, and a merge magnifies that.
+    """
+    for factors in (layer.lora_A, layer.lora_B):
+        factors.double()
+    return layer.get_delta_weight("default").detach()
+
+
 def peft_deltas(model: nn.Module, folder: str | pathlib.Path) -> Deltas:
     """The deltas of an adapter folder, as PEFT itself computes them. The model is left without the adapter."""
     peft = PeftModel.from_pretrained(model, str(folder))
     deltas = {
-        name.removeprefix("base_model.model.").removeprefix("bert."): layer.get_delta_weight("default")
-        .detach()
-        .double()
+        name.removeprefix("base_model.model.").removeprefix("bert."): delta_weight(layer)
         for name, layer in peft.named_modules()
         if isinstance(layer, LoraLayer)
     }

@@ -10,14 +10,17 @@ are drawn, not trained, and not what their initialisation would give: the change
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from generate import normal, rng, tidy, write_json, write_model
+from language_oracle import exact
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -224,12 +227,40 @@ def opened(base: str, folder: pathlib.Path) -> nn.Module:
     return BASES[base][1].from_pretrained(folder / base / "base").float().eval()
 
 
+@contextlib.contextmanager
+def decomposing_in_f64() -> Iterator[None]:
+    """PEFT decomposes the base's weights in f32, for PiSSA and OLoRA again whenever it opens an adapter; in here in f64.
+
+    A singular vector in f32 depends on the order of sums, so on the processor, by more than numbers are compared at.
+    """
+    kept = {name: getattr(LoraLayer, name) for name in ("pissa_init", "olora_init", "mica_init")}
+
+    def exactly(init):
+        def run(*given, **more):
+            with exact():
+                return init(*given, **more)
+
+        return run
+
+    for name, init in kept.items():
+        setattr(LoraLayer, name, exactly(init))
+    try:
+        yield
+    finally:
+        for name, init in kept.items():
+            setattr(LoraLayer, name, init)
+
+
 @torch.no_grad()
 def expectation(base: str, case: str, out: pathlib.Path) -> dict[str, torch.Tensor]:
     before = {key: value.double() for key, value in opened(base, out).state_dict().items()}
-    model = PeftModel.from_pretrained(opened(base, out), out / base / case).eval().double()
+    with decomposing_in_f64():
+        model = PeftModel.from_pretrained(opened(base, out).double(), out / base / case).eval().double()
     # The experts' kernels know no f64.
-    wanted = {} if base == "gpt-oss" else {"logits": logits(model, base)}
+    wanted = {}
+    if base != "gpt-oss":
+        with exact():
+            wanted["logits"] = logits(model, base)
     merged = model.merge_and_unload().state_dict()
     # A head is a task's own, and a tied one is the table.
     stored = load_file(out / base / "base" / "model.safetensors").keys()
