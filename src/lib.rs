@@ -1,26 +1,39 @@
 //! Merging LoRA adapters with IterIS, in the browser.
 //!
-//! Reading order: [`linear`] is the one interface between models and merging; [`model`] are the families
-//! that call it; [`merge`] are the methods behind it, and [`base`] is what they see of the base model. [`generate`] lets a model write, [`samples`] makes
-//! calibration samples complete with it, [`batch`] lays them out as rows, [`compute`] does the arithmetic on
-//! a device, [`io`] and [`adapter`] read and write files, [`compare`] holds merged
-//! models against each other, [`report`] is what a merge says of itself. The only file that knows of
-//! JavaScript is `wasm.rs`.
+//! The rooms, from the ground up; each uses those above it in this list and none below, which
+//! `tests/unit/architecture.test.ts` holds:
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`error`], [`progress`] | the one error type; progress and cancellation |
+//! | [`io`] | byte sources, safetensors, pickles, sinks |
+//! | [`compute`] | devices, kernels, attention, exact products, factorisations |
+//! | [`delta`] | what is added to a weight, and its norms |
+//! | [`naming`] | what adapters and bases call a layer: pure text |
+//! | [`pictures`] | picture files, and the numbers that a model reads of them |
+//! | [`adapter`] | adapters' file formats, reading and writing side by side |
+//! | [`model`] | families, lanes, streams, batches |
+//! | [`binding`] | adapters held against a base |
+//! | [`generate`], [`calibrate`], [`compare`], [`merge`] | what is done with a model and adapters |
+//! | [`export`] | what is written |
+//! | [`jobs`] | what a caller can ask for |
+//! | `wasm` | the binding to JavaScript, the only file that sees a `JsValue` |
 
 pub mod adapter;
-pub mod base;
-pub mod batch;
+pub mod binding;
+pub mod calibrate;
 pub mod compare;
 pub mod compute;
+pub mod delta;
 pub mod error;
+pub mod export;
 pub mod generate;
 pub mod io;
-pub mod linear;
+pub mod jobs;
 pub mod merge;
 pub mod model;
+pub mod naming;
 pub mod pictures;
 pub mod progress;
-pub mod report;
-pub mod samples;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;

@@ -14,17 +14,25 @@ use wasm_bindgen::{JsCast, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 
 use crate::{
-    adapter::Adapter,
-    base::Base,
-    batch::Sample,
-    compare::{self, CompareRequest, MergedInput},
+    calibrate::{Given, SelfWritten, TaskSamples},
     compute::{Compute, Limits},
     error::{Code, Error, Result},
-    generate::{self, GenerateRequest, Sampling, Variant},
+    generate::Sampling,
     io::{ByteSource, Folder, Sink},
-    merge::{self, AdapterInput, MergeOptions, MergeRequest},
+    jobs::{
+        AdapterInput,
+        compare::{self, CompareRequest, MergedInput},
+        generate::{self, GenerateRequest, Variant},
+        inspect,
+        logits::logits as compute_logits,
+        merge::{self, MergeRequest},
+    },
+    merge::{
+        methods::METHODS,
+        options::{MergeOptions, MethodName},
+    },
+    model::batch::Sample,
     progress::{self, Progress},
-    samples::{Given, SelfWritten, TaskSamples},
 };
 
 #[wasm_bindgen(typescript_custom_section)]
@@ -76,7 +84,7 @@ pub fn default_options() -> std::result::Result<JsValue, JsValue> {
 /// The names of the merge methods.
 #[wasm_bindgen]
 pub fn methods() -> std::result::Result<JsValue, JsValue> {
-    let names: Vec<merge::MethodName> = merge::METHODS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<MethodName> = METHODS.iter().map(|(name, _)| *name).collect();
     to_js(&names).map_err(throw)
 }
 
@@ -161,21 +169,14 @@ impl Device {
 /// What a person wants to know of a base model: its facts.
 #[wasm_bindgen(js_name = inspectBase)]
 pub async fn inspect_base(files: Array) -> std::result::Result<JsValue, JsValue> {
-    let facts = async {
-        let base = Base::open(Some(folder("base model", &files)?)).await?;
-        base.facts()
-    };
+    let facts = async { inspect::base(folder("base model", &files)?).await };
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
 
 /// What a person wants to know of an adapter: its facts.
 #[wasm_bindgen(js_name = inspectAdapter)]
 pub async fn inspect_adapter(files: Array) -> std::result::Result<JsValue, JsValue> {
-    let facts = async {
-        Adapter::read("adapter", &folder("adapter", &files)?)
-            .await
-            .map(|adapter| adapter.facts())
-    };
+    let facts = async { inspect::adapter(&folder("adapter", &files)?).await };
     to_js(&facts.await.map_err(throw)?).map_err(throw)
 }
 
@@ -336,7 +337,7 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
         let samples = samples(&get(&request, "samples"), "samples")?;
         let base = folder("base model", &array(&request, "base")?)?;
         let (adapter, head) = (optional("adapter")?, optional("head")?);
-        compare::logits(base, adapter, head, &samples, &compute).await
+        compute_logits(base, adapter, head, &samples, &compute).await
     };
     let (labels, data) = found.await.map_err(throw)?;
     let value = to_js(&Logits {

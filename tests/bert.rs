@@ -12,11 +12,14 @@ mod support;
 use std::{collections::BTreeSet, path::Path};
 
 use iteris_web::{
-    batch::{Padding, Sample, micro_batches},
-    compare::logits,
     compute::Compute,
-    linear::{Delta, Hook},
-    model::{self, Pass, Steps},
+    delta::DeviceDelta,
+    jobs::logits::logits,
+    model::{
+        self, Pass, Steps,
+        batch::{Padding, Sample, micro_batches},
+        lanes::Hook,
+    },
     progress::Silent,
 };
 use support::{folder, given, golden_samples, goldens, largest_difference, tensors};
@@ -41,7 +44,7 @@ impl Hook for NoLanes {
     fn tasks(&self) -> usize {
         1
     }
-    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<std::rc::Rc<Delta>> {
+    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<std::rc::Rc<DeviceDelta>> {
         None
     }
 }

@@ -15,13 +15,15 @@ use async_trait::async_trait;
 use iteris_web::{
     compute::Compute,
     error::{Code, Error, Result},
+    export::report::MergeReport,
     io::{DtypeChoice, Folder, MemorySink, MemorySource},
-    merge::{
-        AdapterInput, LeastSquares, MergeOptions, MergeRequest, MethodName, OutputKind, Schedule, merge,
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
     },
+    merge::options::{LeastSquares, MergeOptions, MethodName, OutputKind, Schedule},
     model,
     progress::{Observer, Progress, Silent},
-    report::MergeReport,
 };
 use support::{adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas};
 

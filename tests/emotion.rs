@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 
 use iteris_web::{
     compute::Compute,
+    export::report::MergeReport,
     io::MemorySink,
-    merge::{MergeOptions, MergeRequest, Schedule, merge},
+    jobs::merge::{MergeRequest, merge},
+    merge::options::{MergeOptions, Schedule},
     progress::Silent,
-    report::MergeReport,
 };
 use support::{
     adapter, fixture_samples, fixtures, folder, json, minilm, product, relative_error, tensors,

@@ -25,18 +25,25 @@ use std::{
 use async_trait::async_trait;
 use iteris_web::{
     adapter::Adapter,
-    base::Base,
-    batch::{Batch, Padding, Rows, Sample, micro_batches},
-    compare,
+    binding::{Base, ReadAdapter, lanes::lane_deltas},
+    calibrate::{DecoderInputs, Given, Positions, TaskSamples},
     compute::{Compute, Features},
+    delta::DeviceDelta,
     error::{Error, Result},
     generate::{Sampling, Scene, Speaker, generate, logits},
     io::{Folder, MemorySink},
-    linear::{Delta, Group, Hook},
-    merge::{AdapterInput, MergeOptions, MergeRequest, MethodName, ReadAdapter, Schedule, deltas, merge},
-    model::{self, Kind, Model, Pass, Steps},
+    jobs::{
+        AdapterInput,
+        logits::logits as model_logits,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::{MergeOptions, MethodName, Schedule},
+    model::{
+        self, Kind, Model, Pass, Steps,
+        batch::{Batch, Padding, Rows, Sample, micro_batches},
+        lanes::{Group, Hook},
+    },
     progress::Silent,
-    samples::{DecoderInputs, Given, Positions, TaskSamples},
 };
 use serde_json::Value;
 use support::{Tensors, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas};
@@ -219,14 +226,14 @@ impl Findings {
 /// One lane under one adapter (or none), whose linear layers' inputs are kept.
 struct Capture<'a> {
     compute: &'a Compute,
-    deltas: BTreeMap<String, Rc<Delta>>,
+    deltas: BTreeMap<String, Rc<DeviceDelta>>,
     /// Rows that are wanted, of each kind of rows by how many there are; all of kinds that are not here.
     wanted: BTreeMap<usize, Vec<usize>>,
     inputs: RefCell<BTreeMap<String, Vec<f32>>>,
 }
 
 impl<'a> Capture<'a> {
-    fn new(compute: &'a Compute, deltas: BTreeMap<String, Rc<Delta>>) -> Self {
+    fn new(compute: &'a Compute, deltas: BTreeMap<String, Rc<DeviceDelta>>) -> Self {
         Self {
             compute,
             deltas,
@@ -246,7 +253,7 @@ impl Hook for Capture<'_> {
         1
     }
 
-    fn delta(&self, layer: &str, _task: usize, _variant: usize) -> Option<Rc<Delta>> {
+    fn delta(&self, layer: &str, _task: usize, _variant: usize) -> Option<Rc<DeviceDelta>> {
         self.deltas.get(layer).cloned()
     }
 
@@ -265,13 +272,17 @@ impl Hook for Capture<'_> {
     }
 }
 
-async fn adapter_on(base: Folder, path: &Path, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
+async fn adapter_on(
+    base: Folder,
+    path: &Path,
+    compute: &Compute,
+) -> Result<BTreeMap<String, Rc<DeviceDelta>>> {
     let base = Base::open(Some(base)).await?;
     let adapter = ReadAdapter::alone(Adapter::read("adapter", &folder(path)).await?);
-    Ok(deltas(&base, &adapter)
+    Ok(lane_deltas(&base, &adapter)
         .await?
         .into_iter()
-        .map(|(name, change)| (name, Rc::new(change.on(compute))))
+        .map(|(name, delta)| (name, Rc::new(delta.to_device(compute))))
         .collect())
 }
 
@@ -520,7 +531,7 @@ const fn scene<'a>(model: &'a Model, compute: &'a Compute) -> Scene<'a> {
 }
 
 /// The deltas of a variant of the goldens: `base` or an adapter's name.
-async fn variant(case: &Case, name: &str, compute: &Compute) -> Result<BTreeMap<String, Rc<Delta>>> {
+async fn variant(case: &Case, name: &str, compute: &Compute) -> Result<BTreeMap<String, Rc<DeviceDelta>>> {
     if name == "base" {
         return Ok(BTreeMap::new());
     }
@@ -795,7 +806,7 @@ fn classifiers_of_adapters_equal_peft() {
                     let samples = case.samples("b", &case.model()?);
                     let adapter = Some(folder(&case.path.join(name)));
                     let samples = support::given(samples);
-                    let found = compare::logits(folder(&case.base()), adapter, None, &samples, &compute);
+                    let found = model_logits(folder(&case.base()), adapter, None, &samples, &compute);
                     let (shape, wanted) = expected.get(&key);
                     let (labels, found) = pollster::block_on(found)?;
                     assert_eq!(labels, shape[1], "{}: labels", case.name);

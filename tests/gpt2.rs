@@ -8,15 +8,18 @@ use std::{collections::BTreeMap, path::PathBuf, rc::Rc};
 
 use iteris_web::{
     adapter::Adapter,
-    base::Base,
-    batch::Sample,
+    binding::{Base, ReadAdapter, lanes::lane_deltas},
+    calibrate::TaskSamples,
     compute::Compute,
     generate::{Scene, logits},
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{AdapterInput, MergeOptions, MergeRequest, OutputKind, ReadAdapter, deltas, merge},
-    model,
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::{MergeOptions, OutputKind},
+    model::{self, batch::Sample},
     progress::Silent,
-    samples::TaskSamples,
 };
 use serde_json::Value;
 use support::{folder, goldens, json, relative_error};
@@ -72,8 +75,8 @@ async fn logits_of(base: &Base, adapter: Option<&Folder>) -> Vec<f32> {
     let mut lane = BTreeMap::new();
     if let Some(folder) = adapter {
         let adapter = ReadAdapter::alone(Adapter::read("merged", folder).await.unwrap());
-        for (name, change) in deltas(base, &adapter).await.unwrap() {
-            lane.insert(name, Rc::new(change.on(&compute)));
+        for (name, delta) in lane_deltas(base, &adapter).await.unwrap() {
+            lane.insert(name, Rc::new(delta.to_device(&compute)));
         }
     }
     logits(&scene, &lane, &samples("b")).await.unwrap().1

@@ -12,16 +12,23 @@ use std::{cell::RefCell, path::PathBuf};
 
 use async_trait::async_trait;
 use iteris_web::{
-    batch::Sample,
-    compare::{CompareReport, CompareRequest, MergedInput, compare, logits},
+    calibrate::{DecoderInputs, Given, Positions, SelfWritten, TaskSamples},
+    compare::CompareReport,
     compute::{Compute, Limits},
     error::{Code, Error, Result},
-    generate::{GenerateRequest, Sampling, Variant, write_variants},
+    export::report::MergeReport,
+    generate::Sampling,
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{AdapterInput, MergeOptions, MergeRequest, OutputKind, merge},
+    jobs::{
+        AdapterInput,
+        compare::{CompareRequest, MergedInput, compare},
+        generate::{GenerateRequest, Variant, write_variants},
+        logits::logits,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::{MergeOptions, OutputKind},
+    model::batch::Sample,
     progress::{Observer, Progress, Silent},
-    report::MergeReport,
-    samples::{DecoderInputs, Given, Positions, SelfWritten, TaskSamples},
 };
 use serde_json::Value;
 use support::{folder, given, goldens, json, tensors};

@@ -12,7 +12,8 @@ mod support;
 use iteris_web::{
     compute::Compute,
     io::MemorySink,
-    merge::{MergeOptions, MergeRequest, merge},
+    jobs::merge::{MergeRequest, merge},
+    merge::options::MergeOptions,
     progress::Silent,
 };
 use serde_json::Value;

@@ -13,12 +13,17 @@ mod support;
 use iteris_web::{
     compute::Compute,
     error::{Code, Result},
+    export::report::MergeReport,
     io::{Folder, MemorySink},
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
+    },
     merge::{
-        AdapterInput, LayerWeights, METHODS, MergeOptions, MergeRequest, MethodName, OutputKind, Ranks, merge,
+        methods::METHODS,
+        options::{LayerWeights, MergeOptions, MethodName, OutputKind, Ranks},
     },
     progress::Silent,
-    report::MergeReport,
 };
 use serde_json::Value;
 use support::{

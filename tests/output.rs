@@ -23,13 +23,17 @@ use std::{collections::BTreeMap, rc::Rc};
 use iteris_web::{
     compute::Compute,
     error::{Code, Result},
+    export::report::MergeReport,
     io::{
         ByteSource, Checkpoint, Dtype, Folder, MemorySink, MemorySource, OutDtype, StreamHeader,
         StreamWriter, encode,
     },
-    merge::{AdapterInput, MergeOptions, MergeRequest, MethodName, merge},
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::{MergeOptions, MethodName},
     progress::Silent,
-    report::MergeReport,
 };
 use support::{folder, goldens};
 

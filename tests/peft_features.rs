@@ -17,15 +17,18 @@ use std::{
 
 use iteris_web::{
     adapter::Adapter,
-    base::Base,
-    batch::Sample,
-    compare,
+    binding::{Base, Binding, Place, ReadAdapter},
     compute::Compute,
     error::{Code, Error},
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{
-        AdapterInput, MergeOptions, MergeRequest, MethodName, OutputKind, Place, Plan, ReadAdapter, merge,
+    jobs::{
+        AdapterInput,
+        logits::logits,
+        merge::{MergeRequest, merge},
     },
+    merge::options::{MergeOptions, MethodName, OutputKind},
+    model::batch::Sample,
+    naming::pattern::Patterns,
     progress::Silent,
 };
 use pollster::block_on;
@@ -77,24 +80,23 @@ fn read(folder: &Folder) -> ReadAdapter {
 type Deltas = BTreeMap<String, Vec<f32>>;
 
 fn deltas(base: &Base, adapters: &[ReadAdapter]) -> Result<Deltas, Error> {
-    let options = MergeOptions::default();
-    let plan = Plan::new(base, adapters, &options)?;
+    let binding = Binding::new(base, adapters, &Patterns::default())?;
     let mut all = Deltas::new();
-    for target in &plan.targets {
-        let tensor = target.tensor.as_ref().unwrap();
+    for site in &binding.sites {
+        let tensor = site.tensor.as_ref().unwrap();
         let sum = all
             .entry(tensor.key.clone())
             .or_insert_with(|| vec![0.0; tensor.shape.iter().product()]);
-        for part in block_on(plan.layer(target))?.parts {
-            let delta = target.stored(part.change.dense());
-            let places: Vec<usize> = match &target.place {
+        for part in block_on(binding.parts(site))? {
+            let delta = site.stored(part.delta.dense());
+            let places: Vec<usize> = match &site.place {
                 Place::Rows(ids) => ids
                     .iter()
-                    .flat_map(|id| id * target.d_in..(id + 1) * target.d_in)
+                    .flat_map(|id| id * site.d_in..(id + 1) * site.d_in)
                     .collect(),
-                _ => target.range().collect(),
+                _ => site.range().collect(),
             };
-            assert_eq!(places.len(), delta.len(), "{}", target.name);
+            assert_eq!(places.len(), delta.len(), "{}", site.name);
             for (at, d) in places.into_iter().zip(delta) {
                 sum[at] += d;
             }
@@ -319,7 +321,7 @@ fn a_pass_of_the_model_computes_pefts_logits() {
             continue;
         }
         let adapter = read(&folder(&root().join(&case))).adapter;
-        let found = block_on(compare::logits(
+        let found = block_on(logits(
             folder(&base_of(&case)),
             Some(folder(&root().join(&case))),
             None,

@@ -15,15 +15,19 @@ use std::{
 };
 
 use iteris_web::{
-    batch::Sample,
-    compare::{self, CompareRequest},
+    calibrate::{DecoderInputs, TaskSamples},
     compute::Compute,
     error::{Code, Error},
     io::{ByteSource, Folder, MemorySink, MemorySource},
-    merge::{AdapterInput, MergeOptions, MergeRequest, merge},
-    model,
+    jobs::{
+        AdapterInput,
+        compare::{CompareRequest, compare},
+        logits::logits,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::MergeOptions,
+    model::{self, batch::Sample},
     progress::Silent,
-    samples::{DecoderInputs, TaskSamples},
 };
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
@@ -269,7 +273,7 @@ fn a_classifier_without_its_first_layer_predicts_nothing() {
         let samples = || texts(&[&[3, 4, 5], &[6, 7]]);
         let lacking = || without(&case.join("a"), layer);
         let (base, compute) = (folder(&case.join("base")), Compute::cpu());
-        let found = async { compare::logits(base, Some(lacking()), None, &samples(), &compute).await };
+        let found = async { logits(base, Some(lacking()), None, &samples(), &compute).await };
         let error = pollster::block_on(found).err().unwrap();
         says(&error, Code::Missing, &[layer, "modules_to_save"]);
 
@@ -282,7 +286,7 @@ fn a_classifier_without_its_first_layer_predicts_nothing() {
             merged: Vec::new(),
             max_new_tokens: 16,
         };
-        let report = pollster::block_on(compare::compare(request, &Compute::cpu(), &Silent)).unwrap();
+        let report = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
         let [lacking, whole] = report.tasks.as_slice() else {
             panic!("two tasks")
         };

@@ -6,9 +6,11 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::pattern::Patterns;
-use super::{Init, features};
-use crate::error::{Code, Error, Result};
+use crate::{
+    adapter::{Init, features},
+    error::{Code, Error, Result},
+    naming::pattern::Patterns,
+};
 
 /// Which modules the configuration says it adapts. The tensors in the file are what counts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

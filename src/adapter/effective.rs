@@ -6,25 +6,25 @@
 
 use nalgebra::DMatrix;
 
-use super::{Init, Lora};
 use crate::{
+    adapter::{Init, Lora},
     compute::{
         gemm::{Part, View, multiply},
         narrow, svd,
     },
+    delta::{Delta, Dense, LowRank},
     error::{Code, Error, Result},
-    merge::{Change, Dense, Factors},
 };
 
-/// The change of the weight (d_out x d_in) that `lora` is for, [one expert's](Lora::expert) where there are several;
+/// What is added to the weight (d_out x d_in) that `lora` is for, [one expert's](Lora::expert) where there are several;
 /// `weight` is the base's, where [`Lora::needs_base`]. `module` is named in errors.
 ///
 /// # Errors
 /// [`Code::Missing`] without the base's weight where it is needed, [`Code::NotFinite`] for a change that overflows.
-pub fn change(lora: &Lora, weight: Option<&[f32]>, module: &str) -> Result<Change> {
+pub fn delta_of(lora: &Lora, weight: Option<&[f32]>, module: &str) -> Result<Delta> {
     let mut factors = plain(lora);
     if !lora.needs_base() {
-        return Ok(Change::Factors(factors));
+        return Ok(Delta::LowRank(factors));
     }
     let Some(weight) = weight.filter(|weight| weight.len() == lora.d_out * lora.d_in) else {
         return Err(Error::new(
@@ -46,22 +46,22 @@ pub fn change(lora: &Lora, weight: Option<&[f32]>, module: &str) -> Result<Chang
             Init::Olora => leading_columns(lora, weight),
             Init::Pissa | Init::Plain => leading_part(lora, weight),
         };
-        factors = Factors::stack(vec![factors, first.scaled(-1.0)]);
+        factors = LowRank::stack(vec![factors, first.scaled(-1.0)]);
     }
     match &lora.magnitude {
         Some(magnitude) => rescaled(&factors, magnitude, weight, module),
-        None => Ok(Change::Factors(factors)),
+        None => Ok(Delta::LowRank(factors)),
     }
 }
 
 /// s B A as factors, the scaling in B.
-fn plain(lora: &Lora) -> Factors {
+fn plain(lora: &Lora) -> LowRank {
     let b = lora
         .b
         .iter()
         .map(|&x| narrow(f64::from(x) * lora.scaling))
         .collect();
-    Factors {
+    LowRank {
         a: lora.a.clone(),
         b,
         rank: lora.rank,
@@ -71,9 +71,9 @@ fn plain(lora: &Lora) -> Factors {
 }
 
 /// PiSSA's first product s B_0 A_0: the best approximation of the weight by its rank.
-fn leading_part(lora: &Lora, weight: &[f32]) -> Factors {
+fn leading_part(lora: &Lora, weight: &[f32]) -> LowRank {
     let best = svd::truncate_dense(weight, lora.d_out, lora.d_in, lora.rank);
-    Factors {
+    LowRank {
         a: best.a,
         b: best.b,
         rank: lora.rank,
@@ -84,7 +84,7 @@ fn leading_part(lora: &Lora, weight: &[f32]) -> Factors {
 
 /// OLoRA's first product s B_0 A_0 = s Q_r R_r of W = Q R: the weight's part in the span of its first r columns.
 /// PEFT takes it out with the scaling, though the factors themselves are not divided by it.
-fn leading_columns(lora: &Lora, weight: &[f32]) -> Factors {
+fn leading_columns(lora: &Lora, weight: &[f32]) -> LowRank {
     let &Lora {
         rank, d_out, d_in, ..
     } = lora;
@@ -102,7 +102,7 @@ fn leading_columns(lora: &Lora, weight: &[f32]) -> Factors {
         d_in,
     );
     let b = transposed.transposed().elements();
-    Factors {
+    LowRank {
         a: r.into_iter().map(narrow).collect(),
         b: b.map(|x| narrow(x * lora.scaling)).collect(),
         rank,
@@ -112,7 +112,7 @@ fn leading_columns(lora: &Lora, weight: &[f32]) -> Factors {
 }
 
 /// DoRA: m / ||W0 + D|| (W0 + D) - W0, the norm a row's.
-fn rescaled(factors: &Factors, magnitude: &[f32], weight: &[f32], module: &str) -> Result<Change> {
+fn rescaled(factors: &LowRank, magnitude: &[f32], weight: &[f32], module: &str) -> Result<Delta> {
     let (d_out, d_in) = (factors.d_out, factors.d_in);
     let mut sum: Vec<f64> = weight.iter().map(|&x| f64::from(x)).collect();
     factors.add_to(1.0, &mut sum);
@@ -138,5 +138,5 @@ fn rescaled(factors: &Factors, magnitude: &[f32], weight: &[f32], module: &str) 
                 .map(|(x, &w)| narrow(factor * x - f64::from(w))),
         );
     }
-    Ok(Change::Dense(Dense { data, d_out, d_in }))
+    Ok(Delta::Dense(Dense { data, d_out, d_in }))
 }

@@ -5,8 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Init;
-use crate::error::{Code, Error, Result};
+use crate::{
+    adapter::Init,
+    error::{Code, Error, Result},
+};
 
 /// Fields that leave the adapter's change as it is, or that [`AdapterConfig`](super::AdapterConfig) reads.
 const KNOWN: &[&str] = &[

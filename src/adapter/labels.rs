@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::HeadTensor;
-use crate::error::{Code, Error, Result};
-use crate::io::Folder;
+use crate::{
+    adapter::HostTensor,
+    error::{Code, Error, Result},
+    io::Folder,
+};
 
 /// A list of the labels' names, made by hand.
 const LABELS_FILE: &str = "labels.json";
@@ -18,7 +20,7 @@ const LABELS_FILE: &str = "labels.json";
 /// The labels of a folder, by class.
 pub(super) async fn read(
     folder: &Folder,
-    heads: &BTreeMap<String, HeadTensor>,
+    heads: &BTreeMap<String, HostTensor>,
 ) -> Result<Option<Vec<String>>> {
     let fits = |labels: &[String]| {
         heads.is_empty()

@@ -7,29 +7,25 @@
 mod config;
 mod effective;
 mod features;
-mod formats;
-mod keys;
 mod labels;
-mod module;
-pub mod names;
-mod pattern;
+mod peft;
 mod read;
-mod write;
+mod single_file;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::config::{AdapterConfig, TargetModules, TrainedBiases, TrainedTokens};
-pub use self::effective::change;
-pub use self::formats::DIFFUSERS_FILE;
-pub(crate) use self::keys::{is_bases_own, is_embedding};
-pub use self::pattern::Patterns;
-pub use self::write::{
-    Extra, ImageFile, KOHYA_FILE, WholeTensor, adapter_tensors, diffusers_file, fitting, kohya_file, lone,
-    merged_config, suffix_targets, wrapping_order,
+pub use self::{
+    config::{AdapterConfig, TargetModules, TrainedBiases, TrainedTokens},
+    effective::delta_of,
+    peft::{Extra, WholeTensor, adapter_tensors, merged_config, wrapping_order},
+    single_file::{DIFFUSERS_FILE, ImageFile, KOHYA_FILE, diffusers_file, fitting, kohya_file, lone},
 };
-use crate::io::{Dtype, Folder};
+use crate::{
+    io::{Dtype, Folder, HostTensor},
+    naming::{roles::is_bases_own, targets::kinds},
+};
 
 /// The name of an adapter's configuration file.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -170,15 +166,6 @@ pub struct TokenRows {
     pub data: Vec<f32>,
 }
 
-/// A tensor of `modules_to_save`, kept as it is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HeadTensor {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its elements, row by row.
-    pub data: Vec<f32>,
-}
-
 /// A PEFT LoRA adapter, read and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
@@ -194,7 +181,7 @@ pub struct Adapter {
     /// How a file of kohya's spells the modules' names, by path; empty for others.
     pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
-    pub heads: BTreeMap<String, HeadTensor>,
+    pub heads: BTreeMap<String, HostTensor>,
     /// Trained biases (`bias: all` or `lora_only`) by their name in the base model; whole values.
     pub biases: BTreeMap<String, Vec<f32>>,
     /// Trained rows of embedding tables by the table's module path.
@@ -358,7 +345,7 @@ impl Adapter {
             ranks,
             alpha: self.config.lora_alpha,
             scaling: most(self.modules.values().map(|lora| lora.scaling)).unwrap_or(0.0),
-            targets: write::kinds(&names),
+            targets: kinds(&names),
             modules: self.modules.len(),
             parameters: self
                 .modules

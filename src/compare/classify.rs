@@ -1,29 +1,30 @@
 //! Predictions of a classifier on each variant's features, and how they agree.
 
-use super::Pooled;
 use crate::{
+    binding::ReadAdapter,
+    calibrate::TaskSamples,
+    compare::Pooled,
     compute::{
         gemm::{Part, View, multiply},
         narrow,
     },
     error::{Code, Error, Result},
-    merge::ReadAdapter,
     model::{Heads, Model},
 };
 
 /// A linear classifier on pooled features.
-pub(super) struct Head {
+pub struct Head {
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
 
 impl Head {
-    pub(super) fn labels(&self) -> usize {
+    pub fn labels(&self) -> usize {
         self.bias.len()
     }
 
     /// (samples x labels)
-    pub(super) fn logits(&self, features: &[f32]) -> Vec<f32> {
+    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
         let labels = self.labels();
         let width = self.weight.len() / labels;
         let samples = features.len() / width;
@@ -62,7 +63,7 @@ impl Head {
 }
 
 /// The task's own classifier, or the base model's.
-pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
+pub async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
     let width = model.family.facts().hidden_size;
     if lacking(model, heads).is_some() {
         return Ok(None);
@@ -103,7 +104,7 @@ pub(super) async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Hea
 }
 
 /// Whether a task brings a classifier.
-pub(super) fn has_classifier(model: &Model, heads: &Heads) -> bool {
+pub fn has_classifier(model: &Model, heads: &Heads) -> bool {
     let own = |name: &&str| heads.contains_key(&format!("{name}.weight"));
     model.family.readouts().iter().any(own)
 }
@@ -118,7 +119,7 @@ fn lacking(model: &Model, heads: &Heads) -> Option<&'static str> {
 }
 
 /// Why there is no classifier.
-pub(super) fn no_classifier(model: &Model, heads: &Heads) -> String {
+pub fn no_classifier(model: &Model, heads: &Heads) -> String {
     match lacking(model, heads) {
         Some(layer) => format!(
             "neither the adapter nor the base model has a classifier with its {layer} (modules_to_save)"
@@ -138,6 +139,7 @@ impl Scores {
     pub(super) async fn of(
         model: &Model,
         read: &ReadAdapter,
+        samples: Option<&TaskSamples>,
         features: &[Pooled],
         notes: &mut Vec<String>,
     ) -> Result<Self> {
@@ -149,7 +151,7 @@ impl Scores {
                 no_classifier(model, &read.adapter.heads)
             ));
         }
-        let given = read.samples.as_ref().map_or(&[][..], |s| s.labels.as_slice());
+        let given = samples.map_or(&[][..], |s| s.labels.as_slice());
         let labels: Vec<Option<usize>> = given
             .iter()
             .map(|label| label_index(label.as_deref()?, read, head.as_ref()))

@@ -18,41 +18,22 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use self::classify::{Scores, find_head, has_classifier, no_classifier};
+use crate::compare::classify::Scores;
+
+pub use self::classify::{find_head, has_classifier, no_classifier};
 use crate::{
-    adapter::{Adapter, is_adapter},
-    base::Base,
-    batch::{Batch, Padding, Rows, Sample, Stack, micro_batches},
+    binding::ReadAdapter,
+    calibrate::TaskSamples,
     compute::Compute,
-    error::{Code, Error, Result},
-    generate::{self, Scene},
-    io::Folder,
-    linear::{Delta, Group, Hook},
-    merge::{AdapterInput, Change, ReadAdapter, check_samples, deltas, read_adapters},
-    model::{self, Heads, Model, Pass, State, Steps},
+    delta::{Delta, DeviceDelta},
+    error::Result,
+    model::{
+        Heads, Model, Pass, State, Steps,
+        batch::{Batch, Padding, Rows, Sample, Stack, micro_batches},
+        lanes::{Group, Hook},
+    },
     progress::Observer,
-    samples::{self, Completing, DecoderInputs, Incomplete, Positions, TaskSamples},
 };
-
-/// A merged model to be compared.
-pub struct MergedInput {
-    /// What the report calls it.
-    pub name: String,
-    /// A merged adapter's files, or a merged base model's.
-    pub folder: Folder,
-}
-
-/// What is to be compared.
-pub struct CompareRequest {
-    /// The base model's files.
-    pub base: Folder,
-    /// The adapters, each with samples of its task (held-out or calibration).
-    pub adapters: Vec<AdapterInput>,
-    /// The merged models.
-    pub merged: Vec<MergedInput>,
-    /// The most tokens of an answer, for models that write.
-    pub max_new_tokens: usize,
-}
 
 /// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -108,40 +89,46 @@ pub struct Residual {
     pub residual: f64,
 }
 
+/// One task of a comparison.
+pub struct ContestTask<'a> {
+    /// Its own adapter.
+    pub read: &'a ReadAdapter,
+    /// What that adds, by module.
+    pub deltas: BTreeMap<String, Delta>,
+    /// Its samples, held-out or those of the calibration.
+    pub samples: Option<&'a TaskSamples>,
+}
+
+/// What is held against each other.
+pub struct Contest<'a> {
+    /// The base model.
+    pub model: &'a Model,
+    /// The tasks.
+    pub tasks: Vec<ContestTask<'a>>,
+    /// Merged adapters by name, with what each adds by module.
+    pub adapters: &'a [(String, BTreeMap<String, Delta>)],
+    /// Merged base models by name.
+    pub models: &'a [(String, Model)],
+    /// The most tokens of an answer, for models that write.
+    pub max_new_tokens: usize,
+}
+
 /// Rows of a micro-batch, all copies together: many methods compared at once need no more memory than few.
 const MICRO_BATCH_ROWS: usize = 16384;
 
 /// Compares; see the module.
 ///
 /// # Errors
-/// Every kind that bad input can cause; see [`crate::error::Code`].
+/// Whatever reading weights, the device or the mathematics reports, and cancellation.
 pub async fn compare(
-    request: CompareRequest,
+    contest: &Contest<'_>,
     compute: &Compute,
     observer: &dyn Observer,
 ) -> Result<CompareReport> {
-    let base = Base::open(Some(request.base)).await?;
-    let model = base.model("a comparison")?;
-    let adapters = read_adapters(request.adapters, &base).await?;
-    check_samples(model, &adapters)?;
-    let mut merged_adapters = Vec::new();
-    let mut merged_models = Vec::new();
-    for merged in request.merged {
-        if is_adapter(&merged.folder) {
-            let adapter = ReadAdapter::alone(Adapter::read(&merged.name, &merged.folder).await?);
-            merged_adapters.push((merged.name, deltas(&base, &adapter).await?));
-        } else {
-            merged_models.push((merged.name, model::open(merged.folder).await?));
-        }
-    }
-    let mut own: Vec<BTreeMap<String, Change>> = Vec::with_capacity(adapters.len());
-    for read in &adapters {
-        own.push(deltas(&base, read).await?);
-    }
-
+    let model = contest.model;
     // A model that writes is read twice: along its own adapter's answers, and along labels that differ.
     let passes = 1 + usize::from(model.family.facts().generates);
-    let runs = adapters.len() * (1 + merged_models.len()) * passes;
+    let runs = contest.tasks.len() * (1 + contest.models.len()) * passes;
     let steps = Steps::new("compare", runs * model.family.blocks());
     let run = Run {
         compute,
@@ -154,17 +141,18 @@ pub async fn compare(
         seconds: 0.0,
         notes: Vec::new(),
     };
-    for (read, own) in adapters.iter().zip(&own) {
-        let samples = read.samples.as_ref().map_or(&[][..], |s| s.samples.as_slice());
+    for task in &contest.tasks {
+        let (read, own) = (task.read, &task.deltas);
+        let samples = task.samples.map_or(&[][..], |s| s.samples.as_slice());
         let none = BTreeMap::new();
-        let mut lanes: Vec<&BTreeMap<String, Change>> = vec![own, &none];
-        lanes.extend(merged_adapters.iter().map(|(_, deltas)| deltas));
+        let mut lanes: Vec<&BTreeMap<String, Delta>> = vec![own, &none];
+        lanes.extend(contest.adapters.iter().map(|(_, deltas)| deltas));
         let names = ["adapter", "base"].into_iter().map(str::to_owned);
         let names: Vec<String> = names
-            .chain(merged_adapters.iter().map(|(name, _)| name.clone()))
-            .chain(merged_models.iter().map(|(name, _)| name.clone()))
+            .chain(contest.adapters.iter().map(|(name, _)| name.clone()))
+            .chain(contest.models.iter().map(|(name, _)| name.clone()))
             .collect();
-        for (name, _) in &merged_models {
+        for (name, _) in contest.models {
             report
                 .notes
                 .push(format!("{name} is a whole model: no residuals of its layers"));
@@ -175,20 +163,21 @@ pub async fn compare(
             let cast = written::Cast {
                 model,
                 read,
+                samples: task.samples,
                 lanes: &lanes,
-                whole: &merged_models,
+                whole: contest.models,
                 names,
-                max_new_tokens: request.max_new_tokens,
+                max_new_tokens: contest.max_new_tokens,
             };
             let written = written::task(&run, &cast).await?;
             (written.variants, written.labelled, written.residuals)
         } else {
             let heads = &read.adapter.heads;
             let (mut features, residuals) = run.features(model, samples, heads, &lanes).await?;
-            for (_, merged) in &merged_models {
+            for (_, merged) in contest.models {
                 features.extend(run.features(merged, samples, heads, &[&none]).await?.0);
             }
-            let scores = Scores::of(model, read, &features, &mut report.notes).await?;
+            let scores = Scores::of(model, read, task.samples, &features, &mut report.notes).await?;
             let variants = names
                 .into_iter()
                 .enumerate()
@@ -208,7 +197,7 @@ pub async fn compare(
             variants,
         });
         for (module, sums) in residuals {
-            for ((variant, _), distance) in merged_adapters.iter().zip(&sums.distances) {
+            for ((variant, _), distance) in contest.adapters.iter().zip(&sums.distances) {
                 report.residuals.push(Residual {
                     module: module.clone(),
                     task: read.adapter.name.clone(),
@@ -223,96 +212,26 @@ pub async fn compare(
     Ok(report)
 }
 
-/// The logits of one model, the base or the base with an adapter: (samples x labels) under a classifier,
-/// or (rows x vocabulary) of a model that writes, a row a token that its head reads.
-///
-/// # Errors
-/// [`Code::Missing`] without a head, and whatever is wrong with the files.
-pub async fn logits(
-    base: Folder,
-    adapter: Option<Folder>,
-    head: Option<Folder>,
-    given: &TaskSamples,
-    compute: &Compute,
-) -> Result<(usize, Vec<f32>)> {
-    let base = Base::open(Some(base)).await?;
-    let model = base.model("computing logits")?;
-    let read = match &adapter {
-        Some(folder) => Some(ReadAdapter::alone(Adapter::read("adapter", folder).await?)),
-        None => None,
-    };
-    let own = match &read {
-        Some(read) => deltas(&base, read).await?,
-        None => BTreeMap::new(),
-    };
-    let observer = &crate::progress::Silent;
-    let classifies = read.iter().any(|read| has_classifier(model, &read.adapter.heads)) || head.is_some();
-    if model.family.facts().generates && !classifies {
-        let scene = Scene {
-            model,
-            compute,
-            keep_host: None,
-            observer,
-        };
-        let task = Incomplete {
-            name: "adapter",
-            deltas: on_device(&own, compute),
-            samples: given,
-        };
-        let how = Completing {
-            decoder_inputs: DecoderInputs::Own,
-            positions: Positions::All,
-            max_new_tokens: 16,
-        };
-        let tasks = [task];
-        let complete = samples::complete(&scene, &tasks, &how).await?;
-        let samples = complete.first().map_or(&[][..], |task| &task.samples);
-        return generate::logits(&scene, &tasks[0].deltas, samples).await;
-    }
-    let mut heads = read
-        .as_ref()
-        .map(|read| read.adapter.heads.clone())
-        .unwrap_or_default();
-    if let Some(folder) = head {
-        heads = Adapter::read("head", &folder).await?.heads;
-    }
-    let steps = Steps::new("forward", model.family.blocks());
-    let run = Run {
-        compute,
-        observer,
-        steps: &steps,
-    };
-    let (features, _) = run.features(model, &given.samples, &heads, &[&own]).await?;
-    let head = find_head(model, &heads).await?.ok_or_else(|| {
-        Error::new(
-            Code::Missing,
-            format!("{}; there are no logits", no_classifier(model, &heads)),
-        )
-    })?;
-    Ok((
-        head.labels(),
-        features
-            .iter()
-            .flat_map(|features| head.logits(features))
-            .collect(),
-    ))
-}
-
-fn on_device(changes: &BTreeMap<String, Change>, compute: &Compute) -> BTreeMap<String, Rc<Delta>> {
-    changes
+/// Deltas on the device.
+pub fn on_device(deltas: &BTreeMap<String, Delta>, compute: &Compute) -> BTreeMap<String, Rc<DeviceDelta>> {
+    deltas
         .iter()
-        .map(|(name, change)| (name.clone(), Rc::new(change.on(compute))))
+        .map(|(name, delta)| (name.clone(), Rc::new(delta.to_device(compute))))
         .collect()
 }
 
-struct Run<'a> {
-    compute: &'a Compute,
-    observer: &'a dyn Observer,
-    steps: &'a Steps,
+/// The passes of a comparison.
+pub struct Run<'a> {
+    /// The device.
+    pub compute: &'a Compute,
+    /// Told of every block.
+    pub observer: &'a dyn Observer,
+    /// Counted a block at a time.
+    pub steps: &'a Steps,
 }
 
 /// Pooled features, (samples x hidden) row-major, of one variant.
-type Pooled = Vec<f32>;
+pub type Pooled = Vec<f32>;
 
 /// What a pass leaves: the micro-batches, the state of each with its copies, and the residuals of lanes 2
 /// and on against lane 0.
@@ -325,7 +244,7 @@ impl Run<'_> {
         model: &Model,
         samples: &[Sample],
         heads: Option<&Heads>,
-        lanes: &[&BTreeMap<String, Change>],
+        lanes: &[&BTreeMap<String, Delta>],
     ) -> Result<Passed> {
         let batches = micro_batches(
             &[samples],
@@ -367,12 +286,15 @@ impl Run<'_> {
     }
 
     /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0.
-    async fn features(
+    ///
+    /// # Errors
+    /// Whatever reading weights or the device reports, and cancellation.
+    pub async fn features(
         &self,
         model: &Model,
         samples: &[Sample],
         heads: &Heads,
-        lanes: &[&BTreeMap<String, Change>],
+        lanes: &[&BTreeMap<String, Delta>],
     ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
         let (batches, states, residuals) = self.pass(model, samples, Some(heads), lanes).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
@@ -408,13 +330,13 @@ fn scatter(batch: &Batch, from: &[f32], width: usize, to: &mut [f32]) {
 
 /// Lanes whose deltas are known beforehand.
 struct Fixed {
-    lanes: Vec<BTreeMap<String, Rc<Delta>>>,
+    lanes: Vec<BTreeMap<String, Rc<DeviceDelta>>>,
     residuals: RefCell<BTreeMap<String, ResidualSums>>,
 }
 
 /// Sums over samples at one module.
 #[derive(Default)]
-struct ResidualSums {
+pub struct ResidualSums {
     norm: f64,
     distances: Vec<f64>,
 }
@@ -429,7 +351,7 @@ impl Hook for Fixed {
         1
     }
 
-    fn delta(&self, layer: &str, _task: usize, variant: usize) -> Option<Rc<Delta>> {
+    fn delta(&self, layer: &str, _task: usize, variant: usize) -> Option<Rc<DeviceDelta>> {
         self.lanes[variant].get(layer).cloned()
     }
 

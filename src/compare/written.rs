@@ -6,13 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{ResidualSums, Run, VariantScore, classify::mean_cosine};
 use crate::{
-    batch::{Rows, Sample, Stack},
+    binding::ReadAdapter,
+    calibrate::TaskSamples,
+    compare::{ResidualSums, Run, VariantScore, classify::mean_cosine},
+    delta::Delta,
     error::{Code, Error, Result},
     generate::{Chooser, Sampling, Scene, Speaker, decoder_start, generate},
-    merge::{Change, ReadAdapter},
-    model::{Kind, Model},
+    model::{
+        Kind, Model,
+        batch::{Rows, Sample, Stack},
+    },
 };
 
 /// Rows of logits in memory at a time.
@@ -31,7 +35,8 @@ pub(super) struct Written {
 pub(super) struct Cast<'a> {
     pub(super) model: &'a Model,
     pub(super) read: &'a ReadAdapter,
-    pub(super) lanes: &'a [&'a BTreeMap<String, Change>],
+    pub(super) samples: Option<&'a TaskSamples>,
+    pub(super) lanes: &'a [&'a BTreeMap<String, Delta>],
     pub(super) whole: &'a [(String, Model)],
     pub(super) names: Vec<String>,
     pub(super) max_new_tokens: usize,
@@ -52,12 +57,12 @@ struct Reading {
 /// As [`generate`], and what reading weights or the device reports.
 pub(super) async fn task(run: &Run<'_>, cast: &Cast<'_>) -> Result<Written> {
     let empty = Vec::new();
-    let given = cast.read.samples.as_ref();
+    let given = cast.samples;
     let samples = given.map_or(&empty, |s| &s.samples);
     let prompts: Vec<Vec<u32>> = samples.iter().map(|sample| sample.ids.clone()).collect();
     let deltas = cast.lanes[0]
         .iter()
-        .map(|(name, factors)| (name.clone(), std::rc::Rc::new(factors.on(run.compute))))
+        .map(|(name, delta)| (name.clone(), std::rc::Rc::new(delta.to_device(run.compute))))
         .collect();
     let scene = Scene {
         model: cast.model,
@@ -136,7 +141,7 @@ async fn read(
     run: &Run<'_>,
     cast: &Cast<'_>,
     model: &Model,
-    lanes: &[&BTreeMap<String, Change>],
+    lanes: &[&BTreeMap<String, Delta>],
     samples: &[Sample],
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {

@@ -9,7 +9,7 @@ use std::{ops::Range, rc::Rc};
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
-use super::{
+use crate::compute::{
     gemm::{Part, View, multiply},
     pointwise::softmax,
 };

@@ -7,7 +7,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use burn::tensor::Tensor;
 
-use super::{
+use crate::compute::{
     Compute, Path,
     attention::{self, Attention, KeyRows, Sequence, Span},
     host_now,

@@ -11,8 +11,10 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::{features::slice, gemm::Part, read};
-use crate::error::{Code, Error, Result};
+use crate::{
+    compute::{gemm::Part, read, slice},
+    error::{Code, Error, Result},
+};
 
 /// Bits of a slice. Two slices' products have at most 2 * 8 bits, and `CHUNK` of them add up within the
 /// 24 bits of an f32.

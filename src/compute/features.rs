@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::{
-    exact,
-    gemm::{self, Packed, Part, View},
-    read,
+use crate::{
+    compute::{
+        exact,
+        gemm::{self, Packed, Part, View},
+        read, slice,
+    },
+    error::Result,
 };
-use crate::error::Result;
 
 /// A linear layer's weight, laid out for its device.
 pub enum Weight {
@@ -239,12 +241,4 @@ pub fn squares(values: &[f32]) -> f64 {
         .chunks(4096)
         .map(|chunk| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>())
         .sum()
-}
-
-pub(super) fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
-    let [count, columns] = tensor.dims();
-    if rows.len() == count {
-        return tensor.clone();
-    }
-    tensor.clone().slice([rows, 0..columns])
 }

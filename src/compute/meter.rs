@@ -109,3 +109,18 @@ impl Drop for Generating<'_> {
         cell.set(cell.get() + meter.elapsed() - self.start - measured);
     }
 }
+
+/// The most memory this process or module has held, in bytes. WebAssembly's memory never shrinks, so
+/// its size is its peak.
+pub fn peak_bytes() -> Option<u64> {
+    #[cfg(target_arch = "wasm32")]
+    {
+        Some(core::arch::wasm32::memory_size(0) as u64 * 65536)
+    }
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+    }
+}

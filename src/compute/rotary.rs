@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Compute, Path, attention::indices};
+use crate::compute::{Compute, Path, attention::indices};
 
 /// cos and sin of every position's angles, made as positions are needed.
 pub struct Rotary {

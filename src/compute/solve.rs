@@ -3,7 +3,7 @@
 //! The one thing that can go wrong is a matrix that is not positive definite; it is found at the first
 //! bad pivot and reported, so that no NaN ever leaves here.
 
-use super::gemm::{Part, View, multiply};
+use crate::compute::gemm::{Part, View, multiply};
 
 /// Columns factored at a time; the rest is matrix multiplication.
 const BLOCK: usize = 64;

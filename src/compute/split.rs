@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Compute, Path, host_now};
+use crate::compute::{Compute, Path, host_now};
 
 impl Compute {
     /// The parts of `x` (rows x groups * the sum of `widths`): part i is (rows x groups * widths[i]), of

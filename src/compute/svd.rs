@@ -5,7 +5,7 @@
 
 use nalgebra::{DMatrix, Dyn, linalg::SymmetricEigen};
 
-use super::{
+use crate::compute::{
     gemm::{Part, View, multiply},
     narrow,
 };

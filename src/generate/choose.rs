@@ -4,8 +4,10 @@
 
 use rand_pcg::{Pcg64, rand_core::Rng};
 
-use super::{Answer, Sampling};
-use crate::model::GenerationConfig;
+use crate::{
+    generate::{Answer, Sampling},
+    model::GenerationConfig,
+};
 
 /// One answer in the making.
 pub(crate) struct Chooser<'a> {

@@ -5,7 +5,6 @@
 //! are returned in the caller's order, whatever order the micro-batches had.
 
 mod choose;
-mod variants;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +16,15 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::choose::Chooser;
-pub use self::variants::{GenerateRequest, Variant, write_variants};
 use crate::{
-    batch::{Batch, Padding, Rows, Sample, micro_batches},
     compute::{Cache, Compute},
+    delta::DeviceDelta,
     error::{Code, Error, Result},
-    linear::{Delta, Hook},
-    model::{Kind, Load, Model, Pass, State, Steps},
+    model::{
+        Kind, Model, Pass, State, Steps, WorkloadEstimate,
+        batch::{Batch, Padding, Rows, Sample, micro_batches},
+        lanes::Hook,
+    },
     progress::{Observer, Progress},
 };
 
@@ -97,7 +98,7 @@ pub struct Speaker<'a> {
     /// Its name, for messages.
     pub name: &'a str,
     /// What its adapter adds, by module.
-    pub deltas: &'a BTreeMap<String, Rc<Delta>>,
+    pub deltas: &'a BTreeMap<String, Rc<DeviceDelta>>,
     /// Token ids of each prompt: what a decoder-only model goes on with, or an encoder reads.
     pub prompts: Vec<Vec<u32>>,
 }
@@ -156,7 +157,7 @@ pub async fn generate(
     let tasks: Vec<&[Sample]> = prompts.iter().map(Vec::as_slice).collect();
     let batches = micro_batches(&tasks, Padding::Exclude, model.family.pad_id(), MICRO_BATCH_ROWS)?;
 
-    model.check_fits(scene.compute, &Load::of(&batches, 1, None))?;
+    model.check_fits(scene.compute, &WorkloadEstimate::of(&batches, 1, None))?;
 
     let _generating = scene.compute.meter.generating();
     let deltas = Voices {
@@ -262,7 +263,7 @@ pub fn decoder_start(model: &Model) -> Result<u32> {
 
 /// One lane a task, each under its own adapter.
 struct Voices<'a> {
-    tasks: Vec<&'a BTreeMap<String, Rc<Delta>>>,
+    tasks: Vec<&'a BTreeMap<String, Rc<DeviceDelta>>>,
 }
 
 #[async_trait(?Send)]
@@ -275,7 +276,7 @@ impl Hook for Voices<'_> {
         self.tasks.len()
     }
 
-    fn delta(&self, layer: &str, task: usize, _variant: usize) -> Option<Rc<Delta>> {
+    fn delta(&self, layer: &str, task: usize, _variant: usize) -> Option<Rc<DeviceDelta>> {
         self.tasks[task].get(layer).cloned()
     }
 }
@@ -417,7 +418,7 @@ impl Session<'_> {
 /// As [`generate`].
 pub async fn logits(
     scene: &Scene<'_>,
-    deltas: &BTreeMap<String, Rc<Delta>>,
+    deltas: &BTreeMap<String, Rc<DeviceDelta>>,
     samples: &[Sample],
 ) -> Result<(usize, Vec<f32>)> {
     let model = scene.model;

@@ -8,13 +8,15 @@
 mod checkpoint;
 mod pickle;
 mod source;
+mod tensor;
 mod write;
 
-pub use self::checkpoint::{Checkpoint, TensorInfo};
+pub use self::checkpoint::Checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub use self::source::FileSource;
 pub(crate) use self::source::parse_json;
 pub use self::source::{ByteSource, FileDigest, Folder, MemorySource, sha256};
+pub use self::tensor::{HostTensor, TensorInfo};
 pub use self::write::{
     DtypeChoice, MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize,
 };

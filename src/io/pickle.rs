@@ -16,10 +16,10 @@ mod machine;
 mod tensors;
 mod value;
 
-use crate::error::{Code, Error, Result};
-
-use super::checkpoint::Contents;
-use super::source::ByteSource;
+use crate::{
+    error::{Code, Error, Result},
+    io::{source::ByteSource, tensor::Contents},
+};
 
 /// Pickles larger than this describe more tensors than any model has. The numbers are not in them.
 const PICKLE_LIMIT_BYTES: u64 = 16 << 20;

@@ -8,12 +8,13 @@ use serde::{
 };
 
 use crate::{
-    adapter::{FormatChoice, Patterns},
-    batch::Padding,
+    adapter::FormatChoice,
+    calibrate::{DecoderInputs, Positions},
     error::{Code, Error, Result},
     generate::Sampling,
     io::DtypeChoice,
-    samples::{Completing, DecoderInputs, Positions},
+    model::batch::Padding,
+    naming::pattern::Patterns,
 };
 
 /// Names of the merge methods; those that PEFT has too bear its names.
@@ -262,15 +263,6 @@ impl Default for MergeOptions {
 }
 
 impl MergeOptions {
-    /// How samples are made complete.
-    pub(super) const fn completing(&self) -> Completing {
-        Completing {
-            decoder_inputs: self.decoder_inputs,
-            positions: self.positions,
-            max_new_tokens: self.max_new_tokens,
-        }
-    }
-
     /// Checks every range.
     ///
     /// # Errors

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeSet;
 
-use super::{KEEP_BYTES, Model};
 use crate::{
-    batch::Batch,
     compute::Compute,
     error::{Code, Error, Result},
+    model::{
+        batch::Batch,
+        family::{Family, Module},
+    },
 };
 
 /// What a pass brings beside the model itself.
-pub struct Load<'a> {
+pub struct WorkloadEstimate<'a> {
     /// Rows of all micro-batches, one copy.
     pub rows: usize,
     /// Rows of the largest micro-batch, one copy.
@@ -26,7 +28,7 @@ pub struct Load<'a> {
     pub solved: Option<(&'a BTreeSet<String>, usize)>,
 }
 
-impl<'a> Load<'a> {
+impl<'a> WorkloadEstimate<'a> {
     /// The load of micro-batches.
     pub fn of(batches: &[Batch], variants: usize, solved: Option<(&'a BTreeSet<String>, usize)>) -> Self {
         let rows = |batch: &Batch| batch.tokens.ids.len().max(batch.targets.ids.len());
@@ -44,102 +46,103 @@ impl<'a> Load<'a> {
     }
 }
 
-impl Model {
-    /// Whether the device can hold the model's largest block with this load.
-    ///
-    /// # Errors
-    /// [`Code::DeviceLimit`] with the numbers.
-    pub fn check_fits(&self, compute: &Compute, load: &Load<'_>) -> Result<()> {
-        let modules = self.family.modules();
-        let mib = |bytes: f64| format!("{:.0} MiB", (bytes / f64::from(1 << 20)).max(1.0));
-        let refuse = |what: String| Err(Error::new(Code::DeviceLimit, what));
-        let copies = (load.rows * load.variants) as f64;
-        if let Some(most) = compute.limits.buffer_bytes {
-            let weight = |m: &&super::Module| m.d_in * m.d_out;
-            if let Some(largest) = modules.iter().max_by_key(weight) {
-                let bytes = 4.0 * largest.d_in as f64 * largest.d_out as f64;
-                if bytes > most {
-                    return refuse(format!(
-                        "the model is too large for this GPU: a layer of {} x {} needs a buffer of {}, the GPU allows {}; choose the CPU or a smaller model; module: {}",
-                        largest.d_out,
-                        largest.d_in,
-                        mib(bytes),
-                        mib(most),
-                        largest.name
-                    ));
-                }
-            }
-            let widest = modules.iter().map(|m| m.d_out.max(m.d_in)).max().unwrap_or(0) as f64;
-            let bytes = 4.0 * (load.rows_at_once * load.variants) as f64 * widest;
+/// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.
+pub(super) const KEEP_BYTES: usize = 1536 << 20;
+
+/// Whether the device can hold the family's largest block with this load.
+///
+/// # Errors
+/// [`Code::DeviceLimit`] with the numbers.
+pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstimate<'_>) -> Result<()> {
+    let modules = family.modules();
+    let mib = |bytes: f64| format!("{:.0} MiB", (bytes / f64::from(1 << 20)).max(1.0));
+    let refuse = |what: String| Err(Error::new(Code::DeviceLimit, what));
+    let copies = (load.rows * load.variants) as f64;
+    if let Some(most) = compute.limits.buffer_bytes {
+        let weight = |m: &&Module| m.d_in * m.d_out;
+        if let Some(largest) = modules.iter().max_by_key(weight) {
+            let bytes = 4.0 * largest.d_in as f64 * largest.d_out as f64;
             if bytes > most {
                 return refuse(format!(
-                    "the samples are too large for this GPU: {} tokens at once, {widest} wide in {} copies, need a buffer of {}, the GPU allows {}; set maxLength, or choose the CPU",
-                    load.rows_at_once,
-                    load.variants,
+                    "the model is too large for this GPU: a layer of {} x {} needs a buffer of {}, the GPU allows {}; choose the CPU or a smaller model; module: {}",
+                    largest.d_out,
+                    largest.d_in,
                     mib(bytes),
-                    mib(most)
-                ));
-            }
-            let heads = self.family.facts().heads as f64;
-            let samples = (load.rows_at_once as f64 / load.longest.max(1) as f64).ceil();
-            let bytes = 4.0 * samples * load.variants as f64 * heads * (load.longest as f64).powi(2);
-            if bytes > most {
-                return refuse(format!(
-                    "the samples are too long for this GPU: attention scores of {heads} heads among {} tokens need a buffer of {}, the GPU allows {}; set maxLength, or choose the CPU",
-                    load.longest,
-                    mib(bytes),
-                    mib(most)
+                    mib(most),
+                    largest.name
                 ));
             }
         }
-        let Some(most) = compute.limits.memory_bytes else {
-            return Ok(());
-        };
-        let bytes_of = |block: Option<usize>| -> f64 {
-            modules
-                .iter()
-                .filter(|m| block.is_none_or(|block| m.block == block))
-                .map(|m| {
-                    // What is solved keeps W0 beside its device form.
-                    let kept = load.solved.is_some_and(|(names, _)| names.contains(&m.name));
-                    4.0 * m.d_in as f64 * m.d_out as f64 * if kept { 2.0 } else { 1.0 }
-                })
-                .sum()
-        };
-        let all = bytes_of(None);
-        let weights = if all <= KEEP_BYTES as f64 {
-            all
-        } else {
-            (0..self.family.blocks())
-                .map(|block| bytes_of(Some(block)))
-                .fold(0.0, f64::max)
-        };
-        let widest = modules.iter().map(|m| m.d_in + m.d_out).max().unwrap_or(0) as f64;
-        let states = 4.0 * copies * (widest + self.family.facts().hidden_size as f64);
-        let sums = load.solved.map_or(0.0, |(names, tasks)| {
-            let solved = modules.iter().filter(|m| names.contains(&m.name));
-            let d_in = solved.map(|m| m.d_in).max().unwrap_or(0) as f64;
-            // Two sums a task in f64, and the system that is factorised with its factor.
-            8.0 * d_in * d_in * (2.0 * tasks as f64 + 2.0)
-        });
-        let needed = weights + states + sums;
-        if needed > most {
+        let widest = modules.iter().map(|m| m.d_out.max(m.d_in)).max().unwrap_or(0) as f64;
+        let bytes = 4.0 * (load.rows_at_once * load.variants) as f64 * widest;
+        if bytes > most {
             return refuse(format!(
-                "this needs about {} at once, and {} has {}: {} of weights, {} of hidden states ({} tokens in {} copies), {} of Gram matrices; give fewer or shorter samples, or a smaller model",
-                mib(needed),
-                if compute.name() == "cpu" {
-                    "a WebAssembly module"
-                } else {
-                    "the device"
-                },
-                mib(most),
-                mib(weights),
-                mib(states),
-                load.rows,
+                "the samples are too large for this GPU: {} tokens at once, {widest} wide in {} copies, need a buffer of {}, the GPU allows {}; set maxLength, or choose the CPU",
+                load.rows_at_once,
                 load.variants,
-                mib(sums)
+                mib(bytes),
+                mib(most)
             ));
         }
-        Ok(())
+        let heads = family.facts().heads as f64;
+        let samples = (load.rows_at_once as f64 / load.longest.max(1) as f64).ceil();
+        let bytes = 4.0 * samples * load.variants as f64 * heads * (load.longest as f64).powi(2);
+        if bytes > most {
+            return refuse(format!(
+                "the samples are too long for this GPU: attention scores of {heads} heads among {} tokens need a buffer of {}, the GPU allows {}; set maxLength, or choose the CPU",
+                load.longest,
+                mib(bytes),
+                mib(most)
+            ));
+        }
     }
+    let Some(most) = compute.limits.memory_bytes else {
+        return Ok(());
+    };
+    let bytes_of = |block: Option<usize>| -> f64 {
+        modules
+            .iter()
+            .filter(|m| block.is_none_or(|block| m.block == block))
+            .map(|m| {
+                // What is solved keeps W0 beside its device form.
+                let kept = load.solved.is_some_and(|(names, _)| names.contains(&m.name));
+                4.0 * m.d_in as f64 * m.d_out as f64 * if kept { 2.0 } else { 1.0 }
+            })
+            .sum()
+    };
+    let all = bytes_of(None);
+    let weights = if all <= KEEP_BYTES as f64 {
+        all
+    } else {
+        (0..family.blocks())
+            .map(|block| bytes_of(Some(block)))
+            .fold(0.0, f64::max)
+    };
+    let widest = modules.iter().map(|m| m.d_in + m.d_out).max().unwrap_or(0) as f64;
+    let states = 4.0 * copies * (widest + family.facts().hidden_size as f64);
+    let sums = load.solved.map_or(0.0, |(names, tasks)| {
+        let solved = modules.iter().filter(|m| names.contains(&m.name));
+        let d_in = solved.map(|m| m.d_in).max().unwrap_or(0) as f64;
+        // Two sums a task in f64, and the system that is factorised with its factor.
+        8.0 * d_in * d_in * (2.0 * tasks as f64 + 2.0)
+    });
+    let needed = weights + states + sums;
+    if needed > most {
+        return refuse(format!(
+            "this needs about {} at once, and {} has {}: {} of weights, {} of hidden states ({} tokens in {} copies), {} of Gram matrices; give fewer or shorter samples, or a smaller model",
+            mib(needed),
+            if compute.name() == "cpu" {
+                "a WebAssembly module"
+            } else {
+                "the device"
+            },
+            mib(most),
+            mib(weights),
+            mib(states),
+            load.rows,
+            load.variants,
+            mib(sums)
+        ));
+    }
+    Ok(())
 }

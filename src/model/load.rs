@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, rc::Rc};
 
 use crate::{
-    compute::{Compute, LayerNorm, RmsNorm},
+    compute::{Compute, LayerNorm, RmsNorm, transpose},
     error::{Code, Error, Result},
     io::Checkpoint,
-    linear::Linear,
+    model::projection::Projection,
 };
 
 /// Reads parameters of a checkpoint onto a device.
@@ -15,7 +15,7 @@ pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     /// Where to.
     pub compute: &'a Compute,
-    /// Linear layers (in the family's naming) whose weights stay in memory too.
+    /// Projection layers (in the family's naming) whose weights stay in memory too.
     pub keep_host: Option<&'a BTreeSet<String>>,
 }
 
@@ -73,17 +73,6 @@ fn shape_mismatch(key: &str, wanted: &[usize], found: &[usize]) -> Error {
     )
 }
 
-/// The (columns x rows) transpose of a (rows x columns) matrix.
-pub(crate) fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; data.len()];
-    for (i, row) in data.chunks_exact(columns).enumerate() {
-        for (j, x) in row.iter().enumerate() {
-            out[j * rows + i] = *x;
-        }
-    }
-    out
-}
-
 impl Loader<'_> {
     /// A parameter of the given shape.
     ///
@@ -101,7 +90,7 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// As [`parameter`](Self::parameter).
-    pub async fn linear(&self, name: String, key: &str, shape: LinearShape) -> Result<Linear> {
+    pub async fn linear(&self, name: String, key: &str, shape: LinearShape) -> Result<Projection> {
         let LinearShape {
             d_out,
             d_in,
@@ -129,9 +118,9 @@ impl Loader<'_> {
         bias: Option<Vec<f32>>,
         d_out: usize,
         d_in: usize,
-    ) -> Linear {
+    ) -> Projection {
         let keep = self.keep_host.is_some_and(|names| names.contains(&name));
-        Linear {
+        Projection {
             name,
             weight: self.compute.weight(&weight, d_out, d_in),
             bias: bias.map(|bias| self.compute.bias(bias)),

@@ -1,7 +1,6 @@
 //! What several families share: finding a checkpoint's prefix, lists of modules.
 
-use super::Module;
-use crate::io::Checkpoint;
+use crate::{io::Checkpoint, model::family::Module};
 
 /// The first of `prefixes` under which the checkpoint has the tensor `probe`; none is as good as the last.
 pub(super) fn prefix(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'static str]) -> &'static str {
@@ -9,14 +8,6 @@ pub(super) fn prefix(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'static 
         .iter()
         .find(|prefix| checkpoint.info(&format!("{prefix}{probe}")).is_some());
     found.or(prefixes.last()).copied().unwrap_or("")
-}
-
-/// Module paths without the first of `prefixes` that they have.
-pub(super) fn without_prefix<'a>(module: &'a str, prefixes: &[&str]) -> &'a str {
-    prefixes
-        .iter()
-        .find_map(|prefix| module.strip_prefix(prefix))
-        .unwrap_or(module)
 }
 
 /// The targetable layers of one block: `(name, d_out, d_in)`, names in the family's naming and, behind

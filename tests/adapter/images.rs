@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use iteris_web::adapter::names::BaseNames;
 use iteris_web::adapter::{
     Adapter, Format, ImageFile, LayerKind, Lora, diffusers_file, fitting, kohya_file, lone,
 };
@@ -12,6 +11,7 @@ use iteris_web::error::Code;
 use iteris_web::io::{
     ByteSource, Checkpoint, Dtype, FileSource, Folder, MemorySource, OutDtype, OutTensor, serialize,
 };
+use iteris_web::naming::BaseNames;
 use pollster::block_on;
 
 use crate::{QUERY, config, factors, read, refused};

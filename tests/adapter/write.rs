@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use iteris_web::adapter::{Lora, adapter_tensors, merged_config, suffix_targets};
+use iteris_web::adapter::{Lora, adapter_tensors, merged_config};
+use iteris_web::naming::targets::suffix_targets;
 use serde_json::{Value, json};
 
 use crate::{QUERY, config, factors, read};

@@ -19,13 +19,17 @@ mod support;
 use std::path::Path;
 
 use iteris_web::{
-    batch::Sample,
+    calibrate::{Given, TaskSamples},
     compute::Compute,
+    export::report::MergeReport,
     io::MemorySink,
-    merge::{AdapterInput, MergeOptions, MergeRequest, merge},
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::MergeOptions,
+    model::batch::Sample,
     progress::Silent,
-    report::MergeReport,
-    samples::{Given, TaskSamples},
 };
 use serde_json::{Value, from_value};
 use support::{adapter, fixture_samples, folder, json};

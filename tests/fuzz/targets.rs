@@ -15,10 +15,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use iteris_web::adapter::names::{BaseNames, module_path};
 use iteris_web::adapter::{Adapter, AdapterConfig, TargetModules};
 use iteris_web::error::{Code, Error, Result};
 use iteris_web::io::{ByteSource, Checkpoint, Folder, MemorySource, OutDtype, OutTensor, serialize};
+use iteris_web::naming::{BaseNames, module_path};
 use pollster::block_on;
 
 /// How many tensors of a file are read: a small file can name thousands that share their bytes.

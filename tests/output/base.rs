@@ -6,7 +6,8 @@ use iteris_web::{
     compute::Compute,
     error::{Code, Result},
     io::{Checkpoint, Dtype, DtypeChoice, Folder, MemorySink, OutDtype, Sink},
-    merge::{MergeOptions, MergeRequest, OutputKind, merge},
+    jobs::merge::{MergeRequest, merge},
+    merge::options::{MergeOptions, OutputKind},
     progress::Silent,
 };
 

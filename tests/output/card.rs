@@ -2,7 +2,7 @@
 
 use iteris_web::{
     adapter::{DIFFUSERS_FILE, FormatChoice, KOHYA_FILE},
-    merge::{MergeOptions, OutputKind, Ranks},
+    merge::options::{MergeOptions, OutputKind, Ranks},
 };
 
 use super::{adapter, file, files, golden, input, opened, options, run, tiny};

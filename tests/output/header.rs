@@ -1,6 +1,6 @@
 //! What written files say of themselves in their headers.
 
-use iteris_web::merge::{MergeOptions, MethodName, OutputKind};
+use iteris_web::merge::options::{MergeOptions, MethodName, OutputKind};
 use sha2::{Digest, Sha256};
 
 use super::{adapter, file, files, golden, input, mixed, numbers, opened, options, run, tiny};

@@ -3,14 +3,14 @@
 use iteris_web::{
     adapter::Adapter,
     io::{Dtype, DtypeChoice},
-    merge::{MergeOptions, Ranks},
+    merge::options::{MergeOptions, Ranks},
 };
 
 use super::{file, golden, json_of, opened, options, run, tiny, written};
 use crate::support::{relative_error, written_deltas};
 
 /// "qv" has other modules and another rank than "all", so the sum's ranks differ by layer.
-fn both() -> Vec<iteris_web::merge::AdapterInput> {
+fn both() -> Vec<iteris_web::jobs::AdapterInput> {
     vec![golden("qv"), golden("all")]
 }
 

@@ -19,10 +19,10 @@ use std::{
 };
 
 use iteris_web::{
-    batch::Sample,
+    calibrate::TaskSamples,
     io::{ByteSource, Checkpoint, FileSource, Folder},
-    merge::AdapterInput,
-    samples::TaskSamples,
+    jobs::AdapterInput,
+    model::batch::Sample,
 };
 use serde_json::Value;
 

@@ -14,10 +14,13 @@ use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
 
-use super::{Contents, TensorInfo};
-use crate::error::{Code, Error, Result};
-use crate::io::ByteSource;
-use crate::io::pickle;
+use crate::{
+    error::{Code, Error, Result},
+    io::{
+        ByteSource, pickle,
+        tensor::{Contents, TensorInfo},
+    },
+};
 
 /// The bytes that hold the header's length.
 const LENGTH_BYTES: u64 = 8;

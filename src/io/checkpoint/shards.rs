@@ -10,10 +10,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::{Checkpoint, TensorInfo, safetensors};
-use crate::error::{Code, Error, Result};
-use crate::io::pickle;
-use crate::io::source::{ByteSource, Folder, parse_json};
+use crate::{
+    error::{Code, Error, Result},
+    io::{
+        checkpoint::{Checkpoint, safetensors},
+        pickle,
+        source::{ByteSource, Folder, parse_json},
+        tensor::TensorInfo,
+    },
+};
 
 #[derive(Deserialize)]
 struct Index {

@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use super::TensorInfo;
-use crate::error::{Code, Error, Result};
-use crate::io::ByteSource;
+use crate::{
+    error::{Code, Error, Result},
+    io::{ByteSource, tensor::TensorInfo},
+};
 
 /// A tensor of at least one element and one dimension, with a stride for each dimension.
 pub(super) struct Strided<'a> {

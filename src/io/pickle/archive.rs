@@ -8,9 +8,13 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{PICKLE_LIMIT_BYTES, Refusal, machine, refused, tensors};
-use crate::error::{Code, Error, Result};
-use crate::io::{ByteSource, TensorInfo};
+use crate::{
+    error::{Code, Error, Result},
+    io::{
+        ByteSource, TensorInfo,
+        pickle::{PICKLE_LIMIT_BYTES, Refusal, machine, refused, tensors},
+    },
+};
 
 /// The record at the end of every archive, without the comment that torch does not write.
 const END: &[u8] = b"PK\x05\x06";

@@ -4,8 +4,10 @@
 //! makes the storage, the tensor or the dictionary itself, and refuses all else; nothing is looked up,
 //! imported or called.
 
-use super::machine::{Machine, Result, refusal};
-use super::value::{Global, Id, Storage, Tensor, Value};
+use crate::io::pickle::{
+    machine::{Machine, Result, refusal},
+    value::{Global, Id, Storage, Tensor, Value},
+};
 
 /// Weights have no more dimensions; those of a convolution over volumes are five.
 const DIMENSION_LIMIT: usize = 8;

@@ -6,10 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use super::value::{Pickle, Value};
-use super::{PICKLE_LIMIT_BYTES, machine, refused, tensors};
-use crate::error::{Code, Error, Result};
-use crate::io::{ByteSource, TensorInfo};
+use crate::{
+    error::{Code, Error, Result},
+    io::{
+        ByteSource, TensorInfo,
+        pickle::{
+            PICKLE_LIMIT_BYTES, machine, refused, tensors,
+            value::{Pickle, Value},
+        },
+    },
+};
 
 /// What the first pickle holds, and the version in the second.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;

@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Refusal;
-use super::value::{Global, Id, Pickle, Value};
+use crate::io::pickle::{
+    Refusal,
+    value::{Global, Id, Pickle, Value},
+};
 
 /// How many instructions a file's pickles may take together; a tensor takes about 40.
 pub(super) const INSTRUCTION_LIMIT: usize = 2_000_000;

@@ -6,10 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::value::{Pickle, Storage, Tensor, Value};
-use super::{Refusal, refused};
-use crate::error::{Code, Error, Result};
-use crate::io::{Dtype, TensorInfo};
+use crate::{
+    error::{Code, Error, Result},
+    io::{
+        Dtype, TensorInfo,
+        pickle::{
+            Refusal, refused,
+            value::{Pickle, Storage, Tensor, Value},
+        },
+    },
+};
 
 /// No model has more tensors than this in one file.
 const TENSOR_LIMIT: usize = 100_000;

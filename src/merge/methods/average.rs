@@ -1,13 +1,16 @@
 //! `average`: sum(w_i D_i) / sum(w_i), exactly, as stacked factors. An adapter that leaves a layer alone counts there
 //! as zero.
 
-use super::{Layer, Method};
 use crate::{
+    delta::Delta,
     error::{Code, Error, Result},
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{Layer, Method},
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `average`: the weighted mean.
 pub(super) struct Average;
 
 impl Method for Average {
@@ -15,7 +18,7 @@ impl Method for Average {
         Some(1.0)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let total: f64 = layer.weights.iter().sum();
         let size: f64 = layer.weights.iter().map(|weight| weight.abs()).sum();
         // Weights of both signs may cancel, but for rounding.

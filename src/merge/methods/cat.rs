@@ -2,13 +2,16 @@
 //!
 //! As PEFT's `cat`, but that PEFT keeps rsLoRA's scaling of the first adapter: its result is off by sqrt(rank) there.
 
-use super::{Layer, Method};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{Layer, Method},
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `cat`: factors side by side.
 pub(super) struct Cat;
 
 impl Method for Cat {
@@ -16,7 +19,7 @@ impl Method for Cat {
         Some(weight)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(1.0))
     }
 }

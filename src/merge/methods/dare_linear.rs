@@ -5,17 +5,20 @@
 //! anew each time; its `dare_linear_svd` drops numbers of the deltas and cuts the result to `svd_rank`. Both forms
 //! here are of the deltas.
 
-use super::{
-    Layer, Method,
-    elementwise::{self, Combine},
-    prune::Pruner,
-};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{
+            Layer, Method,
+            elementwise::{self, Combine},
+            prune::Pruner,
+        },
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `dare_linear` and `dare_linear_svd`.
 pub(super) struct DareLinear {
     /// Whether the result is cut to `svd_rank`.
     pub(super) svd: bool,
@@ -26,7 +29,7 @@ impl Method for DareLinear {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let options = layer.options;
         Ok(elementwise::merge(
             layer,

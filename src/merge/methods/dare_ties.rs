@@ -4,17 +4,20 @@
 //! PEFT's `dare_ties` does this to the factors A and B one by one; its `dare_ties_svd` does it to the deltas and cuts
 //! the result to `svd_rank`. Both forms here are of the deltas.
 
-use super::{
-    Layer, Method,
-    elementwise::{self, Combine},
-    prune::Pruner,
-};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{
+            Layer, Method,
+            elementwise::{self, Combine},
+            prune::Pruner,
+        },
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `dare_ties` and `dare_ties_svd`.
 pub(super) struct DareTies {
     /// Whether the result is cut to `svd_rank`.
     pub(super) svd: bool,
@@ -25,7 +28,7 @@ impl Method for DareTies {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let options = layer.options;
         Ok(elementwise::merge(
             layer,

@@ -1,14 +1,15 @@
 //! Methods that look at each number of the dense changes: rows are formed a few at a time, from the factors and in
 //! f64, and only the result is dense.
 
-use super::{
-    Layer, Part,
-    prune::Pruner,
-    signs::{self, Vote},
-};
 use crate::{
+    binding::Part,
     compute::{gemm, narrow},
-    merge::{Change, Dense},
+    delta::{Delta, Dense},
+    merge::methods::{
+        Layer,
+        prune::Pruner,
+        signs::{self, Vote},
+    },
 };
 
 /// Numbers of one task that are formed at a time: they stay in the cache.
@@ -24,7 +25,7 @@ pub(super) enum Combine {
 }
 
 /// Prunes every task's change by what `pruner` makes of it and combines what is left.
-pub(super) fn merge(layer: &Layer<'_>, pruner: impl Fn(&Part<'_>) -> Pruner, combine: Combine) -> Change {
+pub(super) fn merge(layer: &Layer<'_>, pruner: impl Fn(&Part<'_>) -> Pruner, combine: Combine) -> Delta {
     let (d_out, d_in) = (layer.d_out, layer.d_in);
     let mut pruners: Vec<Pruner> = layer.parts.iter().map(pruner).collect();
     let weights: Vec<f64> = layer.parts.iter().map(|part| part.weight).collect();
@@ -35,7 +36,7 @@ pub(super) fn merge(layer: &Layer<'_>, pruner: impl Fn(&Part<'_>) -> Pruner, com
             .iter()
             .zip(&mut pruners)
             .map(|(part, pruner)| {
-                let mut rows = rows(&part.change, range.clone());
+                let mut rows = rows(&part.delta, range.clone());
                 pruner.apply(&mut rows);
                 rows
             })
@@ -46,13 +47,13 @@ pub(super) fn merge(layer: &Layer<'_>, pruner: impl Fn(&Part<'_>) -> Pruner, com
         };
         data.extend(merged.into_iter().map(narrow));
     }
-    Change::Dense(Dense { data, d_out, d_in })
+    Delta::Dense(Dense { data, d_out, d_in })
 }
 
 /// Keeps the largest numbers of a change.
-pub(super) fn largest(change: &Change, density: f64) -> Pruner {
-    let (d_out, d_in) = change.shape();
-    let numbers = blocks(d_out, d_in).flat_map(|range| rows(change, range));
+pub(super) fn largest(delta: &Delta, density: f64) -> Pruner {
+    let (d_out, d_in) = delta.shape();
+    let numbers = blocks(d_out, d_in).flat_map(|range| rows(delta, range));
     Pruner::magnitude(numbers, density)
 }
 
@@ -64,10 +65,10 @@ fn blocks(d_out: usize, d_in: usize) -> impl Iterator<Item = std::ops::Range<usi
 }
 
 /// Rows of the dense change. The same rows have the same bits whenever they are formed, which a threshold needs.
-fn rows(change: &Change, range: std::ops::Range<usize>) -> Vec<f64> {
-    let (_, d_in) = change.shape();
-    match change {
-        Change::Factors(factors) => {
+fn rows(delta: &Delta, range: std::ops::Range<usize>) -> Vec<f64> {
+    let (_, d_in) = delta.shape();
+    match delta {
+        Delta::LowRank(factors) => {
             let mut out = vec![0.0; range.len() * d_in];
             let b = &factors.b[range.start * factors.rank..range.end * factors.rank];
             let b = gemm::View::new(b, range.len(), factors.rank);
@@ -75,7 +76,7 @@ fn rows(change: &Change, range: std::ops::Range<usize>) -> Vec<f64> {
             gemm::multiply(b, a, 1.0, gemm::Part::Full, &mut out, d_in);
             out
         }
-        Change::Dense(dense) => dense.data[range.start * d_in..range.end * d_in]
+        Delta::Dense(dense) => dense.data[range.start * d_in..range.end * d_in]
             .iter()
             .map(|&x| f64::from(x))
             .collect(),

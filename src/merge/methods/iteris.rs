@@ -27,23 +27,32 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::{
-    problem::{Lanes, Problem},
-    statistics::GroupStatistics,
-};
-use super::{Change, Found, Layer, Method};
 use crate::{
-    batch::{Sample, micro_batches},
     compute::Stage,
+    delta::{Delta, DeviceDelta, adapted_weight_norm},
     error::Result,
-    linear::{Delta, Group, Hook, Linear, adapted_weight_norm},
-    merge::Work,
-    model::{Pass, Steps},
+    merge::{
+        context::SolveContext,
+        methods::{
+            Layer, Method,
+            average::Average,
+            iteris::{
+                problem::{Lanes, Problem},
+                statistics::GroupStatistics,
+            },
+        },
+        solution::{LayerReport, SolvedLayer, TaskReport},
+    },
+    model::{
+        Pass, Steps,
+        batch::{Sample, micro_batches},
+        lanes::{Group, Hook},
+        projection::Projection,
+    },
     progress::Progress,
-    report::{LayerReport, TaskReport},
 };
 
-/// The method. See the module.
+/// `iteris`.
 pub(super) struct Iteris;
 
 /// Rows of a micro-batch, one copy: bounds the temporaries of a forward pass.
@@ -56,11 +65,11 @@ impl Method for Iteris {
     }
 
     /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
-        super::average::Average.layer(layer)
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+        Average.layer(layer)
     }
 
-    async fn pass(&self, work: &Work<'_>) -> Result<Found> {
+    async fn pass(&self, work: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {
         pass(work, &Problem::iteris(work.options)).await
     }
 }
@@ -69,7 +78,7 @@ impl Method for Iteris {
 ///
 /// # Errors
 /// As [`Method::pass`].
-pub(super) async fn pass(work: &Work<'_>, problem: &Problem) -> Result<Found> {
+pub(super) async fn pass(work: &SolveContext<'_>, problem: &Problem) -> Result<Vec<SolvedLayer>> {
     let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
     let pad_id = work.model.family.pad_id();
     let batches = micro_batches(&samples, work.options.padding, pad_id, MICRO_BATCH_ROWS)?;
@@ -85,9 +94,13 @@ pub(super) async fn pass(work: &Work<'_>, problem: &Problem) -> Result<Found> {
         .max()
         .unwrap_or(0);
     let steps = Steps::new("forward", passes * until);
-    let deltas: Vec<_> = work.tasks.iter().map(|task| task.on(work.compute)).collect();
+    let deltas: Vec<_> = work
+        .tasks
+        .iter()
+        .map(|task| task.to_device(work.compute))
+        .collect();
     let weight_norms = RefCell::default();
-    let mut merged = Found::default();
+    let mut merged = Vec::new();
     let mut previous = BTreeMap::new();
     for pass in 0..passes {
         let hook = Solver {
@@ -118,16 +131,12 @@ pub(super) async fn pass(work: &Work<'_>, problem: &Problem) -> Result<Found> {
         let mut found = hook.found.into_inner();
         previous = found
             .iter()
-            .map(|(name, found)| (name.clone(), Rc::clone(&found.delta)))
+            .map(|(name, found)| (name.clone(), Rc::clone(&found.device)))
             .collect();
-        merged.layers = work
+        merged = work
             .modules
             .iter()
-            .filter_map(|module| Some(found.get(&module.name)?.report(work)))
-            .collect();
-        merged.changes = std::mem::take(&mut found)
-            .into_iter()
-            .map(|(name, found)| (name, found.change))
+            .filter_map(|module| Some(found.remove(&module.name)?.into_layer(work)))
             .collect();
     }
     Ok(merged)
@@ -138,17 +147,17 @@ enum MergedLane {
     /// There is none: Xt = X, as in the first pass of the iteration.
     TaskFeatures,
     /// The solutions of the pass before.
-    Previous(BTreeMap<String, Rc<Delta>>),
+    Previous(BTreeMap<String, Rc<DeviceDelta>>),
     /// The solutions of this pass.
     Current,
 }
 
 /// One pass at the linear groups.
 struct Solver<'a> {
-    work: &'a Work<'a>,
+    work: &'a SolveContext<'a>,
     problem: &'a Problem,
     steps: &'a Steps,
-    deltas: &'a [BTreeMap<String, Rc<Delta>>],
+    deltas: &'a [BTreeMap<String, Rc<DeviceDelta>>],
     merged_lane: MergedLane,
     /// ||W0 + D_i||_F^2 by module, the same in every pass.
     weight_norms: &'a RefCell<BTreeMap<String, Vec<f64>>>,
@@ -159,8 +168,8 @@ struct Solver<'a> {
 
 /// A solved layer.
 struct Solved {
-    change: Change,
-    delta: Rc<Delta>,
+    delta: Delta,
+    device: Rc<DeviceDelta>,
     lambdas: Vec<f64>,
     condition: f64,
     seconds: f64,
@@ -170,7 +179,7 @@ struct Solved {
 }
 
 impl Solved {
-    fn report(&self, work: &Work<'_>) -> LayerReport {
+    fn into_layer(self, work: &SolveContext<'_>) -> SolvedLayer {
         let tasks = work.tasks.iter().enumerate().map(|(i, task)| {
             let (distance, norm) = self.residuals[i].get();
             TaskReport {
@@ -179,14 +188,16 @@ impl Solved {
                 residual: (norm > 0.0).then(|| distance / norm),
             }
         });
-        LayerReport {
-            module: self.module.clone(),
-            rank: self.change.rank(),
-            energy_kept: None,
-            error: None,
+        let report = LayerReport {
+            rank: self.delta.rank(),
             condition: Some(self.condition),
             seconds: self.seconds,
             tasks: tasks.collect(),
+            ..LayerReport::plain(&self.module)
+        };
+        SolvedLayer {
+            delta: self.delta,
+            report,
         }
     }
 }
@@ -200,7 +211,7 @@ impl Solver<'_> {
         }
     }
 
-    fn weight_norms(&self, layer: &Linear) -> Vec<f64> {
+    fn weight_norms(&self, layer: &Projection) -> Vec<f64> {
         if let Some(norms) = self.weight_norms.borrow().get(&layer.name) {
             return norms.clone();
         }
@@ -235,7 +246,7 @@ impl Hook for Solver<'_> {
         matches!(self.problem.lanes, Lanes::Rejoining)
     }
 
-    fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<Delta>> {
+    fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<DeviceDelta>> {
         if variant == 0 {
             return self.deltas[task].get(layer).cloned();
         }
@@ -249,7 +260,7 @@ impl Hook for Solver<'_> {
                 .found
                 .borrow()
                 .get(layer)
-                .map(|found| Rc::clone(&found.delta)),
+                .map(|found| Rc::clone(&found.device)),
         }
     }
 
@@ -273,7 +284,7 @@ impl Hook for Solver<'_> {
         Ok(())
     }
 
-    async fn solve(&self, layers: &[&Linear]) -> Result<()> {
+    async fn solve(&self, layers: &[&Projection]) -> Result<()> {
         let Some(statistics) = self.statistics.take() else {
             return Ok(());
         };
@@ -300,11 +311,11 @@ impl Hook for Solver<'_> {
                 layer,
             };
             let solved = system.solve(&norms)?;
-            let delta = Rc::new(solved.change.on(self.work.compute));
+            let device = Rc::new(solved.delta.to_device(self.work.compute));
             self.work.compute.meter.add_since(Stage::Solve, start);
             let found = Solved {
-                change: solved.change,
-                delta,
+                delta: solved.delta,
+                device,
                 lambdas: solved.lambdas,
                 condition: solved.condition,
                 seconds: self.work.compute.meter.elapsed() - start,
@@ -326,7 +337,7 @@ impl Hook for Solver<'_> {
                 .found
                 .borrow()
                 .get(&layer.name)
-                .map(|found| Rc::clone(&found.delta))
+                .map(|found| Rc::clone(&found.device))
             else {
                 continue;
             };
@@ -354,15 +365,17 @@ mod tests {
 
     use super::*;
     use crate::{
-        base::Base,
+        adapter::Adapter,
+        binding::{Base, Binding, ReadAdapter},
         compute::Compute,
+        delta::Dense,
         io::{ByteSource, FileSource, Folder},
         merge::{
-            AdapterInput, Dense, MergeOptions, Plan, Schedule,
-            work::{read_adapters, tasks},
+            context::tasks,
+            options::{MergeOptions, Schedule},
         },
+        naming::pattern::Patterns,
         progress::Silent,
-        samples::TaskSamples,
     };
 
     fn goldens() -> PathBuf {
@@ -385,41 +398,36 @@ mod tests {
         ids.into_iter().map(Sample::text).collect()
     }
 
-    /// What a problem gives on the goldens `qv` and `all`, the latter's changes dense if `dense`.
-    fn solved(options: &MergeOptions, problem: &Problem, dense: bool) -> Found {
-        let input = |name: &str| AdapterInput {
-            name: name.to_owned(),
-            folder: folder(&goldens().join(name)),
-            samples: Some(TaskSamples::default()),
-            weight: 1.0,
-            path: None,
-        };
+    /// What a problem gives on the goldens `qv` and `all`, the latter's deltas dense if `dense`.
+    fn solved(options: &MergeOptions, problem: &Problem, dense: bool) -> Vec<SolvedLayer> {
         pollster::block_on(async {
             let base = Base::open(Some(folder(&goldens().join("base")))).await.unwrap();
-            let adapters = read_adapters(vec![input("qv"), input("all")], &base)
-                .await
-                .unwrap();
-            let plan = Plan::new(&base, &adapters, options).unwrap();
-            let mut tasks = tasks(&plan).await.unwrap();
+            let mut adapters = Vec::new();
+            for name in ["qv", "all"] {
+                let adapter = Adapter::read(name, &folder(&goldens().join(name))).await;
+                adapters.push(ReadAdapter::alone(adapter.unwrap()));
+            }
+            let binding = Binding::new(&base, &adapters, &Patterns::default()).unwrap();
+            let mut tasks = tasks(&binding).await.unwrap();
             for task in &mut tasks {
                 task.samples = samples(&goldens().join(&task.name));
             }
             if dense {
-                for change in tasks[1].deltas.values_mut() {
-                    let (d_out, d_in) = change.shape();
-                    let data = change.dense();
-                    *change = Change::Dense(Dense { data, d_out, d_in });
+                for delta in tasks[1].deltas.values_mut() {
+                    let (d_out, d_in) = delta.shape();
+                    let data = delta.dense();
+                    *delta = Delta::Dense(Dense { data, d_out, d_in });
                 }
             }
             let compute = Compute::cpu();
             let model = base.model("the test").unwrap();
-            let work = Work::new(model, &compute, tasks, options, &Silent);
+            let work = SolveContext::new(model, &compute, tasks, options, &Silent);
             pass(&work, problem).await.unwrap()
         })
     }
 
     #[test]
-    fn dense_changes_are_solved_as_the_same_changes_in_factors() {
+    fn dense_deltas_are_solved_as_the_same_deltas_in_factors() {
         // A strong ridge, so that the rounding of features is not magnified.
         let options = |schedule| MergeOptions {
             schedule,
@@ -437,18 +445,18 @@ mod tests {
             ] {
                 let factored = solved(&options, &problem, false);
                 let dense = solved(&options, &problem, true);
-                assert_eq!(factored.changes.len(), 12);
-                for (name, change) in &factored.changes {
-                    assert!(change.as_factors().is_some() && dense.changes[name].as_factors().is_none());
-                    let (one, other) = (change.dense(), dense.changes[name].dense());
+                assert_eq!(factored.len(), 12);
+                for (one, other) in factored.iter().zip(&dense) {
+                    let name = &one.report.module;
+                    assert_eq!(*name, other.report.module);
+                    assert!(one.delta.as_low_rank().is_some() && other.delta.as_low_rank().is_none());
+                    let (a, b) = (one.delta.dense(), other.delta.dense());
                     let norm = |values: &[f32]| values.iter().map(|x| x * x).sum::<f32>().sqrt();
-                    let difference: Vec<f32> = one.iter().zip(&other).map(|(x, y)| x - y).collect();
-                    assert!(norm(&difference) < 1e-5 * norm(&one), "{name}");
-                }
-                // A residual is told of dense changes too.
-                for (one, other) in factored.layers.iter().zip(&dense.layers) {
-                    let residual = |layer: &LayerReport| layer.tasks[1].residual.unwrap();
-                    assert!((residual(one) - residual(other)).abs() < 1e-4, "{}", one.module);
+                    let difference: Vec<f32> = a.iter().zip(&b).map(|(x, y)| x - y).collect();
+                    assert!(norm(&difference) < 1e-5 * norm(&a), "{name}");
+                    // A residual is told of dense deltas too.
+                    let residual = |layer: &SolvedLayer| layer.report.tasks[1].residual.unwrap();
+                    assert!((residual(one) - residual(other)).abs() < 1e-4, "{name}");
                 }
             }
         }

@@ -16,25 +16,25 @@
 
 use nalgebra::DMatrix;
 
-use super::{Layer, Method, prune::Pruner, signs};
 use crate::{
     compute::narrow,
+    delta::{Delta, LowRank},
     error::Result,
-    merge::{Change, Factors},
+    merge::methods::{Layer, Method, prune::Pruner, signs},
 };
 
-/// The method. See the module.
+/// `knots`.
 pub(super) struct Knots;
 
 /// Directions whose singular value is below this share of the largest are the rounding of factors in f32.
 const NEGLIGIBLE: f64 = 1e-6;
 
 impl Method for Knots {
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let (d_out, d_in) = (layer.d_out, layer.d_in);
         let options = layer.options;
         let parts: Vec<(DMatrix<f64>, DMatrix<f64>)> =
-            layer.parts.iter().map(|part| thin(&part.change)).collect();
+            layer.parts.iter().map(|part| thin(&part.delta)).collect();
         let (basis, images) = common_basis(&parts, d_out);
         let rank = basis.ncols();
         if rank == 0 {
@@ -52,7 +52,7 @@ impl Method for Knots {
             .collect();
         let weights: Vec<f64> = layer.parts.iter().map(|part| part.weight).collect();
         let merged = signs::elect(&components, &weights, options.majority_sign_method);
-        Ok(Change::Factors(Factors {
+        Ok(Delta::LowRank(LowRank {
             a: merged.into_iter().map(|x| narrow(options.scale * x)).collect(),
             b: basis.transpose().as_slice().iter().map(|&x| narrow(x)).collect(),
             rank,
@@ -63,17 +63,17 @@ impl Method for Knots {
 }
 
 /// B and A of a change; a dense one is a product with the identity, on its smaller side.
-fn thin(change: &Change) -> (DMatrix<f64>, DMatrix<f64>) {
+fn thin(delta: &Delta) -> (DMatrix<f64>, DMatrix<f64>) {
     let matrix = |data: &[f32], rows: usize, columns: usize| {
         DMatrix::from_row_iterator(rows, columns, data.iter().map(|&x| f64::from(x)))
     };
-    let (d_out, d_in) = change.shape();
-    match change {
-        Change::Factors(factors) => (
+    let (d_out, d_in) = delta.shape();
+    match delta {
+        Delta::LowRank(factors) => (
             matrix(&factors.b, d_out, factors.rank),
             matrix(&factors.a, factors.rank, d_in),
         ),
-        Change::Dense(dense) => {
+        Delta::Dense(dense) => {
             let own = matrix(&dense.data, d_out, d_in);
             if d_out <= d_in {
                 (DMatrix::identity(d_out, d_out), own)

@@ -3,13 +3,16 @@
 //! PEFT's `linear` adds the factors up, sum(sqrt(|w_i s_i|) B_i) sum(sqrt(|w_i s_i|) A_i), so that B_i of one adapter
 //! also meets A_j of another. Those cross terms belong to no adapter; here there are none. Ranks may differ.
 
-use super::{Layer, Method};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{Layer, Method},
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `linear`: the weighted sum.
 pub(super) struct Linear;
 
 impl Method for Linear {
@@ -17,7 +20,7 @@ impl Method for Linear {
         Some(weight)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(1.0))
     }
 }

@@ -4,16 +4,19 @@
 //! PEFT's `magnitude_prune` prunes the factors and adds them up, with cross terms as in its `linear`; its
 //! `magnitude_prune_svd` prunes the deltas and cuts the result to `svd_rank`. Both forms here are of the deltas.
 
-use super::{
-    Layer, Method,
-    elementwise::{self, Combine},
-};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{
+            Layer, Method,
+            elementwise::{self, Combine},
+        },
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `magnitude_prune` and `magnitude_prune_svd`.
 pub(super) struct MagnitudePrune {
     /// Whether the result is cut to `svd_rank`.
     pub(super) svd: bool,
@@ -24,11 +27,11 @@ impl Method for MagnitudePrune {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let density = layer.options.density;
         Ok(elementwise::merge(
             layer,
-            |part| elementwise::largest(&part.change, density),
+            |part| elementwise::largest(&part.delta, density),
             Combine::Sum,
         ))
     }

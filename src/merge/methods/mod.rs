@@ -19,12 +19,18 @@ mod svd;
 mod task_arithmetic;
 mod ties;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 
-use super::{Change, MergeOptions, MethodName, Work};
-use crate::{error::Result, report::LayerReport};
+use crate::{
+    binding::Part,
+    delta::Delta,
+    error::Result,
+    merge::{
+        context::SolveContext,
+        options::{MergeOptions, MethodName},
+        solution::SolvedLayer,
+    },
+};
 
 /// A way to merge.
 #[async_trait(?Send)]
@@ -41,21 +47,21 @@ pub trait Method {
     fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {
         None
     }
-    /// The merged change of one parameter.
+    /// The merged delta of one parameter.
     ///
     /// # Errors
     /// Numbers that overflow, naming the layer.
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change>;
-    /// The merged changes of the linear layers that the model pass sees.
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta>;
+    /// The linear layers that a pass of the model sees, solved, in the order of the forward pass.
     ///
     /// # Errors
     /// Whatever reading weights, the device or the mathematics reports, and cancellation.
-    async fn pass(&self, _work: &Work<'_>) -> Result<Found> {
-        Ok(Found::default())
+    async fn pass(&self, _context: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {
+        Ok(Vec::new())
     }
 }
 
-/// One parameter, with the changes that tasks make to it.
+/// One parameter, with the deltas of the tasks.
 pub struct Layer<'a> {
     /// The module's path in the base's own naming.
     pub name: &'a str,
@@ -63,7 +69,7 @@ pub struct Layer<'a> {
     pub d_out: usize,
     /// Inputs.
     pub d_in: usize,
-    /// The changes, in the order of the adapters; not empty.
+    /// The deltas, in the order of the adapters; not empty.
     pub parts: Vec<Part<'a>>,
     /// The weights of all adapters here, also of those that change nothing.
     pub weights: &'a [f64],
@@ -71,32 +77,11 @@ pub struct Layer<'a> {
     pub options: &'a MergeOptions,
 }
 
-/// One task's change.
-pub struct Part<'a> {
-    /// Which task.
-    pub task: usize,
-    /// The adapter's name.
-    pub name: &'a str,
-    /// Its weight here.
-    pub weight: f64,
-    /// What its adapter adds.
-    pub change: Change,
-}
-
 impl Layer<'_> {
     /// `sum_i factor w_i D_i`, exactly.
-    pub fn weighted_sum(&self, factor: f64) -> Change {
-        Change::sum(self.parts.iter().map(|part| (factor * part.weight, &part.change)))
+    pub fn weighted_sum(&self, factor: f64) -> Delta {
+        Delta::sum(self.parts.iter().map(|part| (factor * part.weight, &part.delta)))
     }
-}
-
-/// What a model pass found.
-#[derive(Default)]
-pub struct Found {
-    /// By module, in the model's naming.
-    pub changes: BTreeMap<String, Change>,
-    /// What there is to tell, in the order of the forward pass.
-    pub layers: Vec<LayerReport>,
 }
 
 /// Every method, by the name that options and the command line use.

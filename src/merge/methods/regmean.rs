@@ -14,16 +14,21 @@
 
 use async_trait::async_trait;
 
-use super::{
-    Found, Layer, Method,
-    iteris::{self, problem::Problem},
-};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, Work},
+    merge::{
+        context::SolveContext,
+        methods::{
+            Layer, Method,
+            average::Average,
+            iteris::{self, problem::Problem},
+        },
+        solution::SolvedLayer,
+    },
 };
 
-/// The method. See the module.
+/// `regmean` and `regmean++`.
 pub(super) struct Regmean {
     /// Whether features are of the layers that are already merged.
     pub(super) plus_plus: bool,
@@ -36,11 +41,11 @@ impl Method for Regmean {
     }
 
     /// What no pass sees has no features: it is averaged, as in the paper.
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
-        super::average::Average.layer(layer)
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+        Average.layer(layer)
     }
 
-    async fn pass(&self, work: &Work<'_>) -> Result<Found> {
+    async fn pass(&self, work: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {
         iteris::pass(work, &Problem::regmean(work.options, self.plus_plus)).await
     }
 }

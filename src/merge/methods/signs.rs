@@ -1,6 +1,6 @@
 //! Several tasks' numbers for one place become one: their sum, or what TIES makes of them.
 
-use crate::merge::MajoritySign;
+use crate::merge::options::MajoritySign;
 
 /// How TIES elects a sign.
 pub(super) type Vote = MajoritySign;

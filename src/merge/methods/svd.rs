@@ -3,13 +3,16 @@
 //! The sum stays factored, and so does its SVD: a QR of the stacked factors and an SVD of a small core. PEFT up
 //! to 0.20 scales twice here, and 0.21 still keeps rsLoRA's scaling of the first adapter; this is the sum.
 
-use super::{Layer, Method};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{Layer, Method},
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `svd`.
 pub(super) struct Svd;
 
 impl Method for Svd {
@@ -17,7 +20,7 @@ impl Method for Svd {
         Some(options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(1.0))
     }
 }

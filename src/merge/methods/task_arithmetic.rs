@@ -1,12 +1,15 @@
 //! Task arithmetic (Ilharco et al., ICLR 2023): scale * sum(w_i D_i), exactly, as stacked factors.
 
-use super::{Layer, Method};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{Layer, Method},
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `task_arithmetic`.
 pub(super) struct TaskArithmetic;
 
 impl Method for TaskArithmetic {
@@ -14,7 +17,7 @@ impl Method for TaskArithmetic {
         Some(options.scale * weight)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(layer.options.scale))
     }
 }

@@ -4,16 +4,19 @@
 //! PEFT's `ties` does this to the factors A and B one by one, and its product is no TIES of the deltas; its
 //! `ties_svd` does it to the deltas and cuts the result to `svd_rank`. Both forms here are of the deltas.
 
-use super::{
-    Layer, Method,
-    elementwise::{self, Combine},
-};
 use crate::{
+    delta::Delta,
     error::Result,
-    merge::{Change, MergeOptions},
+    merge::{
+        methods::{
+            Layer, Method,
+            elementwise::{self, Combine},
+        },
+        options::MergeOptions,
+    },
 };
 
-/// The method. See the module.
+/// `ties` and `ties_svd`.
 pub(super) struct Ties {
     /// Whether the result is cut to `svd_rank`.
     pub(super) svd: bool,
@@ -24,11 +27,11 @@ impl Method for Ties {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Change> {
+    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let options = layer.options;
         Ok(elementwise::merge(
             layer,
-            |part| elementwise::largest(&part.change, options.density),
+            |part| elementwise::largest(&part.delta, options.density),
             Combine::Elect(options.majority_sign_method),
         ))
     }

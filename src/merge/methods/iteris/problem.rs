@@ -1,7 +1,7 @@
 //! Which least-squares problem a pass solves at every layer: what stands in place of C_i, G_i and lambda_i, and whose
 //! features they are of.
 
-use crate::merge::{LeastSquares, MergeOptions, Schedule};
+use crate::merge::options::{LeastSquares, MergeOptions, Schedule};
 
 /// A least-squares problem of each layer.
 pub(in crate::merge::methods) struct Problem {

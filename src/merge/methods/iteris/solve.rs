@@ -2,25 +2,29 @@
 
 use std::borrow::Cow;
 
-use super::{
-    problem::{Problem, Regularized},
-    statistics::{GroupStatistics, TaskStatistics},
-};
 use crate::{
     compute::{
         gemm::{Part, View, multiply},
         narrow,
         solve::{Cholesky, largest_eigenvalue},
     },
+    delta::{Delta, Dense, LowRank},
     error::{Code, Error, Result},
-    linear::Linear,
-    merge::{Change, Dense, Factors, LeastSquares, Work},
+    merge::{
+        context::SolveContext,
+        methods::iteris::{
+            problem::{Problem, Regularized},
+            statistics::{GroupStatistics, TaskStatistics},
+        },
+        options::LeastSquares,
+    },
+    model::projection::Projection,
 };
 
 /// A layer's solution.
 pub(super) struct Solution {
     /// D*.
-    pub(super) change: Change,
+    pub(super) delta: Delta,
     /// lambda, one a task.
     pub(super) lambdas: Vec<f64>,
     /// An estimate of the condition number of S.
@@ -29,11 +33,11 @@ pub(super) struct Solution {
 
 /// The linear system of one member of a group.
 pub(super) struct System<'a> {
-    pub(super) work: &'a Work<'a>,
+    pub(super) work: &'a SolveContext<'a>,
     pub(super) problem: &'a Problem,
     pub(super) statistics: &'a GroupStatistics,
     pub(super) member: usize,
-    pub(super) layer: &'a Linear,
+    pub(super) layer: &'a Projection,
 }
 
 /// A regularised product of features: `factor` times it, plus a diagonal.
@@ -62,14 +66,14 @@ impl System<'_> {
         let cholesky = Cholesky::new(s, d_in).map_err(|at| self.singular(at.row))?;
         let condition = largest / cholesky.smallest_eigenvalue();
         let factored = self.problem.target == LeastSquares::Delta
-            && self.changes().all(|(_, change)| change.as_factors().is_some());
-        let change = if factored {
-            Change::Factors(self.solve_factors(&lambdas, &unseen, &cholesky))
+            && self.deltas().all(|(_, delta)| delta.as_low_rank().is_some());
+        let delta = if factored {
+            Delta::LowRank(self.solve_factors(&lambdas, &unseen, &cholesky))
         } else {
             self.solve_dense(&lambdas, &unseen, &cholesky)
         };
         Ok(Solution {
-            change,
+            delta,
             lambdas,
             condition,
         })
@@ -106,12 +110,12 @@ impl System<'_> {
     }
 
     /// A*_i = lambda_i A_i C_i^T S^-1, stacked with the B_i.
-    fn solve_factors(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> Factors {
+    fn solve_factors(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> LowRank {
         let d_in = self.statistics.d_in;
         let mut right = Vec::new();
         let mut parts = Vec::new();
-        for (index, change) in self.changes() {
-            let Some(factors) = change.as_factors() else {
+        for (index, delta) in self.deltas() {
+            let Some(factors) = delta.as_low_rank() else {
                 continue;
             };
             let (sums, lambda) = (&self.statistics.tasks[index], lambdas[index]);
@@ -126,13 +130,13 @@ impl System<'_> {
         }
         cholesky.solve_rows(&mut right);
         debug_assert_eq!(right.len() % d_in, 0);
-        let mut stacked = Factors::stack(parts);
+        let mut stacked = LowRank::stack(parts);
         stacked.a = right.into_iter().map(narrow).collect();
         stacked
     }
 
     /// A_i (X_i^T Xt_i), as it was summed, or from the Gram matrix where the features are the same.
-    fn projected<'a>(&self, sums: &'a TaskStatistics, factors: &Factors) -> Cow<'a, [f64]> {
+    fn projected<'a>(&self, sums: &'a TaskStatistics, factors: &LowRank) -> Cow<'a, [f64]> {
         let summed = &sums.members[self.member].projected;
         if !summed.is_empty() {
             return Cow::Borrowed(summed);
@@ -147,7 +151,7 @@ impl System<'_> {
 
     /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 + D_i stands for D_i, and W0 is
     /// subtracted.
-    fn solve_dense(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> Change {
+    fn solve_dense(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> Delta {
         let d_in = self.statistics.d_in;
         let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
         let d_out = w0.len() / d_in;
@@ -163,8 +167,8 @@ impl System<'_> {
             } else {
                 vec![0.0; d_out * d_in]
             };
-            if let Some(change) = own {
-                change.add_to(1.0, &mut wanted);
+            if let Some(delta) = own {
+                delta.add_to(1.0, &mut wanted);
             }
             let Form { factor, diagonal } = self.cross(sums, unseen);
             let mut cross = sums.whole_cross(d_in);
@@ -183,11 +187,11 @@ impl System<'_> {
         } else {
             right.into_iter().map(narrow).collect()
         };
-        Change::Dense(Dense { data, d_out, d_in })
+        Delta::Dense(Dense { data, d_out, d_in })
     }
 
     /// The tasks' changes of the layer, with the places of the tasks.
-    fn changes(&self) -> impl Iterator<Item = (usize, &Change)> {
+    fn deltas(&self) -> impl Iterator<Item = (usize, &Delta)> {
         let tasks = self.work.tasks.iter().enumerate();
         tasks.filter_map(|(index, task)| Some((index, task.deltas.get(&self.layer.name)?)))
     }

@@ -5,12 +5,12 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::problem::Problem;
 use crate::{
     compute::{Stage, accumulate_product, gemm::Part},
+    delta::{Delta, DeviceDelta},
     error::Result,
-    linear::{Delta, Group, Linear},
-    merge::{Change, LeastSquares, Work},
+    merge::{context::SolveContext, methods::iteris::problem::Problem, options::LeastSquares},
+    model::{lanes::Group, projection::Projection},
 };
 
 /// The sums of one group.
@@ -42,24 +42,24 @@ pub(super) struct MemberStatistics {
 impl GroupStatistics {
     /// Zero sums for the layers of a group; `same_features` says that X = Xt.
     pub(super) fn new(
-        work: &Work<'_>,
+        work: &SolveContext<'_>,
         problem: &Problem,
-        layers: &[&Linear],
+        layers: &[&Projection],
         d_in: usize,
         same_features: bool,
     ) -> Self {
         let full = problem.target == LeastSquares::Full;
         let tasks = work.tasks.iter().map(|task| {
-            let change = |layer: &Linear| task.deltas.get(&layer.name);
-            let cross = !same_features && (full || layers.iter().any(|layer| change(layer).is_some()));
+            let delta = |layer: &Projection| task.deltas.get(&layer.name);
+            let cross = !same_features && (full || layers.iter().any(|layer| delta(layer).is_some()));
             TaskStatistics {
                 gram: vec![0.0; d_in * d_in],
                 cross: if cross { vec![0.0; d_in * d_in] } else { Vec::new() },
                 members: layers
                     .iter()
                     .map(|layer| MemberStatistics {
-                        projected: match change(layer) {
-                            Some(Change::Factors(factors)) if !full && !same_features => {
+                        projected: match delta(layer) {
+                            Some(Delta::LowRank(factors)) if !full && !same_features => {
                                 vec![0.0; factors.rank * d_in]
                             }
                             _ => Vec::new(),
@@ -81,8 +81,8 @@ impl GroupStatistics {
     /// If the device cannot be read.
     pub(super) async fn collect(
         &mut self,
-        work: &Work<'_>,
-        deltas: &[BTreeMap<String, Rc<Delta>>],
+        work: &SolveContext<'_>,
+        deltas: &[BTreeMap<String, Rc<DeviceDelta>>],
         group: &Group<'_>,
         merged_variant: usize,
     ) -> Result<()> {
@@ -105,7 +105,7 @@ impl GroupStatistics {
             }
             for ((layer, output), member) in group.layers.iter().zip(group.outputs()).zip(&mut sums.members) {
                 member.output_norm += output.sum_of_squares(own.clone()).await?;
-                if let Some(Delta::Factors { a, .. }) = deltas[task].get(&layer.name).map(Rc::as_ref)
+                if let Some(DeviceDelta::LowRank { a, .. }) = deltas[task].get(&layer.name).map(Rc::as_ref)
                     && !member.projected.is_empty()
                 {
                     let low = group.input.project(own.clone(), a);

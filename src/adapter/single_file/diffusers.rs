@@ -1,0 +1,120 @@
+//! A merged adapter as diffusers reads it: dotted names with their component, and the configuration in the header.
+//!
+//! Scales are folded into the upper factors, so that readers which know no header compute the same. The thing that can
+//! go wrong is `target_modules` in that header: PEFT takes a name without a dot for the end of many, so a component
+//! with such a name says which modules it means by a regular expression.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    adapter::{
+        Format, Lora, most,
+        single_file::{
+            image::{ImageFile, check, shapes},
+            metadata::ENTRY,
+            spelling,
+        },
+    },
+    compute::scaled,
+    error::{Code, Error, Result},
+    io::OutTensor,
+    naming::split_component,
+};
+
+/// The file of a merged adapter.
+///
+/// # Errors
+/// `option_invalid`, with the formats that fit, for modules that are of no component of a pipeline.
+pub fn diffusers_file(modules: &BTreeMap<String, Lora>) -> Result<ImageFile> {
+    check(modules, Format::Diffusers, "diffusers")?;
+    let mut tensors = Vec::with_capacity(2 * modules.len());
+    let mut components: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    for (path, lora) in modules {
+        let component = spelling::component(path).unwrap_or_default();
+        let module = split_component(path).map_or(path.as_str(), |(_, module)| module);
+        components.entry(component).or_default().insert(module, lora.rank);
+        let (down, up) = shapes(lora);
+        // diffusers' own names; for text encoders it tells its layouts apart by these.
+        let (lower, upper) = if component.starts_with("text_encoder") {
+            ("lora_linear_layer.down", "lora_linear_layer.up")
+        } else {
+            ("lora_A", "lora_B")
+        };
+        let tensor = |side: &str, shape: Vec<usize>, data: Vec<f32>| OutTensor {
+            name: format!("{component}.{module}.{side}.weight"),
+            shape,
+            data,
+        };
+        tensors.push(tensor(lower, down, lora.a.clone()));
+        tensors.push(tensor(upper, up, scaled(&lora.b, lora.scaling)));
+    }
+    let mut said = BTreeMap::new();
+    for (component, modules) in &components {
+        for (key, value) in config(component, modules) {
+            said.insert(format!("{component}.{key}"), value);
+        }
+    }
+    let said = serde_json::to_string_pretty(&said).map_err(|error| {
+        Error::new(
+            Code::Internal,
+            format!("a header cannot be written as JSON: {error}"),
+        )
+    })?;
+    let metadata = [("format", String::from("pt")), (ENTRY, said)];
+    Ok(ImageFile {
+        tensors,
+        metadata: metadata
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    })
+}
+
+/// PEFT's configuration of one component's modules, given with their ranks.
+fn config(component: &str, modules: &BTreeMap<&str, usize>) -> Map<String, Value> {
+    // transformers builds CLIP's encoder with or without the model around it; the end of the name fits both.
+    let text = component.starts_with("text_encoder");
+    let inner = |module: &&str| -> String {
+        let end = module.strip_prefix("text_model.").filter(|_| text);
+        end.unwrap_or(module).to_owned()
+    };
+    let r = most(modules.values().copied()).unwrap_or(1);
+    let pattern: Map<String, Value> = modules
+        .iter()
+        .filter(|(_, rank)| **rank != r)
+        .map(|(module, rank)| {
+            let anchor = if text { "" } else { "^" };
+            (
+                format!("{anchor}{}", inner(module).replace('.', "\\.")),
+                json!(rank),
+            )
+        })
+        .collect();
+    let names: Vec<String> = modules.keys().map(inner).collect();
+    let targets = if !text && names.iter().any(|name| !name.contains('.')) {
+        let any: Vec<String> = names.iter().map(|name| name.replace('.', "\\.")).collect();
+        json!(format!("(?:{})", any.join("|")))
+    } else {
+        json!(names)
+    };
+    let Value::Object(config) = json!({
+        "alpha_pattern": pattern.clone(),
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "lora_alpha": r,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": r,
+        "rank_pattern": pattern,
+        "target_modules": targets,
+        "use_dora": false,
+        "use_rslora": false,
+    }) else {
+        return Map::new();
+    };
+    config
+}

@@ -1,0 +1,195 @@
+//! An adapter's modules held against a base's: which parameter each name means, and what each adapter adds to it.
+//!
+//! Deltas are made one at a time, when they are wanted: a dense one (DoRA, a saved module) is as large as the base's own
+//! tensor. Shapes are held against the base's before anything is computed.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    adapter,
+    binding::{
+        base::Base,
+        locate::{self, Entry},
+        read::{ReadAdapter, name_of},
+        site::{MergeSite, Place},
+    },
+    compute::transpose,
+    delta::Delta,
+    error::{Code, Error, Result},
+    naming::pattern::Patterns,
+};
+
+/// What one task adds at one site.
+pub struct Part<'a> {
+    /// Which task.
+    pub task: usize,
+    /// The adapter's name.
+    pub name: &'a str,
+    /// Its weight here.
+    pub weight: f64,
+    /// What its adapter adds.
+    pub delta: Delta,
+}
+
+/// A base and adapters that were held against it: what a merge changes.
+pub struct Binding<'a> {
+    /// The base.
+    pub base: &'a Base,
+    /// The adapters.
+    pub adapters: &'a [ReadAdapter],
+    /// In the order of the forward pass where it is known, else by name.
+    pub sites: Vec<MergeSite>,
+}
+
+impl<'a> Binding<'a> {
+    /// Holds the adapters against the base; `weights` are those of single layers, one an adapter.
+    ///
+    /// # Errors
+    /// [`Code::ShapeMismatch`] naming the module, if an adapter is for another base model or for another one than the
+    /// adapters before it; [`Code::Missing`] if a change can only be told with the base and there is none.
+    pub fn new(base: &'a Base, adapters: &'a [ReadAdapter], weights: &Patterns<Vec<f64>>) -> Result<Self> {
+        let mut sites: BTreeMap<String, MergeSite> = BTreeMap::new();
+        let own: Vec<f64> = adapters.iter().map(|read| read.weight).collect();
+        for (index, read) in adapters.iter().enumerate() {
+            for entry in locate::entries(base, &read.adapter)? {
+                let Entry { path, name, .. } = &entry;
+                let site = sites.entry(name.clone()).or_insert_with(|| MergeSite {
+                    name: name.clone(),
+                    place: entry.place.clone(),
+                    expert: entry.expert,
+                    d_out: entry.d_out,
+                    d_in: entry.d_in,
+                    tensor: entry.tensor.clone(),
+                    shared: entry.shared,
+                    sources: vec![None; adapters.len()],
+                    weights: weights
+                        .get(name)
+                        .or_else(|| weights.get(path))
+                        .unwrap_or_else(|| own.clone()),
+                });
+                fit(site, &entry).map_err(|what| {
+                    let first = site.sources.iter().position(Option::is_some).unwrap_or(0);
+                    Error::new(
+                        Code::ShapeMismatch,
+                        format!(
+                            "adapters \"{}\" and \"{}\" are not of one base model: {what}; module: {path}",
+                            name_of(adapters, first),
+                            read.adapter.name,
+                        ),
+                    )
+                })?;
+                let before = site.sources[index].replace(path.clone());
+                if before.is_some_and(|before| before != *path) {
+                    return Err(Error::new(
+                        Code::Duplicate,
+                        format!(
+                            "adapter \"{}\" sites one layer under two names; module: {path}",
+                            read.adapter.name
+                        ),
+                    ));
+                }
+            }
+        }
+        let mut sites: Vec<MergeSite> = sites.into_values().collect();
+        if let Base::Model(model) = base {
+            let order: BTreeMap<&str, usize> = model
+                .family
+                .modules()
+                .iter()
+                .enumerate()
+                .map(|(at, module)| (module.name.as_str(), at))
+                .collect();
+            let place = |site: &MergeSite| {
+                let module = site.name.strip_suffix(".bias").unwrap_or(&site.name);
+                order.get(module).map_or(0, |at| at + 1)
+            };
+            // What no pass reaches stands before what one does: embeddings come first.
+            sites.sort_by_key(place);
+        }
+        Ok(Self {
+            base,
+            adapters,
+            sites,
+        })
+    }
+
+    /// The tasks' deltas at one site.
+    ///
+    /// # Errors
+    /// Whatever reading the base reports, and [`Code::NotFinite`] for a change that overflows.
+    pub async fn parts(&self, site: &'a MergeSite) -> Result<Vec<Part<'a>>> {
+        let mut parts = Vec::new();
+        let mut original: Option<Vec<f32>> = None;
+        for (task, (source, read)) in site.sources.iter().zip(self.adapters).enumerate() {
+            let Some(path) = source else { continue };
+            let adapter = &read.adapter;
+            let needs_base = match &site.place {
+                Place::Weight(_) => adapter.modules.get(path).is_some_and(adapter::Lora::needs_base),
+                Place::Bias => adapter.biases.contains_key(path),
+                Place::Rows(_) | Place::Whole(_) => true,
+            };
+            if needs_base && original.is_none() {
+                original = Some(self.original(site).await?);
+            }
+            parts.push(Part {
+                task,
+                name: &read.adapter.name,
+                weight: site.weights[task],
+                delta: locate::delta(site, adapter, path, original.as_deref())?,
+            });
+        }
+        Ok(parts)
+    }
+
+    /// What the base has of a site, as a (d_out x d_in) matrix.
+    ///
+    /// # Errors
+    /// [`Code::Missing`] if there is none, and whatever reading reports.
+    pub async fn original(&self, site: &MergeSite) -> Result<Vec<f32>> {
+        let Some(tensor) = &site.tensor else {
+            return Err(Error::new(
+                Code::Missing,
+                format!(
+                    "an adapter's change can only be told with the base's own weight; give the base model; parameter: {}",
+                    site.name
+                ),
+            ));
+        };
+        if let Place::Rows(ids) = &site.place {
+            let mut rows = Vec::with_capacity(site.d_out * site.d_in);
+            for id in ids {
+                let range = id * site.d_in..(id + 1) * site.d_in;
+                rows.extend(self.base.read_range(tensor, range).await?);
+            }
+            return Ok(rows);
+        }
+        let mut data = self.base.read_range(tensor, site.range()).await?;
+        site.swap_halves(&mut data);
+        Ok(if site.stored_transposed() {
+            transpose(&data, site.d_in, site.d_out)
+        } else {
+            data
+        })
+    }
+}
+
+/// Makes room in `site` for another adapter's change of it, or says how they differ.
+fn fit(site: &mut MergeSite, entry: &Entry) -> std::result::Result<(), String> {
+    if let (Place::Rows(ids), Place::Rows(more)) = (&mut site.place, &entry.place)
+        && site.d_in == entry.d_in
+    {
+        // The rows that any adapter trained.
+        ids.extend(more);
+        ids.sort_unstable();
+        ids.dedup();
+        site.d_out = ids.len();
+        return Ok(());
+    }
+    if site.place == entry.place && (site.d_out, site.d_in) == (entry.d_out, entry.d_in) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} x {} against {} x {}",
+        site.d_out, site.d_in, entry.d_out, entry.d_in
+    ))
+}

@@ -1,0 +1,407 @@
+//! Calibration samples: what the caller gives, and what the model is run on.
+//!
+//! A sample of a language model may lack its answer (the completion of a prompt, the target of an
+//! encoder-decoder), or the whole text. What is missing is written by the task's own adapter, before the
+//! merge and once: so nothing that the merged model writes feeds back into what it is calibrated on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    delta::DeviceDelta,
+    error::{Code, Error, Result},
+    generate::{Answer, Sampling, Scene, Speaker, decoder_start, generate},
+    model::{Kind, Model, batch::Sample},
+};
+
+/// Tokenised samples of one task, as the caller gives them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TaskSamples {
+    /// The texts or prompts.
+    pub samples: Vec<Sample>,
+    /// What follows each of them; a sample beyond the end of the list has nothing.
+    pub answers: Vec<Given>,
+    /// How many were cut to the longest length.
+    pub truncated: usize,
+    /// A label of each sample, where the caller has them.
+    pub labels: Vec<Option<String>>,
+    /// The tokens of each label as an answer, for models that write their answers; empty where there is none.
+    pub label_answers: Vec<Vec<u32>>,
+    /// The file they came from.
+    pub source: Option<String>,
+    /// Where that is, as a recipe finds it again.
+    pub path: Option<String>,
+    /// Things the reader of a report should know of them.
+    pub notes: Vec<String>,
+    /// The adapter is to write the samples itself; then none are given.
+    pub own: Option<SelfWritten>,
+}
+
+/// What follows a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Given {
+    /// Nothing; an encoder-decoder's adapter answers all the same.
+    #[default]
+    Nothing,
+    /// These tokens.
+    Tokens(Vec<u32>),
+    /// What the adapter writes.
+    Own,
+}
+
+/// How an adapter writes its own calibration texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SelfWritten {
+    /// How many.
+    pub count: usize,
+    /// What each begins with; the beginning-of-sequence token if empty.
+    pub prompt: Vec<u32>,
+    /// The same as a text.
+    pub text: Option<String>,
+    /// How the rest is drawn.
+    pub sampling: Sampling,
+}
+
+/// What an encoder-decoder's decoder reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecoderInputs {
+    /// The adapter's own greedy answer, or the given one.
+    Own,
+    /// The start token alone, as in the first step of the published code.
+    Start,
+}
+
+/// Whose features a decoder-only model is calibrated on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Positions {
+    /// Those of every token.
+    All,
+    /// Those of the completion's tokens, in samples that have one.
+    Completion,
+}
+
+/// How samples are made complete.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completing {
+    /// For encoder-decoders.
+    pub decoder_inputs: DecoderInputs,
+    /// For decoder-only models.
+    pub positions: Positions,
+    /// The most tokens of an answer that an adapter writes.
+    pub max_new_tokens: usize,
+}
+
+/// Where the answers of a task's samples are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswersFrom {
+    /// There are none.
+    None,
+    /// The caller.
+    Given,
+    /// The adapter.
+    Own,
+    /// The start token alone was read.
+    Start,
+    /// Some of one kind, some of another.
+    Mixed,
+}
+
+/// A task whose samples are to be made complete.
+pub struct Incomplete<'a> {
+    /// The adapter's name.
+    pub name: &'a str,
+    /// What it adds, by module.
+    pub deltas: BTreeMap<String, Rc<DeviceDelta>>,
+    /// Its samples.
+    pub samples: &'a TaskSamples,
+}
+
+/// Samples that the model can be run on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Complete {
+    /// The samples.
+    pub samples: Vec<Sample>,
+    /// Where their answers are from.
+    pub answers: AnswersFrom,
+    /// Tokens of the answers.
+    pub answer_tokens: usize,
+}
+
+/// Makes every task's samples complete; answers that are missing are written by the task's adapter.
+///
+/// # Errors
+/// [`Code::SamplesInvalid`] naming adapter and sample, and as [`generate`].
+pub async fn complete(
+    scene: &Scene<'_>,
+    tasks: &[Incomplete<'_>],
+    how: &Completing,
+) -> Result<Vec<Complete>> {
+    let model = scene.model;
+    let kind = model.family.facts().kind;
+    let mut given = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        given.push(match &task.samples.own {
+            Some(own) => write_texts(scene, task, own).await?,
+            None => task.samples.clone(),
+        });
+    }
+    let wanted: Vec<Vec<usize>> = given.iter().map(|samples| missing(kind, how, samples)).collect();
+    let speakers: Vec<Speaker<'_>> = tasks
+        .iter()
+        .zip(&given)
+        .zip(&wanted)
+        .filter(|(_, wanted)| !wanted.is_empty())
+        .map(|((task, given), wanted)| Speaker {
+            name: task.name,
+            deltas: &task.deltas,
+            prompts: wanted.iter().map(|&at| given.samples[at].ids.clone()).collect(),
+        })
+        .collect();
+    let mut written = if speakers.is_empty() {
+        Vec::new()
+    } else {
+        generate(scene, &speakers, &Sampling::greedy(how.max_new_tokens)).await?
+    }
+    .into_iter();
+    tasks
+        .iter()
+        .zip(given)
+        .zip(wanted)
+        .map(|((task, given), wanted)| {
+            let written = if wanted.is_empty() {
+                Vec::new()
+            } else {
+                written.next().unwrap_or_default()
+            };
+            let own: BTreeMap<usize, Answer> = wanted.into_iter().zip(written).collect();
+            assemble(model, task.name, given, &own, how)
+        })
+        .collect()
+}
+
+/// The samples whose answer the adapter has to write.
+fn missing(kind: Kind, how: &Completing, given: &TaskSamples) -> Vec<usize> {
+    let is_missing = |index: &usize| match (kind, given.answers.get(*index)) {
+        (Kind::Encoder | Kind::Weights, _) | (_, Some(Given::Tokens(_))) => false,
+        (Kind::EncoderDecoder, _) => how.decoder_inputs == DecoderInputs::Own,
+        (Kind::Decoder, answer) => answer == Some(&Given::Own),
+    };
+    (0..given.samples.len()).filter(is_missing).collect()
+}
+
+/// Joins samples with their answers.
+fn assemble(
+    model: &Model,
+    name: &str,
+    given: TaskSamples,
+    own: &BTreeMap<usize, Answer>,
+    how: &Completing,
+) -> Result<Complete> {
+    let facts = model.family.facts();
+    let mut sources = BTreeSet::new();
+    let mut answer_tokens = 0;
+    let mut samples = Vec::with_capacity(given.samples.len());
+    for (index, sample) in given.samples.into_iter().enumerate() {
+        let refuse = |what: String| {
+            Err(Error::new(
+                Code::SamplesInvalid,
+                format!("adapter \"{name}\", sample {}: {what}", index + 1),
+            ))
+        };
+        let answer = match (given.answers.get(index), own.get(&index)) {
+            (Some(Given::Tokens(ids)), _) => Some(("given", ids.as_slice())),
+            (_, Some(answer)) => Some(("own", answer.ids.as_slice())),
+            _ => None,
+        };
+        if let Some(id) = answer.and_then(|(_, ids)| ids.iter().find(|&&id| id as usize >= facts.vocab_size))
+        {
+            return refuse(format!(
+                "its answer has the token id {id}, outside the vocabulary of {}; the tokenizer is of another model",
+                facts.vocab_size
+            ));
+        }
+        let ids = answer.map_or(&[][..], |(_, ids)| ids);
+        let sample = match facts.kind {
+            Kind::Encoder | Kind::Weights if !ids.is_empty() => {
+                return refuse(
+                    "it has an answer, but this base model only reads; give the text alone".into(),
+                );
+            }
+            Kind::Encoder | Kind::Weights => sample,
+            Kind::Decoder => {
+                let counted = how.positions == Positions::Completion && !ids.is_empty();
+                let counted_from = if counted {
+                    sample.ids.len()
+                } else {
+                    sample.counted_from
+                };
+                let all = [sample.ids.as_slice(), ids].concat();
+                if all.len() > facts.max_length {
+                    return refuse(format!(
+                        "{} tokens with its completion, the model takes {}; set maxLength or maxNewTokens",
+                        all.len(),
+                        facts.max_length
+                    ));
+                }
+                Sample {
+                    counted_from,
+                    ..Sample::text(all)
+                }
+            }
+            Kind::EncoderDecoder => {
+                let start = how.decoder_inputs == DecoderInputs::Start;
+                let ids = if start { &[][..] } else { ids };
+                // An answer's last token is written, never read.
+                let read = &ids[..ids.len().saturating_sub(1)];
+                Sample {
+                    targets: [&[decoder_start(model)?], read].concat(),
+                    ..sample
+                }
+            }
+        };
+        let start = facts.kind == Kind::EncoderDecoder && how.decoder_inputs == DecoderInputs::Start;
+        sources.insert(if start {
+            "start"
+        } else {
+            answer.map_or("none", |(from, _)| from)
+        });
+        answer_tokens += if start { 0 } else { ids.len() };
+        samples.push(sample);
+    }
+    let answers = match sources.into_iter().collect::<Vec<_>>()[..] {
+        ["given"] => AnswersFrom::Given,
+        ["own"] => AnswersFrom::Own,
+        ["start"] => AnswersFrom::Start,
+        [] | ["none"] => AnswersFrom::None,
+        _ => AnswersFrom::Mixed,
+    };
+    Ok(Complete {
+        samples,
+        answers,
+        answer_tokens,
+    })
+}
+
+/// Texts that the adapter writes itself, drawn from what it takes to be likely.
+async fn write_texts(scene: &Scene<'_>, task: &Incomplete<'_>, own: &SelfWritten) -> Result<TaskSamples> {
+    let model = scene.model;
+    let kind = model.family.facts().kind;
+    let rules = &model.generation;
+    let first = rules.stop.first().copied();
+    let prompt = if !own.prompt.is_empty() {
+        own.prompt.clone()
+    } else if let Some(id) = rules.bos.or(first).filter(|_| kind == Kind::Decoder).or(first) {
+        vec![id]
+    } else {
+        return Err(Error::new(
+            Code::OptionInvalid,
+            format!(
+                "adapter \"{}\": the model's files name no token that begins a text, so the adapter needs a prompt to write its own samples",
+                task.name
+            ),
+        ));
+    };
+    let speaker = Speaker {
+        name: task.name,
+        deltas: &task.deltas,
+        prompts: vec![prompt.clone(); own.count],
+    };
+    let written = generate(scene, &[speaker], &own.sampling).await?;
+    let samples = written.into_iter().flatten().map(|answer| match kind {
+        // What an encoder-decoder writes is a text for its encoder, which ends as its texts do.
+        Kind::EncoderDecoder => {
+            let mut ids = answer.ids;
+            if !answer.finished {
+                ids.extend(first);
+            }
+            Sample::text(ids)
+        }
+        _ => Sample {
+            counted_from: 0,
+            ..Sample::text([prompt.as_slice(), &answer.ids].concat())
+        },
+    });
+    Ok(TaskSamples {
+        samples: samples.collect(),
+        ..TaskSamples::default()
+    })
+}
+
+/// Whether every adapter, given by its name, has samples that the model can take.
+///
+/// # Errors
+/// [`Code::SamplesInvalid`] naming adapter and sample.
+pub fn check_samples<'a>(
+    model: &Model,
+    given: impl IntoIterator<Item = (&'a str, &'a Option<TaskSamples>)>,
+) -> Result<()> {
+    let facts = model.family.facts();
+    for (name, given) in given {
+        let samples = given.as_ref().map_or(&[][..], |s| &s.samples);
+        if let Some(own) = given.as_ref().and_then(|s| s.own.as_ref()) {
+            if !facts.generates {
+                return Err(Error::new(
+                    Code::OptionInvalid,
+                    format!(
+                        "adapter \"{name}\" cannot write its own samples: {} does not write text; give a file of texts",
+                        facts.architecture
+                    ),
+                ));
+            }
+            if own.count == 0 {
+                return Err(Error::new(
+                    Code::OptionInvalid,
+                    format!("adapter \"{name}\": count is 0; let it write at least one sample"),
+                ));
+            }
+            own.sampling.check()?;
+            continue;
+        }
+        if samples.is_empty() {
+            return Err(Error::new(
+                Code::SamplesInvalid,
+                format!(
+                    "adapter \"{name}\" has no calibration samples; give a file with a few texts of its task, one a line"
+                ),
+            ));
+        }
+        for (index, sample) in samples.iter().enumerate() {
+            let number = index + 1;
+            if sample.ids.is_empty() {
+                return Err(Error::new(
+                    Code::SamplesInvalid,
+                    format!(
+                        "adapter \"{name}\", sample {number}: the tokenizer makes no token of it; remove it or give a text"
+                    ),
+                ));
+            }
+            if sample.ids.len() > facts.max_length {
+                return Err(Error::new(
+                    Code::SamplesInvalid,
+                    format!(
+                        "adapter \"{name}\", sample {number}: {} tokens, the model takes {}; set maxLength",
+                        sample.ids.len(),
+                        facts.max_length
+                    ),
+                ));
+            }
+            if let Some(id) = sample.ids.iter().find(|&&id| id as usize >= facts.vocab_size) {
+                return Err(Error::new(
+                    Code::SamplesInvalid,
+                    format!(
+                        "adapter \"{name}\", sample {number}: token id {id} is outside the vocabulary of {}; the tokenizer is of another model",
+                        facts.vocab_size
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

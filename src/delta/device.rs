@@ -1,0 +1,40 @@
+//! A delta on the device, as lanes add it to a layer's output.
+
+use std::ops::Range;
+
+use crate::compute::{Features, Weight};
+
+/// What an adapter adds to a layer's weight, on the device.
+pub enum DeviceDelta {
+    /// B A with the scaling inside B.
+    LowRank {
+        /// A (r x d_in)
+        a: Weight,
+        /// B (d_out x r)
+        b: Weight,
+    },
+    /// A dense (d_out x d_in) matrix.
+    Dense(Weight),
+}
+
+impl DeviceDelta {
+    /// `x[rows] D^T`.
+    pub fn apply(&self, x: &Features, rows: Range<usize>) -> Features {
+        match self {
+            Self::LowRank { a, b } => {
+                let low = x.project(rows, a);
+                low.project(low.all(), b)
+            }
+            Self::Dense(weight) => x.project(rows, weight),
+        }
+    }
+
+    /// Multiplications and additions for one row.
+    pub fn operations(&self) -> f64 {
+        let product = |w: &Weight| w.operations(1);
+        match self {
+            Self::LowRank { a, b } => product(a) + product(b),
+            Self::Dense(weight) => product(weight),
+        }
+    }
+}

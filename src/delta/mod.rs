@@ -1,0 +1,214 @@
+//! What an adapter, or a merge, adds to one parameter of the base model: low-rank factors where they are exact, a
+//! dense matrix elsewhere.
+
+mod device;
+mod norm;
+
+pub use self::{device::DeviceDelta, norm::adapted_weight_norm};
+use crate::compute::{Compute, gemm, narrow};
+
+/// What is added to one parameter, seen as a (d_out x d_in) matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Delta {
+    /// B A, the scaling inside B.
+    LowRank(LowRank),
+    /// A dense matrix.
+    Dense(Dense),
+}
+
+/// A dense matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dense {
+    /// The numbers (d_out x d_in), row-major.
+    pub data: Vec<f32>,
+    /// Rows.
+    pub d_out: usize,
+    /// Columns.
+    pub d_in: usize,
+}
+
+/// Low-rank factors of a delta: B A, with the scaling inside B.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRank {
+    /// A (rank x d_in), row-major.
+    pub a: Vec<f32>,
+    /// B (d_out x rank), row-major.
+    pub b: Vec<f32>,
+    /// The rank.
+    pub rank: usize,
+    /// Outputs.
+    pub d_out: usize,
+    /// Inputs.
+    pub d_in: usize,
+}
+
+impl Delta {
+    /// The delta on a device.
+    pub fn to_device(&self, compute: &Compute) -> DeviceDelta {
+        match self {
+            Self::LowRank(factors) => factors.to_device(compute),
+            Self::Dense(dense) => DeviceDelta::Dense(compute.weight(&dense.data, dense.d_out, dense.d_in)),
+        }
+    }
+
+    /// Rows and columns.
+    pub const fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::LowRank(factors) => (factors.d_out, factors.d_in),
+            Self::Dense(dense) => (dense.d_out, dense.d_in),
+        }
+    }
+
+    /// The largest rank it can have.
+    pub fn rank(&self) -> usize {
+        match self {
+            Self::LowRank(factors) => factors.rank,
+            Self::Dense(dense) => dense.d_out.min(dense.d_in),
+        }
+    }
+
+    /// The factors, if it is kept as such.
+    pub const fn as_low_rank(&self) -> Option<&LowRank> {
+        match self {
+            Self::LowRank(factors) => Some(factors),
+            Self::Dense(_) => None,
+        }
+    }
+
+    /// All its numbers (d_out x d_in), row-major.
+    pub fn dense(&self) -> Vec<f32> {
+        match self {
+            Self::LowRank(factors) => factors.dense(),
+            Self::Dense(dense) => dense.data.clone(),
+        }
+    }
+
+    /// All its numbers (d_out x d_in), row-major, in place of itself.
+    pub fn into_dense(self) -> Vec<f32> {
+        match self {
+            Self::LowRank(factors) => factors.dense(),
+            Self::Dense(dense) => dense.data,
+        }
+    }
+
+    /// `factor` times the delta.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        match self {
+            Self::LowRank(factors) => Self::LowRank(factors.scaled(factor)),
+            Self::Dense(dense) => Self::Dense(Dense {
+                data: dense
+                    .data
+                    .iter()
+                    .map(|&x| narrow(f64::from(x) * factor))
+                    .collect(),
+                ..*dense
+            }),
+        }
+    }
+
+    /// `sum_i factor_i delta_i` of deltas of one shape: stacked factors if all are factors, else dense.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn sum<'a>(parts: impl IntoIterator<Item = (f64, &'a Self)>) -> Self {
+        let parts: Vec<_> = parts.into_iter().collect();
+        let factors: Option<Vec<LowRank>> = parts
+            .iter()
+            .map(|(factor, delta)| Some(delta.as_low_rank()?.scaled(*factor)))
+            .collect();
+        if let Some(factors) = factors {
+            return Self::LowRank(LowRank::stack(factors));
+        }
+        let (d_out, d_in) = parts[0].1.shape();
+        let mut sum = vec![0.0f64; d_out * d_in];
+        for (factor, delta) in parts {
+            delta.add_to(factor, &mut sum);
+        }
+        Self::Dense(Dense {
+            data: sum.into_iter().map(narrow).collect(),
+            d_out,
+            d_in,
+        })
+    }
+
+    /// Adds `factor` times the delta to a (d_out x d_in) sum.
+    pub fn add_to(&self, factor: f64, sum: &mut [f64]) {
+        match self {
+            Self::LowRank(factors) => factors.add_to(factor, sum),
+            Self::Dense(dense) => sum
+                .iter_mut()
+                .zip(&dense.data)
+                .for_each(|(sum, &x)| *sum += factor * f64::from(x)),
+        }
+    }
+}
+
+impl LowRank {
+    /// The factors on a device.
+    pub fn to_device(&self, compute: &Compute) -> DeviceDelta {
+        DeviceDelta::LowRank {
+            a: compute.weight(&self.a, self.rank, self.d_in),
+            b: compute.weight(&self.b, self.d_out, self.rank),
+        }
+    }
+
+    /// `factor` times the delta.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        let b = self.b.iter().map(|&x| narrow(f64::from(x) * factor)).collect();
+        Self { b, ..self.clone() }
+    }
+
+    /// [B_1 … B_N] [A_1; …; A_N]: the sum of deltas of one shape, exactly.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn stack(parts: Vec<Self>) -> Self {
+        let (d_out, d_in) = (parts[0].d_out, parts[0].d_in);
+        let rank = parts.iter().map(|part| part.rank).sum();
+        let mut b = Vec::with_capacity(d_out * rank);
+        for row in 0..d_out {
+            for part in &parts {
+                b.extend(&part.b[row * part.rank..(row + 1) * part.rank]);
+            }
+        }
+        let a = parts.into_iter().flat_map(|part| part.a).collect();
+        Self {
+            a,
+            b,
+            rank,
+            d_out,
+            d_in,
+        }
+    }
+
+    /// The same delta with rows and columns of zeros up to `rank`.
+    #[must_use]
+    pub fn padded(mut self, rank: usize) -> Self {
+        if rank > self.rank {
+            let mut b = vec![0.0; self.d_out * rank];
+            for (to, from) in b.chunks_exact_mut(rank).zip(self.b.chunks_exact(self.rank)) {
+                to[..self.rank].copy_from_slice(from);
+            }
+            self.a.resize(rank * self.d_in, 0.0);
+            self.b = b;
+            self.rank = rank;
+        }
+        self
+    }
+
+    /// The dense (d_out x d_in) delta.
+    pub fn dense(&self) -> Vec<f32> {
+        let mut sum = vec![0.0f64; self.d_out * self.d_in];
+        self.add_to(1.0, &mut sum);
+        sum.into_iter().map(narrow).collect()
+    }
+
+    /// Adds `factor` times the product to a (d_out x d_in) sum.
+    pub fn add_to(&self, factor: f64, sum: &mut [f64]) {
+        let b = gemm::View::new(&self.b, self.d_out, self.rank);
+        let a = gemm::View::new(&self.a, self.rank, self.d_in);
+        gemm::multiply(b, a, factor, gemm::Part::Full, sum, self.d_in);
+    }
+}

@@ -1,0 +1,143 @@
+//! What of a merge is no low-rank change of a weight, as an adapter keeps it: biases, rows of tables, whole modules.
+//!
+//! What can go wrong is a place that PEFT has for one of two things only, such as factors and trained rows of one
+//! table: it is refused by name, since the file would be loaded without the other.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    adapter::{Extra, LayerKind, Lora, TokenRows, WholeTensor},
+    binding::{Binding, MergeSite, Place, ReadAdapter, paths::Paths},
+    compute::narrow,
+    error::{Code, Error, Result},
+    export::Writing,
+    merge::{
+        solution::{LayerReport, SolvedLayer},
+        truncate::Truncated,
+    },
+};
+
+/// What the merged adapter has beside the factors of `modules`, to which `lora_B`'s biases are added.
+pub(super) async fn of<'a>(
+    out: &Writing<'a>,
+    solved: &mut Truncated<'a>,
+    paths: &Paths,
+    modules: &mut BTreeMap<String, Lora>,
+    reports: &mut BTreeMap<String, LayerReport>,
+) -> Result<Extra> {
+    let binding = out.binding;
+    let mut extra = Extra::default();
+    let mut added: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    let in_place = biases_in_place(binding, paths, modules);
+    for site in &binding.sites {
+        if matches!(site.place, Place::Weight(_)) {
+            continue;
+        }
+        let SolvedLayer { delta, report } = solved.take(site).await?;
+        reports.insert(site.name.clone(), report);
+        let path = paths.of_site(binding, site);
+        if site.place == Place::Bias && !in_place {
+            let module = path.strip_suffix(".bias").unwrap_or(&path);
+            added.insert(module.to_owned(), delta.dense());
+            continue;
+        }
+        let data = sum(&binding.original(site).await?, &delta.dense());
+        match &site.place {
+            Place::Weight(_) => {}
+            Place::Bias => {
+                extra.biases.insert(path, data);
+            }
+            Place::Rows(ids) => {
+                alone(&path, modules, site)?;
+                let rows = TokenRows {
+                    ids: ids.clone(),
+                    width: site.d_in,
+                    data,
+                };
+                extra.tokens.insert(path, rows);
+            }
+            Place::Whole(shape) => {
+                let saved = binding.adapters.iter().zip(&site.sources);
+                let config = saved
+                    .filter(|(_, source)| source.is_some())
+                    .map(|(read, _)| &read.adapter.config.modules_to_save);
+                let module = module_of(&path, config.flatten().map(String::as_str));
+                alone(module, modules, site)?;
+                extra.whole.push(WholeTensor {
+                    module: module.to_owned(),
+                    parameter: path.get(module.len() + 1..).unwrap_or(&path).to_owned(),
+                    shape: shape.clone(),
+                    data,
+                });
+            }
+        }
+    }
+    if let Some(both) = extra
+        .whole
+        .iter()
+        .find(|tensor| extra.tokens.contains_key(&tensor.module))
+    {
+        return Err(both_ways(&both.module));
+    }
+    if !added.is_empty() {
+        for (module, lora) in modules.iter_mut() {
+            lora.bias = Some(added.remove(module).unwrap_or_else(|| vec![0.0; lora.d_out]));
+        }
+    }
+    Ok(extra)
+}
+
+/// Whether biases are written as the base's own with the changes added, in place of biases of `lora_B`: where an
+/// adapter trained those, or has factors of what PEFT gives no such bias.
+fn biases_in_place(binding: &Binding<'_>, paths: &Paths, modules: &BTreeMap<String, Lora>) -> bool {
+    let without = |lora: &Lora| matches!(lora.layer, LayerKind::Embedding | LayerKind::Parameter { .. });
+    modules.values().any(without)
+        || binding
+            .sites
+            .iter()
+            .filter(|site| site.place == Place::Bias)
+            .any(|site| {
+                let path = paths.of_site(binding, site);
+                let module = path.strip_suffix(".bias").unwrap_or(&path);
+                let trained = |(read, source): (&ReadAdapter, &Option<String>)| {
+                    source
+                        .as_ref()
+                        .is_some_and(|path| read.adapter.biases.contains_key(path))
+                };
+                !modules.contains_key(module) || binding.adapters.iter().zip(&site.sources).any(trained)
+            })
+}
+
+/// The module that a saved tensor is of: the one that `modules_to_save` names, or the tensor's own.
+fn module_of<'a, 'b>(path: &'a str, mut saved: impl Iterator<Item = &'b str>) -> &'a str {
+    let parent = path.rfind('.').unwrap_or(0);
+    let end = saved.find_map(|name| {
+        path.match_indices('.')
+            .map(|(at, _)| at)
+            .find(|&at| !name.is_empty() && path[..at].ends_with(name))
+    });
+    &path[..end.unwrap_or(parent)]
+}
+
+fn alone(module: &str, modules: &BTreeMap<String, Lora>, site: &MergeSite) -> Result<()> {
+    if modules.contains_key(module) {
+        return Err(both_ways(&site.name));
+    }
+    Ok(())
+}
+
+fn both_ways(parameter: &str) -> Error {
+    Error::new(
+        Code::AdapterUnsupported,
+        format!(
+            "one adapter changes a module by factors or single rows and another saved it whole or trained single rows, which PEFT has no place for in one adapter; write a merged base model; parameter: {parameter}"
+        ),
+    )
+}
+
+fn sum(original: &[f32], delta: &[f32]) -> Vec<f32> {
+    let pairs = original.iter().zip(delta);
+    pairs
+        .map(|(&w, &d)| narrow(f64::from(w) + f64::from(d)))
+        .collect()
+}

@@ -1,0 +1,75 @@
+//! What every job is given: adapters with their samples.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    adapter::Adapter,
+    binding::{Base, ReadAdapter},
+    calibrate::TaskSamples,
+    error::{Code, Error, Result},
+    io::Folder,
+};
+
+/// One adapter as the caller gives it.
+pub struct AdapterInput {
+    /// What reports call it; names are distinct.
+    pub name: String,
+    /// Its files.
+    pub folder: Folder,
+    /// Its calibration (or held-out) samples.
+    pub samples: Option<TaskSamples>,
+    /// The user's weight: any but zero, and positive for a method that reads samples.
+    pub weight: f64,
+    /// Where its files are, as a recipe finds them again.
+    pub path: Option<String>,
+}
+
+/// Reads every adapter, for a base model; beside them, in the same order, the samples that were given.
+///
+/// # Errors
+/// [`Code::NoAdapters`], [`Code::Duplicate`] for two of one name, [`Code::OptionInvalid`] for a weight
+/// of zero, and whatever is wrong with the files.
+pub async fn read_adapters(
+    inputs: Vec<AdapterInput>,
+    base: &Base,
+) -> Result<(Vec<ReadAdapter>, Vec<Option<TaskSamples>>)> {
+    if inputs.is_empty() {
+        return Err(Error::new(
+            Code::NoAdapters,
+            "no adapter was given; give at least one, and two to merge",
+        ));
+    }
+    let mut names = BTreeSet::new();
+    let mut adapters = Vec::with_capacity(inputs.len());
+    let mut all_samples = Vec::with_capacity(inputs.len());
+    for AdapterInput {
+        name,
+        folder,
+        samples,
+        weight,
+        path,
+    } in inputs
+    {
+        if !names.insert(name.clone()) {
+            return Err(Error::new(
+                Code::Duplicate,
+                format!("two adapters are called \"{name}\"; give each a name of its own"),
+            ));
+        }
+        if !weight.is_finite() || weight == 0.0 {
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!("adapter \"{name}\": weight {weight} gives nothing; choose a number other than 0"),
+            ));
+        }
+        let adapter = Adapter::read_for(&name, &folder, base.names()).await?;
+        all_samples.push(samples);
+        adapters.push(ReadAdapter {
+            adapter,
+            weight,
+            files: folder.sha256().await?,
+            path,
+        });
+    }
+    Ok((adapters, all_samples))
+}

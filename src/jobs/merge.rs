@@ -1,0 +1,165 @@
+//! A merge: from a base model, adapters and calibration samples to files.
+
+use std::rc::Rc;
+
+use crate::{
+    binding::{Base, Binding, Place, ReadAdapter},
+    calibrate::{self, Completing, Incomplete, TaskSamples, check_samples},
+    compute::{Compute, Stage},
+    error::Result,
+    export::{self, report::MergeReport},
+    generate::Scene,
+    io::{Folder, Sink},
+    jobs::inputs::{AdapterInput, read_adapters},
+    merge::{
+        context::{SolveContext, check_weights, tasks},
+        methods::iteris::MICRO_BATCH_ROWS,
+        options::{MergeOptions, OutputKind},
+        solution::{LayerReport, Solution, SolvedLayer, merged},
+        truncate::{Truncated, Uncut},
+    },
+    model::{
+        WorkloadEstimate,
+        batch::{Sample, micro_batches},
+    },
+    progress::{Observer, Progress},
+};
+
+/// What is to be merged.
+pub struct MergeRequest {
+    /// The base model's files, where there is one.
+    pub base: Option<Folder>,
+    /// Where they are, as a recipe finds them again.
+    pub base_path: Option<String>,
+    /// The adapters with their samples.
+    pub adapters: Vec<AdapterInput>,
+    /// How.
+    pub options: MergeOptions,
+}
+
+/// Merges and writes; see [`export::write`] for the files.
+///
+/// # Errors
+/// Every kind that bad input can cause; see [`crate::error::Code`]. Nothing is written before the layers that a pass of
+/// the model solves are complete.
+pub async fn merge(
+    request: MergeRequest,
+    compute: &Compute,
+    observer: &dyn Observer,
+    sink: &mut dyn Sink,
+) -> Result<MergeReport> {
+    let MergeRequest {
+        base,
+        base_path,
+        adapters,
+        options,
+    } = request;
+    options.check()?;
+    observer
+        .progress(Progress {
+            stage: "load",
+            layer: "inputs".into(),
+            done: 0,
+            total: 1,
+            seconds: 0.0,
+        })
+        .await?;
+    let start = compute.meter.elapsed();
+    let method = options.method.find();
+    let base = Base::open(base).await?;
+    if method.needs_samples() {
+        base.model("this method")?;
+    }
+    let (adapters, samples) = read_adapters(adapters, &base).await?;
+    let binding = Binding::new(&base, &adapters, &options.layer_weights.patterns(adapters.len())?)?;
+    let mut inputs = export::Inputs {
+        base_path,
+        samples: &samples,
+        tasks: Vec::new(),
+    };
+    let mut biases = Vec::new();
+    let mut passed = Vec::new();
+    if method.needs_samples() {
+        let model = base.model("this method")?;
+        check_weights(&adapters, &options)?;
+        check_samples(
+            model,
+            adapters
+                .iter()
+                .map(|read| read.adapter.name.as_str())
+                .zip(&samples),
+        )?;
+        let tasks = tasks(&binding).await?;
+        compute.meter.add_since(Stage::Load, start);
+        let mut context = SolveContext::new(model, compute, tasks, &options, observer);
+        for site in binding.sites.iter().filter(|site| site.place == Place::Bias) {
+            let delta = merged(&binding, method, &options, site).await?;
+            let device = Rc::new(delta.to_device(compute));
+            context.biases.insert(site.name.clone(), device);
+            let report = LayerReport::plain(&site.name);
+            biases.push(SolvedLayer { delta, report });
+        }
+        complete_samples(&mut context, &adapters, &samples).await?;
+        passed = method.pass(&context).await?;
+        inputs.tasks = context.tasks;
+    } else {
+        compute.meter.add_since(Stage::Load, start);
+    }
+    let mut solution = Solution::new(&binding, &options, passed, compute, observer);
+    biases.into_iter().for_each(|layer| solution.hold(layer));
+    let otherwise = match options.output {
+        OutputKind::Adapter => Uncut::Factors,
+        OutputKind::Base => Uncut::Whole,
+    };
+    let layers = Truncated::new(solution, otherwise).await?;
+    export::write(&inputs, layers, sink).await
+}
+
+/// Gives every task its samples, with the answers that its adapter writes.
+async fn complete_samples(
+    context: &mut SolveContext<'_>,
+    adapters: &[ReadAdapter],
+    samples: &[Option<TaskSamples>],
+) -> Result<()> {
+    let none = TaskSamples::default();
+    let tasks: Vec<Incomplete<'_>> = adapters
+        .iter()
+        .zip(samples)
+        .zip(&context.tasks)
+        .map(|((read, samples), task)| Incomplete {
+            name: &read.adapter.name,
+            deltas: task.to_device(context.compute),
+            samples: samples.as_ref().unwrap_or(&none),
+        })
+        .collect();
+    // Before adapters write answers, which takes its time.
+    let given: Vec<&[Sample]> = tasks.iter().map(|task| task.samples.samples.as_slice()).collect();
+    if given.iter().all(|samples| !samples.is_empty()) {
+        let batches = micro_batches(&given, context.options.padding, 0, MICRO_BATCH_ROWS)?;
+        let load = WorkloadEstimate::of(&batches, 2, Some((&context.targeted, tasks.len())));
+        context.model.check_fits(context.compute, &load)?;
+    }
+    let scene = Scene {
+        model: context.model,
+        compute: context.compute,
+        keep_host: Some(&context.targeted),
+        observer: context.observer,
+    };
+    let how = completing(context.options);
+    let complete = calibrate::complete(&scene, &tasks, &how).await?;
+    for (task, complete) in context.tasks.iter_mut().zip(complete) {
+        task.samples = complete.samples;
+        task.answers = complete.answers;
+        task.answer_tokens = complete.answer_tokens;
+    }
+    Ok(())
+}
+
+/// How samples are made complete.
+const fn completing(options: &MergeOptions) -> Completing {
+    Completing {
+        decoder_inputs: options.decoder_inputs,
+        positions: options.positions,
+        max_new_tokens: options.max_new_tokens,
+    }
+}

@@ -1,0 +1,11 @@
+//! What a caller can ask for, one file each: they open the inputs, run the steps and hand results to
+//! [`export`](crate::export).
+
+pub mod compare;
+pub mod generate;
+mod inputs;
+pub mod inspect;
+pub mod logits;
+pub mod merge;
+
+pub use self::inputs::{AdapterInput, read_adapters};

@@ -1,0 +1,179 @@
+//! What a merge finds: solved layers, handed over one at a time, and what there is to tell of each.
+//!
+//! A method that runs the model solves its layers in its pass; everything else is merged when the layer is asked for,
+//! so that no more than one dense delta is in memory. Each layer is computed once and belongs to whoever took it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    binding::{Binding, MergeSite},
+    compute::Compute,
+    delta::Delta,
+    error::Result,
+    merge::{
+        methods::{Layer, Method},
+        options::MergeOptions,
+    },
+    progress::{Observer, Progress},
+};
+
+/// One solved layer.
+pub struct SolvedLayer {
+    /// What the merge adds there.
+    pub delta: Delta,
+    /// What there is to tell of it.
+    pub report: LayerReport,
+}
+
+/// The layers of a merge. See the module.
+pub struct Solution<'a> {
+    /// What was held against what.
+    pub binding: &'a Binding<'a>,
+    /// How it is merged.
+    pub method: &'static dyn Method,
+    /// With which options.
+    pub options: &'a MergeOptions,
+    /// The device, whose clock progress tells.
+    pub compute: &'a Compute,
+    /// Told of every layer; may cancel.
+    pub observer: &'a dyn Observer,
+    /// By module: what the method's pass solved and nobody has taken yet.
+    passed: BTreeMap<String, SolvedLayer>,
+    /// The modules of the pass, in its order.
+    order: Vec<String>,
+    taken: usize,
+}
+
+impl<'a> Solution<'a> {
+    /// The solution of `method`, whose pass has solved `passed`.
+    pub fn new(
+        binding: &'a Binding<'a>,
+        options: &'a MergeOptions,
+        passed: Vec<SolvedLayer>,
+        compute: &'a Compute,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let order = passed.iter().map(|layer| layer.report.module.clone()).collect();
+        let passed = passed
+            .into_iter()
+            .map(|layer| (layer.report.module.clone(), layer))
+            .collect();
+        Self {
+            binding,
+            method: options.method.find(),
+            options,
+            compute,
+            observer,
+            passed,
+            order,
+            taken: 0,
+        }
+    }
+
+    /// Takes a layer that was solved before, such as a bias that the pass ran with.
+    pub fn hold(&mut self, layer: SolvedLayer) {
+        self.passed.insert(layer.report.module.clone(), layer);
+    }
+
+    /// The layer of one of the binding's sites, in whatever order the caller wants them.
+    ///
+    /// # Errors
+    /// As [`merged`] and [`Binding::parts`], and cancellation.
+    pub async fn take(&mut self, site: &'a MergeSite) -> Result<SolvedLayer> {
+        self.taken += 1;
+        if let Some(layer) = self.passed.remove(&site.name) {
+            return Ok(layer);
+        }
+        let all = self.binding.sites.len();
+        self.observer
+            .progress(Progress {
+                stage: "merge",
+                layer: site.name.clone(),
+                done: self.taken - 1,
+                total: all,
+                seconds: self.compute.meter.elapsed(),
+            })
+            .await?;
+        let delta = merged(self.binding, self.method, self.options, site).await?;
+        let report = LayerReport {
+            rank: delta.rank(),
+            ..LayerReport::plain(&site.name)
+        };
+        Ok(SolvedLayer { delta, report })
+    }
+
+    /// Reports in the order of the forward pass, what no pass reached after it.
+    pub fn in_order(&self, reports: impl IntoIterator<Item = LayerReport>) -> Vec<LayerReport> {
+        let place = |report: &LayerReport| self.order.iter().position(|name| *name == report.module);
+        let mut reports: Vec<LayerReport> = reports.into_iter().collect();
+        reports.sort_by_key(|report| place(report).unwrap_or(usize::MAX));
+        reports
+    }
+}
+
+/// What `method` makes of the tasks' deltas at one site.
+///
+/// # Errors
+/// As [`Method::layer`] and [`Binding::parts`].
+pub async fn merged(
+    binding: &Binding<'_>,
+    method: &dyn Method,
+    options: &MergeOptions,
+    site: &MergeSite,
+) -> Result<Delta> {
+    method.layer(&Layer {
+        name: &site.name,
+        d_out: site.d_out,
+        d_in: site.d_in,
+        parts: binding.parts(site).await?,
+        weights: &site.weights,
+        options,
+    })
+}
+
+/// One merged layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerReport {
+    /// The module in the model's naming.
+    pub module: String,
+    /// The rank that was written (or found, for a merged base model).
+    pub rank: usize,
+    /// Share of the squared Frobenius norm of the delta that the written rank keeps.
+    pub energy_kept: Option<f64>,
+    /// ||D* - written||_F / ||D*||_F.
+    pub error: Option<f64>,
+    /// Estimated condition number of the matrix that was solved.
+    pub condition: Option<f64>,
+    /// Seconds of the solve.
+    pub seconds: f64,
+    /// One a task.
+    pub tasks: Vec<TaskReport>,
+}
+
+impl LayerReport {
+    /// A layer of which nothing is to be told yet.
+    pub fn plain(module: &str) -> Self {
+        Self {
+            module: module.to_owned(),
+            rank: 0,
+            energy_kept: None,
+            error: None,
+            condition: None,
+            seconds: 0.0,
+            tasks: Vec::new(),
+        }
+    }
+}
+
+/// One task at one layer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskReport {
+    /// The adapter's name.
+    pub task: String,
+    /// Its weight in the least-squares problem.
+    pub lambda: Option<f64>,
+    /// ||X_i D_i^T - Xt_i D*^T||^2 / ||X_i D_i^T||^2; none where the adapter does not target the layer.
+    pub residual: Option<f64>,
+}

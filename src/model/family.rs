@@ -1,0 +1,192 @@
+//! What a model family is to the rest: its modules, its blocks, and what goes from block to block.
+
+use std::{borrow::Cow, collections::BTreeMap, rc::Rc};
+
+use async_trait::async_trait;
+use burn::tensor::Tensor;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    error::Result,
+    io::{Checkpoint, HostTensor},
+    model::{
+        batch::{Batch, Rows, Stack},
+        lanes::Lanes,
+        lm_head::LmHead,
+        load::Loader,
+        projection::Projection,
+    },
+    naming::family::FamilyNames,
+};
+
+/// Heads of one task (`modules_to_save`), by tensor name in the base model.
+pub type Heads = BTreeMap<String, HostTensor>;
+
+/// A layer that adapters may target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Its name in the family's naming, e.g. `encoder.layer.0.attention.self.query`.
+    pub name: String,
+    /// The checkpoint's key of its weight.
+    pub key: String,
+    /// Outputs.
+    pub d_out: usize,
+    /// Inputs.
+    pub d_in: usize,
+    /// The block it is in.
+    pub block: usize,
+    /// Whether the checkpoint has its weight as (d_in x d_out), as GPT-2's `Conv1D` does.
+    pub transposed: bool,
+}
+
+/// What a family's models read and write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Reads a text.
+    #[default]
+    Encoder,
+    /// Reads a text and goes on with it.
+    Decoder,
+    /// Reads a text and writes another.
+    EncoderDecoder,
+    /// Cannot be run here: its tensors alone are known.
+    Weights,
+}
+
+/// What a person wants to know of a base model before merging.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelFacts {
+    /// The family, e.g. `bert`.
+    pub family: String,
+    /// What its models read and write.
+    pub kind: Kind,
+    /// Whether it can write text: a language model with its head.
+    pub generates: bool,
+    /// The architecture that the configuration names.
+    pub architecture: String,
+    /// Numbers in the checkpoint.
+    pub parameters: u64,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// The longest sample in tokens.
+    pub max_length: usize,
+    /// Token ids below this one.
+    pub vocab_size: usize,
+    /// Element type of most weights.
+    pub dtype: String,
+    /// Bytes of the weight files.
+    pub bytes: u64,
+    /// Whether there is a `tokenizer.json`.
+    pub has_tokenizer: bool,
+    /// Whether the checkpoint has what a classifier needs before its head.
+    pub has_pooler: bool,
+}
+
+/// The hidden states of one micro-batch between blocks.
+#[derive(Clone)]
+pub struct State {
+    /// The text's rows, (tokens x hidden); one row a sample behind a pooler.
+    pub tokens: Tensor<2>,
+    /// The rows of an encoder-decoder's decoder, (targets x hidden); none for other families.
+    pub targets: Option<Tensor<2>>,
+}
+
+impl State {
+    /// The rows that the head reads: the decoder's, where there is one.
+    pub fn last(self) -> Tensor<2> {
+        self.targets.unwrap_or(self.tokens)
+    }
+
+    /// The same with other rows of the text.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Tensor<2>) -> Self {
+        Self { tokens, ..self }
+    }
+
+    /// The last of `copies` copies of the rows.
+    pub(super) fn last_copy(self, copies: usize) -> Self {
+        let last = |tensor: Tensor<2>| {
+            let [rows, columns] = tensor.dims();
+            tensor.slice([rows - rows / copies..rows, 0..columns])
+        };
+        Self {
+            tokens: last(self.tokens),
+            targets: self.targets.map(last),
+        }
+    }
+
+    pub(super) fn repeat(self, copies: usize) -> Self {
+        Self {
+            tokens: self.tokens.repeat_dim(0, copies),
+            targets: self.targets.map(|targets| targets.repeat_dim(0, copies)),
+        }
+    }
+}
+
+/// A model family over one checkpoint.
+#[async_trait(?Send)]
+pub trait Family {
+    /// Its facts, but for those that the files alone tell (parameters, bytes, element type, tokenizer).
+    fn facts(&self) -> ModelFacts;
+    /// Every layer that an adapter may target, in the order of the forward pass.
+    fn modules(&self) -> &[Module];
+    /// How many blocks a forward pass has.
+    fn blocks(&self) -> usize;
+    /// How many of them, from the first, are an encoder-decoder's encoder.
+    fn encoder_blocks(&self) -> usize {
+        0
+    }
+    /// The token id of padding.
+    fn pad_id(&self) -> u32;
+    /// The family's name for a module path of an adapter, which may carry a prefix of the class it was
+    /// trained with.
+    fn canonical<'a>(&self, module: &'a str) -> Cow<'a, str> {
+        self.names().canonical(module)
+    }
+    /// What its modules are called in checkpoints and adapters.
+    fn names(&self) -> FamilyNames;
+    /// Whether a tensor is of a head that only follows the model's features (a pooler, a classifier), so
+    /// that merging may ignore a task's own.
+    fn is_readout(&self, head: &str) -> bool {
+        self.readouts()
+            .iter()
+            .any(|name| head.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+    }
+    /// Names of a classifier's weight and bias in a checkpoint or an adapter, in the order they are looked
+    /// for.
+    fn readouts(&self) -> &'static [&'static str];
+    /// The layer of the last block that a classifier cannot do without, where it is the classifier's own:
+    /// among a task's heads, or in the checkpoint.
+    fn readouts_need(&self) -> Option<&'static str> {
+        None
+    }
+    /// The head that turns the last block's rows into logits over the vocabulary; none for an encoder.
+    fn head(&self) -> Option<LmHead> {
+        None
+    }
+    /// The state of the given rows that enters the first block, (rows x hidden), before lanes differ.
+    async fn embed(&self, loader: &Loader<'_>, batch: &Batch, rows: Rows) -> Result<Tensor<2>>;
+    /// Reads one block. `heads` are the task's own tensors, where one task alone is run; the last block may
+    /// have one of them in the place of the base model's (a pooler).
+    async fn load(&self, loader: &Loader<'_>, block: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>>;
+}
+
+/// One block's weights and the computation on them.
+#[async_trait(?Send)]
+pub trait Block {
+    /// The state after the block.
+    async fn forward(&self, lanes: &Lanes<'_>, stack: &Stack<'_>, state: State) -> Result<State>;
+    /// The layers that adapters may target.
+    fn linears(&self) -> Vec<&Projection>;
+}
+
+/// A family's constructor: it reads the parts of `config.json` that it depends on, refuses options that
+/// change the mathematics and that it does not handle, and looks into the checkpoint for names.
+pub type Open = fn(&Value, &Checkpoint) -> Result<Box<dyn Family>>;

@@ -1,0 +1,336 @@
+//! Passes of a model: its blocks run over stacks of lanes.
+//!
+//! A pass holds one block's weights and the lanes' states and nothing else, unless the whole model is small enough to
+//! be kept between passes.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    rc::Rc,
+};
+
+use burn::tensor::Tensor;
+use futures_util::stream::{FuturesUnordered, TryStreamExt};
+use serde_json::Value;
+
+use crate::{
+    compute::{Cache, Compute, Stage},
+    error::{Code, Error, Result},
+    io::{Checkpoint, Folder},
+    model::{
+        batch::{Batch, Rows, Stack},
+        family::{Block, Family, Heads, ModelFacts, Module, State},
+        generation::GenerationConfig,
+        lanes::{Hook, Lanes, bias_of},
+        limits::{self, KEEP_BYTES, WorkloadEstimate},
+        lm_head,
+        load::Loader,
+        projection::Projection,
+    },
+    progress::{Observer, Progress},
+};
+
+/// An opened base model.
+pub struct Model {
+    /// The family's view of it.
+    pub family: Box<dyn Family>,
+    /// Its tensors.
+    pub checkpoint: Checkpoint,
+    /// Its files.
+    pub folder: Folder,
+    /// `config.json`.
+    pub config: Value,
+    /// How the model begins and ends what it writes.
+    pub generation: GenerationConfig,
+    /// Blocks kept between passes, for models that fit the memory several times over.
+    kept: RefCell<BTreeMap<usize, Rc<dyn Block>>>,
+    /// The head's parts, kept likewise.
+    kept_head: RefCell<lm_head::Kept>,
+}
+
+impl Model {
+    pub(super) fn new(
+        family: Box<dyn Family>,
+        checkpoint: Checkpoint,
+        folder: Folder,
+        config: Value,
+        generation: GenerationConfig,
+    ) -> Self {
+        Self {
+            family,
+            checkpoint,
+            folder,
+            config,
+            generation,
+            kept: RefCell::default(),
+            kept_head: RefCell::default(),
+        }
+    }
+
+    /// Whether the device can hold the model's largest block with this load.
+    ///
+    /// # Errors
+    /// [`Code::DeviceLimit`] with the numbers.
+    pub fn check_fits(&self, compute: &Compute, load: &WorkloadEstimate<'_>) -> Result<()> {
+        limits::check(self.family.as_ref(), compute, load)
+    }
+
+    /// What a person wants to know of it.
+    pub fn facts(&self) -> ModelFacts {
+        let (parameters, dtype) = tally(&[&self.checkpoint]);
+        ModelFacts {
+            parameters,
+            dtype,
+            bytes: self.checkpoint.file_bytes(),
+            has_tokenizer: self.folder.find("tokenizer.json").is_some(),
+            ..self.family.facts()
+        }
+    }
+
+    /// The module of that name in the family's naming.
+    pub fn module(&self, canonical: &str) -> Option<&Module> {
+        self.family.modules().iter().find(|m| m.name == canonical)
+    }
+
+    /// Runs the micro-batches through blocks `0..until` under `hook`; the state that results of each, and
+    /// how many copies of its rows that has.
+    ///
+    /// Lanes split at the first block with a layer in `targeted`; before it there is one copy. Where the hook lets
+    /// them rejoin, they do so at the end of a block, and split again at the next such block.
+    ///
+    /// # Errors
+    /// Whatever reading weights, the hook or the device reports, and cancellation.
+    pub async fn run(
+        &self,
+        pass: &Pass<'_>,
+        batches: &[Batch],
+        hook: &dyn Hook,
+    ) -> Result<Vec<(State, usize)>> {
+        let solved = pass.keep_host.then_some((pass.targeted, hook.tasks()));
+        self.check_fits(
+            pass.compute,
+            &WorkloadEstimate::of(batches, hook.variants(), solved),
+        )?;
+        let loader = self.loader(pass);
+        let lanes = Lanes::new(pass.compute, hook, pass.targeted, batches.len());
+        let mut states = Vec::with_capacity(batches.len());
+        for batch in batches {
+            states.push(self.embed(&loader, batch).await?);
+        }
+        let mut variants = 1;
+        for index in 0..pass.until {
+            pass.observer
+                .progress(Progress {
+                    stage: pass.steps.stage,
+                    layer: format!("block {} of {}", index + 1, pass.until),
+                    done: pass.steps.done(),
+                    total: pass.steps.total(),
+                    seconds: pass.compute.meter.elapsed(),
+                })
+                .await?;
+            let block = self.block(&loader, index, pass.heads).await?;
+            let differs = block.linears().iter().any(|linear| {
+                pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name))
+            });
+            if variants < hook.variants() && differs {
+                variants = hook.variants();
+                states = states.into_iter().map(|state| state.repeat(variants)).collect();
+            }
+            let work = batches.iter().zip(states).map(|(batch, state)| {
+                let (lanes, block) = (&lanes, &block);
+                async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
+            });
+            states = all_or_first_error(work).await?;
+            if hook.rejoins() {
+                states = states
+                    .into_iter()
+                    .map(|state| state.last_copy(variants))
+                    .collect();
+                variants = 1;
+            }
+            pass.compute.cleanup();
+            pass.steps.advance();
+        }
+        Ok(states.into_iter().map(|state| (state, variants)).collect())
+    }
+
+    /// One step of a generation: `state` through `blocks`, attentions through `cache` if there is one.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), but for cancellation.
+    pub async fn step(
+        &self,
+        pass: &Pass<'_>,
+        batch: &Batch,
+        hook: &dyn Hook,
+        cache: Option<&Cache>,
+        (mut state, blocks): (State, Range<usize>),
+    ) -> Result<State> {
+        let loader = self.loader(pass);
+        let lanes = match cache {
+            Some(cache) => Lanes::with_cache(pass.compute, hook, pass.targeted, cache),
+            None => Lanes::new(pass.compute, hook, pass.targeted, 1),
+        };
+        let stack = Stack::new(batch, 1);
+        for index in blocks {
+            let block = self.block(&loader, index, pass.heads).await?;
+            state = block.forward(&lanes, &stack, state).await?;
+        }
+        pass.compute.cleanup();
+        Ok(state)
+    }
+
+    /// The state that enters the first block.
+    ///
+    /// # Errors
+    /// Whatever reading weights reports, and token ids outside the vocabulary.
+    pub async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<State> {
+        let targets = if batch.targets.ids.is_empty() {
+            None
+        } else {
+            Some(self.family.embed(loader, batch, Rows::Targets).await?)
+        };
+        Ok(State {
+            tokens: self.family.embed(loader, batch, Rows::Tokens).await?,
+            targets,
+        })
+    }
+
+    /// Logits (rows x vocabulary, row-major) of hidden states (rows x hidden) behind the last block.
+    ///
+    /// # Errors
+    /// [`Code::ModelUnsupported`] for a model without a language model's head, and whatever reading it
+    /// reports.
+    pub async fn logits(&self, pass: &Pass<'_>, hidden: Tensor<2>) -> Result<Vec<f32>> {
+        let head = self.family.head().ok_or_else(|| {
+            let facts = self.family.facts();
+            Error::new(
+                Code::ModelUnsupported,
+                format!(
+                    "{} ({}) has no head that writes text; give the checkpoint of the language model itself",
+                    self.folder.label(),
+                    facts.architecture
+                ),
+            )
+        })?;
+        let keep = 4 * head.vocab_size * head.hidden_size <= KEEP_BYTES;
+        let mut kept = self.kept_head.take();
+        let logits = head.logits(&self.loader(pass), hidden, &mut kept, keep).await;
+        self.kept_head.replace(kept);
+        logits
+    }
+
+    /// The reader of weights for a pass.
+    pub fn loader<'a>(&'a self, pass: &Pass<'a>) -> Loader<'a> {
+        Loader {
+            checkpoint: &self.checkpoint,
+            compute: pass.compute,
+            keep_host: pass.keep_host.then_some(pass.targeted),
+        }
+    }
+
+    async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {
+        let own_heads = heads.is_some_and(|heads| !heads.is_empty()) && index + 1 == self.family.blocks();
+        let enough = |block: &Rc<dyn Block>| {
+            let wanted =
+                |linear: &&Projection| loader.keep_host.is_some_and(|names| names.contains(&linear.name));
+            block
+                .linears()
+                .iter()
+                .all(|linear| !wanted(linear) || linear.host.is_some())
+        };
+        if !own_heads && let Some(block) = self.kept.borrow().get(&index).filter(|block| enough(block)) {
+            return Ok(Rc::clone(block));
+        }
+        let start = loader.compute.meter.elapsed();
+        let block = self.family.load(loader, index, heads).await?;
+        loader.compute.meter.add_since(Stage::Load, start);
+        let bytes: usize = self.family.modules().iter().map(|m| 4 * m.d_in * m.d_out).sum();
+        if !own_heads && bytes <= KEEP_BYTES {
+            self.kept.borrow_mut().insert(index, Rc::clone(&block));
+        }
+        Ok(block)
+    }
+}
+
+/// How many numbers checkpoints hold, and the element type of most of them.
+pub fn tally(checkpoints: &[&Checkpoint]) -> (u64, String) {
+    let mut by_type: BTreeMap<String, usize> = BTreeMap::new();
+    let mut parameters = 0u64;
+    for info in checkpoints.iter().flat_map(|checkpoint| checkpoint.infos()) {
+        parameters += info.elements() as u64;
+        *by_type.entry(format!("{:?}", info.dtype)).or_default() += info.elements();
+    }
+    let dtype = by_type.into_iter().max_by_key(|(_, count)| *count);
+    (parameters, dtype.map(|(name, _)| name).unwrap_or_default())
+}
+
+/// How a forward pass is to be run.
+pub struct Pass<'a> {
+    /// The device.
+    pub compute: &'a Compute,
+    /// Layers (and [biases](bias_of) of layers) at which lanes differ, in the family's naming.
+    pub targeted: &'a BTreeSet<String>,
+    /// Whether W0 of targeted layers stays in memory beside its device form.
+    pub keep_host: bool,
+    /// Blocks to run.
+    pub until: usize,
+    /// The task's own heads, where one task alone is run.
+    pub heads: Option<&'a Heads>,
+    /// Told of every block.
+    pub observer: &'a dyn Observer,
+    /// Counted a block at a time.
+    pub steps: &'a Steps,
+}
+
+/// How far work of several passes is, in blocks.
+pub struct Steps {
+    stage: &'static str,
+    done: Cell<usize>,
+    total: usize,
+}
+
+impl Steps {
+    /// `total` steps to do; `stage` is what progress events call them.
+    pub const fn new(stage: &'static str, total: usize) -> Self {
+        Self {
+            stage,
+            done: Cell::new(0),
+            total,
+        }
+    }
+
+    /// Steps done.
+    pub const fn done(&self) -> usize {
+        self.done.get()
+    }
+
+    /// Steps in all.
+    pub const fn total(&self) -> usize {
+        self.total
+    }
+
+    fn advance(&self) {
+        self.done.set(self.done.get() + 1);
+    }
+}
+
+/// All results in the order of `work`, or the first error at once.
+///
+/// Not `try_join_all`: given more than 30 futures it hands results on in order, so that an error of one
+/// micro-batch is never seen while those before it wait for that one in a meeting.
+async fn all_or_first_error<T>(
+    work: impl Iterator<Item = impl Future<Output = Result<T>>>,
+) -> Result<Vec<T>> {
+    let mut running: FuturesUnordered<_> = work
+        .enumerate()
+        .map(|(index, one)| async move { one.await.map(|done| (index, done)) })
+        .collect();
+    let mut done = Vec::new();
+    while let Some(one) = running.try_next().await? {
+        done.push(one);
+    }
+    done.sort_by_key(|(index, _)| *index);
+    Ok(done.into_iter().map(|(_, value)| value).collect())
+}
