@@ -7,8 +7,8 @@
 use std::io::Cursor;
 
 use png::{ColorType, Transformations};
-use zune_jpeg::{JpegDecoder, zune_core::bytestream::ZCursor};
 use zune_jpeg::zune_core::{colorspace::ColorSpace, options::DecoderOptions};
+use zune_jpeg::{JpegDecoder, zune_core::bytestream::ZCursor};
 
 use super::orientation::{orientation, upright};
 use crate::error::{Code, Error, Result};
@@ -119,7 +119,9 @@ fn decode_png(bytes: &[u8]) -> std::result::Result<Picture, String> {
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(damaged)?;
-    let size = reader.output_buffer_size().ok_or_else(|| damaged("its rows are too long"))?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or_else(|| damaged("its rows are too long"))?;
     let mut samples = vec![0; size];
     let frame = reader.next_frame(&mut samples).map_err(damaged)?;
     samples.truncate(frame.buffer_size());
@@ -128,11 +130,15 @@ fn decode_png(bytes: &[u8]) -> std::result::Result<Picture, String> {
         ColorType::Grayscale => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
         ColorType::GrayscaleAlpha => {
             let (pixels, _) = samples.as_chunks::<2>();
-            pixels.iter().flat_map(|&[grey, alpha]| [on_white(grey, alpha); 3]).collect()
+            pixels
+                .iter()
+                .flat_map(|&[grey, alpha]| [on_white(grey, alpha); 3])
+                .collect()
         }
         ColorType::Rgba => {
             let (pixels, _) = samples.as_chunks::<4>();
-            let composite = |&[red, green, blue, alpha]: &[u8; 4]| [red, green, blue].map(|value| on_white(value, alpha));
+            let composite =
+                |&[red, green, blue, alpha]: &[u8; 4]| [red, green, blue].map(|value| on_white(value, alpha));
             pixels.iter().flat_map(composite).collect()
         }
         ColorType::Indexed => return Err(damaged("its palette is missing")),
@@ -141,7 +147,10 @@ fn decode_png(bytes: &[u8]) -> std::result::Result<Picture, String> {
     // The orientation may stand behind the pixels. What else is wrong there does not change them.
     let _ = reader.finish();
     let info = reader.info();
-    let xmp = info.utf8_text.iter().find(|text| text.keyword == "XML:com.adobe.xmp");
+    let xmp = info
+        .utf8_text
+        .iter()
+        .find(|text| text.keyword == "XML:com.adobe.xmp");
     let xmp = xmp.and_then(|text| text.get_text().ok());
     let orientation = orientation(info.exif_metadata.as_deref(), xmp.as_deref().map(str::as_bytes));
     Ok(upright(picture, orientation))

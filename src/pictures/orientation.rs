@@ -52,7 +52,9 @@ fn from_xmp(packet: &[u8]) -> Option<u8> {
     packet.windows(NAME.len()).enumerate().find_map(|(at, window)| {
         let rest = (window == NAME).then(|| &packet[at + NAME.len()..])?;
         let rest = rest.strip_prefix(b"=\"").or_else(|| rest.strip_prefix(b">"))?;
-        rest.first().filter(|digit| digit.is_ascii_digit()).map(|digit| digit - b'0')
+        rest.first()
+            .filter(|digit| digit.is_ascii_digit())
+            .map(|digit| digit - b'0')
     })
 }
 
@@ -95,8 +97,20 @@ mod tests {
     use super::*;
 
     fn block(little: bool, kind: u16, value: u16) -> Vec<u8> {
-        let u16_bytes = |value: u16| if little { value.to_le_bytes() } else { value.to_be_bytes() };
-        let u32_bytes = |value: u32| if little { value.to_le_bytes() } else { value.to_be_bytes() };
+        let u16_bytes = |value: u16| {
+            if little {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            }
+        };
+        let u32_bytes = |value: u32| {
+            if little {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            }
+        };
         let mut block = b"Exif\0\0".to_vec();
         block.extend(if little { b"II" } else { b"MM" });
         block.extend(u16_bytes(42));
@@ -132,8 +146,14 @@ mod tests {
     #[test]
     fn xmp_speaks_where_exif_is_silent() {
         assert_eq!(orientation(None, Some(br#"<rdf tiff:Orientation="8"/>"#)), 8);
-        assert_eq!(orientation(None, Some(b"<tiff:Orientation>3</tiff:Orientation>")), 3);
-        assert_eq!(orientation(Some(&block(true, 3, 6)), Some(b"tiff:Orientation>3")), 6);
+        assert_eq!(
+            orientation(None, Some(b"<tiff:Orientation>3</tiff:Orientation>")),
+            3
+        );
+        assert_eq!(
+            orientation(Some(&block(true, 3, 6)), Some(b"tiff:Orientation>3")),
+            6
+        );
         assert_eq!(orientation(None, Some(b"tiff:Orientation>")), 1);
     }
 

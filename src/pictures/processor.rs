@@ -189,7 +189,10 @@ impl Processor {
         }
 
         let resize = if file.switch("do_resize", true)? {
-            Some((file.size("size", class)?.unwrap_or(class.size), file.filter(class)?))
+            Some((
+                file.size("size", class)?.unwrap_or(class.size),
+                file.filter(class)?,
+            ))
         } else {
             None
         };
@@ -205,7 +208,9 @@ impl Processor {
         let rescale = if file.switch("do_rescale", true)? {
             Some(match file.value("rescale_factor") {
                 None => 1.0 / 255.0,
-                Some(value) => value.as_f64().ok_or_else(|| file.not("rescale_factor", value, "a number"))?,
+                Some(value) => value
+                    .as_f64()
+                    .ok_or_else(|| file.not("rescale_factor", value, "a number"))?,
             })
         } else {
             None
@@ -346,7 +351,8 @@ fn crop(picture: &Picture, height: usize, width: usize) -> Picture {
         if cropped <= side {
             Some(at + (side - cropped) / 2)
         } else {
-            at.checked_sub((cropped - side).div_ceil(2)).filter(|&at| at < side)
+            at.checked_sub((cropped - side).div_ceil(2))
+                .filter(|&at| at < side)
         }
     };
     let columns: Vec<Option<usize>> = (0..width).map(|x| from(x, picture.width, width)).collect();
@@ -397,17 +403,23 @@ impl File<'_> {
         let name = value.as_str().unwrap_or_default();
         // The ways in which a class computes the same: on torchvision (`Fast`, and nothing since
         // transformers 5) and on Pillow (`Pil`, and nothing before).
-        let bare = ["Fast", "Pil"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+        let bare = ["Fast", "Pil"]
+            .iter()
+            .find_map(|ending| name.strip_suffix(ending))
+            .unwrap_or(name);
         let family = ["ImageProcessor", "FeatureExtractor"]
             .iter()
             .find_map(|ending| bare.strip_suffix(ending));
-        CLASSES.iter().find(|class| Some(class.name) == family).ok_or_else(|| {
-            let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
-            self.unsupported(&format!(
-                "image_processor_type is {value}, which is not supported (only the processors of {})",
-                known.join(", ")
-            ))
-        })
+        CLASSES
+            .iter()
+            .find(|class| Some(class.name) == family)
+            .ok_or_else(|| {
+                let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
+                self.unsupported(&format!(
+                    "image_processor_type is {value}, which is not supported (only the processors of {})",
+                    known.join(", ")
+                ))
+            })
     }
 
     fn switch(&self, option: &str, otherwise: bool) -> Result<bool> {
@@ -425,17 +437,31 @@ impl File<'_> {
         };
         let wrong = || self.not(option, value, "a size of 1 to 65535 pixels a side");
         let side = |value: &Value| {
-            let side = value.as_u64().and_then(|side| u16::try_from(side).ok()).map(usize::from);
+            let side = value
+                .as_u64()
+                .and_then(|side| u16::try_from(side).ok())
+                .map(usize::from);
             side.filter(|&side| side > 0).ok_or_else(wrong)
         };
         let square = self.switch("default_to_square", class.square)?;
         let size = match value {
             Value::Object(sides) => {
-                let get = |name: &str| sides.get(name).filter(|side| !side.is_null()).map(side).transpose();
+                let get = |name: &str| {
+                    sides
+                        .get(name)
+                        .filter(|side| !side.is_null())
+                        .map(side)
+                        .transpose()
+                };
                 match (get("shortest_edge")?, get("longest_edge")?) {
                     (Some(edge), longest) => Size::Shortest { edge, longest },
                     (None, Some(_)) => return Err(wrong()),
-                    (None, None) => match (get("max_height")?, get("max_width")?, get("height")?, get("width")?) {
+                    (None, None) => match (
+                        get("max_height")?,
+                        get("max_width")?,
+                        get("height")?,
+                        get("width")?,
+                    ) {
                         (Some(height), Some(width), _, _) => Size::Within { height, width },
                         (_, _, Some(height), Some(width)) => Size::Exact { height, width },
                         _ => return Err(wrong()),
@@ -483,7 +509,8 @@ impl File<'_> {
             None => otherwise,
             Some(value @ Value::Array(list)) => {
                 let list: Option<Vec<f64>> = list.iter().map(Value::as_f64).collect();
-                list.and_then(|list| list.try_into().ok()).ok_or_else(|| wrong(value))?
+                list.and_then(|list| list.try_into().ok())
+                    .ok_or_else(|| wrong(value))?
             }
             Some(value) => [value.as_f64().ok_or_else(|| wrong(value))?; 3],
         };
