@@ -10,7 +10,7 @@
 //! | [`compute`] | devices, kernels, attention, exact products, factorisations |
 //! | [`delta`] | what is added to a weight, and its norms |
 //! | [`naming`] | what adapters and bases call a layer: pure text |
-//! | [`pictures`] | picture files, and the numbers that a model reads of them |
+//! | [`pictures`] | from a picture's bytes to the numbers that a model reads |
 //! | [`adapter`] | adapters' file formats, reading and writing side by side |
 //! | [`model`] | families, lanes, streams, batches |
 //! | [`binding`] | adapters held against a base |
