@@ -158,6 +158,7 @@ pub async fn write(
         let merged: BTreeSet<&String> = merged.filter_map(|site| site.sources[index].as_ref()).collect();
         write_heads(&read.adapter, &merged, dtype, &out.metadata, &mut sink).await?;
     }
+    notes.extend(binding.notes());
     notes.extend(sample_notes(&out, inputs.samples));
     observer.progress(event("the report", 2)).await?;
     compute.meter.add_since(Stage::Write, start);
