@@ -20,6 +20,9 @@ pub struct MergeReport {
     pub options: MergeOptions,
     /// The device: `cpu` or `webgpu`.
     pub device: String,
+    /// Why that one, where the caller left it open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_why: Option<String>,
     /// The base model; none where the merge needed none.
     pub base: Option<InputReport>,
     /// The adapters, in the order given.

@@ -29,6 +29,18 @@ export interface SourceFile {
   read?(start: number, end: number): Promise<Uint8Array>;
 }
 
+/** Pictures of one task, which the core decodes. */
+export interface PictureSamples {
+  /** The files, in the order in which they are read. */
+  pictures: SourceFile[];
+  /** What they came from, for the report. */
+  source?: string;
+  /** Where that is, from the folder of the report; for the report. */
+  path?: string;
+  /** Sentences for the report's notes. */
+  notes?: string[];
+}
+
 /** The samples of one task as token ids; ragged, the core pads. */
 export interface TokenizedSamples {
   /** All samples one after another: a text, a prompt without its answer, or what an encoder reads. */
@@ -77,7 +89,7 @@ export interface AdapterSource {
   files: SourceFile[];
   /** Where the folder or file is, from the folder of the report; for the report. */
   path?: string;
-  samples?: TokenizedSamples | SelfSamples;
+  samples?: TokenizedSamples | PictureSamples | SelfSamples;
   weight?: number;
 }
 
@@ -87,6 +99,8 @@ export interface MergeSource {
   base: SourceFile[];
   /** Where the base model is, from the folder of the report; for the report. */
   basePath?: string;
+  /** Why the device was chosen, where the caller left that open; for the report. */
+  deviceWhy?: string;
   adapters: AdapterSource[];
   options: Partial<MergeOptions>;
 }

@@ -9,6 +9,7 @@ import { readPrompts, readSampling, readVariants } from "../lib/engine/generate-
 import { type MergeAndCompareJob, mergeAndCompare } from "../lib/engine/merge-and-compare.ts";
 import { readMethods } from "../lib/engine/methods-request.ts";
 import { filesIn, type Sink } from "../lib/engine/sink.ts";
+import { textsOf } from "../lib/samples/pictures.ts";
 import { placedOf } from "../lib/samples/read.ts";
 import { isSelf, readSelf } from "../lib/samples/self.ts";
 import { ofNames } from "../lib/sources/names.ts";
@@ -198,7 +199,7 @@ export function generateNow(request: NodeGenerateRequest): Promise<GenerateResul
           ...(variant.files === null ? {} : { files: await files.folder(variant.files) }),
         })),
       ),
-      prompts: [...prompts, ...placedOf(samples)],
+      prompts: [...prompts, ...placedOf(textsOf(samples))],
       options,
       device: request.device ?? ("auto" as const),
     };

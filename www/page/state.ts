@@ -175,6 +175,8 @@ export interface Work {
   task: "merge" | "compare" | "method-comparison" | "write";
   label: string;
   progress: Progress | undefined;
+  /** Of the stretch of work at hand, 0 to 1; only grows within it. */
+  share: number;
   /** Milliseconds of `performance.now()`. */
   started: number;
   /** The same, of the stretch of work that the bar shows: a merge that writes answers first has two. */

@@ -5,6 +5,7 @@
  * anew with the next, together with the estimate of the time left.
  */
 import type { Progress } from "../lib/index.ts";
+import { shareDone } from "./pace.ts";
 import type { Store, Work } from "./state.ts";
 
 /** Starts to show work; its controller cancels it. */
@@ -16,6 +17,7 @@ export function begin(store: Store, task: Work["task"], label: string): AbortCon
       task,
       label,
       progress: undefined,
+      share: 0,
       started: now,
       stretchStarted: now,
       cancelling: false,
@@ -34,14 +36,17 @@ export function nameWork(store: Store, task: Work["task"], label: string | undef
 function relabel(store: Store, task: Work["task"], label: string): void {
   const now = performance.now();
   store.change(({ work }) => {
-    if (work) Object.assign(work, { task, label, progress: undefined, started: now, stretchStarted: now });
+    if (work)
+      Object.assign(work, { task, label, progress: undefined, share: 0, started: now, stretchStarted: now });
   });
 }
 
 export function show(store: Store, progress: Progress): void {
   store.change(({ work }) => {
     if (!work) return;
-    if (beginsStretch(work.progress, progress)) work.stretchStarted = performance.now();
+    const begins = beginsStretch(work.progress, progress);
+    if (begins) work.stretchStarted = performance.now();
+    work.share = shareDone(progress, begins ? 0 : work.share);
     work.progress = progress;
   });
 }

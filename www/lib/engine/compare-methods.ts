@@ -5,7 +5,7 @@
  * sink's affair.
  */
 import { IterisError, toIterisError, toPlainError } from "../errors.ts";
-import type { SampleSet } from "../samples/read.ts";
+import type { TaskSet } from "../samples/pictures.ts";
 import type { CompareReport, DeviceChoice, FailedVariant, MergedVariant, MergeOptions } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
 import { type Engine, type MergeJob, retires } from "./engine.ts";
@@ -17,7 +17,7 @@ import type { Sink } from "./sink.ts";
 
 /** An adapter that may have held-out samples. */
 export interface ComparedAdapter extends JobAdapter {
-  heldOut: SampleSet | null;
+  heldOut: TaskSet | null;
 }
 
 /** What is to be compared, merges apart. */

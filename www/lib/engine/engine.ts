@@ -128,7 +128,7 @@ export class Engine {
   }
 
   async chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {
-    return choose(request, request === "cpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
+    return choose(request, request !== "webgpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
   }
 
   /** Merges; the output files go to `sink`. */
@@ -153,6 +153,7 @@ export class Engine {
     const source: MergeSource = {
       base,
       ...(basePath === undefined ? {} : { basePath }),
+      ...(job.device === "auto" ? { deviceWhy: choice.why } : {}),
       adapters,
       options: maxLength === null ? job.options : { ...job.options, maxLength },
     };

@@ -6,7 +6,7 @@
  */
 import { IterisError } from "../errors.ts";
 import { openFile, readAll } from "../sources/open.ts";
-import type { WireSamples } from "../sources/wire.ts";
+import type { WireTexts } from "../sources/wire.ts";
 import type { Sample, SamplesFormat } from "../types.ts";
 import { type FileFormat, formatOf } from "./format.ts";
 import { parseJson } from "./json.ts";
@@ -102,8 +102,8 @@ export function parseSamples(bytes: Uint8Array, name: string | null, mediaType?:
   return setOf(name, format, placed);
 }
 
-/** Reads and parses samples. */
-export async function readSamples(source: WireSamples): Promise<SampleSet> {
+/** Reads and parses samples that are texts. */
+export async function readTexts(source: WireTexts): Promise<SampleSet> {
   if ("list" in source) {
     const placed = source.list.map((item, i) => {
       const place = { file: "samples", item: i + 1 };

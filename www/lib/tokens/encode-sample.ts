@@ -33,6 +33,8 @@ function encodeForKind(sample: Sample, codec: Codec, lengths: Lengths, place: Pl
   switch (codec.facts.kind) {
     case "weights":
       throw malformed(place, "the base model cannot be run here, so that it reads no samples.");
+    case "image-encoder":
+      throw malformed(place, "the base model reads pictures; give a folder of them.");
     case "encoder":
       if (!("text" in sample)) {
         throw malformed(place, `the base model is an encoder, which reads a "text" and writes nothing.`);

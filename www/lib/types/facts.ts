@@ -2,10 +2,10 @@
 import type { AdapterFormat } from "./options.ts";
 
 /**
- * `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), `encoder-decoder` (T5, BART), or `weights`:
+ * `image-encoder` (ViT), `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), `encoder-decoder` (T5, BART), or `weights`:
  * a checkpoint whose model cannot be run here, for methods that need no samples.
  */
-export type ModelKind = "encoder" | "decoder" | "encoder-decoder" | "weights";
+export type ModelKind = "image-encoder" | "encoder" | "decoder" | "encoder-decoder" | "weights";
 
 /** What a base model's files say about it. */
 export interface BaseFacts {
@@ -29,6 +29,8 @@ export interface BaseFacts {
   /** Whether `tokenizer.json` is among the files. */
   hasTokenizer: boolean;
   hasPooler: boolean;
+  /** The pictures that it reads, preprocessed; absent for a model that reads texts. */
+  picture?: { channels: number; height: number; width: number };
 }
 
 /** What an adapter's files say about it. */
@@ -85,7 +87,7 @@ export interface SamplesFacts {
 }
 
 /** How samples are written down. */
-export type SamplesFormat = "txt" | "jsonl" | "json" | "csv" | "tsv" | "list";
+export type SamplesFormat = "txt" | "jsonl" | "json" | "csv" | "tsv" | "list" | "pictures";
 
 /** What a file of tensors holds: an adapter, or weights of a model. */
 export type WeightsKind = "adapter" | "weights";

@@ -62,11 +62,18 @@ export interface ChatSample {
 /** One sample. Kinds may be mixed within a file. */
 export type Sample = TextSample | PromptSample | ChatSample;
 
+/** Pictures (PNG or JPEG files), for models that read them. */
+export interface PicturesInput {
+  pictures: FilesInput;
+}
+
 /**
  * Samples of one task: a file (`.txt` with one text a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the samples
- * themselves.
+ * themselves; for a model that reads pictures a folder of them.
  */
 export type SamplesInput =
+  | PicturesInput
+  | FileSystemDirectoryHandle
   | File
   | Blob
   | NamedBlob

@@ -50,6 +50,8 @@ export interface MergeReport {
   created_by: string;
   options: ReportOptions;
   device: DeviceKind;
+  /** Why, where the caller left the choice open. */
+  device_why?: string;
   /** `null` where the merge needed none. `path` leads from the report's folder to the input, where it is known. */
   base: { name: string; path: string | null; files: ReportFile[] } | null;
   adapters: {

@@ -11,13 +11,15 @@ import type { RunContext } from "../engine/run-context.ts";
 import { BlobSink, filesIn } from "../engine/sink.ts";
 import { toIterisError, toPlainError } from "../errors.ts";
 import { factsOf } from "../samples/facts.ts";
-import { placedOf, readSamples, type SampleSet } from "../samples/read.ts";
+import { openSamples } from "../samples/open.ts";
+import { type TaskSet, textsOf } from "../samples/pictures.ts";
+import { placedOf } from "../samples/read.ts";
 import { openFiles } from "../sources/open.ts";
 import type { WireFile, WireSamples } from "../sources/wire.ts";
 import type { Call, CallEvent, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
 
-function readIfGiven(samples: WireSamples | null): Promise<SampleSet | null> {
-  return samples === null ? Promise.resolve(null) : readSamples(samples);
+function readIfGiven(samples: WireSamples | null): Promise<TaskSet | null> {
+  return samples === null ? Promise.resolve(null) : openSamples(samples);
 }
 
 async function openAdapter(adapter: WireAdapter): Promise<ComparedAdapter> {
@@ -102,7 +104,7 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
       const { base, variants, prompts, samples, ...rest } = call.ask;
       const job = {
         ...rest,
-        prompts: [...prompts, ...placedOf(await readIfGiven(samples))],
+        prompts: [...prompts, ...placedOf(textsOf(await readIfGiven(samples)))],
         base: await openFiles(base),
         variants: await Promise.all(
           variants.map(async ({ name, files }) => ({
@@ -120,7 +122,7 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
     case "digestFiles":
       return engine.digests(await openFiles(call.ask), context);
     case "inspectSamples":
-      return factsOf(await readSamples(call.ask));
+      return factsOf(await openSamples(call.ask));
     case "chooseDevice":
       return engine.chooseDevice(call.ask);
     case "defaultOptions":

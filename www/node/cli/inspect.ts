@@ -24,12 +24,14 @@ async function holdsAdapter(path: string): Promise<boolean> {
   return (await weightsKind(path)) === "adapter";
 }
 
-async function kindOfFolder(path: string): Promise<"base" | "adapter"> {
+async function kindOfFolder(path: string): Promise<Found["kind"]> {
   const names = await readdir(path);
   if (names.includes("adapter_config.json")) return "adapter";
   const weights = names.filter((name) => name.endsWith(".safetensors"));
   const [only] = weights;
-  if (names.includes("config.json") || weights.length !== 1 || only === undefined) return "base";
+  if (names.includes("config.json")) return "base";
+  if (weights.length === 0 && names.some((name) => /\.(png|jpe?g)$/i.test(name))) return "samples";
+  if (weights.length !== 1 || only === undefined) return "base";
   return (await holdsAdapter(join(path, only))) ? "adapter" : "base";
 }
 

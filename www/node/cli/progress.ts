@@ -13,12 +13,20 @@ const stageNames: Record<Progress["stage"], string> = {
   forward: "running the model",
   gram: "summing Gram matrices",
   solve: "solving",
+  merge: "merging",
   write: "writing",
   compare: "comparing",
 };
 
 // The stages whose steps take about as long as each other, so that a rest can be told from them.
-const steady: ReadonlySet<Progress["stage"]> = new Set(["generate", "forward", "gram", "solve", "compare"]);
+const steady: ReadonlySet<Progress["stage"]> = new Set([
+  "generate",
+  "forward",
+  "gram",
+  "solve",
+  "merge",
+  "compare",
+]);
 
 /** `75` as `1:15`. */
 export function clock(seconds: number): string {
