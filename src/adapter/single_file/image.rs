@@ -9,7 +9,7 @@ use crate::{
     adapter::{Adapter, Format, Init, LayerKind, Lora, single_file::spelling},
     error::{Code, Error, Result},
     io::OutTensor,
-    naming::{NATIVE, split_component},
+    naming::{ModulePath, NATIVE, split_component},
 };
 
 /// What goes into the one file of such an adapter.
@@ -29,11 +29,14 @@ pub fn lone(adapter: &Adapter, factor: f64) -> Option<BTreeMap<String, Lora>> {
     if !adapter.biases.is_empty() || !adapter.tokens.is_empty() || !adapter.modules.values().all(plain) {
         return None;
     }
-    let mut modules = adapter.modules.clone();
-    for lora in modules.values_mut() {
-        lora.scaling *= factor;
-    }
-    Some(modules)
+    let scaled = |(path, lora): (&ModulePath, &Lora)| {
+        let lora = Lora {
+            scaling: lora.scaling * factor,
+            ..lora.clone()
+        };
+        (path.to_string(), lora)
+    };
+    Some(adapter.modules.iter().map(scaled).collect())
 }
 
 /// The formats that can say such a merge.

@@ -33,7 +33,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{ByteSource, Checkpoint, Dtype, Folder},
     naming::{
-        self, BaseNames, Target, Unclear, list,
+        self, BaseNames, ModulePath, Target, Unclear, list,
         path::{PEFT, unwrapped},
         resolve,
         template::Family,
@@ -147,7 +147,7 @@ pub(in crate::adapter) async fn read(
             if format == Format::Kohya && !xlabs {
                 adapter.spelled.insert(path.clone(), format!("{around}{module}"));
             }
-            if adapter.modules.insert(path.clone(), lora).is_some() {
+            if adapter.modules.insert(ModulePath::new(&path), lora).is_some() {
                 return Err(Error::new(
                     Code::Duplicate,
                     format!("{file} holds the same module under two names, one of which is {module}: {path}"),
