@@ -54,6 +54,7 @@ fn input(name: &str, folder: Folder) -> AdapterInput {
         name: name.to_owned(),
         folder,
         samples: None,
+        pictures: None,
         weight: 1.0,
         path: None,
     }

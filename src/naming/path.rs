@@ -109,8 +109,13 @@ const WAN: [(&str, &str); 12] = [
 fn wan(bare: &str, diffusers: bool) -> Cow<'_, str> {
     let layer = || {
         let (block, inner) = bare.strip_prefix("blocks.")?.split_once('.')?;
-        let (original, name) = WAN.iter().find(|(original, name)| inner == *original || inner == *name)?;
-        Some(format!("blocks.{block}.{}", if diffusers { name } else { original }))
+        let (original, name) = WAN
+            .iter()
+            .find(|(original, name)| inner == *original || inner == *name)?;
+        Some(format!(
+            "blocks.{block}.{}",
+            if diffusers { name } else { original }
+        ))
     };
     layer().map_or(Cow::Borrowed(bare), Cow::Owned)
 }
@@ -155,6 +160,12 @@ macro_rules! name_type {
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0 == other
             }
         }
 
@@ -338,9 +349,15 @@ mod tests {
     #[test]
     fn a_layer_is_named_as_another_file_names_it() {
         let path = ModulePath::new("diffusion_model.blocks.3.ffn.0");
-        assert_eq!(path.behind("transformer.").as_str(), "transformer.blocks.3.ffn.net.0.proj");
+        assert_eq!(
+            path.behind("transformer.").as_str(),
+            "transformer.blocks.3.ffn.net.0.proj"
+        );
         assert_eq!(path.behind("transformer.").behind("diffusion_model."), path);
-        assert_eq!(ModulePath::new("layers.0.q").behind("model.").as_str(), "model.layers.0.q");
+        assert_eq!(
+            ModulePath::new("layers.0.q").behind("model.").as_str(),
+            "model.layers.0.q"
+        );
         let text = ModulePath::new("text_encoder.text_model.encoder.layers.0.mlp.fc1");
         assert_eq!(text.behind("unet."), text);
     }
