@@ -250,14 +250,14 @@ mod tests {
 
     use super::Spelling;
     use crate::adapter::Lora;
-    use crate::naming::module_path;
+    use crate::naming::{ModulePath, module_path};
 
     fn modules(names: &[&str]) -> (BTreeMap<ModulePath, Lora>, BTreeMap<String, String>) {
         let mut modules = BTreeMap::new();
         let mut spelled = BTreeMap::new();
         for name in names {
             for path in module_path(name, None).unwrap().parts {
-                modules.insert(path.clone(), Lora::default());
+                modules.insert(ModulePath::new(&path), Lora::default());
                 spelled.insert(path, (*name).to_owned());
             }
         }
