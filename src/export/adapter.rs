@@ -14,8 +14,8 @@ use crate::{
     export::{Writing, extra, json},
     io::{OutDtype, Sink, serialize},
     merge::{
+        layer::{LayerReport, SolvedLayer},
         options::Ranks,
-        solution::{LayerReport, SolvedLayer},
         truncate::Truncated,
     },
     naming::{ModulePath, targets::suffix_targets},

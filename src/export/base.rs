@@ -12,7 +12,7 @@ use crate::{
     export::{Writing, copied, json, layout::Layout},
     io::{Checkpoint, Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, TensorInfo, encode},
     merge::{
-        solution::{LayerReport, SolvedLayer},
+        layer::{LayerReport, SolvedLayer},
         truncate::Truncated,
     },
 };

@@ -6,7 +6,7 @@ use crate::{
     calibrate::AnswersFrom,
     compute::{Meter, Stage},
     io::FileDigest,
-    merge::{options::MergeOptions, solution::LayerReport},
+    merge::{layer::LayerReport, options::MergeOptions},
 };
 
 /// The report of one merge.

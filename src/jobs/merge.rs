@@ -13,9 +13,10 @@ use crate::{
     jobs::inputs::{AdapterInput, read_adapters},
     merge::{
         context::{SolveContext, check_weights, tasks},
+        layer::{LayerReport, SolvedLayer},
         methods::iteris::MICRO_BATCH_ROWS,
         options::{MergeOptions, OutputKind},
-        solution::{LayerReport, Solution, SolvedLayer, merged},
+        solution::{Solution, merged},
         truncate::{Truncated, Uncut},
     },
     model::{WorkloadEstimate, batch::Sample},

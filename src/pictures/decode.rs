@@ -10,22 +10,16 @@ use png::{ColorType, Transformations};
 use zune_jpeg::zune_core::{colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, zune_core::bytestream::ZCursor};
 
-use super::orientation::{orientation, upright};
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    pictures::{
+        orientation::{orientation, upright},
+        picture::Picture,
+    },
+};
 
 /// The largest picture that is decoded: 40 megapixels, more than a model of any kind reads and 120 MB as RGB.
 pub const MAX_PIXELS: usize = 40_000_000;
-
-/// A decoded picture: upright RGB, 8 bits a channel, without transparency.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// Pixels a row; at least 1.
-    pub width: usize,
-    /// Rows; at least 1.
-    pub height: usize,
-    /// `height` rows of `width` pixels of red, green and blue (0 to 255), top left first.
-    pub rgb: Vec<u8>,
-}
 
 /// The picture in `bytes`, a PNG or JPEG file called `name`: turned upright as its metadata says, palette and
 /// grey made RGB, transparency composited on white, and of 16 bits a channel the upper 8 taken.

@@ -11,9 +11,11 @@
 
 mod decode;
 mod orientation;
+mod picture;
 mod processor;
 mod resize;
 
-pub use self::decode::{MAX_PIXELS, Picture, decode};
+pub use self::decode::{MAX_PIXELS, decode};
+pub use self::picture::Picture;
 pub use self::processor::{Pixels, Processor};
 pub use self::resize::Filter;

@@ -10,7 +10,7 @@
 //!
 //! Source: Pillow 13's `Resample.c` (convolutions) and `Geometry.c` (nearest), as definitions.
 
-use super::Picture;
+use crate::pictures::picture::Picture;
 
 /// How pixels between pixels are made; numbered as Pillow's `Resampling`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
