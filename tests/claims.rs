@@ -394,7 +394,7 @@ fn bad_input_is_refused_with_its_code_and_place() {
     let mut short = golden("qv");
     if let Some(samples) = short.samples.as_mut() {
         samples.samples.truncate(1);
-        samples.samples[0] = Sample::text(samples.samples[0].tokens(TEXT)[..9].to_vec());
+        samples.samples[0] = Sample::text(samples.samples[0].tokens(TEXT).iter().take(9).copied().collect());
     }
     let no_ridge = MergeOptions {
         alpha1: 0.0,

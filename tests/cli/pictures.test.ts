@@ -1,0 +1,177 @@
+/** Folders of pictures as samples, in the command line and the library, against an f64 oracle's numbers. */
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { deflateSync } from "node:zlib";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { inspectBase, inspectSamples, merge } from "../../www/node/index.ts";
+import { deltasOf, productsOf, relativeError } from "../deltas.ts";
+import { writeTiny } from "../tiny.ts";
+import { run } from "./command.ts";
+
+const vit = join(import.meta.dirname, "../../../shared/fixtures/images/vit");
+const present = existsSync(vit);
+if (!present) console.warn("skipped: ../shared/fixtures/images/vit is not here");
+
+/** Of merged deltas, relative Frobenius error: f32 features move them by 1e-5. */
+const TOLERANCE = 2e-4;
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "iteris-pictures-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const adapter = (name: string, samples = join(vit, `${name}.samples`)) => ({
+  name,
+  files: join(vit, name),
+  samples,
+});
+
+/** A merge of the fixture's two adapters, the first on samples of one's own. */
+const mergeOn = (samples: string, heldOut?: string) =>
+  merge({
+    base: join(vit, "base"),
+    adapters: [{ ...adapter("a", samples), ...(heldOut === undefined ? {} : { heldOut }) }, adapter("b")],
+    device: "cpu",
+  });
+
+/** A folder of copies of the fixture's pictures and of what else is to be in it. */
+function pictures(more: Record<string, Buffer | string> = {}): string {
+  const path = join(folder, "pictures");
+  mkdirSync(path);
+  for (const name of ["000.png", "001.png", "002.png"]) {
+    copyFileSync(join(vit, "a.samples", name), join(path, name));
+  }
+  for (const [name, content] of Object.entries(more)) writeFileSync(join(path, name), content);
+  return path;
+}
+
+/** A PNG of one colour that claims its size; its rows are there, so that only the size is at fault. */
+function png(width: number, height: number): Buffer {
+  const chunk = (type: string, data: Buffer): Buffer => {
+    const named = Buffer.concat([Buffer.from(type, "latin1"), data]);
+    const around = Buffer.alloc(8);
+    around.writeUInt32BE(data.length, 0);
+    around.writeUInt32BE(crc(named), 4);
+    return Buffer.concat([around.subarray(0, 4), named, around.subarray(4)]);
+  };
+  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0]);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  return Buffer.concat([
+    Buffer.from("\x89PNG\r\n\x1a\n", "latin1"),
+    chunk("IHDR", header),
+    chunk("IDAT", deflateSync(Buffer.alloc(Math.min(height * (width + 1), 1 << 16)))),
+    chunk("IEND", Buffer.alloc(0)),
+  ]);
+}
+
+function crc(bytes: Buffer): number {
+  let sum = 0xffffffff;
+  for (const byte of bytes) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return (sum ^ 0xffffffff) >>> 0;
+}
+
+describe.skipIf(!present)("a vision transformer", () => {
+  test.each([
+    ["base", "a", "b"],
+    ["base-v4", "a-v4", "b-v4"],
+  ])("is merged by the command line as the oracle merges it: %s", async (base, first, second) => {
+    const out = join(folder, "merged");
+    const { code, stdout, stderr } = await run(
+      ...["merge", "--base", join(vit, base), "--out", out, "--device", "cpu", "--json"],
+      ...["--adapter", join(vit, first), "--samples", join(vit, "a.samples")],
+      ...["--adapter", join(vit, second), "--samples", join(vit, "b.samples")],
+    );
+    expect({ code, stderr: stderr.includes("running the model") }).toEqual({ code: 0, stderr: true });
+    const { report } = JSON.parse(stdout);
+    expect(report.adapters.map((read: { samples: unknown }) => read.samples)).toEqual([
+      expect.objectContaining({ count: 8, source: "a.samples" }),
+      expect.objectContaining({ count: 8, source: "b.samples" }),
+    ]);
+    const written = [...deltasOf(readFileSync(join(out, "adapter_model.safetensors"))).values()];
+    const oracle = productsOf(readFileSync(join(vit, "expected.a-b.safetensors")), "sweep/", "");
+    expect(written).toHaveLength(oracle.size);
+    // The two spellings name a layer otherwise, and no two layers are alike.
+    for (const [module, expected] of oracle) {
+      const errors = written.map((delta) => relativeError(delta, expected));
+      expect(Math.min(...errors), module).toBeLessThan(TOLERANCE);
+    }
+  });
+
+  test("is merged and compared by the library, which tells its pictures", async () => {
+    const { report, comparison } = await mergeOn(join(vit, "a.samples"), join(vit, "b.samples"));
+    expect(report.layers).toHaveLength(18);
+    expect(comparison?.tasks.map(({ task }) => task)).toEqual(["a", "b"]);
+    expect(await inspectBase(join(vit, "base"))).toMatchObject({
+      kind: "image-encoder",
+      picture: { channels: 3, height: 32, width: 32 },
+    });
+    expect(await inspectSamples(join(vit, "a.samples"))).toMatchObject({
+      name: "a.samples",
+      format: "pictures",
+      count: 8,
+      preview: ["000.png", "001.png", "002.png"],
+    });
+    const { code, stdout } = await run("inspect", join(vit, "a.samples"));
+    expect({ code, stdout }).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(/a\.samples: samples\n(.*\n)*.*pictures/),
+    });
+  });
+
+  test("is told of files beside the pictures", async () => {
+    const { report } = await mergeOn(pictures({ "notes.txt": "a cat\n" }));
+    expect(report.notes).toContain("a: files beside the pictures are not read: notes.txt");
+  });
+
+  test.each([
+    ["cannot be decoded", "cut.png", () => png(8, 8).subarray(0, 40)],
+    ["is none", "cat.jpg", () => Buffer.from("not a picture")],
+    ["has no pixels", "empty.png", () => png(0, 4)],
+    ["is larger than 40 megapixels", "large.png", () => png(8000, 5001)],
+  ])("refuses a picture that %s, by name", async (_, name, content) => {
+    await expect(mergeOn(pictures({ [name]: content() }))).rejects.toMatchObject({
+      code: "samples_invalid",
+      message: expect.stringContaining(name),
+    });
+  });
+
+  test("refuses texts, and a text model refuses pictures, each by the adapter", async () => {
+    const texts = join(folder, "a.txt");
+    writeFileSync(texts, "a cat\n");
+    await expect(mergeOn(texts)).rejects.toMatchObject({
+      code: "samples_invalid",
+      message: expect.stringContaining(
+        "reads pictures (ViTForImageClassification), and the samples are texts",
+      ),
+    });
+    const tiny = writeTiny(folder);
+    const [first, second] = tiny.adapters;
+    if (!first || !second) throw new Error("the tiny model has two adapters");
+    const adapters = [{ ...first, samples: pictures() }, second];
+    await expect(merge({ ...tiny, adapters, device: "cpu" })).rejects.toMatchObject({
+      code: "samples_invalid",
+      message: expect.stringContaining("and the samples are pictures"),
+    });
+  });
+
+  test("refuses a folder without a picture", async () => {
+    await expect(mergeOn(join(vit, "a"))).rejects.toMatchObject({
+      code: "samples_invalid",
+      message: expect.stringContaining("no picture (.png, .jpg) among 2 files"),
+    });
+  });
+});
