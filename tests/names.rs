@@ -68,7 +68,7 @@ fn text(field: &Path, name: &str) -> AdapterInput {
 /// A single file of the field fixtures.
 fn image(field: &Path, name: &str) -> AdapterInput {
     let file = format!("{name}.safetensors");
-    let source = FileSource::open(&field.join("image").join(&file), file).unwrap();
+    let source = FileSource::open(field.join("image").join(&file), file).unwrap();
     input(
         name,
         Folder::new(name, vec![Rc::new(source) as Rc<dyn ByteSource>]).unwrap(),
@@ -237,6 +237,61 @@ fn every_wrapping_of_a_language_models_names_is_one_layer() {
                 .iter()
                 .any(|note| note.starts_with("a2: 10 of its 14 modules"));
             assert_eq!(said, !with_base, "{:?}", report.notes);
+        }
+    }
+}
+
+/// A PEFT adapter of the fixtures with its modules under other names.
+fn renamed(field: &Path, name: &str, rename: impl Fn(&str) -> String) -> AdapterInput {
+    let at = field.join("text").join(name);
+    let file = tensors(&at.join("adapter_model.safetensors"));
+    let tensors: Vec<OutTensor> = file
+        .names()
+        .iter()
+        .map(|name| {
+            let (shape, data) = file.get(name);
+            let name = rename(name);
+            OutTensor { name, shape, data }
+        })
+        .collect();
+    let weights = serialize(&tensors, OutDtype::F32, &BTreeMap::new()).unwrap();
+    let config = std::fs::read(at.join("adapter_config.json")).unwrap();
+    let sources: Vec<Rc<dyn ByteSource>> = vec![
+        Rc::new(MemorySource::new("adapter_model.safetensors", weights)),
+        Rc::new(MemorySource::new("adapter_config.json", config)),
+    ];
+    input(&format!("{name}-renamed"), Folder::new(name, sources).unwrap())
+}
+
+#[test]
+fn classes_and_wrappers_of_other_programs_are_the_same_layer_too() {
+    let Some(field) = field() else { return };
+    let own = own_deltas(&field.join("text/a2"));
+    for around in [
+        "base_model.model.model.language_model.layers.",
+        "base_model.model.language_model.model.layers.",
+        "module.base_model.model.model.layers.",
+        "base_model.model._fsdp_wrapped_module.model.layers.",
+        "base_model.model.model._orig_mod.layers.",
+        "model.layers.",
+    ] {
+        let other = || {
+            renamed(&field, "a2", |name| {
+                name.replace("base_model.model.model.layers.", around)
+            })
+        };
+        for base in [None, Some(folder(&field.join("text/llama")))] {
+            let (sink, report) = run(base, vec![text(&field, "a2"), other()], average()).unwrap();
+            assert_eq!(report.layers.len(), 14, "{around}");
+            assert!(report.notes.iter().all(|note| !note.contains("no other adapter")));
+            // The average of one and the same is itself.
+            for (module, delta) in written(&sink).modules {
+                assert!(module.starts_with("base_model.model.model.layers."), "{module}");
+                assert!(
+                    largest_difference(&delta, &own[bare(&module)]) < 1e-5,
+                    "{around} {module}"
+                );
+            }
         }
     }
 }
@@ -412,6 +467,38 @@ fn file(name: &str, modules: &[&str], ends: (&str, &str)) -> AdapterInput {
     let bytes = serialize(&tensors, OutDtype::F32, &BTreeMap::new()).unwrap();
     let source: Rc<dyn ByteSource> = Rc::new(MemorySource::new("x.safetensors", bytes));
     input(name, Folder::new(name, vec![source]).unwrap())
+}
+
+#[test]
+fn wans_layers_have_two_names() {
+    let original = file(
+        "original",
+        &[
+            "diffusion_model.blocks.0.self_attn.o",
+            "diffusion_model.blocks.0.ffn.2",
+        ],
+        ENDS[0],
+    );
+    let diffusers = file(
+        "diffusers",
+        &[
+            "transformer.blocks.0.attn1.to_out.0",
+            "transformer.blocks.1.ffn.net.2",
+        ],
+        ENDS[0],
+    );
+    let (sink, report) = run(None, vec![original, diffusers], average()).unwrap();
+    assert_eq!(report.layers.len(), 3);
+    let written = written(&sink);
+    let names: Vec<&str> = written.modules.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "diffusion_model.blocks.0.ffn.2",
+            "diffusion_model.blocks.0.self_attn.o",
+            "diffusion_model.blocks.1.ffn.2"
+        ]
+    );
 }
 
 #[test]
