@@ -30,9 +30,10 @@ use iteris_web::{
         merge::{MergeRequest, merge},
     },
     merge::options::{MergeOptions, MethodName},
+    model::batch::Sample,
     progress::Silent,
 };
-use support::{folder, largest_difference, tensors};
+use support::{folder, given, largest_difference, tensors};
 
 /// The field fixtures, or `None` (with a message) where they are absent.
 fn field() -> Option<PathBuf> {
@@ -299,10 +300,27 @@ fn classes_and_wrappers_of_other_programs_are_the_same_layer_too() {
 #[test]
 fn the_adapter_with_the_head_gives_the_result_its_class() {
     let Some(field) = field() else { return };
-    for order in [["bert_auto", "bert_cls"], ["bert_cls", "bert_auto"]] {
-        let adapters = order.map(|name| text(&field, name)).into();
+    let ids = |first: u32| -> Vec<Sample> {
+        (0..4)
+            .map(|sample| Sample::text((0..9).map(|at| (first + sample * 5 + at * 3) % 40).collect()))
+            .collect()
+    };
+    for (order, method) in [
+        (["bert_auto", "bert_cls"], MethodName::Iteris),
+        (["bert_auto", "bert_cls"], MethodName::Average),
+        (["bert_cls", "bert_auto"], MethodName::Iteris),
+    ] {
+        let adapters = order.map(|name| AdapterInput {
+            samples: (method == MethodName::Iteris)
+                .then(|| given(ids(if name == "bert_cls" { 1 } else { 2 }))),
+            ..text(&field, name)
+        });
         let base = Some(folder(&field.join("text/bert")));
-        let (sink, report) = run(base, adapters, average()).unwrap();
+        let options = MergeOptions {
+            method,
+            ..MergeOptions::default()
+        };
+        let (sink, report) = run(base, adapters.into(), options).unwrap();
         let written = written(&sink);
         assert_eq!(report.layers.len(), 4);
         assert!(
@@ -319,11 +337,7 @@ fn the_adapter_with_the_head_gives_the_result_its_class() {
             written.card
         );
         assert!(written.card.contains("heads/bert_cls.safetensors"));
-        assert!(
-            sink.files()
-                .iter()
-                .any(|(name, _)| *name == "heads/bert_cls.safetensors")
-        );
+        assert!(sink.file("heads/bert_cls.safetensors").is_some());
     }
 }
 
