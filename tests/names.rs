@@ -30,9 +30,10 @@ use iteris_web::{
         merge::{MergeRequest, merge},
     },
     merge::options::{MergeOptions, MethodName},
+    model::batch::Sample,
     progress::Silent,
 };
-use support::{folder, largest_difference, tensors};
+use support::{folder, given, largest_difference, tensors};
 
 /// The field fixtures, or `None` (with a message) where they are absent.
 fn field() -> Option<PathBuf> {
@@ -68,7 +69,7 @@ fn text(field: &Path, name: &str) -> AdapterInput {
 /// A single file of the field fixtures.
 fn image(field: &Path, name: &str) -> AdapterInput {
     let file = format!("{name}.safetensors");
-    let source = FileSource::open(&field.join("image").join(&file), file).unwrap();
+    let source = FileSource::open(field.join("image").join(&file), file).unwrap();
     input(
         name,
         Folder::new(name, vec![Rc::new(source) as Rc<dyn ByteSource>]).unwrap(),
@@ -242,13 +243,85 @@ fn every_wrapping_of_a_language_models_names_is_one_layer() {
     }
 }
 
+/// A PEFT adapter of the fixtures with its modules under other names.
+fn renamed(field: &Path, name: &str, rename: impl Fn(&str) -> String) -> AdapterInput {
+    let at = field.join("text").join(name);
+    let file = tensors(&at.join("adapter_model.safetensors"));
+    let tensors: Vec<OutTensor> = file
+        .names()
+        .iter()
+        .map(|name| {
+            let (shape, data) = file.get(name);
+            let name = rename(name);
+            OutTensor { name, shape, data }
+        })
+        .collect();
+    let weights = serialize(&tensors, OutDtype::F32, &BTreeMap::new()).unwrap();
+    let config = std::fs::read(at.join("adapter_config.json")).unwrap();
+    let sources: Vec<Rc<dyn ByteSource>> = vec![
+        Rc::new(MemorySource::new("adapter_model.safetensors", weights)),
+        Rc::new(MemorySource::new("adapter_config.json", config)),
+    ];
+    input(&format!("{name}-renamed"), Folder::new(name, sources).unwrap())
+}
+
+#[test]
+fn classes_and_wrappers_of_other_programs_are_the_same_layer_too() {
+    let Some(field) = field() else { return };
+    let own = own_deltas(&field.join("text/a2"));
+    for around in [
+        "base_model.model.model.language_model.layers.",
+        "base_model.model.language_model.model.layers.",
+        "module.base_model.model.model.layers.",
+        "base_model.model._fsdp_wrapped_module.model.layers.",
+        "base_model.model.model._orig_mod.layers.",
+        "model.layers.",
+    ] {
+        let other = || {
+            renamed(&field, "a2", |name| {
+                name.replace("base_model.model.model.layers.", around)
+            })
+        };
+        for base in [None, Some(folder(&field.join("text/llama")))] {
+            let (sink, report) = run(base, vec![text(&field, "a2"), other()], average()).unwrap();
+            assert_eq!(report.layers.len(), 14, "{around}");
+            assert!(report.notes.iter().all(|note| !note.contains("no other adapter")));
+            // The average of one and the same is itself.
+            for (module, delta) in written(&sink).modules {
+                assert!(module.starts_with("base_model.model.model.layers."), "{module}");
+                assert!(
+                    largest_difference(&delta, &own[bare(&module)]) < 1e-5,
+                    "{around} {module}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn the_adapter_with_the_head_gives_the_result_its_class() {
     let Some(field) = field() else { return };
-    for order in [["bert_auto", "bert_cls"], ["bert_cls", "bert_auto"]] {
-        let adapters = order.map(|name| text(&field, name)).into();
+    let ids = |first: u32| -> Vec<Sample> {
+        (0..4)
+            .map(|sample| Sample::text((0..9).map(|at| (first + sample * 5 + at * 3) % 40).collect()))
+            .collect()
+    };
+    for (order, method) in [
+        (["bert_auto", "bert_cls"], MethodName::Iteris),
+        (["bert_auto", "bert_cls"], MethodName::Average),
+        (["bert_cls", "bert_auto"], MethodName::Iteris),
+    ] {
+        let adapters = order.map(|name| AdapterInput {
+            samples: (method == MethodName::Iteris)
+                .then(|| given(ids(if name == "bert_cls" { 1 } else { 2 }))),
+            ..text(&field, name)
+        });
         let base = Some(folder(&field.join("text/bert")));
-        let (sink, report) = run(base, adapters, average()).unwrap();
+        let options = MergeOptions {
+            method,
+            ..MergeOptions::default()
+        };
+        let (sink, report) = run(base, adapters.into(), options).unwrap();
         let written = written(&sink);
         assert_eq!(report.layers.len(), 4);
         assert!(
@@ -265,11 +338,7 @@ fn the_adapter_with_the_head_gives_the_result_its_class() {
             written.card
         );
         assert!(written.card.contains("heads/bert_cls.safetensors"));
-        assert!(
-            sink.files()
-                .iter()
-                .any(|(name, _)| *name == "heads/bert_cls.safetensors")
-        );
+        assert!(sink.file("heads/bert_cls.safetensors").is_some());
     }
 }
 
@@ -413,6 +482,38 @@ fn file(name: &str, modules: &[&str], ends: (&str, &str)) -> AdapterInput {
     let bytes = serialize(&tensors, OutDtype::F32, &BTreeMap::new()).unwrap();
     let source: Rc<dyn ByteSource> = Rc::new(MemorySource::new("x.safetensors", bytes));
     input(name, Folder::new(name, vec![source]).unwrap())
+}
+
+#[test]
+fn wans_layers_have_two_names() {
+    let original = file(
+        "original",
+        &[
+            "diffusion_model.blocks.0.self_attn.o",
+            "diffusion_model.blocks.0.ffn.2",
+        ],
+        ENDS[0],
+    );
+    let diffusers = file(
+        "diffusers",
+        &[
+            "transformer.blocks.0.attn1.to_out.0",
+            "transformer.blocks.1.ffn.net.2",
+        ],
+        ENDS[0],
+    );
+    let (sink, report) = run(None, vec![original, diffusers], average()).unwrap();
+    assert_eq!(report.layers.len(), 3);
+    let written = written(&sink);
+    let names: Vec<&str> = written.modules.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "diffusion_model.blocks.0.ffn.2",
+            "diffusion_model.blocks.0.self_attn.o",
+            "diffusion_model.blocks.1.ffn.2"
+        ]
+    );
 }
 
 #[test]

@@ -232,11 +232,11 @@ fn check(result: iteris_web::error::Result<Picture>, name: &str) {
     }
 }
 
-fn parse(config: Value) -> iteris_web::error::Result<Processor> {
-    Processor::parse(&config, "preprocessor_config.json")
+fn parse(config: &Value) -> iteris_web::error::Result<Processor> {
+    Processor::parse(config, "preprocessor_config.json")
 }
 
-fn shape(config: Value, width: usize, height: usize) -> [usize; 2] {
+fn shape(config: &Value, width: usize, height: usize) -> [usize; 2] {
     let picture = Picture {
         width,
         height,
@@ -249,28 +249,28 @@ fn shape(config: Value, width: usize, height: usize) -> [usize; 2] {
 #[test]
 fn sizes_are_read_in_every_spelling() {
     let vit = |size: Value| json!({ "image_processor_type": "ViTImageProcessorFast", "size": size });
-    assert_eq!(shape(json!({}), 9, 5), [224, 224]);
-    assert_eq!(shape(vit(json!(30)), 9, 5), [30, 30]);
-    assert_eq!(shape(vit(json!([20, 30])), 9, 5), [20, 30]);
-    assert_eq!(shape(vit(json!({ "height": 20, "width": 30 })), 9, 5), [20, 30]);
-    assert_eq!(shape(vit(json!({ "shortest_edge": 10 })), 9, 5), [10, 18]);
+    assert_eq!(shape(&json!({}), 9, 5), [224, 224]);
+    assert_eq!(shape(&vit(json!(30)), 9, 5), [30, 30]);
+    assert_eq!(shape(&vit(json!([20, 30])), 9, 5), [20, 30]);
+    assert_eq!(shape(&vit(json!({ "height": 20, "width": 30 })), 9, 5), [20, 30]);
+    assert_eq!(shape(&vit(json!({ "shortest_edge": 10 })), 9, 5), [10, 18]);
     assert_eq!(
-        shape(vit(json!({ "shortest_edge": 10, "longest_edge": null })), 5, 9),
+        shape(&vit(json!({ "shortest_edge": 10, "longest_edge": null })), 5, 9),
         [18, 10]
     );
     assert_eq!(
-        shape(vit(json!({ "shortest_edge": 10, "longest_edge": 12 })), 9, 5),
+        shape(&vit(json!({ "shortest_edge": 10, "longest_edge": 12 })), 9, 5),
         [7, 12]
     );
     assert_eq!(
-        shape(vit(json!({ "max_height": 10, "max_width": 12 })), 9, 5),
+        shape(&vit(json!({ "max_height": 10, "max_width": 12 })), 9, 5),
         [6, 12]
     );
     let clip = json!({ "image_processor_type": "CLIPImageProcessor", "size": 32, "do_center_crop": false });
-    assert_eq!(shape(clip, 90, 50), [32, 57]);
+    assert_eq!(shape(&clip, 90, 50), [32, 57]);
     assert_eq!(
         shape(
-            json!({ "feature_extractor_type": "CLIPFeatureExtractor" }),
+            &json!({ "feature_extractor_type": "CLIPFeatureExtractor" }),
             90,
             50
         ),
@@ -278,7 +278,7 @@ fn sizes_are_read_in_every_spelling() {
     );
     // A processor_config.json holds it with the processors of other inputs.
     let nested = json!({ "processor_class": "X", "image_processor": { "size": 12 } });
-    assert_eq!(shape(nested, 9, 5), [12, 12]);
+    assert_eq!(shape(&nested, 9, 5), [12, 12]);
 }
 
 #[test]
@@ -340,12 +340,12 @@ fn what_would_change_the_numbers_is_refused_by_name() {
             "rescale_factor",
         ),
     ] {
-        let error = parse(config).unwrap_err();
+        let error = parse(&config).unwrap_err();
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(what), "{error}");
         assert!(error.to_string().ends_with("preprocessor_config.json"), "{error}");
     }
     // What is switched off, or says nothing about numbers, is no reason.
-    parse(json!({ "do_pad": false, "crop_pct": null, "do_convert_rgb": true, "pad_size": 3 })).unwrap();
-    parse(json!({ "resample": "PILImageResampling.BICUBIC", "image_mean": 0.5 })).unwrap();
+    parse(&json!({ "do_pad": false, "crop_pct": null, "do_convert_rgb": true, "pad_size": 3 })).unwrap();
+    parse(&json!({ "resample": "PILImageResampling.BICUBIC", "image_mean": 0.5 })).unwrap();
 }

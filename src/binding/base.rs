@@ -12,7 +12,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{self, Kind, Model, ModelFacts},
-    naming::{BaseNames, CheckpointKey, Rows, roles::is_embedding},
+    naming::{BaseNames, CheckpointKey, Rows, path::bare, roles::is_embedding},
 };
 
 /// The base model as a merge sees it.
@@ -152,7 +152,20 @@ impl Base {
     /// The base's own name for a module path of an adapter.
     pub fn canonical<'a>(&self, path: &'a str) -> Cow<'a, str> {
         match self {
-            Self::Model(model) => model.family.canonical(path),
+            Self::Model(model) => {
+                let known = |name: &str| {
+                    let of = name.rsplit_once('.').map_or(name, |(of, _)| of);
+                    model.module(name).or_else(|| model.module(of)).is_some()
+                };
+                let own = model.family.canonical(path);
+                // A class around the model that its family does not know, such as one for text and images.
+                let bare = bare(path);
+                if bare == path || known(&own) {
+                    return own;
+                }
+                let inner = model.family.canonical(bare);
+                if known(&inner) { inner } else { own }
+            }
             Self::Absent | Self::Weights(_) => Cow::Borrowed(path),
         }
     }

@@ -138,7 +138,7 @@ impl Paths {
             .sites
             .iter()
             .flat_map(|site| site.sources.iter().flatten());
-        let merged: BTreeSet<Cow<'_, str>> = sources.map(|path| family.canonical(path)).collect();
+        let merged: BTreeSet<Cow<'_, str>> = sources.map(|path| binding.base.canonical(path)).collect();
         let others = stored
             .chain(heads)
             .filter(|name| !known.contains(name.as_ref()) && !merged.contains(name));

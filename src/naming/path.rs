@@ -137,6 +137,25 @@ pub(crate) fn unwrapped(name: &str) -> Cow<'_, str> {
     name
 }
 
+/// The class or component in front of a path; empty if there is none.
+fn prefix(path: &str) -> &str {
+    if let Some((component, _)) = split_component(path)
+        && (IMAGE.contains(&component) || component.starts_with("text_encoder"))
+    {
+        return &path[..=component.len()];
+    }
+    let mut classes = CLASSES.iter();
+    classes
+        .find(|class| path.starts_with(**class))
+        .copied()
+        .unwrap_or("")
+}
+
+/// A path without the class or component in front of it.
+pub(crate) fn bare(path: &str) -> &str {
+    &path[prefix(path).len()..]
+}
+
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -210,21 +229,12 @@ impl ModulePath {
     /// The prefix that tells in what the model was wrapped: a class's, or an image model's component; empty for a bare
     /// model's.
     pub fn prefix(&self) -> &str {
-        if let Some((component, _)) = split_component(&self.0)
-            && (IMAGE.contains(&component) || component.starts_with("text_encoder"))
-        {
-            return &self.0[..=component.len()];
-        }
-        let mut classes = CLASSES.iter();
-        classes
-            .find(|class| self.0.starts_with(**class))
-            .copied()
-            .unwrap_or("")
+        prefix(&self.0)
     }
 
     /// The path without its [prefix](Self::prefix).
     pub fn bare(&self) -> &str {
-        &self.0[self.prefix().len()..]
+        bare(&self.0)
     }
 
     /// The image model's component that the layer is of, if it is of one.
@@ -263,7 +273,7 @@ impl CheckpointKey {
     /// Whether this is the tensor `wanted`: its name, or one of the two behind a class that the other has not.
     pub fn is(&self, wanted: &str) -> bool {
         let ends = |whole: &str, end: &str| whole.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
-        &self.0 == wanted || ends(&self.0, wanted) || ends(wanted, &self.0)
+        self.0 == wanted || ends(&self.0, wanted) || ends(wanted, &self.0)
     }
 }
 

@@ -190,11 +190,7 @@ fn windows(input: usize, output: usize, filter: Filter) -> Vec<Window> {
 }
 
 /// The byte that a fixed-point sum stands for.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to a byte first"
-)]
+#[expect(clippy::cast_sign_loss, reason = "clamped to a byte first")]
 fn byte(sum: i32) -> u8 {
     (sum >> WEIGHT_BITS).clamp(0, 255) as u8
 }

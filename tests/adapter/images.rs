@@ -299,7 +299,11 @@ fn names_that_later_models_took_from_flux_stay_their_own() {
     let mut tensors = layer("lora_unet_double_blocks_0_img_mlp_0", 48, 2, 8);
     tensors.extend(layer("lora_unet_double_blocks_0_img_attn_qkv", 24, 2, 8));
     let adapter = image_adapter(&tensors).unwrap();
-    let paths: Vec<&str> = adapter.modules.keys().map(|path| path.as_str()).collect();
+    let paths: Vec<&str> = adapter
+        .modules
+        .keys()
+        .map(iteris_web::naming::ModulePath::as_str)
+        .collect();
     assert_eq!(
         paths,
         [

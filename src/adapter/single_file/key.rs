@@ -1,8 +1,10 @@
 //! What the names of an image adapter's tensors mean.
 //!
 //! Five tools have written them in a dozen ways: `X.lora_down.weight`, `X.lora_A.weight`, `X.lora.down.weight`,
-//! `X.processor.to_q_lora.down.weight`, `X.lora_linear_layer.down.weight`. The thing that can go wrong is a
-//! variant of LoRA taken for LoRA, so the variants' own tensors are known too, and refused by their name.
+//! `X.processor.to_q_lora.down.weight`, `X.lora_linear_layer.down.weight`. Tensors of other kinds of adapters are known
+//! too, and refused by their name.
+
+use crate::naming::path::bare;
 
 /// What a tensor is to its module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +125,7 @@ impl Key {
 /// `double_blocks.0.processor.qkv_lora2.down.weight`.
 fn xlabs(name: &str) -> Option<(String, Role)> {
     let (block, rest) = name.split_once(".processor.")?;
-    let block = block.strip_prefix("diffusion_model.").unwrap_or(block);
+    let block = bare(block);
     if !block.starts_with("double_blocks.") {
         return None;
     }
