@@ -13,7 +13,8 @@ import { codeOf, pathsOfTree, roomOfRust, usesOfRust } from "./architecture/rust
 import { roomOfPath, usesOfTypeScript } from "./architecture/typescript.ts";
 
 const ground = ["error", "progress"];
-const machine = [...ground, "io", "compute"];
+const told = [...ground, "describe"];
+const machine = [...told, "io", "compute"];
 const words = [...machine, "delta", "naming"];
 const bound = [...words, "pictures", "adapter", "model", "binding"];
 
@@ -21,9 +22,10 @@ const bound = [...words, "pictures", "adapter", "model", "binding"];
 const RUST: Order = [
   ["error", []],
   ["progress", ["error"]],
+  ["describe", ["error"]],
 
-  ["io", ground],
-  ["compute", ground],
+  ["io", told],
+  ["compute", told],
 
   ["delta", machine],
   ["naming", ["error"]],
