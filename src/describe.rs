@@ -499,16 +499,36 @@ mod tests {
     #[test]
     fn ranges_hold_what_their_words_say() {
         let cases = [
-            (Range::FINITE, "a number", &[-1e9, 0.5][..], &[f64::NAN, f64::INFINITY][..]),
-            (Range::from_to(0.0, 1.0), "a number from 0 to 1", &[0.0, 1.0], &[-0.1, 1.1]),
+            (
+                Range::FINITE,
+                "a number",
+                &[-1e9, 0.5][..],
+                &[f64::NAN, f64::INFINITY][..],
+            ),
+            (
+                Range::from_to(0.0, 1.0),
+                "a number from 0 to 1",
+                &[0.0, 1.0],
+                &[-0.1, 1.1],
+            ),
             (
                 Range::above(0.0, 1.0),
                 "a number above 0, at most 1",
                 &[1e-9, 1.0],
                 &[0.0, 1.1, f64::NAN],
             ),
-            (Range::whole_from(1.0), "a whole number above 0", &[1.0], &[0.0, 1.5]),
-            (Range::whole_from(0.0), "a whole number, 0 or more", &[0.0], &[-1.0]),
+            (
+                Range::whole_from(1.0),
+                "a whole number above 0",
+                &[1.0],
+                &[0.0, 1.5],
+            ),
+            (
+                Range::whole_from(0.0),
+                "a whole number, 0 or more",
+                &[0.0],
+                &[-1.0],
+            ),
             (
                 Range::whole(1.0, 9.0),
                 "a whole number above 0, at most 9",

@@ -145,12 +145,11 @@ impl Device {
     fn compute(&self) -> Compute {
         match &self.kind {
             Kind::Cpu => Compute::cpu(),
-            Kind::Webgpu { device, buffer_bytes } => {
-                Compute::tensors(device.clone(), WEBGPU.name).with_limits(Limits {
+            Kind::Webgpu { device, buffer_bytes } => Compute::tensors(device.clone(), WEBGPU.name)
+                .with_limits(Limits {
                     memory_bytes: None,
                     buffer_bytes: *buffer_bytes,
-                })
-            }
+                }),
         }
     }
 }
@@ -227,7 +226,9 @@ pub async fn compare(
             merged,
             max_new_tokens: get(&get(&request, "options"), "maxNewTokens")
                 .as_f64()
-                .map_or(MergeOptions::default().max_new_tokens, |count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
+                .map_or(MergeOptions::default().max_new_tokens, |count| {
+                    usize::try_from(whole(count)).unwrap_or(usize::MAX)
+                }),
         };
         compare::compare(request, &compute, &Listener { object: observer }).await
     };

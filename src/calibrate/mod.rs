@@ -61,7 +61,7 @@ pub enum Given {
 
 options! {
     /// How an adapter writes its own calibration texts, as a caller says it.
-    #[derive(Debug, Clone, PartialEq, Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     pub struct SelfOptions {
         /// How many.
@@ -280,7 +280,9 @@ fn assemble(
                 let counted_from = if counted { prompt.len() } else { 0 };
                 let all = [prompt, ids].concat();
                 if let Some(what) = facts.too_long(all.len()) {
-                    return refuse(format!("with its completion {what}; set maxLength or maxNewTokens"));
+                    return refuse(format!(
+                        "with its completion {what}; set maxLength or maxNewTokens"
+                    ));
                 }
                 Sample::text(all).counted_from(counted_from)
             }

@@ -19,7 +19,7 @@ pub(crate) use self::choose::Chooser;
 use crate::{
     compute::{Cache, Compute},
     delta::DeviceDelta,
-    describe::{Range, Section, Told, options},
+    describe::{Place, Range, Section, Told, options},
     error::{Code, Error, Result},
     model::{
         Kind, Model, Pass, State, Steps, WorkloadEstimate,
@@ -46,25 +46,32 @@ options! {
             Told::number(ANSWER_LENGTH)
                 .unit("tokens")
                 .flag("max-new-tokens", "N")
-                .section(Section::Writing);
+                .section(Section::Writing)
+                .field(Place::Writing, "Longest answer");
 
         /// 0 takes the likeliest token each time; above, tokens are drawn from softmax(logits / temperature).
         temperature: f64 = 0.0,
             Told::number(Range::from_to(0.0, MOST_TEMPERATURE))
                 .flag("temperature", "T")
-                .section(Section::Writing);
+                .section(Section::Writing)
+                .field(Place::Writing, "Temperature")
+                .hint("0 takes the likeliest token each time.");
 
         /// Tokens are drawn from the likeliest that together have this probability.
         top_p: f64 = 1.0,
             Told::number(TOP_P)
                 .flag("top-p", "P")
-                .section(Section::Writing);
+                .section(Section::Writing)
+                .field(Place::Writing, "Top-p")
+                .hint("Above temperature 0: draws from the likeliest tokens that have this share.");
 
         /// Seed of the draws: the same one writes the same.
         seed: u64 = 0,
             Told::number(Range::whole_from(0.0))
                 .flag("seed", "N")
-                .section(Section::Writing);
+                .section(Section::Writing)
+                .field(Place::Writing, "Seed")
+                .hint("Above temperature 0: the same seed writes the same.");
     }
 }
 

@@ -449,8 +449,19 @@ macro_rules! not_numbers {
 }
 
 not_numbers!(
-    bool, MethodName, Schedule, LeastSquares, Padding, DecoderInputs, Positions, MajoritySign, LayerWeights, Ranks,
-    FormatChoice, OutputKind, DtypeChoice
+    bool,
+    MethodName,
+    Schedule,
+    LeastSquares,
+    Padding,
+    DecoderInputs,
+    Positions,
+    MajoritySign,
+    LayerWeights,
+    Ranks,
+    FormatChoice,
+    OutputKind,
+    DtypeChoice
 );
 
 #[cfg(test)]
@@ -486,7 +497,9 @@ mod tests {
         for option in MergeOptions::OPTIONS {
             let value = &fields()[option.name];
             let fits = match option.told.kind {
-                Kind::Number | Kind::Bytes => option.told.range.is_some() && (value.is_number() || value.is_null()),
+                Kind::Number | Kind::Bytes => {
+                    option.told.range.is_some() && (value.is_number() || value.is_null())
+                }
                 Kind::Flag => value.is_boolean(),
                 Kind::Word(words) => words.iter().any(|word| value == word.name),
                 Kind::Weights => value.is_object(),
@@ -512,7 +525,11 @@ mod tests {
             let told: Vec<&str> = words.iter().map(|word| word.name).collect();
             assert_eq!(told, known, "{}", option.name);
             for word in told {
-                assert!(option.doc.contains(&format!("`{word}`")), "{} says nothing of {word}", option.name);
+                assert!(
+                    option.doc.contains(&format!("`{word}`")),
+                    "{} says nothing of {word}",
+                    option.name
+                );
             }
         }
     }
@@ -520,7 +537,10 @@ mod tests {
     #[test]
     fn numbers_outside_are_refused_by_the_name_that_the_caller_knows() {
         for option in MergeOptions::OPTIONS {
-            let Some(Range { least: Some(least), .. }) = option.told.range else {
+            let Some(Range {
+                least: Some(least), ..
+            }) = option.told.range
+            else {
                 continue;
             };
             // A number below 0 is none that a count can be.
@@ -543,12 +563,21 @@ mod tests {
             scale: f64::NAN,
             ..MergeOptions::default()
         };
-        assert!(endless.check().unwrap_err().to_string().starts_with("scale is NaN"));
+        assert!(
+            endless
+                .check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("scale is NaN")
+        );
     }
 
     #[test]
     fn the_longest_sample_is_the_one_that_is_told() {
-        let told = MergeOptions::OPTIONS.iter().find(|option| option.name == "max_length").unwrap();
+        let told = MergeOptions::OPTIONS
+            .iter()
+            .find(|option| option.name == "max_length")
+            .unwrap();
         let longest = MergeOptions::LONGEST_SAMPLE.to_string();
         assert!(told.told.unset.unwrap().ends_with(&longest));
     }

@@ -67,7 +67,15 @@ impl Method for Iteris {
     }
 
     fn reads(&self) -> &'static [&'static str] {
-        &["schedule", "max_iter", "target", "alpha1", "alpha2", "adaptive_weights", "padding"]
+        &[
+            "schedule",
+            "max_iter",
+            "target",
+            "alpha1",
+            "alpha2",
+            "adaptive_weights",
+            "padding",
+        ]
     }
 
     /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.

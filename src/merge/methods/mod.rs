@@ -251,7 +251,9 @@ mod tests {
         let names: BTreeSet<MethodName> = METHODS.iter().map(|facts| facts.name).collect();
         assert_eq!(names.len(), METHODS.len());
         // serde's refusal lists every name that it reads; one of them is an old spelling.
-        let refusal = serde_json::from_str::<MethodName>("\"none\"").unwrap_err().to_string();
+        let refusal = serde_json::from_str::<MethodName>("\"none\"")
+            .unwrap_err()
+            .to_string();
         let (_, list) = refusal.split_once("expected ").unwrap();
         let known: BTreeSet<MethodName> = list
             .split('`')
