@@ -17,7 +17,10 @@ pub(crate) fn expression(value: &Value, indent: usize, column: usize) -> String 
                 let start = format!("{inner}{name}: ");
                 let text = expression(value, indent + 2, start.chars().count());
                 // A string that is too long for its line goes to one of its own, where that gains anything.
-                if value.is_string() && name.len() > 4 && start.chars().count() + text.chars().count() + 1 > WIDTH {
+                if value.is_string()
+                    && name.len() > 4
+                    && start.chars().count() + text.chars().count() + 1 > WIDTH
+                {
                     format!("{inner}{name}:\n{inner}  {text},\n")
                 } else {
                     format!("{start}{text},\n")
@@ -38,6 +41,7 @@ pub(crate) fn expression(value: &Value, indent: usize, column: usize) -> String 
         }
         Value::Number(number) => match number.as_f64() {
             Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => format!("{whole}"),
+            Some(small) if small.abs() < 1e-3 => format!("{small:e}"),
             _ => number.to_string(),
         },
         other => other.to_string(),

@@ -196,7 +196,7 @@ fn facts(option: &Described) -> String {
     let readers = readers(option);
     if !readers.is_empty() {
         let readers: Vec<String> = readers.iter().map(|name| format!("`{name}`")).collect();
-        out += &format!(" Of {}.", readers.join(", "));
+        out += &format!(" Read by {}.", readers.join(", "));
     }
     out
 }

@@ -48,34 +48,34 @@ export interface MergeOptions {
   method: MethodName;
   /**
    * `sweep` solves each layer once as the pass reaches it; `iterate` is the paper's loop. By default `sweep`.
-   * Of `iteris`.
+   * Read by `iteris`.
    */
   schedule: "sweep" | "iterate";
-  /** Passes of `iterate`. A whole number above 0, at most 1000. By default `3`. Of `iteris`. */
+  /** Passes of `iterate`. A whole number above 0, at most 1000. By default `3`. Read by `iteris`. */
   maxIter: number;
   /**
    * What is solved for: the adapters' deltas (`delta`), or the weights with them (`full`). By default
-   * `delta`. Of `iteris`.
+   * `delta`. Read by `iteris`.
    */
   target: "delta" | "full";
   /**
    * Ridge of the cross terms, relative to their norm; usually 1e-6 to 1e-2. A number from 0 to 1. By default
-   * `0.00001`. Of `iteris`.
+   * `1e-5`. Read by `iteris`.
    */
   alpha1: number;
   /**
    * Ridge of the Gram matrices, relative to their norm; usually 1e-6 to 1e-2. A number from 0 to 1. By
-   * default `0.00001`. Of `iteris`.
+   * default `1e-5`. Read by `iteris`.
    */
   alpha2: number;
   /**
-   * Whether lambda evens out the tasks' scales (the paper's adaptive weights). By default `true`. Of
+   * Whether lambda evens out the tasks' scales (the paper's adaptive weights). By default `true`. Read by
    * `iteris`.
    */
   adaptiveWeights: boolean;
   /**
    * What becomes of the rows of padding tokens: `exclude` leaves them out, `include` counts them as the
-   * published code does. By default `exclude`. Of `iteris`, `regmean`, `regmean++`.
+   * published code does. By default `exclude`. Read by `iteris`, `regmean`, `regmean++`.
    */
   padding: "exclude" | "include";
   /**
@@ -93,32 +93,32 @@ export interface MergeOptions {
    * (`completion`). By default `all`.
    */
   positions: "all" | "completion";
-  /** Factor of the merged deltas. By default `1`. Of `task_arithmetic`, `knots`. */
+  /** Factor of the merged deltas. By default `1`. Read by `task_arithmetic`, `knots`. */
   scale: number;
   /**
-   * RegMean's factor a of what lies off a Gram matrix's diagonal. A number from 0 to 1. By default `0.9`. Of
-   * `regmean`, `regmean++`.
+   * RegMean's factor a of what lies off a Gram matrix's diagonal. A number from 0 to 1. By default `0.9`.
+   * Read by `regmean`, `regmean++`.
    */
   nonDiagonal: number;
   /**
-   * Share of each delta's numbers that is kept. A number above 0, at most 1. By default `0.5`. Of `ties`,
-   * `ties_svd`, `dare_linear`, `dare_linear_svd`, `dare_ties`, `dare_ties_svd`, `magnitude_prune`,
+   * Share of each delta's numbers that is kept. A number above 0, at most 1. By default `0.5`. Read by
+   * `ties`, `ties_svd`, `dare_linear`, `dare_linear_svd`, `dare_ties`, `dare_ties_svd`, `magnitude_prune`,
    * `magnitude_prune_svd`, `knots`.
    */
   density: number;
   /**
    * How a sign is elected: by the sum of the numbers (`total`), or by their count (`frequency`). By default
-   * `total`. Of `ties`, `ties_svd`, `dare_ties`, `dare_ties_svd`, `knots`.
+   * `total`. Read by `ties`, `ties_svd`, `dare_ties`, `dare_ties_svd`, `knots`.
    */
   majoritySignMethod: "total" | "frequency";
   /**
    * Rank to which the method cuts its result. A whole number above 0. By default `null`: the largest among
-   * the adapters, as PEFT does. Of `svd`, `ties_svd`, `dare_linear_svd`, `dare_ties_svd`,
+   * the adapters, as PEFT does. Read by `svd`, `ties_svd`, `dare_linear_svd`, `dare_ties_svd`,
    * `magnitude_prune_svd`.
    */
   svdRank: number | null;
   /**
-   * Seed of what is dropped at random. A whole number, 0 or more. By default `0`. Of `dare_linear`,
+   * Seed of what is dropped at random. A whole number, 0 or more. By default `0`. Read by `dare_linear`,
    * `dare_linear_svd`, `dare_ties`, `dare_ties_svd`.
    */
   seed: number;
@@ -276,7 +276,7 @@ export const OPTIONS = {
   },
   alpha1: {
     kind: "number",
-    default: 0.00001,
+    default: 1e-5,
     range: {
       least: 0,
       most: 1,
@@ -297,7 +297,7 @@ export const OPTIONS = {
   },
   alpha2: {
     kind: "number",
-    default: 0.00001,
+    default: 1e-5,
     range: {
       least: 0,
       most: 1,
