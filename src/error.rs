@@ -16,89 +16,91 @@ pub struct Error {
     message: String,
 }
 
-/// The kind of a failure; its text form is part of the public interface and never changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// The caller cancelled the work.
-    Cancelled,
-    /// A file ends before the bytes that its own header promises.
-    FileTruncated,
-    /// A file cannot be read (I/O failure of the source itself).
-    ReadFailed,
-    /// A result cannot be written.
-    WriteFailed,
-    /// A safetensors header or shard index is malformed.
-    HeaderInvalid,
-    /// Two tensors of a safetensors file share bytes.
-    OffsetsOverlap,
-    /// A tensor's element type is not one the program reads.
-    DtypeUnsupported,
-    /// A tensor or file that is needed is absent.
-    Missing,
-    /// The same file, tensor or adapter was given twice.
-    Duplicate,
-    /// A tensor has another shape than the base model needs.
-    ShapeMismatch,
-    /// A tensor holds NaN or infinity.
-    NotFinite,
-    /// A Python pickle (`.bin`, `.pt`) holds more than tensors, is damaged, or was given where safetensors
-    /// is needed.
-    PickleRefused,
-    /// A JSON file cannot be parsed or holds a value outside its range.
-    ConfigInvalid,
-    /// The adapter uses a feature that would change the mathematics and is not handled.
-    AdapterUnsupported,
-    /// The adapter's file holds tensors that nothing accounts for.
-    TensorsUnaccounted,
-    /// The base model's architecture has no family here.
-    ModelUnsupported,
-    /// No adapter was given.
-    NoAdapters,
-    /// Calibration samples are absent, empty or do not fit the model.
-    SamplesInvalid,
-    /// An option is outside its range or contradicts another.
-    OptionInvalid,
-    /// A Gram matrix is not positive definite even after the ridge.
-    NotPositiveDefinite,
-    /// WebGPU was asked for and cannot be used.
-    WebgpuUnavailable,
-    /// The model or the samples are larger than the device can hold.
-    DeviceLimit,
-    /// The GPU went away while it was working.
-    DeviceLost,
-    /// A fault of the program itself.
-    Internal,
+macro_rules! codes {
+    (
+        $(#[$outer:meta])*
+        pub enum Code {
+            $(
+                $(#[doc = $doc:literal])+
+                $variant:ident = $name:literal,
+            )+
+        }
+    ) => {
+        $(#[$outer])*
+        pub enum Code {
+            $(
+                $(#[doc = $doc])+
+                $variant,
+            )+
+        }
+
+        impl Code {
+            /// Every code's text form, and what it means.
+            pub const ALL: &[(&str, &str)] = &[$(($name, concat!($($doc),+)),)+];
+
+            /// The stable text form.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl Code {
-    /// The stable text form.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cancelled => "cancelled",
-            Self::FileTruncated => "file_truncated",
-            Self::ReadFailed => "read_failed",
-            Self::WriteFailed => "write_failed",
-            Self::HeaderInvalid => "header_invalid",
-            Self::OffsetsOverlap => "offsets_overlap",
-            Self::DtypeUnsupported => "dtype_unsupported",
-            Self::Missing => "missing",
-            Self::Duplicate => "duplicate",
-            Self::ShapeMismatch => "shape_mismatch",
-            Self::NotFinite => "not_finite",
-            Self::PickleRefused => "pickle_refused",
-            Self::ConfigInvalid => "config_invalid",
-            Self::AdapterUnsupported => "adapter_unsupported",
-            Self::TensorsUnaccounted => "tensors_unaccounted",
-            Self::ModelUnsupported => "model_unsupported",
-            Self::NoAdapters => "no_adapters",
-            Self::SamplesInvalid => "samples_invalid",
-            Self::OptionInvalid => "option_invalid",
-            Self::NotPositiveDefinite => "not_positive_definite",
-            Self::WebgpuUnavailable => "webgpu_unavailable",
-            Self::DeviceLimit => "device_limit",
-            Self::DeviceLost => "device_lost",
-            Self::Internal => "internal",
-        }
+codes! {
+    /// The kind of a failure; its text form is part of the public interface and never changes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Code {
+        /// The caller cancelled the work.
+        Cancelled = "cancelled",
+        /// A file ends before the bytes that its own header promises.
+        FileTruncated = "file_truncated",
+        /// A file cannot be read.
+        ReadFailed = "read_failed",
+        /// A result cannot be written.
+        WriteFailed = "write_failed",
+        /// A safetensors header or shard index is malformed.
+        HeaderInvalid = "header_invalid",
+        /// Two tensors of a safetensors file share bytes.
+        OffsetsOverlap = "offsets_overlap",
+        /// A tensor's element type is not one the program reads.
+        DtypeUnsupported = "dtype_unsupported",
+        /// A tensor or file that is needed is absent.
+        Missing = "missing",
+        /// The same file, tensor or adapter was given twice.
+        Duplicate = "duplicate",
+        /// A tensor has another shape than the base model needs.
+        ShapeMismatch = "shape_mismatch",
+        /// A tensor holds NaN or infinity.
+        NotFinite = "not_finite",
+        /// A Python pickle (`.bin`, `.pt`) holds more than tensors, is damaged, or stands where none is
+        /// read.
+        PickleRefused = "pickle_refused",
+        /// A JSON file cannot be parsed or holds a value outside its range.
+        ConfigInvalid = "config_invalid",
+        /// The adapter uses a feature that would change the mathematics and is not handled.
+        AdapterUnsupported = "adapter_unsupported",
+        /// The adapter's file holds tensors that nothing accounts for.
+        TensorsUnaccounted = "tensors_unaccounted",
+        /// The base model's architecture has no family here.
+        ModelUnsupported = "model_unsupported",
+        /// No adapter was given.
+        NoAdapters = "no_adapters",
+        /// Samples are absent, empty, malformed or do not fit the model.
+        SamplesInvalid = "samples_invalid",
+        /// An option is outside its range or contradicts another.
+        OptionInvalid = "option_invalid",
+        /// A Gram matrix is not positive definite even after the ridge.
+        NotPositiveDefinite = "not_positive_definite",
+        /// WebGPU was asked for and cannot be used.
+        WebgpuUnavailable = "webgpu_unavailable",
+        /// The model or the samples are larger than the device can hold.
+        DeviceLimit = "device_limit",
+        /// The GPU went away while it was working.
+        DeviceLost = "device_lost",
+        /// A fault of the program itself.
+        Internal = "internal",
     }
 }
 

@@ -6,6 +6,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`error`], [`progress`] | the one error type; progress and cancellation |
+//! | [`describe`] | what an option is told by, for every place that shows or checks it |
 //! | [`io`] | byte sources, safetensors, pickles, sinks |
 //! | [`compute`] | devices, kernels, attention, exact products, factorisations |
 //! | [`delta`] | what is added to a weight, and its norms |
@@ -25,6 +26,7 @@ pub mod calibrate;
 pub mod compare;
 pub mod compute;
 pub mod delta;
+pub mod describe;
 pub mod error;
 pub mod export;
 pub mod generate;

@@ -15,9 +15,9 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
-    compute::{Compute, Limits},
+    compute::{Compute, Limits, WEBGPU},
+    describe::camel_case,
     error::{Code, Error, Result},
-    generate::Sampling,
     io::{ByteSource, Folder, Sink},
     jobs::{
         AdapterInput,
@@ -84,19 +84,8 @@ pub fn default_options() -> std::result::Result<JsValue, JsValue> {
 /// The names of the merge methods.
 #[wasm_bindgen]
 pub fn methods() -> std::result::Result<JsValue, JsValue> {
-    let names: Vec<MethodName> = METHODS.iter().map(|(name, _)| *name).collect();
+    let names: Vec<MethodName> = METHODS.iter().map(|facts| facts.name).collect();
     to_js(&names).map_err(throw)
-}
-
-fn camel_case(name: &str) -> String {
-    let mut parts = name.split('_');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let mut letters = part.chars();
-        out.extend(letters.next().map(|c| c.to_ascii_uppercase()));
-        out.push_str(letters.as_str());
-    }
-    out
 }
 
 /// Where a merge computes.
@@ -156,12 +145,11 @@ impl Device {
     fn compute(&self) -> Compute {
         match &self.kind {
             Kind::Cpu => Compute::cpu(),
-            Kind::Webgpu { device, buffer_bytes } => {
-                Compute::tensors(device.clone(), "webgpu").with_limits(Limits {
+            Kind::Webgpu { device, buffer_bytes } => Compute::tensors(device.clone(), WEBGPU.name)
+                .with_limits(Limits {
                     memory_bytes: None,
                     buffer_bytes: *buffer_bytes,
-                })
-            }
+                }),
         }
     }
 }
@@ -239,7 +227,9 @@ pub async fn compare(
             merged,
             max_new_tokens: get(&get(&request, "options"), "maxNewTokens")
                 .as_f64()
-                .map_or(16, |count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
+                .map_or(MergeOptions::default().max_new_tokens, |count| {
+                    usize::try_from(whole(count)).unwrap_or(usize::MAX)
+                }),
         };
         compare::compare(request, &compute, &Listener { object: observer }).await
     };
@@ -419,21 +409,11 @@ fn adapters(list: &Array) -> Result<Vec<AdapterInput>> {
 fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
     let own = get(value, "self");
     if !own.is_undefined() {
-        let number = |field: &str| get(&own, field).as_f64();
-        let count = |field: &str, default: f64| {
-            usize::try_from(whole(number(field).unwrap_or(default))).unwrap_or(usize::MAX)
-        };
         return Ok(TaskSamples {
             own: Some(SelfWritten {
-                count: count("count", 32.0),
                 prompt: numbers(&own, "prompt").unwrap_or_default(),
                 text: text(&own, "promptText"),
-                sampling: Sampling {
-                    max_new_tokens: count("maxNewTokens", 64.0),
-                    temperature: number("temperature").unwrap_or(1.0),
-                    top_p: number("topP").unwrap_or(1.0),
-                    seed: whole(number("seed").unwrap_or(0.0)),
-                },
+                options: parsed(own)?,
             }),
             ..TaskSamples::default()
         });

@@ -12,7 +12,7 @@ use std::{cell::RefCell, path::PathBuf};
 
 use async_trait::async_trait;
 use iteris_web::{
-    calibrate::{DecoderInputs, Given, Positions, SelfWritten, TaskSamples},
+    calibrate::{DecoderInputs, Given, Positions, SelfOptions, SelfWritten, TaskSamples},
     compare::CompareReport,
     compute::{Compute, Limits},
     error::{Code, Error, Result},
@@ -221,10 +221,10 @@ fn an_adapter_can_write_its_own_samples() {
     let case = Case::of("llama");
     let alone = |seed, prompt: Vec<u32>| TaskSamples {
         own: Some(SelfWritten {
-            count: 6,
             text: None,
             prompt,
-            sampling: Sampling {
+            options: SelfOptions {
+                count: 6,
                 max_new_tokens: 9,
                 temperature: 1.0,
                 top_p: 0.95,
@@ -424,12 +424,7 @@ fn bad_samples_are_refused_with_adapter_and_number() {
     });
     says(encoder, Code::SamplesInvalid, &["only reads"]);
     let writes = refused(&roberta, &|samples| {
-        samples.own = Some(SelfWritten {
-            count: 3,
-            text: None,
-            prompt: Vec::new(),
-            sampling: Sampling::default(),
-        });
+        samples.own = Some(SelfWritten::default());
     });
     says(writes, Code::OptionInvalid, &["\"b\"", "does not write text"]);
 }

@@ -91,7 +91,7 @@ fn undamped(method: MethodName) -> MergeOptions {
 }
 
 fn all_methods() -> impl Iterator<Item = MethodName> {
-    METHODS.iter().map(|(name, _)| *name)
+    METHODS.iter().map(|facts| facts.name)
 }
 
 fn needs_samples(method: MethodName) -> bool {

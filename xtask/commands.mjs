@@ -9,6 +9,7 @@ import { npmPackages } from "./steps/npm.mjs";
 import { buildPackage } from "./steps/package.mjs";
 import { buildPage } from "./steps/page.mjs";
 import { peersPython } from "./steps/peers.mjs";
+import { nativeRust } from "./steps/rust.mjs";
 import { buildWasm } from "./steps/wasm.mjs";
 
 /** `npm start`: the page, served to this machine alone. */
@@ -32,6 +33,17 @@ export async function build() {
 export async function wasm(options) {
   await npmPackages();
   await buildWasm({ optimise: !options.includes("--quick") });
+}
+
+/** `npm run generate`: what TypeScript knows of options, methods and failures, from their descriptions in `src`. */
+export async function generate() {
+  await npmPackages();
+  const { cargo, env } = await nativeRust();
+  await run(cargo, ["test", "--locked", "--test", "described", "generated"], {
+    cwd: root,
+    env: { ...env, ITERIS_GENERATE: "1" },
+    shows: "cargo test",
+  });
 }
 
 /** `npm run lint`: what reads the sources only. */

@@ -13,6 +13,7 @@ const table = {
   "test:peers": commands.testPeers,
   build: commands.build,
   bench: commands.bench,
+  generate: commands.generate,
   lint: commands.lint,
   wasm: commands.wasm,
 };

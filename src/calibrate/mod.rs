@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     delta::DeviceDelta,
+    describe::{Range, Told, options},
     error::{Code, Error, Result},
-    generate::{Answer, Sampling, Scene, Speaker, decoder_start, generate},
+    generate::{
+        ANSWER_LENGTH, Answer, MOST_TEMPERATURE, Sampling, Scene, Speaker, TOP_P, decoder_start, generate,
+    },
     model::{
         Kind, Model, TEXT,
         batch::{Input, Sample},
@@ -56,17 +59,51 @@ pub enum Given {
     Own,
 }
 
+options! {
+    /// How an adapter writes its own calibration texts, as a caller says it.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    pub struct SelfOptions {
+        /// How many.
+        count: usize = 32, Told::number(Range::whole_from(1.0));
+        /// Tokens of one, at most; less where the model can read less.
+        max_new_tokens: usize = 64, Told::number(ANSWER_LENGTH).unit("tokens");
+        /// How far from the likeliest; at 0 all would be the same.
+        temperature: f64 = 1.0, Told::number(Range::above(0.0, MOST_TEMPERATURE));
+        /// Tokens are drawn from the likeliest that together have this probability.
+        top_p: f64 = 1.0, Told::number(TOP_P);
+        /// The same seed gives the same samples.
+        seed: u64 = 0, Told::number(Range::whole_from(0.0));
+    }
+}
+
 /// How an adapter writes its own calibration texts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SelfWritten {
-    /// How many.
-    pub count: usize,
+    /// How many, and how they are drawn.
+    pub options: SelfOptions,
     /// What each begins with; the beginning-of-sequence token if empty.
     pub prompt: Vec<u32>,
     /// The same as a text.
     pub text: Option<String>,
-    /// How the rest is drawn.
-    pub sampling: Sampling,
+}
+
+impl SelfWritten {
+    fn sampling(&self) -> Sampling {
+        let SelfOptions {
+            max_new_tokens,
+            temperature,
+            top_p,
+            seed,
+            ..
+        } = self.options;
+        Sampling {
+            max_new_tokens,
+            temperature,
+            top_p,
+            seed,
+        }
+    }
 }
 
 /// What an encoder-decoder's decoder reads.
@@ -226,12 +263,8 @@ fn assemble(
             (_, Some(answer)) => Some(("own", answer.ids.as_slice())),
             _ => None,
         };
-        if let Some(id) = answer.and_then(|(_, ids)| ids.iter().find(|&&id| id as usize >= facts.vocab_size))
-        {
-            return refuse(format!(
-                "its answer has the token id {id}, outside the vocabulary of {}; the tokenizer is of another model",
-                facts.vocab_size
-            ));
+        if let Some(what) = answer.and_then(|(_, ids)| facts.unknown_token(ids)) {
+            return refuse(format!("its answer: {what}"));
         }
         let ids = answer.map_or(&[][..], |(_, ids)| ids);
         let sample = match facts.kind {
@@ -246,11 +279,9 @@ fn assemble(
                 let prompt = sample.tokens(TEXT);
                 let counted_from = if counted { prompt.len() } else { 0 };
                 let all = [prompt, ids].concat();
-                if all.len() > facts.max_length {
+                if let Some(what) = facts.too_long(all.len()) {
                     return refuse(format!(
-                        "{} tokens with its completion, the model takes {}; set maxLength or maxNewTokens",
-                        all.len(),
-                        facts.max_length
+                        "with its completion {what}; set maxLength or maxNewTokens"
                     ));
                 }
                 Sample::text(all).counted_from(counted_from)
@@ -308,9 +339,9 @@ async fn write_texts(scene: &Scene<'_>, task: &Incomplete<'_>, own: &SelfWritten
     let speaker = Speaker {
         name: task.name,
         deltas: &task.deltas,
-        prompts: vec![prompt.clone(); own.count],
+        prompts: vec![prompt.clone(); own.options.count],
     };
-    let written = generate(scene, &[speaker], &own.sampling).await?;
+    let written = generate(scene, &[speaker], &own.sampling()).await?;
     let samples = written.into_iter().flatten().map(|answer| match kind {
         // What an encoder-decoder writes is a text for its encoder, which ends as its texts do.
         Kind::EncoderDecoder => {
@@ -349,13 +380,9 @@ pub fn check_samples<'a>(
                     ),
                 ));
             }
-            if own.count == 0 {
-                return Err(Error::new(
-                    Code::OptionInvalid,
-                    format!("adapter \"{name}\": count is 0; let it write at least one sample"),
-                ));
-            }
-            own.sampling.check()?;
+            own.options
+                .check_ranges()
+                .map_err(|error| Error::new(error.code(), format!("adapter \"{name}\": {error}")))?;
             continue;
         }
         if samples.is_empty() {
@@ -392,23 +419,14 @@ pub fn check_samples<'a>(
                     ),
                 ));
             }
-            if ids.len() > facts.max_length {
+            let wrong = match facts.too_long(ids.len()) {
+                Some(what) => Some(format!("{what}; set maxLength")),
+                None => facts.unknown_token(ids),
+            };
+            if let Some(what) = wrong {
                 return Err(Error::new(
                     Code::SamplesInvalid,
-                    format!(
-                        "adapter \"{name}\", sample {number}: {} tokens, the model takes {}; set maxLength",
-                        ids.len(),
-                        facts.max_length
-                    ),
-                ));
-            }
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= facts.vocab_size) {
-                return Err(Error::new(
-                    Code::SamplesInvalid,
-                    format!(
-                        "adapter \"{name}\", sample {number}: token id {id} is outside the vocabulary of {}; the tokenizer is of another model",
-                        facts.vocab_size
-                    ),
+                    format!("adapter \"{name}\", sample {number}: {what}"),
                 ));
             }
         }

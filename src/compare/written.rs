@@ -161,17 +161,16 @@ async fn read(
         } else {
             Sample::text([sample.tokens(TEXT), read].concat())
         };
-        let unknown = answer.iter().find(|&&id| id as usize >= facts.vocab_size);
-        if unknown.is_some() || sample.tokens(TEXT).len() > facts.max_length {
+        let wrong = facts
+            .unknown_token(answer)
+            .or_else(|| facts.too_long(sample.tokens(TEXT).len()));
+        if let Some(what) = wrong {
             return Err(Error::new(
                 Code::SamplesInvalid,
                 format!(
-                    "adapter \"{}\", sample {}: its label does not fit the model ({} tokens of at most {}, ids below {})",
+                    "adapter \"{}\", sample {}: its label does not fit the model: {what}",
                     cast.read.adapter.name,
-                    index + 1,
-                    sample.tokens(TEXT).len(),
-                    facts.max_length,
-                    facts.vocab_size
+                    index + 1
                 ),
             ));
         }

@@ -32,7 +32,17 @@ pub use self::{
     rotary::Rotary,
     unfold::{Grid, Windows},
 };
-use crate::error::{Code, Error, Result};
+use crate::{
+    describe::Word,
+    error::{Code, Error, Result},
+};
+
+/// The CPU, through this crate's kernels.
+pub const CPU: Word = Word::new("cpu", "CPU");
+/// A GPU, through burn.
+pub const WEBGPU: Word = Word::new("webgpu", "GPU (WebGPU)");
+/// What callers ask for: a device, or to have one chosen.
+pub const DEVICES: &[Word] = &[Word::new("auto", "Automatic"), CPU, WEBGPU];
 
 /// How operators are carried out. See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +85,7 @@ impl Compute {
         Self {
             device: Device::flex(),
             path: Path::Kernels,
-            name: "cpu",
+            name: CPU.name,
             limits: Limits {
                 // The address space of a 32-bit module, but for what the program itself takes.
                 memory_bytes: cfg!(target_arch = "wasm32").then_some(3.9 * f64::from(1 << 30)),

@@ -56,13 +56,14 @@ impl Card<'_> {
             OutputKind::Adapter => format!("One LoRA adapter, made from {count} of one base model."),
             OutputKind::Base => format!("The base model with {count} merged into its weights."),
         };
-        let paper = method::paper(self.options.method).map_or(String::new(), |number| {
+        let facts = self.options.method.facts();
+        let paper = self.paper().map_or(String::new(), |number| {
             format!(" ([arXiv:{number}](https://arxiv.org/abs/{number}))")
         });
         let _ = writeln!(
             out,
             "\n# {title}\n\n{what} Method: {}{paper}. Nothing was trained.",
-            method::title(self.options.method)
+            facts.map_or("", |facts| facts.title)
         );
         usage::write(self, &mut out);
         self.inputs(&mut out);
@@ -80,6 +81,11 @@ impl Card<'_> {
             self.report.created_by
         );
         Ok(out)
+    }
+
+    /// The number of the method's paper on arXiv.
+    fn paper(&self) -> Option<&'static str> {
+        self.options.method.facts().and_then(|facts| facts.paper)
     }
 
     fn adapters(&self) -> impl ExactSizeIterator<Item = &AdapterReport> {
@@ -105,7 +111,7 @@ impl Card<'_> {
         if adapter {
             tags.push("lora".into());
         }
-        if method::paper(self.options.method).is_some() {
+        if self.paper().is_some() {
             tags.push(method::name(self.options.method));
         }
         tags.extend(library.map(str::to_owned));

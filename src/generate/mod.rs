@@ -19,6 +19,7 @@ pub(crate) use self::choose::Chooser;
 use crate::{
     compute::{Cache, Compute},
     delta::DeviceDelta,
+    describe::{Place, Range, Section, Told, options},
     error::{Code, Error, Result},
     model::{
         Kind, Model, Pass, State, Steps, WorkloadEstimate,
@@ -28,28 +29,49 @@ use crate::{
     progress::{Observer, Progress},
 };
 
-/// How an answer is written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all(deserialize = "camelCase"))]
-pub struct Sampling {
-    /// The most tokens of an answer.
-    pub max_new_tokens: usize,
-    /// 0 takes the likeliest token each time; above, tokens are drawn from softmax(logits / temperature).
-    pub temperature: f64,
-    /// Tokens are drawn from the fewest that have this much of the probability together.
-    pub top_p: f64,
-    /// Of the draws.
-    pub seed: u64,
-}
+/// The tokens of an answer: as many as nobody waits for in vain.
+pub const ANSWER_LENGTH: Range = Range::whole(1.0, 16384.0);
+/// How far tokens are drawn from the likeliest.
+pub const MOST_TEMPERATURE: f64 = 100.0;
+/// The probability that the tokens drawn from have together.
+pub const TOP_P: Range = Range::above(0.0, 1.0);
 
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: 16,
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: 0,
-        }
+options! {
+    /// How an answer is written.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields, rename_all(deserialize = "camelCase"))]
+    pub struct Sampling {
+        /// Tokens of an answer, at most.
+        max_new_tokens: usize = 64,
+            Told::number(ANSWER_LENGTH)
+                .unit("tokens")
+                .flag("max-new-tokens", "N")
+                .section(Section::Writing)
+                .field(Place::Writing, "Longest answer");
+
+        /// 0 takes the likeliest token each time; above, tokens are drawn from softmax(logits / temperature).
+        temperature: f64 = 0.0,
+            Told::number(Range::from_to(0.0, MOST_TEMPERATURE))
+                .flag("temperature", "T")
+                .section(Section::Writing)
+                .field(Place::Writing, "Temperature")
+                .hint("0 takes the likeliest token each time.");
+
+        /// Tokens are drawn from the likeliest that together have this probability.
+        top_p: f64 = 1.0,
+            Told::number(TOP_P)
+                .flag("top-p", "P")
+                .section(Section::Writing)
+                .field(Place::Writing, "Top-p")
+                .hint("Above temperature 0: draws from the likeliest tokens that have this share.");
+
+        /// Seed of the draws: the same one writes the same.
+        seed: u64 = 0,
+            Told::number(Range::whole_from(0.0))
+                .flag("seed", "N")
+                .section(Section::Writing)
+                .field(Place::Writing, "Seed")
+                .hint("Above temperature 0: the same seed writes the same.");
     }
 }
 
@@ -67,31 +89,9 @@ impl Sampling {
     /// # Errors
     /// [`Code::OptionInvalid`] naming the option.
     pub fn check(&self) -> Result<()> {
-        let refuse = |what: String| Err(Error::new(Code::OptionInvalid, what));
-        if !(1..=MOST_NEW_TOKENS).contains(&self.max_new_tokens) {
-            return refuse(format!(
-                "maxNewTokens is {}; give 1 to {MOST_NEW_TOKENS} tokens",
-                self.max_new_tokens
-            ));
-        }
-        if !(0.0..=100.0).contains(&self.temperature) {
-            return refuse(format!(
-                "temperature is {}; give 0 for the likeliest token, or up to 100",
-                self.temperature
-            ));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return refuse(format!(
-                "topP is {}; give a number above 0 and up to 1",
-                self.top_p
-            ));
-        }
-        Ok(())
+        self.check_ranges()
     }
 }
-
-/// Tokens of an answer that nobody waits for in vain.
-const MOST_NEW_TOKENS: usize = 16384;
 
 /// One task's prompts and the adapter that answers them.
 pub struct Speaker<'a> {
@@ -220,19 +220,13 @@ fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Resul
             Kind::EncoderDecoder => ids.len(),
             _ => ids.len() + how.max_new_tokens,
         };
-        if room > facts.max_length {
+        if let Some(what) = facts.too_long(room) {
             return refuse(format!(
-                "{} tokens and {} to be written, the model takes {}; shorten the prompt or set maxNewTokens",
-                ids.len(),
-                how.max_new_tokens,
-                facts.max_length
+                "with what is to be written {what}; shorten the prompt or set maxNewTokens"
             ));
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= facts.vocab_size) {
-            return refuse(format!(
-                "token id {id} is outside the vocabulary of {}; the tokenizer is of another model",
-                facts.vocab_size
-            ));
+        if let Some(what) = facts.unknown_token(ids) {
+            return refuse(what);
         }
         if ids.is_empty() {
             return refuse("no token; give a prompt that the tokenizer makes a token of".into());

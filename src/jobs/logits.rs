@@ -11,6 +11,7 @@ use crate::{
     error::{Code, Error, Result},
     generate::{self, Scene},
     io::Folder,
+    merge::options::MergeOptions,
     model::Steps,
     progress::Silent,
 };
@@ -54,7 +55,7 @@ pub async fn logits(
         let how = Completing {
             decoder_inputs: DecoderInputs::Own,
             positions: Positions::All,
-            max_new_tokens: 16,
+            max_new_tokens: MergeOptions::default().max_new_tokens,
         };
         let tasks = [task];
         let complete = calibrate::complete(&scene, &tasks, &how).await?;

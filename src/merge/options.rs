@@ -1,4 +1,7 @@
-//! What a caller may choose, with the defaults.
+//! What a caller may choose: each option once, with its default, its range and all that is told of it.
+//!
+//! Adding an option is an entry in [`MergeOptions`] and its name in [`Method::reads`](super::methods::Method::reads)
+//! of the methods that look at it; `npm run generate` takes it to TypeScript, the command line and the page.
 
 use std::fmt::Formatter;
 
@@ -10,8 +13,9 @@ use serde::{
 use crate::{
     adapter::FormatChoice,
     calibrate::{DecoderInputs, Positions},
+    describe::{Kind, Place, Range, Section, Told, Value, Word, options},
     error::{Code, Error, Result},
-    generate::Sampling,
+    generate::ANSWER_LENGTH,
     io::DtypeChoice,
     model::batch::Padding,
     naming::pattern::Patterns,
@@ -170,141 +174,411 @@ pub enum OutputKind {
     Base,
 }
 
-/// Options of a merge. In JavaScript the names are camelCase; in a report they are as here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all(deserialize = "camelCase"))]
-pub struct MergeOptions {
-    /// The method.
-    pub method: MethodName,
-    /// IterIS: when solutions are used.
-    pub schedule: Schedule,
-    /// IterIS, `iterate`: how many passes.
-    pub max_iter: usize,
-    /// IterIS: what is reproduced.
-    pub target: LeastSquares,
-    /// IterIS: ridge on the cross Gram matrix, relative to its Frobenius norm.
-    pub alpha1: f64,
-    /// IterIS: ridge on the Gram matrix of the merged features, relative to its Frobenius norm.
-    pub alpha2: f64,
-    /// IterIS: whether each task is weighted by the inverse of its layer's output norm.
-    pub adaptive_weights: bool,
-    /// IterIS: what becomes of padding rows.
-    pub padding: Padding,
-    /// Encoder-decoders: what the decoder reads.
-    pub decoder_inputs: DecoderInputs,
-    /// The most tokens of an answer that an adapter writes to its own samples.
-    pub max_new_tokens: usize,
-    /// Decoder-only models: whose features count.
-    pub positions: Positions,
-    /// Task arithmetic and KnOTS: the factor of the merged change.
-    pub scale: f64,
-    /// RegMean: the factor a of what lies off a Gram matrix's diagonal.
-    pub non_diagonal: f64,
-    /// TIES, DARE, magnitude pruning, KnOTS: the share of numbers that is kept.
-    pub density: f64,
-    /// TIES: how signs are elected.
-    pub majority_sign_method: MajoritySign,
-    /// `svd` and `*_svd`: the rank they cut to; the largest of the adapters if `None`, as in PEFT.
-    pub svd_rank: Option<usize>,
-    /// DARE: of the numbers that are dropped.
-    pub seed: u64,
-    /// Weights of single layers, in place of the adapters' own.
-    pub layer_weights: LayerWeights,
-    /// The rank of the written adapter; exact, or as `energy` asks, if `None`.
-    pub rank: Option<usize>,
-    /// The share of each change's squared norm that the written rank keeps.
-    pub energy: Option<f64>,
-    /// Whether all layers are written with one rank.
-    pub ranks: Ranks,
-    /// Whose adapter files are written.
-    pub format: FormatChoice,
-    /// What is written.
-    pub output: OutputKind,
-    /// Element type of what is written.
-    pub dtype: DtypeChoice,
-    /// A merged base model is split into files of at most so many bytes of tensors; if `None`, as the base came, and
-    /// from 4 GB on.
-    pub max_shard_bytes: Option<u64>,
-    /// The longest sample in tokens, as the caller tokenised; recorded.
-    pub max_length: Option<usize>,
-}
+/// The ends of a ridge.
+const RIDGE: Range = Range::from_to(0.0, 1.0);
+/// A share of something, which is not nothing.
+const SHARE: Range = Range::above(0.0, 1.0);
 
-impl Default for MergeOptions {
-    fn default() -> Self {
-        Self {
-            method: MethodName::Iteris,
-            schedule: Schedule::Sweep,
-            max_iter: 3,
-            target: LeastSquares::Delta,
-            alpha1: 1e-5,
-            alpha2: 1e-5,
-            adaptive_weights: true,
-            padding: Padding::Exclude,
-            decoder_inputs: DecoderInputs::Own,
-            max_new_tokens: 16,
-            positions: Positions::All,
-            scale: 1.0,
-            non_diagonal: 0.9,
-            density: 0.5,
-            majority_sign_method: MajoritySign::Total,
-            svd_rank: None,
-            seed: 0,
-            layer_weights: LayerWeights::default(),
-            rank: None,
-            energy: None,
-            ranks: Ranks::Uniform,
-            format: FormatChoice::Auto,
-            output: OutputKind::Adapter,
-            dtype: DtypeChoice::Auto,
-            max_shard_bytes: None,
-            max_length: None,
-        }
+options! {
+    /// Options of a merge. In JavaScript the names are camelCase; in a report they are as here.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields, rename_all(deserialize = "camelCase"))]
+    pub struct MergeOptions {
+        /// How; `METHODS` tells of each. Those of PEFT's `add_weighted_adapter` bear its names.
+        method: MethodName = MethodName::Iteris, Told::new(Kind::Method);
+
+        /// `sweep` solves each layer once as the pass reaches it; `iterate` is the paper's loop.
+        schedule: Schedule = Schedule::Sweep,
+            Told::word(&[
+                Word::new("sweep", "Sweep: every layer once, in order"),
+                Word::new("iterate", "Iterate: whole passes, as in the paper"),
+            ])
+            .flag("schedule", "KIND")
+            .field(Place::Folded, "Schedule");
+
+        /// Passes of `iterate`.
+        max_iter: usize = 3,
+            Told::number(Range::whole(1.0, 1000.0))
+                .needs("schedule", "iterate")
+                .flag("max-iter", "N")
+                .field(Place::Folded, "Passes");
+
+        /// What is solved for: the adapters' deltas (`delta`), or the weights with them (`full`).
+        target: LeastSquares = LeastSquares::Delta,
+            Told::word(&[
+                Word::new("delta", "The adapters’ changes"),
+                Word::new("full", "The changed weights"),
+            ])
+            .flag("target", "KIND")
+            .field(Place::Folded, "Solve for");
+
+        /// Ridge of the cross terms, relative to their norm; usually 1e-6 to 1e-2.
+        alpha1: f64 = 1e-5,
+            Told::number(RIDGE)
+                .flag("alpha", "A")
+                .help("ridge of both Gram matrices, relative to their norms; usually 1e-6 to 1e-2")
+                .field(Place::Folded, "Alpha 1 (ridge of the cross terms)");
+
+        /// Ridge of the Gram matrices, relative to their norm; usually 1e-6 to 1e-2.
+        alpha2: f64 = 1e-5,
+            Told::number(RIDGE)
+                .flag("alpha", "A")
+                .field(Place::Folded, "Alpha 2 (ridge of the Gram matrices)");
+
+        /// Whether lambda evens out the tasks' scales (the paper's adaptive weights).
+        adaptive_weights: bool = true,
+            Told::new(Kind::Flag)
+                .switch("no-adaptive-weights")
+                .help("leave out the weights that even out the tasks' scales")
+                .field(Place::Folded, "Adaptive weights")
+                .hint("Evens out tasks whose layers work at different scales.");
+
+        /// What becomes of the rows of padding tokens: `exclude` leaves them out, `include` counts them as the
+        /// published code does.
+        padding: Padding = Padding::Exclude,
+            Told::word(&[
+                Word::new("exclude", "Left out"),
+                Word::new("include", "Counted, as in the published code"),
+            ])
+            .flag("padding", "KIND")
+            .field(Place::Folded, "Padding tokens");
+
+        /// What an encoder-decoder's decoder reads: `own` is the sample's target or what the adapter itself writes;
+        /// `start` is the start token alone, as in the published code.
+        decoder_inputs: DecoderInputs = DecoderInputs::Own,
+            Told::word(&[
+                Word::new("own", "Whole answers"),
+                Word::new("start", "The start token alone"),
+            ])
+            .flag("decoder-inputs", "KIND")
+            .section(Section::Samples)
+            .field(Place::Writing, "The decoder reads")
+            .hint("Whole answers are the samples’ own or what the adapter writes; the start token is the published code’s way.");
+
+        /// Tokens that an adapter writes, at most, where a sample has no answer.
+        max_new_tokens: usize = 16,
+            Told::number(ANSWER_LENGTH)
+                .unit("tokens")
+                .flag("max-new-tokens", "N")
+                .section(Section::Samples)
+                .field(Place::Writing, "Longest answer")
+                .hint("Where samples have no answers, the adapters write them, here and in the comparison.");
+
+        /// Which positions of a decoder-only model's samples are features: `all`, or those of the completion alone
+        /// (`completion`).
+        positions: Positions = Positions::All,
+            Told::word(&[
+                Word::new("all", "All of a sample"),
+                Word::new("completion", "The answer’s alone"),
+            ])
+            .flag("positions", "KIND")
+            .section(Section::Samples)
+            .field(Place::Writing, "Tokens that count")
+            .hint("Whether a layer is also to be kept right on the prompts, or only on the answers.");
+
+        /// Factor of the merged deltas.
+        scale: f64 = 1.0,
+            Told::number(Range::FINITE)
+                .flag("scale", "S")
+                .field(Place::Beside, "Scale");
+
+        /// RegMean's factor a of what lies off a Gram matrix's diagonal.
+        non_diagonal: f64 = 0.9,
+            Told::number(Range::from_to(0.0, 1.0))
+                .flag("non-diagonal", "A")
+                .field(Place::Beside, "Non-diagonal a")
+                .hint("0: diagonals alone, 1: whole Gram matrices.");
+
+        /// Share of each delta's numbers that is kept.
+        density: f64 = 0.5,
+            Told::number(SHARE)
+                .flag("density", "D")
+                .field(Place::Beside, "Density")
+                .hint("Share of numbers kept.");
+
+        /// How a sign is elected: by the sum of the numbers (`total`), or by their count (`frequency`).
+        majority_sign_method: MajoritySign = MajoritySign::Total,
+            Told::word(&[
+                Word::new("total", "Sum"),
+                Word::new("frequency", "Count"),
+            ])
+            .flag("majority-sign-method", "KIND")
+            .field(Place::Beside, "Sign by");
+
+        /// Rank to which the method cuts its result.
+        svd_rank: Option<usize> = None,
+            Told::number(Range::whole_from(1.0))
+                .unset("the largest among the adapters, as PEFT does")
+                .flag("svd-rank", "R")
+                .field(Place::Beside, "Rank of the cut")
+                .empty("the largest");
+
+        /// Seed of what is dropped at random.
+        seed: u64 = 0,
+            Told::number(Range::whole_from(0.0))
+                .flag("seed", "N")
+                .help("seed of what is dropped at random, and of --samples self")
+                .field(Place::Beside, "Seed");
+
+        /// Weights of single layers, one an adapter in their order, in place of the adapters' own: by a regular
+        /// expression that the end of a module's path must match from a dot on, as PEFT matches `rank_pattern`; the
+        /// first that matches counts.
+        ///
+        /// @example
+        /// ```ts
+        /// { "encoder.layer.[0-5].*": [1, 0.5] }
+        /// ```
+        layer_weights: LayerWeights = LayerWeights::default(),
+            Told::new(Kind::Weights)
+                .flag("layer-weights", "'PATTERN: [1, 0.5]'")
+                .help("weights of the modules whose path ends with PATTERN, a regular expression, one for each adapter; any number, the first that matches counts; also PATTERN=1,0.5");
+
+        /// Rank to which the merged adapter is cut.
+        rank: Option<usize> = None,
+            Told::number(Range::whole_from(1.0))
+                .unset("exact, the sum of the ranks")
+                .flag("rank", "R")
+                .section(Section::Output)
+                .field(Place::Output, "Output rank");
+
+        /// In place of a rank: each layer is cut to the least rank that keeps this share of its squared Frobenius norm.
+        energy: Option<f64> = None,
+            Told::number(SHARE)
+                .unset("all of it")
+                .flag("energy", "E")
+                .section(Section::Output)
+                .field(Place::Output, "Share kept")
+                .hint("Of each layer’s squared norm.");
+
+        /// One rank for all layers, which every program loads (`uniform`), or each layer's own, in PEFT's
+        /// `rank_pattern` (`per-layer`).
+        ranks: Ranks = Ranks::Uniform,
+            Told::word(&[
+                Word::new("uniform", "One for all"),
+                Word::new("per-layer", "Per layer"),
+            ])
+            .flag("ranks", "KIND")
+            .section(Section::Output)
+            .field(Place::Output, "Ranks");
+
+        /// Whose adapter files are written: those of `peft`, `kohya` (ComfyUI too) or `diffusers`; `auto`: of the
+        /// adapters' own form.
+        format: FormatChoice = FormatChoice::Auto,
+            Told::word(&[
+                Word::new("auto", "As the adapters are")
+                    .hint("PEFT’s folder, or one file where the adapters are such files."),
+                Word::new("peft", "A LoRA adapter for PEFT").hint("For PEFT, transformers, vLLM and llama.cpp."),
+                Word::new("kohya", "A LoRA file for ComfyUI")
+                    .hint("One .safetensors file, as kohya’s scripts write it."),
+                Word::new("diffusers", "A LoRA file for diffusers")
+                    .hint("One .safetensors file for load_lora_weights."),
+            ])
+            .flag("format", "KIND")
+            .section(Section::Output)
+            .field(Place::Output, "Result");
+
+        /// What is written: an `adapter`, or the `base` model with the merge applied.
+        output: OutputKind = OutputKind::Adapter,
+            Told::word(&[
+                Word::new("adapter", "An adapter"),
+                Word::new("base", "The base model with it merged in")
+                    .hint("A whole model, in files of at most 4 GB."),
+            ])
+            .flag("output", "KIND")
+            .section(Section::Output)
+            .field(Place::Output, "Result");
+
+        /// Element type of the written tensors: `f32`, `f16` or `bf16`; `auto`: f32 in an adapter, in a base model each
+        /// tensor's own.
+        dtype: DtypeChoice = DtypeChoice::Auto,
+            Told::word(&[
+                Word::new("auto", "Automatic"),
+                Word::new("f32", "32-bit float"),
+                Word::new("f16", "16-bit float"),
+                Word::new("bf16", "bfloat16"),
+            ])
+            .flag("dtype", "TYPE")
+            .section(Section::Output)
+            .field(Place::Output, "Precision");
+
+        /// Bytes of one file of a merged base model, at most, as transformers' `max_shard_size`.
+        max_shard_bytes: Option<u64> = None,
+            Told::bytes()
+                .unset("as the base's files, and 4GB for one that came in a single file")
+                .needs("output", "base")
+                .flag("max-shard-size", "S")
+                .help("largest file of a merged base, such as 4GB or 500MB")
+                .section(Section::Output);
+
+        /// Tokens that a sample is cut to.
+        max_length: Option<usize> = None,
+            Told::number(Range::whole_from(1.0))
+                .unit("tokens")
+                .unset("what tokenizer and model can read, at most 512")
+                .flag("max-length", "N")
+                .section(Section::Samples)
+                .field(Place::Folded, "Longest text")
+                .hint("Longer texts are cut.")
+                .empty("the model’s limit");
     }
 }
 
 impl MergeOptions {
-    /// Checks every range.
+    /// Tokens that a sample is cut to where nobody says: language models read many thousands, but calibration gains
+    /// nothing from them, and attention costs their square.
+    pub const LONGEST_SAMPLE: usize = 512;
+
+    /// Checks every range, and what contradicts.
     ///
     /// # Errors
     /// [`Code::OptionInvalid`] naming the option.
     pub fn check(&self) -> Result<()> {
-        let refuse = |what: String| Err(Error::new(Code::OptionInvalid, what));
-        for (name, value) in [("alpha1", self.alpha1), ("alpha2", self.alpha2)] {
-            if !(0.0..=1.0).contains(&value) {
-                return refuse(format!(
-                    "{name} is {value}; a ridge is from 0 to 1, usually 1e-6 to 1e-2"
-                ));
-            }
-        }
-        if !(1..=1000).contains(&self.max_iter) {
-            return refuse(format!("maxIter is {}; give 1 to 1000 passes", self.max_iter));
-        }
-        Sampling::greedy(self.max_new_tokens).check()?;
-        for (name, rank) in [("rank", self.rank), ("svdRank", self.svd_rank)] {
-            if rank == Some(0) {
-                return refuse(format!("{name} is 0; give at least 1, or leave it out"));
-            }
-        }
-        for (name, share) in [
-            ("density", Some(self.density)),
-            ("energy", self.energy),
-            ("nonDiagonal", Some(self.non_diagonal).filter(|&a| a != 0.0)),
-        ] {
-            if let Some(share) = share
-                && !(share > 0.0 && share <= 1.0)
-            {
-                return refuse(format!("{name} is {share}; it is a share, up to 1"));
-            }
-        }
-        if self.max_shard_bytes == Some(0) {
-            return refuse("maxShardBytes is 0; give the most bytes of a file, or leave it out".into());
-        }
+        self.check_ranges()?;
         if self.rank.is_some() && self.energy.is_some() {
-            return refuse("rank and energy both say where to cut; give one of them".into());
-        }
-        if !self.scale.is_finite() {
-            return refuse(format!("scale is {}; give a finite number", self.scale));
+            return Err(Error::new(
+                Code::OptionInvalid,
+                "rank and energy both say where to cut; give one of them",
+            ));
         }
         Ok(())
+    }
+}
+
+macro_rules! not_numbers {
+    ($($type:ty),+) => { $(impl Value for $type {})+ };
+}
+
+not_numbers!(
+    bool,
+    MethodName,
+    Schedule,
+    LeastSquares,
+    Padding,
+    DecoderInputs,
+    Positions,
+    MajoritySign,
+    LayerWeights,
+    Ranks,
+    FormatChoice,
+    OutputKind,
+    DtypeChoice
+);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value as Json};
+
+    use super::MergeOptions;
+    use crate::describe::{Kind, Range, camel_case};
+
+    fn fields() -> Map<String, Json> {
+        serde_json::to_value(MergeOptions::default())
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .clone()
+    }
+
+    fn read(name: &str, value: Json) -> Result<MergeOptions, String> {
+        serde_json::from_value(Json::Object([(camel_case(name), value)].into_iter().collect()))
+            .map_err(|error: serde_json::Error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_inside_their_ranges_and_read_as_they_are_written() {
+        MergeOptions::default().check().unwrap();
+        for (name, value) in fields() {
+            assert_eq!(read(&name, value).unwrap(), MergeOptions::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_an_option_fits_its_value() {
+        for option in MergeOptions::OPTIONS {
+            let value = &fields()[option.name];
+            let fits = match option.told.kind {
+                Kind::Number | Kind::Bytes => {
+                    option.told.range.is_some() && (value.is_number() || value.is_null())
+                }
+                Kind::Flag => value.is_boolean(),
+                Kind::Word(words) => words.iter().any(|word| value == word.name),
+                Kind::Weights => value.is_object(),
+                Kind::Method => value.is_string(),
+            };
+            assert!(fits, "{}: {value}", option.name);
+            assert_eq!(value.is_null(), option.told.unset.is_some(), "{}", option.name);
+        }
+        let told = MergeOptions::OPTIONS.iter().map(|option| option.name);
+        assert!(told.eq(fields().keys().map(String::as_str)));
+    }
+
+    #[test]
+    fn the_words_told_are_those_that_are_read() {
+        for option in MergeOptions::OPTIONS {
+            let Kind::Word(words) = option.told.kind else {
+                continue;
+            };
+            // serde's refusal lists every word that it reads.
+            let refusal = read(option.name, "no such word".into()).unwrap_err();
+            let (_, list) = refusal.split_once("expected ").unwrap();
+            let known: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+            let told: Vec<&str> = words.iter().map(|word| word.name).collect();
+            assert_eq!(told, known, "{}", option.name);
+            for word in told {
+                assert!(
+                    option.doc.contains(&format!("`{word}`")),
+                    "{} says nothing of {word}",
+                    option.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_outside_are_refused_by_the_name_that_the_caller_knows() {
+        for option in MergeOptions::OPTIONS {
+            let Some(Range {
+                least: Some(least), ..
+            }) = option.told.range
+            else {
+                continue;
+            };
+            // A number below 0 is none that a count can be.
+            let (value, whole) = (least - 1.0, option.told.range.is_some_and(|range| range.whole));
+            if whole && value < 0.0 {
+                assert!(read(option.name, (-1).into()).is_err(), "{}", option.name);
+                continue;
+            }
+            let value = if whole { Json::from(0) } else { Json::from(value) };
+            let error = read(option.name, value).unwrap().check().unwrap_err();
+            assert!(error.to_string().starts_with(&camel_case(option.name)), "{error}");
+        }
+        let both = MergeOptions {
+            rank: Some(2),
+            energy: Some(0.5),
+            ..MergeOptions::default()
+        };
+        assert!(both.check().unwrap_err().to_string().contains("give one of them"));
+        let endless = MergeOptions {
+            scale: f64::NAN,
+            ..MergeOptions::default()
+        };
+        assert!(
+            endless
+                .check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("scale is NaN")
+        );
+    }
+
+    #[test]
+    fn the_longest_sample_is_the_one_that_is_told() {
+        let told = MergeOptions::OPTIONS
+            .iter()
+            .find(|option| option.name == "max_length")
+            .unwrap();
+        let longest = MergeOptions::LONGEST_SAMPLE.to_string();
+        assert!(told.told.unset.unwrap().ends_with(&longest));
     }
 }

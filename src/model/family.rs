@@ -99,6 +99,22 @@ pub struct ModelFacts {
     pub picture: Option<PictureFacts>,
 }
 
+impl ModelFacts {
+    /// What is wrong with token ids that are not all in the vocabulary.
+    pub fn unknown_token(&self, ids: &[u32]) -> Option<String> {
+        let id = ids.iter().find(|&&id| id as usize >= self.vocab_size)?;
+        Some(format!(
+            "token id {id} is outside the vocabulary of {}; the tokenizer is of another model",
+            self.vocab_size
+        ))
+    }
+
+    /// What is wrong with so many tokens, where the model has not as many positions.
+    pub fn too_long(&self, tokens: usize) -> Option<String> {
+        (tokens > self.max_length).then(|| format!("{tokens} tokens, the model takes {}", self.max_length))
+    }
+}
+
 /// What a model's pictures are like, preprocessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct PictureFacts {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    compute::Compute,
+    compute::{CPU, Compute},
     error::{Code, Error, Result},
     model::{
         batch::{Batch, StreamBatch},
@@ -138,7 +138,7 @@ pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstim
         return refuse(format!(
             "this needs about {} at once, and {} has {}: {} of weights, {} of hidden states ({} tokens in {} copies), {} of Gram matrices; give fewer or shorter samples, or a smaller model",
             mib(needed),
-            if compute.name() == "cpu" {
+            if compute.name() == CPU.name {
                 "a WebAssembly module"
             } else {
                 "the device"

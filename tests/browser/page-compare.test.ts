@@ -207,11 +207,12 @@ describe("methods that are compared", () => {
     await dropAll(page, llama);
     await tickMethods(page, ["IterIS", "Linear average", "Linear sum"]);
     await page.getByText("More options").click();
-    // More than a ridge may be; averages have none.
-    await page.getByLabel("Alpha 1").fill("2");
+    // Fewer tokens than inputs of a layer, and no ridge that holds the rest; averages need none.
+    await page.getByLabel("Alpha 1").fill("0");
+    await page.getByLabel("Alpha 2").fill("0");
     await button(page).click();
     await page.getByRole("heading", { name: "2 methods compared" }).waitFor();
-    expect(await row(page, "IterIS").textContent()).toContain("option_invalid");
+    expect(await row(page, "IterIS").textContent()).toContain("not_positive_definite");
     expect(await row(page, "IterIS").getByRole("button").count()).toBe(0);
     expect(Object.values(await numbers(page, "Linear average"))).not.toContain("–");
     expect(await violations(page)).toEqual([]);

@@ -93,7 +93,9 @@ describe("what was dropped", () => {
     expect(await page.getByLabel("Tokens that count").count()).toBe(1);
     expect(await page.getByLabel("The decoder reads").count()).toBe(0);
     await page.locator(".options").getByLabel("Longest answer, in tokens").fill("0");
-    expect(await lacking(page)).toEqual(["The longest answer is a whole number of tokens from 1."]);
+    expect(await lacking(page)).toEqual([
+      "Longest answer, in tokens: give a whole number above 0, at most 16384.",
+    ]);
     expect(log.complaints).toEqual([]);
     await page.context().close();
   });

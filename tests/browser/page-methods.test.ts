@@ -82,7 +82,7 @@ describe("the choice of a method", () => {
       expect(await page.locator(".method-about").textContent()).toContain(hint);
     }
     await page.getByLabel("Density").fill("0");
-    expect(await lacking(page)).toContain("The density is a number above 0, at most 1.");
+    expect(await lacking(page)).toContain("Density: give a number above 0, at most 1.");
     // What is wrong with an option that is not shown is nobody's business.
     await chooseMethod(page, "Concatenation");
     expect((await lacking(page)).join()).not.toContain("density");

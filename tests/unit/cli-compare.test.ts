@@ -81,7 +81,10 @@ describe("the command line of a comparison", () => {
       `${calibrated} --methods iteris,ties --scale 2`,
       "--scale does nothing here: it is for task_arithmetic, knots, not for iteris, ties.",
     ],
-    [`${tested} --layer-weights q=1`, "--layer-weights q=1 has 1 weights for 2 adapters."],
+    [
+      `${tested} --layer-weights q=1`,
+      "--layer-weights q=1: q has 1 weights for 2 adapters; give one for each, in their order.",
+    ],
     [
       "--adapter a --adapter b",
       "Give texts to compare on, --compare or else --samples; there are none for a.",

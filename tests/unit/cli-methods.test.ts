@@ -1,10 +1,10 @@
 /** The options of merge methods on the command line, held against the one table of them. */
 import { describe, expect, it } from "vitest";
 import { METHODS } from "../../www/lib/methods.ts";
-import type { MethodOption } from "../../www/lib/types.ts";
+import { OPTIONS, optionNames } from "../../www/lib/options.ts";
 import { parseCommand } from "../../www/node/cli/args.ts";
 import { helpTexts } from "../../www/node/cli/help.ts";
-import { methodOptions, ownOptions } from "../../www/node/cli/method-options.ts";
+import { flags, methodOptions } from "../../www/node/cli/method-options.ts";
 import type { MergeCommand } from "../../www/node/cli/parse-merge.ts";
 
 const merge = (...words: string[]) =>
@@ -24,21 +24,27 @@ const line = (words: string) => merge(...words.split(" "));
 const refused = (message: string) =>
   expect.objectContaining({ code: "option_invalid", message: expect.stringContaining(message) });
 
-/** A value that each option of a method takes, without one where it is a flag. */
-const values: Record<keyof typeof ownOptions, string[]> = {
-  schedule: ["iterate"],
-  "max-iter": ["2", "--schedule", "iterate"],
-  target: ["full"],
-  alpha: ["1e-3"],
-  "no-adaptive-weights": [],
-  padding: ["include"],
-  "non-diagonal": ["0.5"],
-  scale: ["0.3"],
-  density: ["0.2"],
-  "majority-sign-method": ["frequency"],
-  "svd-rank": ["4"],
-  seed: ["7"],
-};
+const factsOf = (word: string) => (flags.get(word) ?? []).map((name) => ({ name, ...OPTIONS[name] }));
+
+/** Words that give the flag a value that is not the usual one, and what the flag needs beside it. */
+function wordsOf(word: string): string[] {
+  const [{ kind, choices = {}, default: usual, needs = {}, range } = { kind: "flag" as const }] =
+    factsOf(word);
+  const others = Object.entries(needs).flatMap(([other, value]) => [
+    `--${OPTIONS[other as keyof typeof OPTIONS].flag?.name}`,
+    value,
+  ]);
+  const value = {
+    flag: [],
+    word: Object.keys(choices)
+      .filter((choice) => choice !== usual)
+      .slice(0, 1),
+    weights: ["query: [1, 0.25]"],
+    bytes: ["4GB"],
+    number: [range?.whole ? "2" : "0.25"],
+  }[kind];
+  return [`--${word}`, ...value, ...others];
+}
 
 describe("the methods", () => {
   it("are all taken by their names, and one by an old spelling", () => {
@@ -57,23 +63,35 @@ describe("the methods", () => {
     }
   });
 
-  it("have every option of theirs on the command line", () => {
-    const known: MethodOption[] = [...Object.values(ownOptions), "alpha2"];
-    expect(new Set(METHODS.flatMap(({ options }) => options))).toEqual(new Set(known));
+  it("have every option on the command line", () => {
+    expect([...flags.values()].flat().sort()).toEqual([...optionNames].sort());
   });
 });
 
-describe.each(Object.entries(ownOptions))("--%s", (option, property) => {
-  const words = [`--${option}`, ...values[option as keyof typeof values]];
-  it.each(METHODS.map(({ name, options }) => [name, options.includes(property)] as const))(
+const words = [...flags.keys()];
+const ofMethods = words.filter((word) => factsOf(word).some(({ methods }) => methods !== undefined));
+
+describe.each(ofMethods)("--%s", (word) => {
+  const [option] = factsOf(word);
+  it.each(METHODS.map(({ name }) => [name, option?.methods?.includes(name) ?? false] as const))(
     "with %s: %s",
     (name, belongs) => {
       // Passes go with a schedule, which not every method has.
-      const parse = () => merge("--method", name, ...words);
-      if (belongs) expect(parse().options).toHaveProperty(property);
+      const parse = () => merge("--method", name, ...wordsOf(word));
+      if (belongs) expect(parse().options).toHaveProperty(option?.name ?? "");
       else expect(parse).toThrowError(expect.objectContaining({ code: "option_invalid" }));
     },
   );
+});
+
+it.each(words)("--%s gives every option that it sets another value than the usual", (word) => {
+  const [option] = factsOf(word);
+  const method = option?.methods?.[0] ?? "iteris";
+  const { options } = merge("--method", method, ...wordsOf(word));
+  for (const { name, default: usual } of factsOf(word)) {
+    expect(options).toHaveProperty(name);
+    expect(options[name]).not.toEqual(usual);
+  }
 });
 
 describe("options", () => {
@@ -113,9 +131,9 @@ describe("options", () => {
   });
 
   it.each([
-    [["--layer-weights", "query"], "is written 'PATTERN: [1, 0.5]'"],
-    [["--layer-weights", "query: [1]"], "has 1 weights for 2 adapters"],
-    [["--layer-weights", "query: [1, two]"], "--layer-weights must be a number, not two."],
+    [["--layer-weights", "query"], "--layer-weights query: write a pattern and its weights"],
+    [["--layer-weights", "query: [1]"], "query has 1 weights for 2 adapters"],
+    [["--layer-weights", "query: [1, two]"], "weights are numbers, not two."],
     [["--layer-weights", "q=1,2", "--layer-weights", "q: [2, 1]"], "given twice for q"],
     [["--density", "0.5"], "--density does nothing here: it is for ties, ties_svd, dare_linear,"],
     [["--scale", "2", "--method", "ties"], "it is for task_arithmetic, knots, not for --method ties."],

@@ -74,10 +74,14 @@ describe("checklist", () => {
     ["no weight", "Give mood a weight above zero.", (s) => Object.assign(first(s), { weight: Number.NaN })],
     [
       "half a rank",
-      "The output rank is a whole number from 1",
+      "Output rank: give a whole number above 0",
       (s) => Object.assign(s.settings, { rank: 0.5 }),
     ],
-    ["no alpha", "Alpha 1 and alpha 2 are numbers", (s) => Object.assign(s.settings, { alpha1: Number.NaN })],
+    [
+      "no alpha",
+      "Alpha 1 (ridge of the cross terms): give a number from 0 to 1.",
+      (s) => Object.assign(s.settings, { alpha1: Number.NaN }),
+    ],
     [
       "a broken adapter",
       "Remove or replace mood",
@@ -159,9 +163,9 @@ describe("checklist of methods that need no samples", () => {
   it("looks only at options that the method has", () => {
     const dense = (method: State["settings"]["method"]) =>
       free((s) => Object.assign(s.settings, { method, density: 0 }));
-    expect(lacking(dense("ties"))).toEqual(["The density is a number above 0, at most 1."]);
+    expect(lacking(dense("ties"))).toEqual(["Density: give a number above 0, at most 1."]);
     expect(lacking(dense("cat"))).toEqual([]);
-    expect(lacking(free((s) => Object.assign(s.settings, { energy: 1.5 })))[0]).toContain("share kept");
+    expect(lacking(free((s) => Object.assign(s.settings, { energy: 1.5 })))[0]).toContain("Share kept");
   });
 });
 
@@ -252,7 +256,9 @@ describe("checklist of a model that writes", () => {
     );
     expect(lacking(writer((s) => letWrite(s, { seed: 0.5 })))[0]).toContain("seed");
     const short = writer((s) => Object.assign(s.settings, { maxNewTokens: 0 }));
-    expect(lacking(short)).toEqual(["The longest answer is a whole number of tokens from 1."]);
+    expect(lacking(short)).toEqual([
+      "Longest answer, in tokens: give a whole number above 0, at most 16384.",
+    ]);
   });
 
   it("says at once which texts are not for this base model", () => {

@@ -1,8 +1,12 @@
+import { nothing } from "lit-html";
 import { describe, expect, it } from "vitest";
 import { METHODS } from "../../www/lib/methods.ts";
+import { OPTIONS, optionNames } from "../../www/lib/options.ts";
 import { readLayerWeights, writeLayerWeights } from "../../www/page/layer-weights.ts";
 import { METHOD_GROUPS } from "../../www/page/method-groups.ts";
+import { optionField, optionsAt } from "../../www/page/option-fields.ts";
 import { DEFAULTS, mergeOptions, optionsOf, rankChoice } from "../../www/page/settings.ts";
+import { Store } from "../../www/page/state.ts";
 
 describe("methods", () => {
   it("are all to be chosen, each once", () => {
@@ -39,6 +43,27 @@ describe("options of a merge", () => {
   });
 });
 
+describe("fields", () => {
+  it("are there for every option that has one, and nothing for one that has none", () => {
+    const store = new Store();
+    for (const name of optionNames) {
+      const { field, kind } = OPTIONS[name];
+      const shown = optionField(store, name);
+      if (field === undefined) expect(shown, name).toBe(nothing);
+      else expect(JSON.stringify(shown), `${name} (${kind})`).toContain(field.label);
+    }
+  });
+
+  it("stand where they do something", () => {
+    const at = (place: "beside" | "folded", change: Partial<typeof DEFAULTS>) =>
+      optionsAt(place, { ...DEFAULTS, ...change }, [change.method ?? "iteris"]);
+    expect(at("beside", { method: "knots" })).toEqual(["scale", "density", "majoritySignMethod"]);
+    expect(at("folded", {})).not.toContain("maxIter");
+    expect(at("folded", { schedule: "iterate" })).toContain("maxIter");
+    expect(at("folded", { method: "cat" })).toEqual(["maxLength"]);
+  });
+});
+
 describe("weights of layers", () => {
   it("are read line by line, and written the same", () => {
     const text = "encoder.layer.[0-5].*: [1, 0.5]\n(?:a|b):c: [2, 3e-1]";
@@ -54,9 +79,9 @@ describe("weights of layers", () => {
   const wrong: [string, string][] = [
     ["layer.0", "line 1: write a pattern"],
     ["a: [1, 1]\nb: 1, 1", "line 2: write a pattern"],
-    ["a: [1]", "one weight for each of the 2 adapters"],
-    ["a: [1, ]", "above zero"],
-    ["a: [1, x]", "above zero"],
+    ["a: [1]", "a has 1 weights for 2 adapters; give one for each"],
+    ["a: [1, ]", "weights are numbers, not nothing"],
+    ["a: [1, x]", "weights are numbers, not x"],
     ["a: [1, -1]", "above zero"],
     ["a: [1, 2]\na: [1, 1]", "line 2: the pattern a stands above already"],
     ["(: [1, 1]", "no regular expression"],

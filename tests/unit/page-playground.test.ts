@@ -138,11 +138,11 @@ describe("what keeps the models from writing", () => {
   });
 
   it.each([
-    ["maxNewTokens", 0, "longest answer"],
-    ["temperature", Number.NaN, "temperature"],
+    ["maxNewTokens", 0, "Longest answer"],
+    ["temperature", Number.NaN, "Temperature"],
     ["topP", 0, "Top-p"],
     ["topP", 1.1, "Top-p"],
-    ["seed", -1, "seed"],
+    ["seed", -1, "Seed"],
   ] as const)("is %s of %s", (key, value, text) => {
     const wrong = ready();
     wrong.playground[key] = value;

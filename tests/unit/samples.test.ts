@@ -258,12 +258,12 @@ describe("self-written samples", () => {
   });
 
   it.each([
-    [{ count: 0 }, "count must be a whole number from 1 on, not 0."],
-    [{ seed: -1 }, "seed must be a whole number from 0 on"],
-    [{ temperature: 0 }, "At temperature 0 all self-written samples would be the same."],
-    [{ temperature: Number.NaN }, "temperature must be 0 or more"],
-    [{ topP: 1.5 }, "topP must be above 0 and at most 1"],
-    [{ maxNewTokens: 1.5 }, "maxNewTokens must be a whole number from 1 on"],
+    [{ count: 0 }, "count must be a whole number above 0, not 0."],
+    [{ seed: -1 }, "seed must be a whole number, 0 or more"],
+    [{ temperature: 0 }, "temperature must be a number above 0, at most 100, not 0."],
+    [{ temperature: Number.NaN }, "temperature must be a number above 0"],
+    [{ topP: 1.5 }, "topP must be a number above 0, at most 1"],
+    [{ maxNewTokens: 1.5 }, "maxNewTokens must be a whole number above 0"],
   ])("refuse %j", (options, message) => {
     expect(() => readSelf({ self: options })).toThrowError(
       expect.objectContaining({ code: "option_invalid", message: expect.stringContaining(message) }),

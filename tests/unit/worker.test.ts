@@ -278,9 +278,9 @@ describe("a generation", () => {
     [{ variants: [], adapters: undefined }, "option_invalid", "The list of variants is empty."],
     [{ variants: [{ name: "x" }], adapters: [] }, "option_invalid", "Give variants or adapters, not both"],
     [{ variants: [{ name: "x" }, { name: "x" }] }, "duplicate", "x"],
-    [{ temperature: -1 }, "option_invalid", "temperature must be 0 or more, not -1."],
-    [{ topP: 0 }, "option_invalid", "topP must be above 0"],
-    [{ maxNewTokens: 0 }, "option_invalid", "maxNewTokens must be a whole number from 1 on"],
+    [{ temperature: -1 }, "option_invalid", "temperature must be a number from 0 to 100, not -1."],
+    [{ topP: 0 }, "option_invalid", "topP must be a number above 0, at most 1"],
+    [{ maxNewTokens: 0 }, "option_invalid", "maxNewTokens must be a whole number above 0"],
     [
       { prompts: "c".repeat(3) + " a".repeat(30) },
       "samples_invalid",

@@ -5,35 +5,12 @@
  * thread, where the class is lost on the way: so failures cross as plain `{ code, message }` and are made again on
  * this side.
  */
+import { ERROR_CODES } from "./generated.ts";
 
-/** Every stable code, with what it means. */
+/** Every stable code, with what it means: the core's, and that of what the core knows nothing of. */
 export const errorCodes = {
-  cancelled: "the caller cancelled the work",
-  file_truncated: "a file ends before the bytes that its own header promises",
-  read_failed: "a file cannot be read",
-  write_failed: "a result cannot be written",
-  header_invalid: "a safetensors header or shard index is malformed",
-  offsets_overlap: "two tensors of a safetensors file share bytes",
-  dtype_unsupported: "a tensor's element type is not one the program reads",
-  missing: "a tensor or file that is needed is absent",
-  duplicate: "the same file, tensor or adapter was given twice",
-  shape_mismatch: "a tensor has another shape than the base model needs",
-  not_finite: "a tensor holds NaN or infinity",
-  pickle_refused:
-    "a Python pickle (.bin, .pt) holds more than tensors, is damaged, or stands where none is read",
-  config_invalid: "a JSON file cannot be parsed or holds a value outside its range",
-  adapter_unsupported: "the adapter uses a feature that would change the mathematics and is not handled",
-  tensors_unaccounted: "the adapter's file holds tensors that nothing accounts for",
-  model_unsupported: "the base model's architecture has no family here",
-  no_adapters: "no adapter was given",
-  samples_invalid: "samples are absent, empty, malformed or do not fit the model",
-  option_invalid: "an option is outside its range or contradicts another",
+  ...ERROR_CODES,
   recipe_mismatch: "an input is not the one that a recipe was made with",
-  not_positive_definite: "a Gram matrix is not positive definite even after the ridge",
-  webgpu_unavailable: "WebGPU was asked for and cannot be used",
-  device_limit: "the model is larger than the device's limits",
-  device_lost: "the GPU went away while it was working",
-  internal: "a fault of the program itself",
 } as const;
 
 /** The stable name of a kind of failure. */

@@ -49,9 +49,20 @@ import { startWorker } from "./worker/start.ts";
 
 export type { ErrorCode } from "./errors.ts";
 export { errorCodes, IterisError, toIterisError } from "./errors.ts";
+export { SAMPLING, SELF } from "./generated.ts";
+export type { LayerWeightsEntry } from "./layer-weights.ts";
+export { readLayerWeights, writeLayerWeights } from "./layer-weights.ts";
 export type { MethodFacts } from "./methods.ts";
 export { METHODS, methodFacts, methodNamed } from "./methods.ts";
-export { optionChoices } from "./options.ts";
+export type { FlagKinds, NumberRange, OptionFacts, OptionName, WordOption } from "./options.ts";
+export {
+  defaultValues,
+  deviceChoices,
+  isInRange,
+  OPTIONS,
+  optionChoices,
+  optionNames,
+} from "./options.ts";
 export type { FoundInputs, Mismatch, Recipe, RecipeAdapter, RecipeInput, RecipeSamples } from "./recipe.ts";
 export { differences, mismatches, readRecipe, recipeMismatch, samplesMismatches } from "./recipe.ts";
 export type * from "./types.ts";

@@ -7,7 +7,7 @@
  */
 import { IterisError } from "./errors.ts";
 import { methodFacts } from "./methods.ts";
-import { camelCase, optionChoices } from "./options.ts";
+import { camelCase, OPTIONS, type OptionName } from "./options.ts";
 import type { DeviceKind, MergeOptions, MergeReport, ReportFile, SelfOptions } from "./types.ts";
 
 /** A folder, or the one file of an adapter, as the recipe knows it. */
@@ -126,25 +126,6 @@ function inputOf(value: unknown, where: string): RecipeInput {
   };
 }
 
-/** What kind of value each option is that is neither the method nor one of a few words. */
-const otherOptions = {
-  maxIter: "number",
-  alpha1: "number",
-  alpha2: "number",
-  adaptiveWeights: "flag",
-  scale: "number",
-  nonDiagonal: "number",
-  density: "number",
-  svdRank: "number or null",
-  seed: "number",
-  layerWeights: "weights",
-  rank: "number or null",
-  energy: "number or null",
-  maxShardBytes: "number or null",
-  maxLength: "number or null",
-  maxNewTokens: "number",
-} as const satisfies Record<Exclude<keyof MergeOptions, "method" | keyof typeof optionChoices>, string>;
-
 function layerWeightsOf(value: unknown, where: string): Record<string, number[]> {
   const entries = Object.entries(objectOf(value, where));
   return Object.fromEntries(
@@ -156,19 +137,17 @@ function layerWeightsOf(value: unknown, where: string): Record<string, number[]>
 }
 
 function optionOf(name: string, value: unknown, where: string): unknown {
-  if (Object.hasOwn(optionChoices, name)) {
-    const choices: readonly string[] = optionChoices[name as keyof typeof optionChoices];
-    if (typeof value === "string" && choices.includes(value)) return value;
-    throw malformed(`${where} must be ${choices.join(" or ")}`);
-  }
-  if (!Object.hasOwn(otherOptions, name)) {
+  if (!Object.hasOwn(OPTIONS, name)) {
     throw malformed(`${where} is an option that this version does not know; a newer one made it`);
   }
-  switch (otherOptions[name as keyof typeof otherOptions]) {
+  const { kind, choices = {}, unset } = OPTIONS[name as OptionName];
+  switch (kind) {
+    case "word":
+      if (typeof value === "string" && Object.hasOwn(choices, value)) return value;
+      throw malformed(`${where} must be ${Object.keys(choices).join(" or ")}`);
     case "number":
-      return numberOf(value, where);
-    case "number or null":
-      return maybe(value, where, numberOf);
+    case "bytes":
+      return unset === undefined ? numberOf(value, where) : maybe(value, where, numberOf);
     case "weights":
       return layerWeightsOf(value, where);
     case "flag":

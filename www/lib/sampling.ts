@@ -1,5 +1,6 @@
 /** How tokens are chosen while a model writes: the options for it, checked. */
-import { IterisError } from "./errors.ts";
+import { SAMPLING } from "./generated.ts";
+import { checkRange, type NumberRange } from "./options.ts";
 
 /** How text is written, with the defaults filled in. */
 export interface Sampling {
@@ -10,24 +11,29 @@ export interface Sampling {
   seed: number;
 }
 
-/** @throws IterisError `option_invalid` unless `value` is a whole number from `least` on */
-export function wholeFrom(least: number, name: string, value: number): number {
-  if (Number.isSafeInteger(value) && value >= least) return value;
-  throw new IterisError("option_invalid", `${name} must be a whole number from ${least} on, not ${value}.`);
+/** The values that are given, and the defaults of the others. */
+export function withDefaults<Name extends string>(
+  table: Readonly<Record<Name, { readonly default: number }>>,
+  given: { readonly [Key in Name]?: number | null | undefined },
+): Record<Name, number> {
+  const names = Object.keys(table) as Name[];
+  return Object.fromEntries(names.map((name) => [name, given[name] ?? table[name].default])) as Record<
+    Name,
+    number
+  >;
 }
 
-/** @throws IterisError `option_invalid` for a value out of range */
-export function checkSampling({ maxNewTokens, temperature, topP, seed }: Sampling): Sampling {
-  if (!Number.isFinite(temperature) || temperature < 0) {
-    throw new IterisError("option_invalid", `temperature must be 0 or more, not ${temperature}.`);
-  }
-  if (!(topP > 0 && topP <= 1)) {
-    throw new IterisError("option_invalid", `topP must be above 0 and at most 1, not ${topP}.`);
-  }
-  return {
-    maxNewTokens: wholeFrom(1, "maxNewTokens", maxNewTokens),
-    temperature,
-    topP,
-    seed: wholeFrom(0, "seed", seed),
-  };
+/** @throws IterisError `option_invalid` for a value out of its range */
+export function checkAll<Name extends string>(
+  table: Readonly<Record<Name, { readonly range: NumberRange }>>,
+  values: Readonly<Record<Name, number>>,
+): void {
+  for (const name of Object.keys(table) as Name[]) checkRange(name, values[name], table[name].range);
+}
+
+/** @throws IterisError `option_invalid` for a value out of its range */
+export function readSampling(given: { readonly [Name in keyof Sampling]?: number | undefined }): Sampling {
+  const sampling = withDefaults(SAMPLING, given);
+  checkAll(SAMPLING, sampling);
+  return sampling;
 }

@@ -54,9 +54,20 @@ import {
 
 export type { ErrorCode } from "../lib/errors.ts";
 export { errorCodes, IterisError, toIterisError } from "../lib/errors.ts";
+export { SAMPLING, SELF } from "../lib/generated.ts";
+export type { LayerWeightsEntry } from "../lib/layer-weights.ts";
+export { readLayerWeights, writeLayerWeights } from "../lib/layer-weights.ts";
 export type { MethodFacts } from "../lib/methods.ts";
 export { METHODS, methodFacts, methodNamed } from "../lib/methods.ts";
-export { optionChoices } from "../lib/options.ts";
+export type { FlagKinds, NumberRange, OptionFacts, OptionName, WordOption } from "../lib/options.ts";
+export {
+  defaultValues,
+  deviceChoices,
+  isInRange,
+  OPTIONS,
+  optionChoices,
+  optionNames,
+} from "../lib/options.ts";
 export type {
   FoundInputs,
   Mismatch,

@@ -5,13 +5,14 @@ import {
   compareMethods,
   type Made,
 } from "../lib/engine/compare-methods.ts";
-import { readPrompts, readSampling, readVariants } from "../lib/engine/generate-request.ts";
+import { readPrompts, readVariants } from "../lib/engine/generate-request.ts";
 import { type MergeAndCompareJob, mergeAndCompare } from "../lib/engine/merge-and-compare.ts";
 import { readMethods } from "../lib/engine/methods-request.ts";
 import { filesIn, type Sink } from "../lib/engine/sink.ts";
 import { textsOf } from "../lib/samples/pictures.ts";
 import { placedOf } from "../lib/samples/read.ts";
 import { isSelf, readSelf } from "../lib/samples/self.ts";
+import { readSampling } from "../lib/sampling.ts";
 import { ofNames } from "../lib/sources/names.ts";
 import type {
   AdapterInput,

@@ -1,7 +1,6 @@
 /** What samples a merge or a comparison still needs, and which of those that are there are of no use to it. */
-import type { BaseFacts, SamplesFacts } from "../lib/index.ts";
+import { type BaseFacts, isInRange, type SamplesFacts, SELF } from "../lib/index.ts";
 import { type Item, nameList } from "./check-item.ts";
-import { wholeFrom } from "./check-options.ts";
 import { list, plural } from "./format.ts";
 import { recipeOfCard } from "./recipe-match.ts";
 import { needsSamples } from "./settings.ts";
@@ -102,7 +101,10 @@ function unfitTexts(state: State, facts: BaseFacts): string | undefined {
     return `The texts of ${chats} are chats: add the base model’s chat template (chat_template.jinja or tokenizer_config.json).`;
   }
   const miscounted = adapters.filter(
-    ({ texts, self }) => !texts.samples && self && !(wholeFrom(1, self.count) && wholeFrom(0, self.seed)),
+    ({ texts, self }) =>
+      !texts.samples &&
+      self &&
+      !(isInRange(self.count, SELF.count.range) && isInRange(self.seed, SELF.seed.range)),
   );
   if (miscounted.length > 0) {
     return `Let ${nameList(miscounted)} write at least one text, with a whole number from 0 as the seed.`;

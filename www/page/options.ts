@@ -1,9 +1,11 @@
 /** The form of merge options: the method and what is written in view, the rest folded away. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import { numberField, select } from "./fields.ts";
+import { deviceChoices, type OptionName } from "../lib/index.ts";
+import { select } from "./fields.ts";
 import { layerField } from "./layer-field.ts";
-import { solverFields } from "./method-fields.ts";
+import { foldedFields } from "./method-fields.ts";
 import { methodPicker } from "./method-picker.ts";
+import { optionField, optionsAt } from "./option-fields.ts";
 import { foldedRanksField, outputFields } from "./output-fields.ts";
 import { needsSamples } from "./settings.ts";
 import { askedMethods, baseFacts, type Store } from "./state.ts";
@@ -16,19 +18,8 @@ export function options(store: Store): TemplateResult {
       <details class="more">
         <summary>More options</summary>
         <div class="more-fields">
-          ${select(store, "device", "Device", [
-            ["auto", "Automatic: the CPU today"],
-            ["webgpu", "GPU (WebGPU)"],
-            ["cpu", "CPU"],
-          ])}
-          ${foldedRanksField(store)} ${layerField(store)} ${solverFields(store, methods)}
-          ${numberField(store, "maxLength", {
-            label: "Longest text, in tokens",
-            empty: "the model’s limit",
-            step: "1",
-            min: "2",
-            hint: "Longer texts are cut.",
-          })}
+          ${select(store, "device", "Device", deviceChoices)}
+          ${foldedRanksField(store)} ${layerField(store)} ${foldedFields(store, methods)}
           ${baseFacts(store.state)?.generates ? writingFields(store, needsSamples(methods)) : nothing}
         </div>
       </details>
@@ -37,42 +28,12 @@ export function options(store: Store): TemplateResult {
 }
 
 /** For base models that write: whose answers count, and which of their tokens. */
-function writingFields(store: Store, samples: boolean): TemplateResult {
+function writingFields(store: Store, samples: boolean): (TemplateResult | typeof nothing)[] {
   const kind = baseFacts(store.state)?.kind;
-  return html`
-    ${
-      samples && kind === "encoder-decoder"
-        ? select(
-            store,
-            "decoderInputs",
-            "The decoder reads",
-            [
-              ["own", "Whole answers"],
-              ["start", "The start token alone"],
-            ],
-            "Whole answers are the samples’ own or what the adapter writes; the start token is the published code’s way.",
-          )
-        : nothing
-    }
-    ${
-      samples && kind === "decoder"
-        ? select(
-            store,
-            "positions",
-            "Tokens that count",
-            [
-              ["all", "All of a sample"],
-              ["completion", "The answer’s alone"],
-            ],
-            "Whether a layer is also to be kept right on the prompts, or only on the answers.",
-          )
-        : nothing
-    }
-    ${numberField(store, "maxNewTokens", {
-      label: "Longest answer, in tokens",
-      step: "1",
-      min: "1",
-      hint: "Where samples have no answers, the adapters write them, here and in the comparison.",
-    })}
-  `;
+  const without = new Set<OptionName>([
+    ...(samples && kind === "encoder-decoder" ? [] : ["decoderInputs" as const]),
+    ...(samples && kind === "decoder" ? [] : ["positions" as const]),
+  ]);
+  const names = optionsAt("writing", store.state.settings, askedMethods(store.state));
+  return names.filter((name) => !without.has(name)).map((name) => optionField(store, name));
 }

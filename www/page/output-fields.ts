@@ -1,33 +1,27 @@
 /** What is written: an adapter in the form that a person's own tool reads, or the base model; its rank and precision. */
 import { html, nothing, type TemplateResult } from "lit-html";
-import { choose, numberField, select, set } from "./fields.ts";
+import { type AdapterFormat, OPTIONS } from "../lib/index.ts";
+import { choose, set } from "./fields.ts";
 import { largestRank } from "./method-fields.ts";
+import { optionField } from "./option-fields.ts";
 import { type RankChoice, rankChoice, type Settings } from "./settings.ts";
 import type { Store } from "./state.ts";
 
 /** What the page calls the three kinds of adapter files. */
-export const FORMAT_TITLES: Readonly<Record<Exclude<Settings["format"], "auto">, string>> = {
+export const FORMAT_TITLES: Readonly<Record<AdapterFormat, string>> = {
   peft: "PEFT",
   kohya: "kohya, ComfyUI",
   diffusers: "diffusers",
 };
 
-const FORMAT_HINTS: Readonly<Record<Settings["format"], string>> = {
-  auto: "PEFT’s folder, or one file where the adapters are such files.",
-  peft: "For PEFT, transformers, vLLM and llama.cpp.",
-  kohya: "One .safetensors file, as kohya’s scripts write it.",
-  diffusers: "One .safetensors file for load_lora_weights.",
-};
-
 /** Form: PEFT's folder, one file, or the whole model. */
 type Form = Settings["format"] | "base";
 
-const FORMS: readonly (readonly [Exclude<Form, "auto">, string])[] = [
-  ["peft", "A LoRA adapter for PEFT"],
-  ["kohya", "A LoRA file for ComfyUI"],
-  ["diffusers", "A LoRA file for diffusers"],
-  ["base", "The base model with it merged in"],
-];
+/** What there is to tell of each form. */
+const FORMS = {
+  ...OPTIONS.format.choices,
+  base: OPTIONS.output.choices?.base,
+} as Readonly<Record<Form, { label: string; hint?: string }>>;
 
 export function outputFields(store: Store): TemplateResult {
   const { settings } = store.state;
@@ -38,22 +32,20 @@ export function outputFields(store: Store): TemplateResult {
       ${choose(
         {
           name: "form",
-          label: "Result",
+          label: OPTIONS.format.field?.label ?? "",
           value: form,
-          choices: [["auto", automatic(store)], ...FORMS],
-          hint: form === "base" ? "A whole model, in files of at most 4 GB." : FORMAT_HINTS[form],
+          choices: (Object.keys(FORMS) as Form[]).map((name) => [
+            name,
+            name === "auto" ? automatic(store) : FORMS[name].label,
+          ]),
+          hint: FORMS[form].hint,
         },
         (chosen) =>
           set(store, chosen === "base" ? { output: "base" } : { output: "adapter", format: chosen }),
       )}
       <div class="field-row">
         ${sizeField(store)}
-        ${select(store, "dtype", "Precision", [
-          ["auto", "Automatic"],
-          ["f32", "32-bit float"],
-          ["f16", "16-bit float"],
-          ["bf16", "bfloat16"],
-        ])}
+        ${optionField(store, "dtype")}
         ${isCut(store) ? html`${cutField(store)} ${ranksField(store)}` : nothing}
       </div>
     </fieldset>
@@ -67,7 +59,7 @@ function automatic({ state }: Store): string {
   );
   const [first] = formats;
   const one = first !== undefined && formats.every((format) => format === first);
-  return one ? `As the adapters: ${FORMAT_TITLES[first]}` : "As the adapters are";
+  return one ? `As the adapters: ${FORMAT_TITLES[first]}` : FORMS.auto.label;
 }
 
 const isCut = ({ state }: Store): boolean => rankChoice(state.settings) !== "full";
@@ -93,25 +85,13 @@ function sizeField(store: Store): TemplateResult {
   );
 }
 
-function cutField(store: Store): TemplateResult {
-  return rankChoice(store.state.settings) === "rank"
-    ? numberField(store, "rank", { label: "Output rank", step: "1", min: "1" })
-    : numberField(store, "energy", {
-        label: "Share kept",
-        step: "any",
-        min: "0",
-        max: "1",
-        hint: "Of each layer’s squared norm.",
-      });
-}
+const cutField = (store: Store) =>
+  optionField(store, rankChoice(store.state.settings) === "rank" ? "rank" : "energy");
 
 /** Of the layers; a model that is merged has no rank. */
 function ranksField(store: Store): TemplateResult | typeof nothing {
   if (store.state.settings.output === "base") return nothing;
-  return select(store, "ranks", "Ranks", [
-    ["uniform", "One for all"],
-    ["per-layer", "Per layer"],
-  ]);
+  return optionField(store, "ranks");
 }
 
 /** Where nothing is cut, it is a matter of layers that not every adapter changes: folded away. */

@@ -5,6 +5,7 @@
  */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
+import { type OptionFacts, SAMPLING } from "../lib/index.ts";
 import { count, duration, list, plural } from "./format.ts";
 import * as icons from "./icons.ts";
 import { problemView } from "./notices.ts";
@@ -12,9 +13,6 @@ import { echoes, obstacle, promptOf, type Suggestion, suggestions } from "./play
 import { progressView } from "./progress.ts";
 import type { Playground, PlaygroundModels, Store, Written } from "./state.ts";
 import { write } from "./write.ts";
-
-/** The numbers of the form. */
-type NumberField = "maxNewTokens" | "temperature" | "topP" | "seed";
 
 export function playgroundPanel(store: Store, models: PlaygroundModels): TemplateResult {
   const { work, playground } = store.state;
@@ -29,26 +27,12 @@ export function playgroundPanel(store: Store, models: PlaygroundModels): Templat
       <form class="playground-form" novalidate @submit=${submit}>
         ${promptField(store, submit)} ${suggestionList(store, suggestions(store.state))}
         <div class="playground-numbers">
-          ${numberField(store, "maxNewTokens", "Longest answer, in tokens", { min: "1", step: "1" })}
-          ${numberField(store, "temperature", "Temperature", {
-            min: "0",
-            step: "0.1",
-            hint: "0 takes the likeliest token each time.",
-          })}
+          ${numberField(store, "maxNewTokens", "1")} ${numberField(store, "temperature", "0.1")}
         </div>
         <details class="more">
           <summary>Top-p and seed</summary>
           <div class="playground-numbers">
-            ${numberField(store, "topP", "Top-p", {
-              min: "0",
-              step: "0.05",
-              hint: "Above temperature 0: draws from the likeliest tokens that have this share.",
-            })}
-            ${numberField(store, "seed", "Seed", {
-              min: "0",
-              step: "1",
-              hint: "Above temperature 0: the same seed writes the same.",
-            })}
+            ${numberField(store, "topP", "0.05")} ${numberField(store, "seed", "1")}
           </div>
         </details>
         ${writeButton(store)}
@@ -135,22 +119,19 @@ function suggestionList(store: Store, found: readonly Suggestion[]): TemplateRes
   `;
 }
 
-function numberField(
-  store: Store,
-  key: NumberField,
-  label: string,
-  { min, step, hint }: { min: string; step: string; hint?: string },
-): TemplateResult {
+function numberField(store: Store, key: keyof typeof SAMPLING, step: string): TemplateResult {
   const value = store.state.playground[key];
+  const { field, range }: OptionFacts = SAMPLING[key];
   return html`
     <label class="field">
-      <span>${label}</span>
+      <span>${field?.label}</span>
       <input
-        type="number" name=${key} inputmode="decimal" min=${min} step=${step} required
+        type="number" name=${key} inputmode="decimal" step=${step} required
+        min=${range?.least ?? nothing} max=${range?.most ?? nothing}
         .value=${live(Number.isNaN(value) ? "" : String(value))}
         @input=${(event: Event) => set(store, { [key]: (event.currentTarget as HTMLInputElement).valueAsNumber })}
       />
-      ${hint ? html`<span class="hint">${hint}</span>` : nothing}
+      ${field?.hint ? html`<span class="hint">${field.hint}</span>` : nothing}
     </label>
   `;
 }

@@ -2,7 +2,7 @@
  * What can be tried with models that write: who writes, which prompts are at hand, what is still lacking, and
  * which answers are the same.
  */
-import type { BaseFacts, NamedBlob } from "../lib/index.ts";
+import { type BaseFacts, isInRange, type NamedBlob, SAMPLING } from "../lib/index.ts";
 import { freeName, namedBlobs, type Role } from "./recognise.ts";
 import {
   type Adapter,
@@ -107,13 +107,10 @@ export function obstacle(state: State): string | undefined {
   return wrongNumber(playground);
 }
 
-function wrongNumber({ maxNewTokens, temperature, topP, seed }: Playground): string | undefined {
-  const whole = (value: number, least: number): boolean => Number.isInteger(value) && value >= least;
-  if (!whole(maxNewTokens, 1)) return "The longest answer is a whole number of tokens from 1.";
-  if (!(temperature >= 0)) return "The temperature is a number from 0.";
-  if (!(topP > 0 && topP <= 1)) return "Top-p is a number above 0, at most 1.";
-  if (!whole(seed, 0)) return "The seed is a whole number from 0.";
-  return undefined;
+function wrongNumber(playground: Playground): string | undefined {
+  const names = Object.keys(SAMPLING) as (keyof typeof SAMPLING)[];
+  const wrong = names.find((name) => !isInRange(playground[name], SAMPLING[name].range));
+  return wrong && `${SAMPLING[wrong].field.label}: give ${SAMPLING[wrong].range.words}.`;
 }
 
 /** The adapters that wrote exactly what output `index` says; for those that are none themselves. */

@@ -1,69 +1,29 @@
-/**
- * The options of a merge as the form holds them. The defaults are the core's; they are repeated here
- * because the form must show them before the core is loaded, and a test holds the two together.
- */
-import type { DeviceRequest, MergeOptions, ModelKind } from "../lib/index.ts";
-import { type MethodName, type MethodOption, methodFacts } from "../lib/index.ts";
+/** The options of a merge as the form holds them, with the core's defaults. */
+import {
+  type DeviceRequest,
+  defaultValues,
+  type MergeOptions,
+  type MethodName,
+  type MethodOption,
+  type ModelKind,
+  methodFacts,
+  OPTIONS,
+  optionNames,
+} from "../lib/index.ts";
 
 /** All options of a merge, and where it runs. */
 export interface Settings extends MergeOptions {
   device: DeviceRequest;
 }
 
-export const DEFAULTS: Readonly<Settings> = {
-  method: "iteris",
-  schedule: "sweep",
-  maxIter: 3,
-  target: "delta",
-  alpha1: 1e-5,
-  alpha2: 1e-5,
-  adaptiveWeights: true,
-  padding: "exclude",
-  scale: 1,
-  nonDiagonal: 0.9,
-  density: 0.5,
-  majoritySignMethod: "total",
-  svdRank: null,
-  seed: 0,
-  layerWeights: {},
-  rank: null,
-  energy: null,
-  ranks: "uniform",
-  format: "auto",
-  output: "adapter",
-  dtype: "auto",
-  maxShardBytes: null,
-  maxLength: null,
-  decoderInputs: "own",
-  maxNewTokens: 16,
-  positions: "all",
-  device: "auto",
-};
-
-/** Options that every method looks at; the others belong to those that name them in `METHODS`. */
-const OF_A_METHOD: readonly MethodOption[] = [
-  "schedule",
-  "maxIter",
-  "target",
-  "alpha1",
-  "alpha2",
-  "adaptiveWeights",
-  "padding",
-  "nonDiagonal",
-  "scale",
-  "density",
-  "majoritySignMethod",
-  "svdRank",
-  "seed",
-];
+export const DEFAULTS: Readonly<Settings> = { ...defaultValues, device: "auto" };
 
 /**
  * What `merge()` is given. A choice that was made for another method or for a base model of another kind does not
  * count: its field is not shown any more, so nobody could take it back.
  */
 export function mergeOptions({ device: _, ...options }: Settings, kind?: ModelKind): MergeOptions {
-  const own = methodFacts(options.method).options;
-  const others = OF_A_METHOD.filter((option) => !own.includes(option));
+  const others = optionNames.filter((name) => OPTIONS[name].methods?.includes(options.method) === false);
   return {
     ...options,
     ...Object.fromEntries(others.map((option) => [option, DEFAULTS[option]])),

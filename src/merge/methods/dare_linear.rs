@@ -25,6 +25,14 @@ pub(super) struct DareLinear {
 }
 
 impl Method for DareLinear {
+    fn reads(&self) -> &'static [&'static str] {
+        if self.svd {
+            &["density", "seed", "svd_rank"]
+        } else {
+            &["density", "seed"]
+        }
+    }
+
     fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }

@@ -24,6 +24,14 @@ pub(super) struct DareTies {
 }
 
 impl Method for DareTies {
+    fn reads(&self) -> &'static [&'static str] {
+        if self.svd {
+            &["density", "majority_sign_method", "seed", "svd_rank"]
+        } else {
+            &["density", "majority_sign_method", "seed"]
+        }
+    }
+
     fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }

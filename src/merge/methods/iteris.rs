@@ -66,6 +66,18 @@ impl Method for Iteris {
         true
     }
 
+    fn reads(&self) -> &'static [&'static str] {
+        &[
+            "schedule",
+            "max_iter",
+            "target",
+            "alpha1",
+            "alpha2",
+            "adaptive_weights",
+            "padding",
+        ]
+    }
+
     /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.
     fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Average.layer(layer)

@@ -30,6 +30,10 @@ pub(super) struct Knots;
 const NEGLIGIBLE: f64 = 1e-6;
 
 impl Method for Knots {
+    fn reads(&self) -> &'static [&'static str] {
+        &["density", "majority_sign_method", "scale"]
+    }
+
     fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let (d_out, d_in) = (layer.d_out, layer.d_in);
         let options = layer.options;

@@ -23,6 +23,14 @@ pub(super) struct MagnitudePrune {
 }
 
 impl Method for MagnitudePrune {
+    fn reads(&self) -> &'static [&'static str] {
+        if self.svd {
+            &["density", "svd_rank"]
+        } else {
+            &["density"]
+        }
+    }
+
     fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }

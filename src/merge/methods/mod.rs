@@ -1,4 +1,5 @@
-//! The merge methods. A method is one file here and one line in [`METHODS`].
+//! The merge methods. A method is one file here, its name in [`MethodName`] and one entry of
+//! [`METHODS`].
 //!
 //! Most merge one layer at a time from the tasks' changes alone ([`Method::layer`]). Those that look at samples run
 //! the model ([`Method::pass`]), and `layer` serves what no pass sees.
@@ -38,6 +39,11 @@ pub trait Method {
     /// Whether it runs the model on calibration samples.
     fn needs_samples(&self) -> bool {
         false
+    }
+    /// The options that it looks at and that others may not, by their names in [`MergeOptions`]. An option that no
+    /// method names is one that all look at.
+    fn reads(&self) -> &'static [&'static str] {
+        &[]
     }
     /// The rank to which its result is cut where the caller asks for none; `largest` is that of the adapters.
     fn rank(&self, _options: &MergeOptions, _largest: usize) -> Option<usize> {
@@ -84,71 +90,187 @@ impl Layer<'_> {
     }
 }
 
-/// Every method, by the name that options and the command line use.
-pub const METHODS: &[(MethodName, &dyn Method)] = &[
-    (MethodName::Iteris, &iteris::Iteris),
-    (MethodName::Regmean, &regmean::Regmean { plus_plus: false }),
-    (MethodName::RegmeanPlusPlus, &regmean::Regmean { plus_plus: true }),
-    (MethodName::Average, &average::Average),
-    (MethodName::Linear, &linear::Linear),
-    (MethodName::TaskArithmetic, &task_arithmetic::TaskArithmetic),
-    (MethodName::Cat, &cat::Cat),
-    (MethodName::Svd, &svd::Svd),
-    (MethodName::Ties, &ties::Ties { svd: false }),
-    (MethodName::TiesSvd, &ties::Ties { svd: true }),
-    (MethodName::DareLinear, &dare_linear::DareLinear { svd: false }),
-    (MethodName::DareLinearSvd, &dare_linear::DareLinear { svd: true }),
-    (MethodName::DareTies, &dare_ties::DareTies { svd: false }),
-    (MethodName::DareTiesSvd, &dare_ties::DareTies { svd: true }),
-    (
-        MethodName::MagnitudePrune,
-        &magnitude_prune::MagnitudePrune { svd: false },
-    ),
-    (
-        MethodName::MagnitudePruneSvd,
-        &magnitude_prune::MagnitudePrune { svd: true },
-    ),
-    (MethodName::Knots, &knots::Knots),
+/// A method with what people choose it by, and what is told beside its result.
+pub struct MethodFacts {
+    /// The name that options and the command line use.
+    pub name: MethodName,
+    /// What people call it.
+    pub title: &'static str,
+    /// One sentence that tells it from the others.
+    pub hint: &'static str,
+    /// The paper's number on arXiv, of a method that has one.
+    pub paper: Option<&'static str>,
+    /// What it does.
+    pub method: &'static dyn Method,
+}
+
+/// Every method, those that look at samples first.
+pub const METHODS: &[MethodFacts] = &[
+    MethodFacts {
+        name: MethodName::Iteris,
+        title: "IterIS",
+        hint: "Solves every layer so that each task keeps what its own adapter does there.",
+        paper: Some("2411.15231"),
+        method: &iteris::Iteris,
+    },
+    MethodFacts {
+        name: MethodName::Regmean,
+        title: "RegMean",
+        hint: "Solves every layer on what it sees under each adapter alone.",
+        paper: Some("2212.09849"),
+        method: &regmean::Regmean { plus_plus: false },
+    },
+    MethodFacts {
+        name: MethodName::RegmeanPlusPlus,
+        title: "RegMean++",
+        hint: "RegMean on what a layer sees behind the layers that are already merged.",
+        paper: Some("2508.03121"),
+        method: &regmean::Regmean { plus_plus: true },
+    },
+    MethodFacts {
+        name: MethodName::Average,
+        title: "Linear average",
+        hint: "The weighted mean of the adapters.",
+        paper: None,
+        method: &average::Average,
+    },
+    MethodFacts {
+        name: MethodName::Linear,
+        title: "Linear sum",
+        hint: "The weighted sum of the adapters, exactly: without the cross terms of PEFT’s linear.",
+        paper: None,
+        method: &linear::Linear,
+    },
+    MethodFacts {
+        name: MethodName::TaskArithmetic,
+        title: "Task arithmetic",
+        hint: "The weighted sum of the adapters, scaled.",
+        paper: Some("2212.04089"),
+        method: &task_arithmetic::TaskArithmetic,
+    },
+    MethodFacts {
+        name: MethodName::Cat,
+        title: "Concatenation",
+        hint: "The adapters’ factors side by side: the weighted sum, kept as it is.",
+        paper: None,
+        method: &cat::Cat,
+    },
+    MethodFacts {
+        name: MethodName::Svd,
+        title: "Sum, cut by SVD",
+        hint: "The weighted sum, cut to the best approximation of a smaller rank.",
+        paper: None,
+        method: &svd::Svd,
+    },
+    MethodFacts {
+        name: MethodName::Ties,
+        title: "TIES",
+        hint: "Drops small changes, lets each number’s sign be voted on, and averages those that agree.",
+        paper: Some("2306.01708"),
+        method: &ties::Ties { svd: false },
+    },
+    MethodFacts {
+        name: MethodName::TiesSvd,
+        title: "TIES, cut by SVD",
+        hint: "TIES, then the best approximation of a smaller rank.",
+        paper: Some("2306.01708"),
+        method: &ties::Ties { svd: true },
+    },
+    MethodFacts {
+        name: MethodName::DareLinear,
+        title: "DARE",
+        hint: "Drops changes at random, scales up the rest, and sums.",
+        paper: Some("2311.03099"),
+        method: &dare_linear::DareLinear { svd: false },
+    },
+    MethodFacts {
+        name: MethodName::DareLinearSvd,
+        title: "DARE, cut by SVD",
+        hint: "DARE, then the best approximation of a smaller rank.",
+        paper: Some("2311.03099"),
+        method: &dare_linear::DareLinear { svd: true },
+    },
+    MethodFacts {
+        name: MethodName::DareTies,
+        title: "DARE with TIES",
+        hint: "Drops changes at random, scales up the rest, and merges them by TIES’ vote.",
+        paper: Some("2311.03099"),
+        method: &dare_ties::DareTies { svd: false },
+    },
+    MethodFacts {
+        name: MethodName::DareTiesSvd,
+        title: "DARE with TIES, cut by SVD",
+        hint: "DARE with TIES, then the best approximation of a smaller rank.",
+        paper: Some("2311.03099"),
+        method: &dare_ties::DareTies { svd: true },
+    },
+    MethodFacts {
+        name: MethodName::MagnitudePrune,
+        title: "Magnitude pruning",
+        hint: "Drops small changes and sums the rest.",
+        paper: None,
+        method: &magnitude_prune::MagnitudePrune { svd: false },
+    },
+    MethodFacts {
+        name: MethodName::MagnitudePruneSvd,
+        title: "Magnitude pruning, cut by SVD",
+        hint: "Magnitude pruning, then the best approximation of a smaller rank.",
+        paper: None,
+        method: &magnitude_prune::MagnitudePrune { svd: true },
+    },
+    MethodFacts {
+        name: MethodName::Knots,
+        title: "KnOTS",
+        hint: "Brings the adapters into one common basis by an SVD and merges them there by TIES.",
+        paper: Some("2410.19735"),
+        method: &knots::Knots,
+    },
 ];
 
 impl MethodName {
+    /// What there is to tell of the method of that name.
+    pub fn facts(self) -> Option<&'static MethodFacts> {
+        METHODS.iter().find(|facts| facts.name == self)
+    }
+
     /// The method of that name.
     pub fn find(self) -> &'static dyn Method {
-        METHODS
-            .iter()
-            .find(|(name, _)| *name == self)
-            .map_or(&linear::Linear as &dyn Method, |(_, method)| *method)
+        self.facts().map_or(&linear::Linear, |facts| facts.method)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
+
+    use super::{METHODS, MethodName};
+    use crate::merge::options::MergeOptions;
 
     #[test]
     fn every_name_has_a_method_of_its_own() {
-        let names: std::collections::BTreeSet<MethodName> = METHODS.iter().map(|(name, _)| *name).collect();
+        let names: BTreeSet<MethodName> = METHODS.iter().map(|facts| facts.name).collect();
         assert_eq!(names.len(), METHODS.len());
-        // The match fails to compile when a name is added without thinking of this list.
-        let count = |name: MethodName| match name {
-            MethodName::Iteris
-            | MethodName::Regmean
-            | MethodName::RegmeanPlusPlus
-            | MethodName::Average
-            | MethodName::Linear
-            | MethodName::TaskArithmetic
-            | MethodName::Cat
-            | MethodName::Svd
-            | MethodName::Ties
-            | MethodName::TiesSvd
-            | MethodName::DareLinear
-            | MethodName::DareLinearSvd
-            | MethodName::DareTies
-            | MethodName::DareTiesSvd
-            | MethodName::MagnitudePrune
-            | MethodName::MagnitudePruneSvd
-            | MethodName::Knots => 1,
-        };
-        assert_eq!(names.into_iter().map(count).sum::<usize>(), 17);
+        // serde's refusal lists every name that it reads; one of them is an old spelling.
+        let refusal = serde_json::from_str::<MethodName>("\"none\"")
+            .unwrap_err()
+            .to_string();
+        let (_, list) = refusal.split_once("expected ").unwrap();
+        let known: BTreeSet<MethodName> = list
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|name| serde_json::from_value(name.into()).unwrap())
+            .collect();
+        assert_eq!(names, known);
+    }
+
+    #[test]
+    fn what_a_method_reads_are_options() {
+        for facts in METHODS {
+            for name in facts.method.reads() {
+                let known = MergeOptions::OPTIONS.iter().any(|option| option.name == *name);
+                assert!(known, "{} reads {name}", facts.title);
+            }
+        }
     }
 }

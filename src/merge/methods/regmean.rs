@@ -40,6 +40,10 @@ impl Method for Regmean {
         true
     }
 
+    fn reads(&self) -> &'static [&'static str] {
+        &["non_diagonal", "padding"]
+    }
+
     /// What no pass sees has no features: it is averaged, as in the paper.
     fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Average.layer(layer)

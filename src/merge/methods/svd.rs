@@ -16,6 +16,10 @@ use crate::{
 pub(super) struct Svd;
 
 impl Method for Svd {
+    fn reads(&self) -> &'static [&'static str] {
+        &["svd_rank"]
+    }
+
     fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
         Some(options.svd_rank.unwrap_or(largest))
     }

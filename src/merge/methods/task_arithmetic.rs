@@ -13,6 +13,10 @@ use crate::{
 pub(super) struct TaskArithmetic;
 
 impl Method for TaskArithmetic {
+    fn reads(&self) -> &'static [&'static str] {
+        &["scale"]
+    }
+
     fn alone(&self, options: &MergeOptions, weight: f64) -> Option<f64> {
         Some(options.scale * weight)
     }

@@ -23,6 +23,14 @@ pub(super) struct Ties {
 }
 
 impl Method for Ties {
+    fn reads(&self) -> &'static [&'static str] {
+        if self.svd {
+            &["density", "majority_sign_method", "svd_rank"]
+        } else {
+            &["density", "majority_sign_method"]
+        }
+    }
+
     fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }

@@ -7,6 +7,7 @@
  */
 import { choose } from "../device/choose.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
+import { DEFAULT_METHOD } from "../generated.ts";
 import { methodFacts } from "../methods.ts";
 import type {
   AdapterFacts,
@@ -137,7 +138,7 @@ export class Engine {
     context: RunContext,
     sink: Sink,
   ): Promise<{ report: MergeReport; device: DeviceChoice }> {
-    const method = methodFacts(job.options.method ?? "iteris");
+    const method = methodFacts(job.options.method ?? DEFAULT_METHOD);
     const choice = await this.chooseDevice(job.device);
     const { adapters, maxLength } = await prepareAdapters(
       {

@@ -1,16 +1,7 @@
 /** What `generate` was asked for, checked, with the defaults filled in. */
 import { IterisError } from "../errors.ts";
 import { messagesOf, type Placed } from "../samples/record.ts";
-import { checkSampling, type Sampling } from "../sampling.ts";
 import type { ChatMessage, GenerateRequest } from "../types.ts";
-
-/** @throws IterisError `option_invalid` for a value out of range */
-export function readSampling(
-  request: Pick<GenerateRequest, "maxNewTokens" | "temperature" | "topP" | "seed">,
-): Sampling {
-  const { maxNewTokens = 64, temperature = 0, topP = 1, seed = 0 } = request;
-  return checkSampling({ maxNewTokens, temperature, topP, seed });
-}
 
 /**
  * What writes; `files: null` is the base itself.

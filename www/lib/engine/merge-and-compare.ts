@@ -1,5 +1,6 @@
 /** A merge, and then what it is held against: a linear average, and both on samples with the tasks' own adapters. */
 import { IterisError } from "../errors.ts";
+import { DEFAULT_METHOD } from "../generated.ts";
 import { methodFacts } from "../methods.ts";
 import type { CompareReport, DeviceChoice, MergedVariant, MergeOptions, MergeReport } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
@@ -45,7 +46,7 @@ export async function mergeAndCompare(
 ): Promise<MergeAndCompareOutcome> {
   const tasks = job.tasks ?? tasksWithHeldOut(job.adapters);
   checkTexts({ ...job, tasks });
-  const method = methodFacts(job.options.method ?? "iteris").name;
+  const method = methodFacts(job.options.method ?? DEFAULT_METHOD).name;
   const { report, device } = await engine.merge(job, context, sink);
   context.onVariant?.({ name: method, method, report, seconds: report.seconds.total, device }, sink);
 

@@ -1,5 +1,6 @@
 /** What `compareMethods` was asked for, checked, apart from the engine so that the page needs no engine for it. */
 import { IterisError } from "../errors.ts";
+import { DEFAULT_METHOD } from "../generated.ts";
 import { METHODS, type MethodFacts, methodFacts } from "../methods.ts";
 import type { CompareMethodsRequest, MergeOptions } from "../types.ts";
 
@@ -25,7 +26,7 @@ export function readMethods({
   if (methods.length === 0) throw new IterisError("option_invalid", "Name at least one method.");
   const variants = methods.map((one): Variant => {
     const own: Partial<MergeOptions> = typeof one === "string" ? { method: one } : one.options;
-    const method = methodFacts(own.method ?? "iteris");
+    const method = methodFacts(own.method ?? DEFAULT_METHOD);
     const name = typeof one === "string" ? method.name : (one.name ?? method.name);
     return { name, options: { ...sharedWith(method, options), ...own, method: method.name } };
   });

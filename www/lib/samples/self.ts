@@ -1,13 +1,14 @@
 /** Samples that an adapter is to write itself: the request for them, with its defaults filled in. */
 import { IterisError } from "../errors.ts";
-import { checkSampling, type Sampling, wholeFrom } from "../sampling.ts";
+import { SELF } from "../generated.ts";
+import { checkAll, type Sampling, withDefaults } from "../sampling.ts";
 import type { SelfInput } from "../types.ts";
 
 /** How many texts, of which kind; the same seed gives the same ones. */
 export interface SelfRequest {
   self: Omit<Sampling, "maxNewTokens"> & {
     count: number;
-    /** `null`: 64, or what the model can read if that is less. */
+    /** `null`: the default, or what the model can read if that is less. */
     maxNewTokens: number | null;
     /** `null`: the beginning-of-sequence token alone. */
     prompt: string | null;
@@ -25,18 +26,16 @@ export function readSelf(input: SelfInput): SelfRequest {
   if (typeof asked !== "object" || asked === null) {
     throw new IterisError("option_invalid", "self must be true, or an object with count, prompt or seed.");
   }
-  const { count = 32, prompt, seed = 0, temperature = 1, topP = 1, maxNewTokens = null } = asked;
-  if (temperature === 0) {
-    throw new IterisError("option_invalid", "At temperature 0 all self-written samples would be the same.");
-  }
+  const { prompt, ...given } = asked;
+  const numbers = withDefaults(SELF, given);
+  checkAll(SELF, numbers);
   if (prompt !== undefined && typeof prompt !== "string") {
     throw new IterisError("option_invalid", "The prompt of self-written samples must be a text.");
   }
   return {
     self: {
-      ...checkSampling({ maxNewTokens: maxNewTokens ?? 1, temperature, topP, seed }),
-      maxNewTokens,
-      count: wholeFrom(1, "count", count),
+      ...numbers,
+      maxNewTokens: given.maxNewTokens ?? null,
       prompt: prompt === undefined || prompt === "" ? null : prompt,
     },
   };

@@ -1,11 +1,9 @@
 /** What an adapter that writes its own samples begins with, as ids, and how much it writes. */
+import { SELF } from "../generated.ts";
 import type { SelfRequest } from "../samples/self.ts";
 import type { SelfSamples } from "../wasm-interface.ts";
 import type { Codec, CodecFacts } from "./codec.ts";
 import { encodePrompt } from "./prompts.ts";
-
-/** Tokens of a self-written text where nobody says otherwise. */
-const longestByDefault = 64;
 
 /**
  * The request for self-written samples as the core takes it.
@@ -26,7 +24,7 @@ export async function encodeSelf(
   return {
     self: {
       ...rest,
-      maxNewTokens: maxNewTokens ?? Math.max(1, Math.min(longestByDefault, room)),
+      maxNewTokens: maxNewTokens ?? Math.max(1, Math.min(SELF.maxNewTokens.default, room)),
       ...(prompt === null || ids === null ? {} : { prompt: Uint32Array.from(ids), promptText: prompt }),
     },
   };

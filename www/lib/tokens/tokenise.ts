@@ -1,5 +1,7 @@
 /** Samples as the core takes them: flat arrays of ids, ragged, with lengths. */
 import { IterisError } from "../errors.ts";
+import { LONGEST_SAMPLE, OPTIONS } from "../generated.ts";
+import { checkRange } from "../options.ts";
 import { placedOf, type SampleSet } from "../samples/read.ts";
 import type { TokenizedSamples } from "../wasm-interface.ts";
 import type { Codec } from "./codec.ts";
@@ -7,24 +9,16 @@ import { encodeSample } from "./encode-sample.ts";
 import type { EncodedSample, Lengths } from "./encoded.ts";
 
 /**
- * Tokens a sample is cut to where the caller does not say. Language models read many thousands; calibration
- * gains nothing from them, and attention costs their square.
- */
-const longestByDefault = 512;
-
-/**
  * The length samples are cut to: what the caller asks for, or as much as tokenizer and model can take, up to
- * 512.
+ * {@link LONGEST_SAMPLE}.
  *
  * @throws IterisError `option_invalid` if more is asked for than the model has positions
  */
 export function resolveMaxLength(asked: number | null | undefined, { tokenizer, facts }: Codec): number {
   if (asked === null || asked === undefined) {
-    return Math.min(tokenizer.maxLength ?? Number.POSITIVE_INFINITY, facts.maxLength, longestByDefault);
+    return Math.min(tokenizer.maxLength ?? Number.POSITIVE_INFINITY, facts.maxLength, LONGEST_SAMPLE);
   }
-  if (!Number.isInteger(asked) || asked < 1) {
-    throw new IterisError("option_invalid", `maxLength must be a whole number above 0, not ${asked}.`);
-  }
+  checkRange("maxLength", asked, OPTIONS.maxLength.range);
   if (asked > facts.maxLength) {
     throw new IterisError(
       "option_invalid",

@@ -1,10 +1,11 @@
 /** The devices a call can run on, as they are asked for and as they are found. */
 
-/** A device a merge can run on. */
-export type DeviceKind = "cpu" | "webgpu";
+import type { DeviceRequest } from "../generated.ts";
 
-/** What the caller asks for: a device, or `auto` to have one chosen. */
-export type DeviceRequest = DeviceKind | "auto";
+export type { DeviceRequest } from "../generated.ts";
+
+/** A device a merge can run on. */
+export type DeviceKind = Exclude<DeviceRequest, "auto">;
 
 /** What `chooseDevice` found. */
 export interface DeviceChoice {

@@ -2,44 +2,16 @@
  * What merges and comparisons say of themselves. Snake_case, because a {@link MergeReport} is, byte for byte, the
  * `merge_report.json` that is written beside a merged adapter: the core's `src/report.rs` has the same fields.
  */
+import type { ReportOptions } from "../generated.ts";
 import type { DeviceKind } from "./device.ts";
-import type { MergeOptions } from "./options.ts";
+
+export type { ReportOptions } from "../generated.ts";
 
 /** A file as a report names it. */
 export interface ReportFile {
   name: string;
   bytes: number;
   sha256: string;
-}
-
-/** {@link MergeOptions} as a report names them, with the defaults filled in. */
-export interface ReportOptions {
-  method: MergeOptions["method"];
-  schedule: MergeOptions["schedule"];
-  max_iter: number;
-  target: MergeOptions["target"];
-  alpha1: number;
-  alpha2: number;
-  adaptive_weights: boolean;
-  padding: MergeOptions["padding"];
-  scale: number;
-  non_diagonal: number;
-  density: number;
-  majority_sign_method: MergeOptions["majoritySignMethod"];
-  svd_rank: number | null;
-  seed: number;
-  layer_weights: Record<string, number[]>;
-  rank: number | null;
-  energy: number | null;
-  ranks: MergeOptions["ranks"];
-  format: MergeOptions["format"];
-  output: MergeOptions["output"];
-  dtype: MergeOptions["dtype"];
-  max_shard_bytes: number | null;
-  max_length: number | null;
-  decoder_inputs: MergeOptions["decoderInputs"];
-  max_new_tokens: number;
-  positions: MergeOptions["positions"];
 }
 
 /** The content of `merge_report.json`: enough to repeat the merge, and what it did per layer. */

@@ -5,10 +5,11 @@
  * No call depends on the worker's good will, since one may no longer answer: after {@link patienceMilliseconds}
  * without a reaction to `cancel` it is terminated, which frees its memory too.
  */
-import { readPrompts, readSampling, readVariants } from "../engine/generate-request.ts";
+import { readPrompts, readVariants } from "../engine/generate-request.ts";
 import { readMethods } from "../engine/methods-request.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
 import { isSelf, readSelf } from "../samples/self.ts";
+import { readSampling } from "../sampling.ts";
 import { collectFiles, collectSamples } from "../sources/collect.ts";
 import { ofNames } from "../sources/names.ts";
 import type {

@@ -1,6 +1,6 @@
 /** What `--help` prints. */
-import { METHODS, type MethodFacts, type MethodOption } from "../index.ts";
-import { ownOptions } from "./method-options.ts";
+import { deviceChoices, METHODS, type MethodFacts, OPTIONS, type OptionFacts, SAMPLING } from "../index.ts";
+import { flags } from "./method-options.ts";
 import type { CommandName } from "./values.ts";
 
 /** Words in lines that fit a terminal, behind what stands on the left of them. */
@@ -20,9 +20,9 @@ function wrap(left: string, words: string, indent: number): string {
 /** Every method with what it is and the options it looks at, from the one table of them. */
 function methodList(): string {
   const optionsOf = (method: MethodFacts) =>
-    (Object.entries(ownOptions) as [string, MethodOption][])
-      .filter(([, property]) => method.options.includes(property))
-      .map(([name]) => `--${name}`);
+    [...flags].flatMap(([word, [name]]) =>
+      name !== undefined && OPTIONS[name].methods?.includes(method.name) ? [`--${word}`] : [],
+    );
   return METHODS.map((method) => {
     const options = optionsOf(method);
     const own = options.length === 0 ? "" : ` (${options.join(", ")})`;
@@ -30,6 +30,44 @@ function methodList(): string {
     return wrap(`  ${method.name}`, `${method.hint}${needs}${own}`, 23);
   }).join("\n");
 }
+
+/** The words of an option with its range and its default. */
+function explained({ kind, sentence, flag, range, unset, default: usual }: OptionFacts): string {
+  const words = flag?.help ?? middle(sentence.replace(/\.$/, ""));
+  const bounds = range?.most === undefined ? "" : `; ${range.words}`;
+  const shown = kind === "flag" || kind === "weights" ? "" : ` (default ${unset ?? exponent(usual)})`;
+  return `${words}${bounds}${shown.replace(/^ \(default (?=.* )/, " (default: ")}`;
+}
+
+/** A sentence as it stands behind something else; a name at its start keeps its capitals. */
+const middle = (sentence: string): string =>
+  /^[A-Z][^\sA-Z]*\s/.test(sentence) ? sentence.charAt(0).toLowerCase() + sentence.slice(1) : sentence;
+
+/** Small numbers as people write them: 1e-5, not 0.00001. */
+const exponent = (value: unknown): string =>
+  typeof value === "number" && value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
+
+function optionHelp(facts: OptionFacts): string {
+  const { name, value } = facts.flag ?? { name: "" };
+  const left = `  --${name}${value === undefined ? "" : ` ${value}`}`;
+  const words = explained(facts);
+  return left.length < 23 ? wrap(left, words, 23) : `${left}\n${wrap("", words, 23)}`;
+}
+
+/** The options of a section, each flag once. */
+function section(name: NonNullable<OptionFacts["section"]>): string {
+  const firsts = [...flags.values()].flatMap(([first]) => (first === undefined ? [] : [OPTIONS[first]]));
+  return firsts
+    .filter((facts) => facts.section === name)
+    .map(optionHelp)
+    .join("\n");
+}
+
+const device = wrap(
+  "  --device DEVICE",
+  `${deviceChoices.map(([name]) => name).join(", ")} (default auto; webgpu needs: npm install webgpu)`,
+  23,
+);
 
 const helpAll = `iteris-web: merge LoRA adapters into one, on this machine.
 
@@ -65,46 +103,14 @@ const inputs = `  --base DIR           folder of the base model: config.json, *.
 `;
 
 const options = `Options of methods
-  --schedule KIND      sweep: each layer once; iterate: the paper's loop (default sweep)
-  --max-iter N         passes of iterate (default 3)
-  --target KIND        delta or full: solve for the adapters' deltas or the whole weights
-                       (default delta)
-  --alpha A            relative ridge of both Gram matrices, 0 to 1 (default 1e-5)
-  --no-adaptive-weights  leave out the weights that even out the tasks' scales
-  --padding KIND       exclude or include the rows of padding tokens (default exclude)
-  --non-diagonal A     factor of what lies off a Gram matrix's diagonal, 0 to 1 (default 0.9)
-  --scale S            factor of the merged change (default 1)
-  --density D          share of each change's numbers that is kept, above 0 to 1 (default 0.5)
-  --majority-sign-method KIND
-                       total or frequency: a sign is elected by sum or by count (default total)
-  --svd-rank R         rank to cut to (default: the largest among the adapters)
-  --seed N             of what DARE drops, and of --samples self (default 0)
-  --layer-weights 'PATTERN: [1, 0.5]'
-                       weights of the modules whose path ends with PATTERN, a regular expression,
-                       one for each adapter; any number, the first that matches counts; also
-                       PATTERN=1,0.5
+${section("method")}
 
 Samples
-  --max-length N       tokens a sample is cut to (default: what the model can read, at most 512)
-  --decoder-inputs KIND  T5, BART: own: the decoder reads the target or what the adapter writes;
-                       start: the start token alone, as the published code does (default own)
-  --max-new-tokens N   tokens an adapter writes where a sample has no answer (default 16)
-  --positions KIND     decoder-only models: all: features of all tokens; completion: of the
-                       completion's alone (default all)
-  --device DEVICE      auto, cpu or webgpu (default auto; webgpu needs: npm install webgpu)
+${section("samples")}
+${device}
 `;
 
-const written = `  --output KIND        adapter, or base: the base model with the merge applied (default adapter)
-  --format KIND        auto, or adapter files of peft, kohya (ComfyUI too) or diffusers (default auto:
-                       as the adapters' own)
-  --rank R             cut the merged adapter to rank R (default: exact, the sum of the ranks)
-  --energy E           in place of --rank: cut to the least rank that keeps this share of each
-                       layer's squared norm, above 0 to 1, for example 0.99
-  --ranks KIND         uniform: one rank for all layers, which every program loads; per-layer:
-                       each layer's own (default uniform)
-  --dtype TYPE         auto, f32, f16 or bf16 (default auto: f32, in a base each tensor's own)
-  --max-shard-size S   largest file of a merged base, such as 4GB or 500MB (default: as the base's,
-                       and 4GB for one that came in a single file)
+const written = `${section("output")}
   --json               print one JSON object on standard output, and nothing else there
 `;
 
@@ -205,11 +211,8 @@ Inputs
   --chat               each --prompt is what a user says: it goes through the chat template
 
 How it writes
-  --max-new-tokens N   tokens, at most (default 64)
-  --temperature T      0: the likeliest token each time; above 0: sampled (default 0)
-  --top-p P            sample from the likeliest tokens that have this probability (default 1)
-  --seed N             the same seed writes the same (default 0)
-  --device DEVICE      auto, cpu or webgpu (default auto; webgpu needs: npm install webgpu)
+${Object.values(SAMPLING).map(optionHelp).join("\n")}
+${device}
   --json               print one JSON object on standard output, and nothing else there
 
 Exit codes

@@ -5,69 +5,46 @@
  * method looks at which option is told by `METHODS` alone.
  */
 import {
+  type FlagKinds,
   METHODS,
   type MergeOptions,
   type MethodFacts,
-  type MethodOption,
   methodNamed,
-  optionChoices,
+  OPTIONS,
+  type OptionFacts,
+  type OptionName,
+  optionNames,
+  readLayerWeights,
 } from "../index.ts";
-import { flag, list, optional, text, type Usage } from "./values.ts";
+import { flag, list, text, type Usage } from "./values.ts";
 
-/** All options of this kind, without the choice of the method itself. */
-export const methodOptions = {
-  schedule: text,
-  "max-iter": text,
-  target: text,
-  alpha: text,
-  "no-adaptive-weights": flag,
-  padding: text,
-  "non-diagonal": text,
-  scale: text,
-  density: text,
-  "majority-sign-method": text,
-  "svd-rank": text,
-  seed: text,
-  "layer-weights": list,
-  rank: text,
-  energy: text,
-  ranks: text,
-  format: text,
-  output: text,
-  dtype: text,
-  "max-shard-size": text,
-  "max-length": text,
-  "decoder-inputs": text,
-  "max-new-tokens": text,
-  positions: text,
-} as const;
+/** Every flag of this kind with the options that it sets, in the order of the options. */
+export const flags: ReadonlyMap<string, readonly OptionName[]> = flagsOf();
 
-/** Which of them belong to some methods only, and as what. */
-export const ownOptions = {
-  schedule: "schedule",
-  "max-iter": "maxIter",
-  target: "target",
-  alpha: "alpha1",
-  "no-adaptive-weights": "adaptiveWeights",
-  padding: "padding",
-  "non-diagonal": "nonDiagonal",
-  scale: "scale",
-  density: "density",
-  "majority-sign-method": "majoritySignMethod",
-  "svd-rank": "svdRank",
-  seed: "seed",
-} as const satisfies { readonly [Name in keyof typeof methodOptions]?: MethodOption };
+function flagsOf(): Map<string, OptionName[]> {
+  const all = new Map<string, OptionName[]>();
+  for (const name of optionNames) {
+    const word = OPTIONS[name].flag?.name;
+    if (word !== undefined) all.set(word, [...(all.get(word) ?? []), name]);
+  }
+  return all;
+}
 
-/** Such options as they were given. */
-export type MethodValues = {
-  [Name in keyof typeof methodOptions]?:
-    | ((typeof methodOptions)[Name] extends { type: "boolean" }
-        ? boolean
-        : (typeof methodOptions)[Name] extends { multiple: true }
-          ? string[]
-          : string)
-    | undefined;
+const readAs = ({ kind }: OptionFacts) => (kind === "flag" ? flag : kind === "weights" ? list : text);
+
+/** The flags as the words of a command line are taken apart by, without the choice of the method itself. */
+export const methodOptions = Object.fromEntries(
+  [...flags].flatMap(([word, [name]]) => (name === undefined ? [] : [[word, readAs(OPTIONS[name])]])),
+) as {
+  readonly [Flag in keyof FlagKinds]: FlagKinds[Flag] extends "flag"
+    ? typeof flag
+    : FlagKinds[Flag] extends "weights"
+      ? typeof list
+      : typeof text;
 };
+
+/** Such flags as they were given. */
+export type MethodValues = Readonly<Record<string, unknown>>;
 
 /** The method of that name. */
 export function readMethod(option: string, name: string, usage: Usage): MethodFacts {
@@ -83,67 +60,50 @@ export function readMethodOptions(
   adapters: number,
   usage: Usage,
 ): Partial<MergeOptions> {
-  const number = (name: "alpha" | "non-diagonal" | "scale" | "density" | "energy") =>
-    optional(values[name], (value) => usage.number(name, value));
-  const count = (name: "max-iter" | "svd-rank" | "rank" | "max-length" | "max-new-tokens") =>
-    optional(values[name], (value) => usage.count(name, value));
-  const choice = <T extends string>(name: keyof MethodValues & string, choices: readonly T[]) =>
-    optional(values[name] as string | undefined, (value) => usage.oneOf(name, value, choices));
-  const alpha = number("alpha");
-  const drawn = methods.some(({ options }) => options.includes("seed"));
-  const seed = optional(values.seed, (value) => usage.count("seed", value, 0));
-  const options: { [Name in Exclude<keyof MergeOptions, "method">]: MergeOptions[Name] | undefined } = {
-    schedule: choice("schedule", optionChoices.schedule),
-    maxIter: count("max-iter"),
-    target: choice("target", optionChoices.target),
-    alpha1: alpha,
-    alpha2: alpha,
-    adaptiveWeights: values["no-adaptive-weights"] ? false : undefined,
-    padding: choice("padding", optionChoices.padding),
-    nonDiagonal: number("non-diagonal"),
-    scale: number("scale"),
-    density: number("density"),
-    majoritySignMethod: choice("majority-sign-method", optionChoices.majoritySignMethod),
-    svdRank: count("svd-rank"),
-    // Otherwise it is that of the samples that adapters write.
-    seed: drawn ? seed : undefined,
-    layerWeights: readLayerWeights(values["layer-weights"], adapters, usage),
-    rank: count("rank"),
-    energy: number("energy"),
-    ranks: choice("ranks", optionChoices.ranks),
-    format: choice("format", optionChoices.format),
-    output: choice("output", optionChoices.output),
-    dtype: choice("dtype", optionChoices.dtype),
-    maxShardBytes: optional(values["max-shard-size"], (value) => usage.bytes("max-shard-size", value)),
-    maxLength: count("max-length"),
-    decoderInputs: choice("decoder-inputs", optionChoices.decoderInputs),
-    maxNewTokens: count("max-new-tokens"),
-    positions: choice("positions", optionChoices.positions),
-  };
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const options = [...flags].flatMap(([word, names]) => {
+    const given = values[word];
+    if (given === undefined || given === false) return [];
+    // The seed of methods that draw nothing is that of the samples that adapters write.
+    if (word === "seed" && !methods.some((method) => method.options.includes("seed"))) return [];
+    return names.map((name) => [name, readOption(name, word, given, adapters, usage)]);
+  });
+  return Object.fromEntries(options);
 }
 
-/** `PATTERN: [1, 0.5]` or `PATTERN=1,0.5`; the pattern ends at the last mark, since it may hold one itself. */
-function readLayerWeights(
-  given: string[] | undefined,
+function readOption(
+  name: OptionName,
+  word: string,
+  given: unknown,
   adapters: number,
   usage: Usage,
-): Record<string, number[]> | undefined {
-  if (given === undefined) return undefined;
-  const all: Record<string, number[]> = {};
+): MergeOptions[OptionName] {
+  const { kind, default: usual, range, choices = {} } = OPTIONS[name];
+  switch (kind) {
+    case "flag":
+      return usual === false;
+    case "weights":
+      return readPatterns(word, given as string[], adapters, usage);
+    case "bytes":
+      return usage.bytes(word, String(given));
+    case "word":
+      return usage.oneOf(word, String(given), Object.keys(choices)) as MergeOptions[OptionName];
+    case "number":
+      return usage.inRange(word, String(given), range);
+  }
+}
+
+function readPatterns(
+  word: string,
+  given: readonly string[],
+  adapters: number,
+  usage: Usage,
+): Record<string, readonly number[]> {
+  const all: Record<string, readonly number[]> = {};
   for (const value of given) {
-    const [, pattern, numbers] =
-      /^(.*\S)\s*:\s*\[([^[\]]*)\]\s*$/.exec(value) ?? /^(.*\S)\s*=([^=]*)$/.exec(value) ?? [];
-    if (pattern === undefined || numbers === undefined) {
-      throw usage.error(`--layer-weights is written 'PATTERN: [1, 0.5]' or PATTERN=1,0.5, not ${value}.`);
-    }
-    const weights = numbers.split(",").map((number) => usage.number("layer-weights", number.trim()));
-    if (weights.length !== adapters) {
-      throw usage.error(`--layer-weights ${value} has ${weights.length} weights for ${adapters} adapters.`);
-    }
-    const name = pattern.trim();
-    if (Object.hasOwn(all, name)) throw usage.error(`--layer-weights is given twice for ${name}.`);
-    all[name] = weights;
+    const read = readLayerWeights(value, adapters);
+    if ("problem" in read) throw usage.error(`--${word} ${value}: ${read.problem}.`);
+    if (Object.hasOwn(all, read.pattern)) throw usage.error(`--${word} is given twice for ${read.pattern}.`);
+    all[read.pattern] = read.weights;
   }
   return all;
 }
@@ -165,27 +125,23 @@ export interface Surroundings {
 export function refuseUseless(values: MethodValues, around: Surroundings, usage: Usage): void {
   const { methods, named, options, writes, compares } = around;
   const samples = methods.some((method) => method.samples);
-  for (const [name, property] of Object.entries(ownOptions) as [keyof typeof ownOptions, MethodOption][]) {
-    if (values[name] === undefined || methods.some((method) => method.options.includes(property))) continue;
+  for (const [word, [name]] of flags) {
+    const readers = name === undefined ? undefined : OPTIONS[name].methods;
+    if (values[word] === undefined || readers === undefined) continue;
+    if (methods.some((method) => readers.includes(method.name))) continue;
     if (name === "seed" && samples) {
       if (writes) continue;
       throw usage.error("--seed goes with --samples self.");
     }
-    const those = METHODS.filter((method) => method.options.includes(property)).map((method) => method.name);
-    throw usage.error(`--${name} does nothing here: it is for ${those.join(", ")}, not for ${named}.`);
+    throw usage.error(`--${word} does nothing here: it is for ${readers.join(", ")}, not for ${named}.`);
   }
-  if (values["max-iter"] !== undefined && options.schedule !== "iterate") {
-    throw usage.error("--max-iter does nothing without --schedule iterate.");
-  }
+  refuseAlone(values, options, usage);
   if (!samples) refuseWithoutSamples(values, around, usage);
   if (options.output === "base") {
     for (const name of ["format", "ranks"] as const) {
       if (values[name] === undefined) continue;
       throw usage.error(`--${name} does nothing here: --output base writes a model, no adapter.`);
     }
-  }
-  if (values["max-shard-size"] !== undefined && options.output !== "base") {
-    throw usage.error("--max-shard-size does nothing without --output base: an adapter is one file.");
   }
   const reads = samples && options.decoderInputs !== "start";
   if (values["max-new-tokens"] !== undefined && !reads && !compares) {
@@ -195,6 +151,17 @@ export function refuseUseless(values: MethodValues, around: Surroundings, usage:
     throw usage.error(
       "--decoder-inputs is for encoder-decoders, --positions completion for decoder-only models; give one.",
     );
+  }
+}
+
+/** Options that do nothing but beside a word of another one. */
+function refuseAlone(values: MethodValues, options: Partial<MergeOptions>, usage: Usage): void {
+  for (const [word, [name]] of flags) {
+    if (name === undefined || values[word] === undefined) continue;
+    for (const [other, needed] of Object.entries(OPTIONS[name].needs ?? {}) as [OptionName, string][]) {
+      if ((options[other] ?? OPTIONS[other].default) === needed) continue;
+      throw usage.error(`--${word} does nothing without --${OPTIONS[other].flag?.name ?? other} ${needed}.`);
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 /** `iteris-web generate …`, parsed into what it asks for. */
 import { basename, resolve } from "node:path";
-import type { DeviceRequest, GenerateRequest } from "../index.ts";
+import { type DeviceRequest, type GenerateRequest, SAMPLING } from "../index.ts";
 import { flag, help, list, optional, pair, readWords, text, Usage } from "./values.ts";
 
 /** What `iteris-web generate` is asked for. */
@@ -72,10 +72,11 @@ function readSampling(values: Values): GenerateCommand["sampling"] {
     if (values[name] === undefined || (temperature ?? 0) > 0) continue;
     throw usage.error(`--${name} does nothing without --temperature above 0: the likeliest token is taken.`);
   }
-  return {
-    maxNewTokens: optional(values["max-new-tokens"], (value) => usage.count("max-new-tokens", value)),
-    temperature,
-    topP: optional(values["top-p"], (value) => usage.number("top-p", value)),
-    seed: optional(values.seed, (value) => usage.count("seed", value, 0)),
-  };
+  const names = Object.keys(SAMPLING) as (keyof typeof SAMPLING)[];
+  return Object.fromEntries(
+    names.map((name) => {
+      const { flag: word, range } = SAMPLING[name];
+      return [name, optional(values[word.name], (value) => usage.inRange(word.name, value, range))];
+    }),
+  );
 }

@@ -1,7 +1,7 @@
 /** `iteris-web merge …`, parsed into what it asks for. */
 import { readdirSync } from "node:fs";
 import { basename } from "node:path";
-import { type DeviceRequest, type MergeOptions, methodFacts } from "../index.ts";
+import { type DeviceRequest, defaultValues, type MergeOptions, methodFacts, SELF } from "../index.ts";
 import { type AdapterArgument, adapterOptions, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
 import { adaptersOf, baseOf, type RecipeFile, readRecipeFile } from "./recipe-file.ts";
@@ -45,9 +45,11 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
   const out = values.out ?? recipe?.folder;
   if (out === undefined) throw usage.error("--out is missing: the folder to write to.");
   const asked = optional(values.method, (name) => readMethod("method", name, usage));
-  const method = asked ?? methodFacts(recipe?.recipe.options.method ?? "iteris");
+  const method = asked ?? methodFacts(recipe?.recipe.options.method ?? defaultValues.method);
   const drawn = method.options.includes("seed");
-  const seed = drawn ? undefined : optional(values.seed, (value) => usage.count("seed", value, 0));
+  const seed = drawn
+    ? undefined
+    : optional(values.seed, (value) => usage.inRange("seed", value, SELF.seed.range));
   const known = recipe === undefined ? null : adaptersOf(recipe);
   const adapters = readAdapters(given, known, { seed, samples: method.samples }, usage);
   const options: Partial<MergeOptions> = {

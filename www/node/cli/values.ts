@@ -1,6 +1,6 @@
 /** The words of a command line as values, and how they are refused. */
 import { parseArgs } from "node:util";
-import { type DeviceRequest, IterisError } from "../index.ts";
+import { type DeviceRequest, deviceChoices, IterisError, isInRange, type NumberRange } from "../index.ts";
 
 /** The commands that have a help of their own. */
 export type CommandName = "merge" | "compare" | "generate" | "inspect";
@@ -35,12 +35,11 @@ export class Usage {
     return number;
   }
 
-  /** A whole number from `least` on. */
-  count(name: string, value: string, least: 0 | 1 = 1): number {
+  /** A number that is what its option may be. */
+  inRange(name: string, value: string, range: NumberRange | undefined): number {
     const number = this.number(name, value);
-    if (!Number.isSafeInteger(number) || number < least) {
-      const which = least === 1 ? "a whole number above 0" : "a whole number, 0 or more";
-      throw this.error(`--${name} must be ${which}, not ${value}.`);
+    if (range !== undefined && !isInRange(number, range)) {
+      throw this.error(`--${name} must be ${range.words}, not ${value}.`);
     }
     return number;
   }
@@ -62,7 +61,8 @@ export class Usage {
   }
 
   device(value: string | undefined): DeviceRequest {
-    return this.oneOf("device", value ?? "auto", ["auto", "cpu", "webgpu"]);
+    const devices = deviceChoices.map(([device]) => device);
+    return this.oneOf("device", value ?? "auto", devices);
   }
 }
 
