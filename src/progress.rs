@@ -9,7 +9,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// `load`, `forward`, `solve`, `write` or `compare`.
+    /// `load`, `generate`, `forward`, `solve`, `merge`, `write` or `compare`.
     pub stage: &'static str,
     /// The layer or file at hand.
     pub layer: String,

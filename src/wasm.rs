@@ -199,6 +199,7 @@ pub async fn merge(
         let request = MergeRequest {
             base: Some(folder("base model", &array(&request, "base")?)?),
             base_path: text(&request, "basePath"),
+            device_why: text(&request, "deviceWhy"),
             adapters: adapters(&array(&request, "adapters")?)?,
             options: parsed::<MergeOptions>(get(&request, "options"))?,
         };

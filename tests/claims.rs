@@ -50,6 +50,7 @@ fn run_on(
     let request = MergeRequest {
         base: Some(base()),
         base_path: None,
+        device_why: None,
         adapters,
         options,
     };
@@ -415,6 +416,7 @@ fn an_adapter_for_another_base_is_refused_with_both_shapes() {
     let request = MergeRequest {
         base: Some(base),
         base_path: None,
+        device_why: None,
         adapters: vec![golden("qv")],
         options: MergeOptions::default(),
     };
@@ -483,6 +485,7 @@ fn a_merge_can_be_cancelled_at_every_step_and_leaves_nothing() {
         let request = MergeRequest {
             base: Some(base()),
             base_path: None,
+            device_why: None,
             adapters: vec![golden("qv"), golden("all")],
             options: MergeOptions::default(),
         };

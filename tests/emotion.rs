@@ -51,6 +51,7 @@ fn run(
     let request = MergeRequest {
         base: Some(folder(base)),
         base_path: None,
+        device_why: None,
         adapters: adapters.collect(),
         options,
     };

@@ -670,6 +670,7 @@ fn merged_by(case: &Case, variant: &str, compute: &Compute) -> Result<impl Fn(&s
     let request = MergeRequest {
         base: Some(folder(&case.base())),
         base_path: None,
+        device_why: None,
         adapters: ["a", "b"].map(|name| task(case, variant, name)).into(),
         options,
     };
@@ -712,6 +713,7 @@ fn merged_with(
     let request = MergeRequest {
         base: Some(folder(&case.base())),
         base_path: None,
+        device_why: None,
         adapters,
         options: MergeOptions {
             method,

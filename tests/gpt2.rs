@@ -49,6 +49,7 @@ fn merged(output: OutputKind) -> Folder {
     let request = MergeRequest {
         base: Some(folder(&case().join("base"))),
         base_path: None,
+        device_why: None,
         adapters: vec![adapter("a"), adapter("b")],
         options: MergeOptions {
             output,

@@ -86,6 +86,7 @@ impl Case {
         let request = MergeRequest {
             base: Some(self.base()),
             base_path: None,
+            device_why: None,
             adapters: vec![self.adapter("a", a), self.adapter("b", b)],
             options,
         };
@@ -441,6 +442,7 @@ fn an_adapter_of_another_vocabulary_or_form_is_refused() {
         let request = MergeRequest {
             base: Some(base.base()),
             base_path: None,
+            device_why: None,
             adapters: vec![adapter.adapter("b", base.samples("b"))],
             options: MergeOptions::default(),
         };

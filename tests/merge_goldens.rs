@@ -45,6 +45,7 @@ fn run(case: &Value, compute: &Compute) -> (MemorySink, Value) {
     let request = MergeRequest {
         base: Some(folder(&root.join("base"))),
         base_path: None,
+        device_why: None,
         adapters: adapters.collect(),
         options,
     };

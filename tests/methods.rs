@@ -53,6 +53,7 @@ fn run_on(
     let request = MergeRequest {
         base,
         base_path: None,
+        device_why: None,
         adapters,
         options: options.clone(),
     };

@@ -75,6 +75,7 @@ fn run(
     let request = MergeRequest {
         base,
         base_path: None,
+        device_why: None,
         adapters,
         options,
     };

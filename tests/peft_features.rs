@@ -153,6 +153,7 @@ fn try_merge(base: Option<Folder>, adapters: &[(&str, f64)], options: MergeOptio
     let request = MergeRequest {
         base,
         base_path: None,
+        device_why: None,
         adapters: adapters.iter().enumerate().map(input).collect(),
         options,
     };
@@ -367,6 +368,7 @@ fn a_guided_merge_of_a_lone_adapter_gives_its_biases_and_its_change() {
         let request = MergeRequest {
             base: Some(folder(&base_of(case))),
             base_path: None,
+            device_why: None,
             adapters: vec![support::adapter("a", &root().join(case), texts, 1.0)],
             options: MergeOptions {
                 output: OutputKind::Base,

@@ -114,6 +114,7 @@ fn refused(base: Folder, input: AdapterInput) -> Error {
     let request = MergeRequest {
         base: Some(base),
         base_path: None,
+        device_why: None,
         adapters: vec![input],
         options: MergeOptions {
             decoder_inputs: DecoderInputs::Start,
@@ -199,6 +200,7 @@ fn a_sample_longer_than_the_positions_is_refused() {
             let request = MergeRequest {
                 base: Some(folder(&case.join("base"))),
                 base_path: None,
+                device_why: None,
                 adapters: vec![adapter("a", folder(&case.join("a")), samples)],
                 options: MergeOptions::default(),
             };

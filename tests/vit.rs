@@ -203,6 +203,7 @@ fn merged(
     let request = MergeRequest {
         base: Some(folder(base)),
         base_path: None,
+        device_why: None,
         adapters: adapters.collect(),
         options: options.clone(),
     };
@@ -369,6 +370,7 @@ fn what_is_no_picture_for_the_model_is_refused() {
         let request = MergeRequest {
             base: Some(folder(&root.join("base"))),
             base_path: None,
+            device_why: None,
             adapters: vec![AdapterInput {
                 name: "a".into(),
                 folder: folder(&root.join("a")),

@@ -115,6 +115,13 @@ pub enum LayerKind {
     },
 }
 
+impl LayerKind {
+    /// Whether it is a convolution that sees one place at a time, which is a linear layer.
+    pub fn is_pointwise(&self) -> bool {
+        matches!(self, Self::Conv { kernel, .. } if kernel.iter().all(|&side| side == 1))
+    }
+}
+
 /// Whether the factors' first product was taken out of the base weight when training began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Init {

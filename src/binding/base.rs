@@ -12,7 +12,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{self, Kind, Model, ModelFacts},
-    naming::{BaseNames, Rows, roles::is_embedding},
+    naming::{BaseNames, CheckpointKey, Rows, roles::is_embedding},
 };
 
 /// The base model as a merge sees it.
@@ -289,15 +289,12 @@ impl Base {
     }
 }
 
-/// The one key that is `name`, ends in `.` and `name`, or is an end of it.
+/// The one key that is `name`, or that differs from it by a class in front.
 fn only_fit<'a>(checkpoint: &'a Checkpoint, name: &str) -> Option<&'a str> {
     if let Some(info) = checkpoint.info(name) {
         return Some(&info.name);
     }
-    let ends = |whole: &str, end: &str| whole.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
-    let mut fits = checkpoint
-        .names()
-        .filter(|key| ends(key, name) || ends(name, key));
+    let mut fits = checkpoint.names().filter(|key| CheckpointKey::new(key).is(name));
     let first = fits.next();
     first.filter(|_| fits.next().is_none())
 }

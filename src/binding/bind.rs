@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    adapter,
+    adapter::{self, LayerKind},
     binding::{
         base::Base,
         locate::{self, Entry},
+        meet::{self, LeftOver, Meeting},
         read::{ReadAdapter, name_of},
         site::{MergeSite, Place},
     },
     compute::transpose,
     delta::Delta,
     error::{Code, Error, Result},
-    naming::pattern::Patterns,
+    naming::{ModulePath, pattern::Patterns},
 };
 
 /// What one task adds at one site.
@@ -39,6 +40,11 @@ pub struct Binding<'a> {
     pub adapters: &'a [ReadAdapter],
     /// In the order of the forward pass where it is known, else by name.
     pub sites: Vec<MergeSite>,
+    /// The adapter whose names and class the result has: the first that was trained in a class around the bare model,
+    /// such as one with a head, else the first.
+    pub leading: usize,
+    /// What meets nothing.
+    pub left_over: Vec<LeftOver>,
 }
 
 impl<'a> Binding<'a> {
@@ -48,12 +54,18 @@ impl<'a> Binding<'a> {
     /// [`Code::ShapeMismatch`] naming the module, if an adapter is for another base model or for another one than the
     /// adapters before it; [`Code::Missing`] if a change can only be told with the base and there is none.
     pub fn new(base: &'a Base, adapters: &'a [ReadAdapter], weights: &Patterns<Vec<f64>>) -> Result<Self> {
+        meet::check_one_model(adapters)?;
+        let entries: Vec<Vec<Entry>> = adapters
+            .iter()
+            .map(|read| locate::entries(base, &read.adapter))
+            .collect::<Result<_>>()?;
+        let meeting = Meeting::of(base, &entries);
         let mut sites: BTreeMap<String, MergeSite> = BTreeMap::new();
         let own: Vec<f64> = adapters.iter().map(|read| read.weight).collect();
-        for (index, read) in adapters.iter().enumerate() {
-            for entry in locate::entries(base, &read.adapter)? {
-                let Entry { path, name, .. } = &entry;
-                let site = sites.entry(name.clone()).or_insert_with(|| MergeSite {
+        for (index, (read, entries)) in adapters.iter().zip(&entries).enumerate() {
+            for entry in entries {
+                let Entry { path, name, .. } = entry;
+                let site = sites.entry(meeting.key(name)).or_insert_with(|| MergeSite {
                     name: name.clone(),
                     place: entry.place.clone(),
                     expert: entry.expert,
@@ -67,7 +79,7 @@ impl<'a> Binding<'a> {
                         .or_else(|| weights.get(path))
                         .unwrap_or_else(|| own.clone()),
                 });
-                fit(site, &entry).map_err(|what| {
+                fit(site, entry).map_err(|what| {
                     let first = site.sources.iter().position(Option::is_some).unwrap_or(0);
                     Error::new(
                         Code::ShapeMismatch,
@@ -105,12 +117,45 @@ impl<'a> Binding<'a> {
             };
             // What no pass reaches stands before what one does: embeddings come first.
             sites.sort_by_key(place);
+        } else {
+            sites.sort_by(|left, right| left.name.cmp(&right.name));
         }
+        let in_class = |read: &ReadAdapter| {
+            let mut paths = read.adapter.modules.keys();
+            match base {
+                Base::Model(_) => paths.any(|path| !base.prefix_of(path).is_empty()),
+                Base::Absent | Base::Weights(_) => {
+                    paths.any(|path| !ModulePath::new(path).prefix().is_empty())
+                }
+            }
+        };
         Ok(Self {
             base,
             adapters,
+            leading: adapters.iter().position(in_class).unwrap_or(0),
+            left_over: meet::left_over(base, adapters, &sites),
             sites,
         })
+    }
+
+    /// Whether the adapters were trained in a class around the bare model, where its family has one.
+    pub fn in_class(&self) -> bool {
+        let Base::Model(model) = self.base else {
+            return true;
+        };
+        let has_class = model
+            .family
+            .names()
+            .prefixes
+            .iter()
+            .any(|prefix| !prefix.is_empty());
+        let mut paths = self.adapters.iter().flat_map(|read| read.adapter.modules.keys());
+        !has_class || paths.any(|path| !self.base.prefix_of(path).is_empty())
+    }
+
+    /// What a reader should know of how names met.
+    pub fn notes(&self) -> Vec<String> {
+        meet::notes(&self.left_over, self.adapters)
     }
 
     /// The tasks' deltas at one site.
@@ -185,8 +230,17 @@ fn fit(site: &mut MergeSite, entry: &Entry) -> std::result::Result<(), String> {
         site.d_out = ids.len();
         return Ok(());
     }
-    if site.place == entry.place && (site.d_out, site.d_in) == (entry.d_out, entry.d_in) {
-        return Ok(());
+    if (site.d_out, site.d_in) == (entry.d_out, entry.d_in) {
+        match (&site.place, &entry.place) {
+            (place, other) if place == other => return Ok(()),
+            // A convolution over one place is a linear layer, and the model has it as the convolution.
+            (Place::Weight(LayerKind::Linear), Place::Weight(other)) if other.is_pointwise() => {
+                site.place = entry.place.clone();
+                return Ok(());
+            }
+            (Place::Weight(layer), Place::Weight(LayerKind::Linear)) if layer.is_pointwise() => return Ok(()),
+            _ => {}
+        }
     }
     Err(format!(
         "{} x {} against {} x {}",

@@ -1,7 +1,7 @@
 //! Where the base has what an adapter changes, and how each change is told against it.
 //!
-//! What can go wrong is a name that means another tensor: a saved module may be a task's own head or a part of the
-//! base, and a tied head is one tensor with the table of the inputs. Each is decided here, once.
+//! A name may mean another tensor than it seems to: a saved module is a task's own head or a part of the base, and a
+//! tied head is one tensor with the table of the inputs. Each is decided here, once.
 
 use crate::{
     adapter::{self, Adapter, LayerKind, Lora},
@@ -13,7 +13,10 @@ use crate::{
     compute::narrow,
     delta::{Delta, Dense},
     error::{Code, Error, Result},
-    naming::roles::{is_bases_own, is_embedding},
+    naming::{
+        path::nearest,
+        roles::{is_bases_own, is_embedding},
+    },
 };
 
 /// Modules that are a task's head, in models whose family is not known.
@@ -211,7 +214,10 @@ impl Look<'_> {
         if head && let Some(tensor) = tied.and_then(|key| self.base.tensor(&key)) {
             return Ok((Some(tensor), true));
         }
-        Err(self.mismatch(&format!("the base has no tensor {name}, or several"), path))
+        let parts = self.base.parts();
+        let keys = parts.iter().flat_map(|(_, checkpoint)| checkpoint.names());
+        let like = nearest(name, keys).map_or(String::new(), |key| format!("; nearest: {key}"));
+        Err(self.mismatch(&format!("the base has no tensor {name}, or several{like}"), path))
     }
 
     /// The weights that a module's factors are for: one, or one an expert.
@@ -219,10 +225,11 @@ impl Look<'_> {
         let name = self.base.canonical(path);
         let name = name.as_ref();
         let (tensor, shared) = self.weight(name, path, lora)?;
+        let layer = as_stored(&lora.layer, lora.d_in, tensor.as_ref());
         let entry = |expert: usize, name: String| Entry {
             path: path.to_owned(),
             name,
-            place: Place::Weight(lora.layer.clone()),
+            place: Place::Weight(layer.clone()),
             expert,
             d_out: lora.d_out,
             d_in: lora.d_in,
@@ -287,7 +294,8 @@ impl Look<'_> {
             return Ok((None, false));
         };
         // As it is stored, and with its sides swapped.
-        let (straight, swapped) = match &lora.layer {
+        let layer = as_stored(&lora.layer, d_in, Some(&tensor));
+        let (straight, swapped) = match &layer {
             LayerKind::Linear => (vec![d_out, d_in], Some(vec![d_in, d_out])),
             LayerKind::Conv { channels, kernel } => {
                 let sides = [d_out, *channels].into_iter().chain(kernel.iter().copied());
@@ -302,7 +310,7 @@ impl Look<'_> {
                 (vec![experts, d_out, d_in], Some(vec![experts, d_in, d_out]))
             }
         };
-        let prefers_swapped = match &lora.layer {
+        let prefers_swapped = match &layer {
             LayerKind::Linear => self.adapter.config.fan_in_fan_out,
             LayerKind::Parameter { .. } => self.base.experts_are_transposed(),
             LayerKind::Conv { .. } | LayerKind::Embedding => false,
@@ -391,6 +399,22 @@ impl Look<'_> {
             tensor,
             shared,
         }))
+    }
+}
+
+/// The kind of a layer as the base has it: a convolution that sees one place at a time is a linear layer, and an
+/// adapter may have either.
+fn as_stored(layer: &LayerKind, d_in: usize, tensor: Option<&BaseTensor>) -> LayerKind {
+    let Some([_, _, kernel @ ..]) = tensor.map(|tensor| tensor.shape.as_slice()) else {
+        return layer.clone();
+    };
+    match layer {
+        LayerKind::Linear if !kernel.is_empty() && kernel.iter().all(|&side| side == 1) => LayerKind::Conv {
+            channels: d_in,
+            kernel: kernel.to_vec(),
+        },
+        layer if layer.is_pointwise() && kernel.is_empty() => LayerKind::Linear,
+        layer => layer.clone(),
     }
 }
 

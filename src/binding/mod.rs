@@ -6,6 +6,7 @@ pub mod base;
 mod bind;
 pub mod lanes;
 mod locate;
+mod meet;
 pub mod paths;
 pub mod read;
 pub mod site;
@@ -13,6 +14,7 @@ pub mod site;
 pub use self::{
     base::Base,
     bind::{Binding, Part},
+    meet::LeftOver,
     read::ReadAdapter,
     site::{MergeSite, Place},
 };

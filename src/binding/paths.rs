@@ -2,14 +2,19 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use crate::binding::{Binding, base::Base, site::MergeSite};
+use crate::{
+    binding::{Binding, base::Base, site::MergeSite},
+    naming::ModulePath,
+};
 
 /// Names of modules as the adapters have them: behind the prefix of the class that they were trained with.
 pub struct Paths {
-    /// The first adapter's prefix of the model's own modules, e.g. `bert.`.
+    /// The leading adapter's prefix of the model's own modules, e.g. `bert.`.
     prefix: String,
-    /// A path of the first adapter that spells its modules otherwise than the family.
+    /// A path of the leading adapter that spells its modules otherwise than the family.
     like: Option<String>,
+    /// By adapter: the prefix of its modules, where there is no family to tell.
+    prefixes: Vec<String>,
     /// Modules that lie outside the class that the prefix names: layers of a head.
     outside: BTreeSet<String>,
 }
@@ -21,8 +26,22 @@ impl Paths {
         let mut paths = Self {
             prefix: String::new(),
             like: None,
+            prefixes: Vec::new(),
             outside: BTreeSet::new(),
         };
+        if !matches!(base, Base::Model(_)) {
+            let prefix = |index: usize| {
+                let own = binding
+                    .sites
+                    .iter()
+                    .filter_map(|site| site.sources.get(index)?.as_ref());
+                let prefixes = own.map(|path| ModulePath::new(path).prefix().to_owned());
+                let of_model = prefixes.filter(|prefix| !prefix.starts_with("text_encoder"));
+                of_model.max_by_key(String::len).unwrap_or_default()
+            };
+            paths.prefixes = (0..binding.adapters.len()).map(prefix).collect();
+            return paths;
+        }
         for index in 0..binding.adapters.len() {
             let prefix_of = |path: &String| base.prefix_of(path).to_owned();
             let own = || {
@@ -36,7 +55,7 @@ impl Paths {
                 let bare = own().filter(|path| prefix_of(path).is_empty());
                 paths.outside.extend(bare.cloned());
             }
-            if index == 0 {
+            if index == binding.leading {
                 paths.prefix = prefix;
                 let own_spelling = |path: &&String| {
                     let name = base.canonical(path);
@@ -61,9 +80,33 @@ impl Paths {
 
     /// The path of what a site changes, as adapters have it.
     pub fn of_site(&self, binding: &Binding<'_>, site: &MergeSite) -> String {
+        if !matches!(binding.base, Base::Model(_)) {
+            return self.as_leading(binding, site);
+        }
         let source = site.sources.iter().flatten().next();
         let name = source.map(|path| binding.base.canonical(path));
         self.path(binding.base, name.as_deref().unwrap_or(&site.name))
+    }
+
+    /// The leading adapter's path of a site, or that of another adapter spelled as the leading one would.
+    fn as_leading(&self, binding: &Binding<'_>, site: &MergeSite) -> String {
+        let leading = self.prefixes.get(binding.leading).map_or("", String::as_str);
+        let own = site.sources.get(binding.leading).and_then(Option::as_ref);
+        let alike = || {
+            let sources = site.sources.iter().zip(&self.prefixes);
+            let mut alike = sources.filter(|(_, prefix)| *prefix == leading);
+            alike.find_map(|(path, _)| path.as_ref())
+        };
+        if let Some(path) = own.or_else(alike) {
+            return path.clone();
+        }
+        let other = site.sources.iter().flatten().next().unwrap_or(&site.name);
+        let path = ModulePath::new(other);
+        // A flattened name of a model that nothing is known of goes with no other's.
+        if path.prefix().starts_with("text_encoder") || !path.bare().contains('.') {
+            return path.to_string();
+        }
+        format!("{leading}{}", path.bare())
     }
 
     /// The paths of every linear layer that PEFT may find in the model: those an adapter may site, and

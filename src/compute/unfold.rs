@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Compute, Path, Sequence, host_now};
+use crate::compute::{Compute, Path, Sequence, host_now};
 
 /// Height and width of a picture, a latent, or what a convolution makes of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

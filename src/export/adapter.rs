@@ -14,8 +14,8 @@ use crate::{
     export::{Writing, extra, json},
     io::{OutDtype, Sink, serialize},
     merge::{
+        layer::{LayerReport, SolvedLayer},
         options::Ranks,
-        solution::{LayerReport, SolvedLayer},
         truncate::Truncated,
     },
     naming::targets::suffix_targets,
@@ -50,6 +50,7 @@ pub(super) async fn write<'a>(
             .or_insert_with(|| (Vec::new(), layer));
         parts.push(factors);
     }
+    out.tell("the adapter", reports.len()).await?;
     let all_factors = || found.values().flat_map(|(parts, _)| parts);
     let largest = all_factors().map(|factors| factors.rank).max().unwrap_or(1);
     let uniform = options.ranks == Ranks::Uniform;

@@ -12,7 +12,7 @@ use crate::{
     export::{Writing, copied, json, layout::Layout},
     io::{Checkpoint, Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, TensorInfo, encode},
     merge::{
-        solution::{LayerReport, SolvedLayer},
+        layer::{LayerReport, SolvedLayer},
         truncate::Truncated,
     },
 };
@@ -51,7 +51,7 @@ pub(super) async fn write<'a>(
         )?;
         let metadata = out.metadata_beside(checkpoint.metadata());
         for (file, entries) in &layout.files {
-            out.tell(file).await?;
+            out.tell(file, reports.len()).await?;
             let entries = entries
                 .iter()
                 .map(|entry| (entry.name.clone(), entry.dtype, entry.shape.clone()));
@@ -69,7 +69,7 @@ pub(super) async fn write<'a>(
                 };
                 let mut sum = Sum::read(checkpoint, info).await?;
                 for site in here {
-                    out.tell(&site.name).await?;
+                    out.tell(&site.name, reports.len()).await?;
                     let SolvedLayer { delta, report } = solved.take(site).await?;
                     reports.insert(site.name.clone(), report);
                     sum.add(site, delta)?;

@@ -21,8 +21,8 @@ use crate::{
     },
     io::FileDigest,
     merge::{
+        layer::LayerReport,
         options::{MergeOptions, OutputKind, Ranks},
-        solution::LayerReport,
     },
 };
 

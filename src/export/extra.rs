@@ -12,7 +12,7 @@ use crate::{
     error::{Code, Error, Result},
     export::Writing,
     merge::{
-        solution::{LayerReport, SolvedLayer},
+        layer::{LayerReport, SolvedLayer},
         truncate::Truncated,
     },
 };

@@ -44,6 +44,8 @@ const REPORT_FILE: &str = "merge_report.json";
 pub struct Inputs<'a> {
     /// Where the base is, as a recipe finds it again.
     pub base_path: Option<String>,
+    /// Why the device was chosen, where the caller left it open.
+    pub device_why: Option<String>,
     /// By adapter: its samples as they were given.
     pub samples: &'a [Option<TaskSamples>],
     /// The tasks of a method that ran the model; else none.
@@ -72,10 +74,16 @@ impl Writing<'_> {
         metadata::beside(&self.metadata, own)
     }
 
-    /// Tells what is being written; a place to cancel.
-    async fn tell(&self, what: &str) -> Result<()> {
-        let seconds = self.compute.meter.elapsed();
-        self.observer.progress(writing(what, 1, seconds)).await
+    /// Tells what is being written while `done` of all layers are; a place to cancel.
+    async fn tell(&self, what: &str, done: usize) -> Result<()> {
+        let progress = Progress {
+            stage: "write",
+            layer: what.to_owned(),
+            done,
+            total: self.binding.sites.len(),
+            seconds: self.compute.meter.elapsed(),
+        };
+        self.observer.progress(progress).await
     }
 }
 
@@ -83,17 +91,6 @@ impl Writing<'_> {
 fn format_of(binding: &Binding<'_>, options: &MergeOptions) -> Format {
     let formats = binding.adapters.iter().map(|read| read.adapter.format);
     options.format.of(formats)
-}
-
-/// The steps of writing.
-fn writing(what: &str, done: usize, seconds: f64) -> Progress {
-    Progress {
-        stage: "write",
-        layer: what.to_owned(),
-        done,
-        total: 3,
-        seconds,
-    }
 }
 
 /// Writes a finished solution: `adapter_config.json` and `adapter_model.safetensors` (or the base model in the files
@@ -116,8 +113,14 @@ pub async fn write(
         ..
     } = layers.solution();
     let start = compute.meter.elapsed();
-    let event = |layer: &str, done| writing(layer, done, compute.meter.elapsed());
-    observer.progress(event("hashing the inputs", 0)).await?;
+    let hashing = Progress {
+        stage: "load",
+        layer: "hashing the inputs".into(),
+        done: 0,
+        total: 1,
+        seconds: start,
+    };
+    observer.progress(hashing).await?;
     let base = match binding.base.folder() {
         Some(folder) => Some(InputReport {
             name: folder.label().to_owned(),
@@ -126,7 +129,6 @@ pub async fn write(
         }),
         None => None,
     };
-    observer.progress(event("the result", 1)).await?;
     let out = Writing {
         binding,
         options,
@@ -158,14 +160,16 @@ pub async fn write(
         let merged: BTreeSet<&String> = merged.filter_map(|site| site.sources[index].as_ref()).collect();
         write_heads(&read.adapter, &merged, dtype, &out.metadata, &mut sink).await?;
     }
+    notes.extend(binding.notes());
     notes.extend(sample_notes(&out, inputs.samples));
-    observer.progress(event("the report", 2)).await?;
+    out.tell("the report", binding.sites.len()).await?;
     compute.meter.add_since(Stage::Write, start);
     let mut report = MergeReport {
         version: 2,
         created_by: metadata::created_by(),
         options: options.clone(),
         device: compute.name().to_owned(),
+        device_why: inputs.device_why.clone(),
         base,
         adapters: binding
             .adapters

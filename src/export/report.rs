@@ -6,7 +6,7 @@ use crate::{
     calibrate::AnswersFrom,
     compute::{Meter, Stage},
     io::FileDigest,
-    merge::{options::MergeOptions, solution::LayerReport},
+    merge::{layer::LayerReport, options::MergeOptions},
 };
 
 /// The report of one merge.
@@ -20,6 +20,9 @@ pub struct MergeReport {
     pub options: MergeOptions,
     /// The device: `cpu` or `webgpu`.
     pub device: String,
+    /// Why that one, where the caller left it open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_why: Option<String>,
     /// The base model; none where the merge needed none.
     pub base: Option<InputReport>,
     /// The adapters, in the order given.

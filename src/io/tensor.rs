@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::Dtype;
+use crate::io::Dtype;
 
 /// A tensor that was read whole, such as one of an adapter's `modules_to_save`.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,9 +13,10 @@ use crate::{
     jobs::inputs::{AdapterInput, read_adapters},
     merge::{
         context::{SolveContext, check_weights, tasks},
+        layer::{LayerReport, SolvedLayer},
         methods::iteris::MICRO_BATCH_ROWS,
         options::{MergeOptions, OutputKind},
-        solution::{LayerReport, Solution, SolvedLayer, merged},
+        solution::{Solution, merged},
         truncate::{Truncated, Uncut},
     },
     model::{WorkloadEstimate, batch::Sample},
@@ -28,6 +29,8 @@ pub struct MergeRequest {
     pub base: Option<Folder>,
     /// Where they are, as a recipe finds them again.
     pub base_path: Option<String>,
+    /// Why the device was chosen, where the caller left that open; recorded.
+    pub device_why: Option<String>,
     /// The adapters with their samples.
     pub adapters: Vec<AdapterInput>,
     /// How.
@@ -48,6 +51,7 @@ pub async fn merge(
     let MergeRequest {
         base,
         base_path,
+        device_why,
         adapters,
         options,
     } = request;
@@ -71,6 +75,7 @@ pub async fn merge(
     let binding = Binding::new(&base, &adapters, &options.layer_weights.patterns(adapters.len())?)?;
     let mut inputs = export::Inputs {
         base_path,
+        device_why,
         samples: &samples,
         tasks: Vec::new(),
     };

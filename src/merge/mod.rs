@@ -4,6 +4,7 @@
 //! a [`context`]; [`solution`] hands the layers over; [`truncate`] cuts them to a rank.
 
 pub mod context;
+pub mod layer;
 pub mod methods;
 pub mod options;
 pub mod solution;

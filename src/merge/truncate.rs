@@ -12,10 +12,7 @@ use crate::{
     compute::svd,
     delta::{Delta, LowRank},
     error::Result,
-    merge::{
-        options::Ranks,
-        solution::{Solution, SolvedLayer},
-    },
+    merge::{layer::SolvedLayer, options::Ranks, solution::Solution},
 };
 
 /// What is not cut because nobody asked for a rank.

@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use super::sample::{Input, Sample, StreamInput};
-use super::streams::{SampleRows, Stream, StreamId, StreamRows};
+pub use crate::model::sample::{Input, Sample, StreamInput};
 use crate::{
     compute::{Grid, Sequence},
     error::{Code, Error, Result},
+    model::streams::{SampleRows, Stream, StreamId, StreamRows},
 };
 
 /// What becomes of padding tokens.

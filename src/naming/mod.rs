@@ -8,6 +8,7 @@
 
 mod base;
 pub mod family;
+pub mod path;
 pub mod pattern;
 pub mod roles;
 pub mod targets;
@@ -16,6 +17,7 @@ pub(crate) mod transformer;
 pub(crate) mod unet;
 
 pub use self::base::{BaseNames, BaseWeight};
+pub use self::path::{CheckpointKey, LayerKey, ModulePath};
 use crate::naming::template::{Family, families, unflatten};
 
 pub use self::transformer::Rows;
@@ -104,6 +106,9 @@ const DOTTED: [(&str, &str); 5] = [
     ("text_encoders.t5xxl.transformer.", "text_encoder_3"),
 ];
 
+/// How the blocks of diffusers' transformers are called.
+const DIFFUSERS_BLOCKS: [&str; 2] = ["transformer_blocks.", "single_transformer_blocks."];
+
 /// Whether a name is a flattened one.
 pub(crate) fn is_flat(name: &str) -> bool {
     FLAT.iter().any(|(prefix, _)| name.starts_with(prefix))
@@ -112,6 +117,19 @@ pub(crate) fn is_flat(name: &str) -> bool {
 /// Whether a name is dotted as ComfyUI's files have them.
 pub(crate) fn is_comfy(name: &str) -> bool {
     DOTTED.iter().any(|(prefix, _)| name.starts_with(prefix))
+}
+
+/// Whether a module's name can only be an image model's or its text encoder's.
+pub(crate) fn is_of_image_model(name: &str) -> bool {
+    is_flat(name) || is_comfy(name) || split_component(name).is_some() || !families(name).is_empty()
+}
+
+/// The module of an image model that nothing is known of, by its flattened name alone.
+pub(crate) fn as_it_stands(name: &str) -> Option<Target> {
+    FLAT.iter().find_map(|(prefix, part)| {
+        let flat = name.strip_prefix(prefix).filter(|flat| !flat.is_empty())?;
+        (*part == Part::Image).then(|| Target::plain(format!("{NATIVE}.{flat}"), None))
+    })
 }
 
 /// The component that a path begins with, and the rest.
@@ -265,9 +283,13 @@ pub(crate) fn dotted(name: &str) -> Option<Target> {
     if component == NATIVE {
         let family = families(path)
             .into_iter()
-            .find(|family| matches!(family, Family::Ldm | Family::Flux | Family::Mmdit | Family::Wan));
+            .find(|family| !matches!(family, Family::Clip | Family::T5));
         return Some(match family {
             Some(family) => of_family(family, path),
+            // Blocks of any transformer of diffusers, which ComfyUI reads behind the original's component.
+            None if DIFFUSERS_BLOCKS.iter().any(|blocks| path.starts_with(blocks)) => {
+                Target::plain(format!("transformer.{path}"), None)
+            }
             None => Target::plain(format!("{NATIVE}.{path}"), None),
         });
     }

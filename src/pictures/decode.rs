@@ -6,31 +6,27 @@
 
 use std::io::Cursor;
 
-use png::{BitDepth, ColorType, Transformations};
+use png::{ColorType, Transformations};
 use zune_jpeg::zune_core::{colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, zune_core::bytestream::ZCursor};
 
-use super::orientation::{orientation, upright};
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    pictures::{
+        orientation::{orientation, upright},
+        picture::Picture,
+    },
+};
 
 /// The largest picture that is decoded: 40 megapixels, more than a model of any kind reads and 120 MB as RGB.
 pub const MAX_PIXELS: usize = 40_000_000;
 
-/// A decoded picture: upright RGB, 8 bits a channel, without transparency.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// Pixels a row; at least 1.
-    pub width: usize,
-    /// Rows; at least 1.
-    pub height: usize,
-    /// `height` rows of `width` pixels of red, green and blue (0 to 255), top left first.
-    pub rgb: Vec<u8>,
-}
-
 /// The picture in `bytes`, a PNG or JPEG file called `name`: turned upright as its metadata says, palette and
-/// grey made RGB, transparency composited on white, 16 bits made 8 as Pillow does.
+/// grey made RGB, transparency composited on white, and of 16 bits a channel the upper 8 taken.
 ///
-/// Colour profiles are not applied (Pillow does not either). Of an animation, the first picture counts.
+/// These are the bytes that Pillow gives (`exif_transpose`, transformers' `convert_to_rgb`), with one difference
+/// on purpose: grey with 16 bits it cuts off at 255, which leaves white. Colour profiles and gamma are not
+/// applied, by Pillow neither. Of an animation, the first picture counts.
 ///
 /// # Errors
 /// [`Code::SamplesInvalid`] naming the file: it is another kind of file, is damaged or cut off, has no pixels,
@@ -114,20 +110,15 @@ fn decode_png(bytes: &[u8]) -> std::result::Result<Picture, String> {
     check_size(width, height)?;
 
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
-    decoder.set_transformations(Transformations::EXPAND);
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     decoder.set_ignore_iccp_chunk(true);
     let mut reader = decoder.read_info().map_err(damaged)?;
-    let grey_16 =
-        reader.info().color_type == ColorType::Grayscale && reader.info().bit_depth == BitDepth::Sixteen;
     let size = reader
         .output_buffer_size()
         .ok_or_else(|| damaged("its rows are too long"))?;
     let mut samples = vec![0; size];
     let frame = reader.next_frame(&mut samples).map_err(damaged)?;
     samples.truncate(frame.buffer_size());
-    if frame.bit_depth == BitDepth::Sixteen {
-        samples = eight_bits(&samples, frame.color_type == ColorType::Grayscale || grey_16);
-    }
     let rgb = match frame.color_type {
         ColorType::Rgb => samples,
         ColorType::Grayscale => samples.iter().flat_map(|&grey| [grey; 3]).collect(),
@@ -157,21 +148,6 @@ fn decode_png(bytes: &[u8]) -> std::result::Result<Picture, String> {
     let xmp = xmp.and_then(|text| text.get_text().ok());
     let orientation = orientation(info.exif_metadata.as_deref(), xmp.as_deref().map(str::as_bytes));
     Ok(upright(picture, orientation))
-}
-
-/// One byte of each pair. Pillow has pixels of 16 bits only for grey, and cuts them off at 255 when it makes
-/// RGB of them (which whitens nearly everything: a picture of that kind shows it there too); of other
-/// pictures it reads the upper byte.
-fn eight_bits(samples: &[u8], grey: bool) -> Vec<u8> {
-    let (pairs, _) = samples.as_chunks::<2>();
-    pairs
-        .iter()
-        .map(|&[upper, lower]| match (grey, upper) {
-            (false, _) => upper,
-            (true, 0) => lower,
-            (true, _) => u8::MAX,
-        })
-        .collect()
 }
 
 /// A channel's value in front of white: the rounded mean of it and 255 by alpha, in Pillow's integers.
@@ -242,13 +218,6 @@ mod tests {
             assert_eq!(on_white(value, 255), value);
             assert_eq!(on_white(value, 0), 255);
         }
-    }
-
-    #[test]
-    fn sixteen_bits_become_eight_as_pillow_makes_them() {
-        let samples = [0, 3, 0, 200, 1, 0, 255, 255];
-        assert_eq!(eight_bits(&samples, true), [3, 200, 255, 255]);
-        assert_eq!(eight_bits(&samples, false), [0, 0, 1, 255]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which way a picture is up, as its EXIF block or XMP packet says, and turning it so.
 
-use super::Picture;
+use crate::pictures::picture::Picture;
 
 /// The orientation (1 to 8) that Pillow's `exif_transpose` would go by: the EXIF tag 0x0112, else the one
 /// of an XMP packet; 1, upright, where neither says anything readable.

@@ -7,9 +7,14 @@
 
 use serde_json::{Map, Value};
 
-use super::decode::{MAX_PIXELS, Picture, refused};
-use super::resize::{Filter, resize};
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    pictures::{
+        decode::{MAX_PIXELS, refused},
+        picture::Picture,
+        resize::{Filter, resize},
+    },
+};
 
 /// The numbers that a model reads for one picture.
 #[derive(Debug, Clone, PartialEq)]

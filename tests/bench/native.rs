@@ -52,6 +52,7 @@ fn sweep(base: &Path, adapters: Vec<AdapterInput>) -> MergeReport {
     let request = MergeRequest {
         base: Some(folder(base)),
         base_path: None,
+        device_why: None,
         adapters,
         options: MergeOptions::default(),
     };

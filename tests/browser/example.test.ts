@@ -113,7 +113,7 @@ test("lets base, adapters, linear average and merged adapter write side by side,
   expect(kept).toEqual(adapters.map(() => true));
   expect(await violations(page)).toEqual([]);
   expect(log.complaints).toEqual([]);
-  await picture(page, "side-by-side.png", ".try", ".try");
+  await picture(page, "side-by-side.png", ".playground", ".playground");
   await page.context().close();
 });
 

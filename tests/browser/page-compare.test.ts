@@ -43,7 +43,7 @@ afterAll(async () => {
 const eventually = <T>(look: () => T | Promise<T>) => expect.poll(look, { timeout: 100_000 });
 
 const button = (page: Page): Locator => page.getByRole("button", { name: "Compare methods" });
-const heading = (page: Page): Locator => page.locator("#survey-heading");
+const heading = (page: Page): Locator => page.locator("#method-comparison-heading");
 const table = (page: Page): Locator => page.getByRole("region", { name: "Methods compared" });
 const row = (page: Page, name: string): Locator =>
   table(page)

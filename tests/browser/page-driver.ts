@@ -2,8 +2,8 @@
  * Hands and eyes for the tests of the page: drops real files and folders from disk as a file manager
  * does, and looks for what a person with other senses or a small screen would trip over.
  *
- * What can go wrong: a drop that a script makes up has no folders in it. So drops go in through the
- * browser's own input, at a point of the screen.
+ * A drop that a script makes up has no folders in it. So drops go in through the browser's own input, at a point of
+ * the screen.
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";

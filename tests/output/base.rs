@@ -474,6 +474,7 @@ fn a_model_is_written_a_tensor_at_a_time() {
     let request = || MergeRequest {
         base: Some(tiny()),
         base_path: None,
+        device_why: None,
         adapters: vec![golden("qv")],
         options: whole(),
     };

@@ -1,6 +1,7 @@
 /** The options of merge methods on the command line, held against the one table of them. */
 import { describe, expect, it } from "vitest";
-import { METHODS, type MethodOption } from "../../www/lib/methods.ts";
+import { METHODS } from "../../www/lib/methods.ts";
+import type { MethodOption } from "../../www/lib/types.ts";
 import { parseCommand } from "../../www/node/cli/args.ts";
 import { helpTexts } from "../../www/node/cli/help.ts";
 import { methodOptions, ownOptions } from "../../www/node/cli/method-options.ts";

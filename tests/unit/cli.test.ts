@@ -6,7 +6,6 @@ import { errorCodes, IterisError } from "../../www/lib/errors.ts";
 import type { CompareReport, Progress } from "../../www/lib/types.ts";
 import { parseCommand, wantsJson } from "../../www/node/cli/args.ts";
 import { exitCode, tell } from "../../www/node/cli/failure.ts";
-import { FolderSink } from "../../www/node/cli/folder-sink.ts";
 import { describe as describeTexts } from "../../www/node/cli/generated.ts";
 import { helpTexts } from "../../www/node/cli/help.ts";
 import { methodOptions } from "../../www/node/cli/method-options.ts";
@@ -14,6 +13,7 @@ import type { GenerateCommand } from "../../www/node/cli/parse-generate.ts";
 import type { MergeCommand } from "../../www/node/cli/parse-merge.ts";
 import { clock, progressView, secondsLeft } from "../../www/node/cli/progress.ts";
 import { comparisonTable } from "../../www/node/cli/table.ts";
+import { OutputFolder } from "../../www/node/output-folder.ts";
 
 const words = (line: string) => line.split(" ").filter((word) => word !== "");
 const merge = (line: string) => parseCommand(words(`merge --base m --out o ${line}`)) as MergeCommand;
@@ -381,7 +381,7 @@ describe("the output folder", () => {
 
   it("appears whole, in one moment", async () => {
     const out = join(parent, "new/merged");
-    const sink = await FolderSink.create(out, false);
+    const sink = await OutputFolder.create(out);
     await sink.write("adapter_model.safetensors", bytes("one "));
     await sink.write("adapter_model.safetensors", bytes("two"));
     await sink.write("heads/a.safetensors", bytes("head"));
@@ -396,14 +396,14 @@ describe("the output folder", () => {
   });
 
   it("that was discarded leaves nothing", async () => {
-    const sink = await FolderSink.create(join(parent, "merged"), false);
+    const sink = await OutputFolder.create(join(parent, "merged"));
     await sink.write("a", bytes("x"));
     await sink.discard();
     expect(await readdir(parent)).toEqual([]);
   });
 
   it("can be read again before it is finished", async () => {
-    const sink = await FolderSink.create(join(parent, "merged"), false);
+    const sink = await OutputFolder.create(join(parent, "merged"));
     await sink.write("heads/a", bytes("abc"));
     const [file] = await sink.sources();
     expect(file).toMatchObject({ name: "heads/a", size: 3 });
@@ -415,8 +415,8 @@ describe("the output folder", () => {
     const out = join(parent, "merged");
     await mkdir(out);
     await writeFile(join(out, "precious"), "x");
-    await expect(FolderSink.create(out, false)).rejects.toEqual(refused("--force"));
-    const sink = await FolderSink.create(out, true);
+    await expect(OutputFolder.create(out)).rejects.toEqual(refused("--force"));
+    const sink = await OutputFolder.create(out, { force: true });
     await sink.write("a", bytes("x"));
     expect(await readdir(out)).toEqual(["precious"]);
     await sink.finish();
@@ -426,7 +426,7 @@ describe("the output folder", () => {
 
   it("may be there if it is empty", async () => {
     await mkdir(join(parent, "merged"));
-    const sink = await FolderSink.create(join(parent, "merged"), false);
+    const sink = await OutputFolder.create(join(parent, "merged"));
     await sink.write("a", bytes("x"));
     await sink.finish();
     expect(await readdir(join(parent, "merged"))).toEqual(["a"]);
@@ -434,7 +434,7 @@ describe("the output folder", () => {
 
   it("under a file cannot be written, which is told", async () => {
     await writeFile(join(parent, "file"), "x");
-    await expect(FolderSink.create(join(parent, "file/merged"), false)).rejects.toMatchObject({
+    await expect(OutputFolder.create(join(parent, "file/merged"))).rejects.toMatchObject({
       code: "write_failed",
     });
   });

@@ -34,6 +34,10 @@ export interface FakeBehaviour {
   /** What comparisons and generations were given. */
   compared?: { adapters: AdapterSource[]; options: { maxNewTokens?: number } | undefined }[];
   generated?: GenerateSource[];
+  /** The variants that comparisons have numbers of. */
+  scores?: readonly string[];
+  /** Tasks whose comparison goes on until it is cancelled. */
+  endless?: readonly string[];
   /** In place of an encoder's facts. */
   facts?: Partial<BaseFacts>;
 }
@@ -64,7 +68,17 @@ export const decoder: Partial<BaseFacts> = {
 
 /** A module that behaves so. */
 export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
-  const { steps = 3, merge, report, seen, compared, generated, facts = encoder } = behaviour;
+  const {
+    steps = 3,
+    merge,
+    report,
+    seen,
+    compared,
+    endless,
+    scores = [],
+    generated,
+    facts = encoder,
+  } = behaviour;
   const device = (kind: "cpu" | "webgpu"): WasmDevice => ({ kind, free() {} });
   return {
     default: async () => {},
@@ -104,10 +118,19 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       await observer.write("merge_report.json", new TextEncoder().encode(JSON.stringify(said)));
       return said;
     },
-    async compare({ adapters, merged, options }) {
+    async compare({ adapters, merged, options }, _device, observer) {
       compared?.push({ adapters, options });
+      const step = { stage: "compare" as const, layer: "", done: 0, total: 1, seconds: 0 };
+      for (let going = true; going; going = adapters.some(({ name }) => endless?.includes(name))) {
+        if (!(await observer.progress(step))) throw coreError("cancelled", "The work was cancelled.");
+      }
       const notes = merged.map(({ name, files }) => `${name}: ${files.map((file) => file.name).join(" ")}`);
-      return { tasks: [], residuals: [], seconds: 0, notes };
+      const variants = scores.map((variant) => ({ variant, agreement: 1, accuracy: null, cosine: 1 }));
+      const tasks = adapters.map(({ name }) => ({ task: name, samples: 1, labelled: 0, variants }));
+      const residuals = adapters.flatMap(({ name: task }) =>
+        scores.map((variant) => ({ module: "a", task, variant, residual: 0.5 })),
+      );
+      return { tasks, residuals, seconds: 0, notes };
     },
     /** Writes `b a` after the first prompt and is cut short after the others. */
     async generate(request, _device, observer) {

@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { METHODS } from "../../www/lib/methods.ts";
 import { readLayerWeights, writeLayerWeights } from "../../www/page/layer-weights.ts";
-import { tensorsKind } from "../../www/page/lora-header.ts";
 import { METHOD_GROUPS } from "../../www/page/method-groups.ts";
 import { DEFAULTS, mergeOptions, optionsOf, rankChoice } from "../../www/page/settings.ts";
 
@@ -71,48 +70,5 @@ describe("weights of layers", () => {
   it("may be negative where nothing is solved for", () => {
     expect(readLayerWeights("a: [1, -1]", 2, true).weights).toEqual({ a: [1, -1] });
     expect(readLayerWeights("a: [1, 0]", 2, true).problem).toContain("other than zero");
-  });
-});
-
-describe("the kind of a safetensors file", () => {
-  const file = (header: string, claimed = header.length): Blob => {
-    const length = new DataView(new ArrayBuffer(8));
-    length.setBigUint64(0, BigInt(claimed), true);
-    return new Blob([length.buffer, header]);
-  };
-  const holding = (...names: string[]): Blob =>
-    file(
-      JSON.stringify({
-        __metadata__: { format: "pt" },
-        ...Object.fromEntries(names.map((name) => [name, {}])),
-      }),
-    );
-
-  it.each([
-    "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
-    "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha",
-    "unet.down_blocks.0.attentions.0.to_q.lora_A.weight",
-    "unet.mid_block.attentions.0.processor.to_q_lora.down.weight",
-    "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.up.weight",
-    "lora_unet_conv_in.hada_w1_a",
-    "base_model.model.encoder.layer.0.attention.self.query.lora_B.weight",
-  ])("is an adapter with %s", async (name) => {
-    expect(await tensorsKind(holding(name))).toBe("adapter");
-  });
-
-  it.each([
-    "down_blocks.0.attentions.0.to_q.weight",
-    "encoder.layer.0.output.dense.bias",
-    "lora_base.weight_g",
-    "score.alphabet",
-  ])("is a model's with %s", async (name) => {
-    expect(await tensorsKind(holding(name))).toBe("weights");
-  });
-
-  it("is not guessed where the header is damaged, and no more is read than the file has", async () => {
-    expect(await tensorsKind(new Blob(["short"]))).toBeUndefined();
-    expect(await tensorsKind(file("{}", 2 ** 60))).toBeUndefined();
-    expect(await tensorsKind(file("{}"))).toBeUndefined();
-    expect(await tensorsKind(file("[1"))).toBeUndefined();
   });
 });

@@ -62,12 +62,18 @@ describe("progress", () => {
       { stage: "forward", done: 0, total: 4 },
       { stage: "solve", done: 3, total: 4 },
       { stage: "forward", done: 4, total: 4 },
-      { stage: "write", done: 0, total: 3 },
-      { stage: "write", done: 2, total: 3 },
+      { stage: "load", done: 0, total: 1 },
+      { stage: "merge", done: 4, total: 5 },
+      { stage: "write", done: 4, total: 5 },
+      { stage: "write", done: 5, total: 5 },
     ] as const;
-    const shares = stages.map(shareDone);
-    expect(shares).toEqual([...shares].sort((a, b) => a - b));
-    expect(shares.at(-1)).toBeLessThan(1);
+    let share = 0;
+    const shares = stages.map((stage) => {
+      share = shareDone(stage, share);
+      return share;
+    });
+    expect(shares).toEqual([0, 0, 0.97 * 0.75, 0.97, 0.97, 0.97, 0.97, 0.99]);
+    expect(shareDone({ stage: "merge", done: 1, total: 2 })).toBe(0.99 / 2);
     expect(shareDone({ stage: "compare", done: 5, total: 5 })).toBe(1);
     expect(shareDone({ stage: "generate", done: 8, total: 32 })).toBe(0.25);
     expect(shareDone({ stage: "forward", done: 0, total: 0 })).toBe(0);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { factsOf } from "../../www/lib/samples/facts.ts";
-import { parseSamples, readSamples } from "../../www/lib/samples/read.ts";
+import { parseSamples, readTexts } from "../../www/lib/samples/read.ts";
 import { readSelf } from "../../www/lib/samples/self.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -188,7 +188,7 @@ describe("a file of samples", () => {
 
 describe("samples given directly", () => {
   it("are checked like a file's", async () => {
-    const set = await readSamples({ list: ["one", { text: "two", label: 1 }] });
+    const set = await readTexts({ list: ["one", { text: "two", label: 1 }] });
     expect(set).toEqual({
       name: null,
       format: "list",
@@ -198,8 +198,8 @@ describe("samples given directly", () => {
         { file: "samples", item: 2 },
       ],
     });
-    await expect(readSamples({ list: [] })).rejects.toMatchObject({ code: "samples_invalid" });
-    await expect(readSamples({ list: ["one", ""] })).rejects.toEqual(failure("samples item 2"));
+    await expect(readTexts({ list: [] })).rejects.toMatchObject({ code: "samples_invalid" });
+    await expect(readTexts({ list: ["one", ""] })).rejects.toEqual(failure("samples item 2"));
   });
 });
 

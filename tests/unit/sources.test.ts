@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { collectFiles, collectSamples } from "../../www/lib/sources/collect.ts";
 import { withoutSharedFolder } from "../../www/lib/sources/names.ts";
 import { openFile, readAll } from "../../www/lib/sources/open.ts";
+import { kindOfWeights } from "../../www/lib/sources/weights-kind.ts";
 
 const names = (files: { name: string }[]) => files.map(({ name }) => name);
 
@@ -157,5 +158,49 @@ describe("an address", () => {
     const url = await serve("ranges");
     await new Promise((resolve) => server.close(resolve));
     await expect(openFile({ name: "m", url })).rejects.toMatchObject({ code: "read_failed" });
+  });
+});
+
+describe("the kind of a safetensors file", () => {
+  const kindOf = (blob: Blob) => kindOfWeights({ name: "a.safetensors", size: blob.size, blob });
+  const file = (header: string, claimed = header.length): Blob => {
+    const length = new DataView(new ArrayBuffer(8));
+    length.setBigUint64(0, BigInt(claimed), true);
+    return new Blob([length.buffer, header]);
+  };
+  const holding = (...names: string[]): Blob =>
+    file(
+      JSON.stringify({
+        __metadata__: { format: "pt" },
+        ...Object.fromEntries(names.map((name) => [name, {}])),
+      }),
+    );
+
+  it.each([
+    "lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
+    "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha",
+    "unet.down_blocks.0.attentions.0.to_q.lora_A.weight",
+    "unet.mid_block.attentions.0.processor.to_q_lora.down.weight",
+    "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.up.weight",
+    "lora_unet_conv_in.hada_w1_a",
+    "base_model.model.encoder.layer.0.attention.self.query.lora_B.weight",
+  ])("is an adapter with %s", async (name) => {
+    expect(await kindOf(holding(name))).toBe("adapter");
+  });
+
+  it.each([
+    "down_blocks.0.attentions.0.to_q.weight",
+    "encoder.layer.0.output.dense.bias",
+    "lora_base.weight_g",
+    "score.alphabet",
+  ])("is a model's with %s", async (name) => {
+    expect(await kindOf(holding(name))).toBe("weights");
+  });
+
+  it("is not guessed where the header is damaged, and no more is read than the file has", async () => {
+    expect(await kindOf(new Blob(["short"]))).toBeNull();
+    expect(await kindOf(file("{}", 2 ** 60))).toBeNull();
+    expect(await kindOf(file("{}"))).toBeNull();
+    expect(await kindOf(file("[1"))).toBeNull();
   });
 });

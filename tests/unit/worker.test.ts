@@ -4,10 +4,10 @@
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
+import { listenForPanics } from "../../www/lib/engine/panics.ts";
 import { IterisError } from "../../www/lib/errors.ts";
 import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
-import { listenForPanics } from "../../www/lib/worker/panics.ts";
 import { coreError, decoder, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
 import { LocalWorker } from "./local-worker.ts";
 
@@ -90,7 +90,8 @@ describe("a merge", () => {
   });
 
   it("with held-out samples is compared with a linear average", async () => {
-    const adapters = [{ name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] }];
+    const one = { name: "one", files: [], samples: ["a"], heldOut: [{ text: "b", label: 0 }] };
+    const adapters = [one, { ...one, name: "two" }];
     const { comparison } = await client.merge(request({ adapters }));
     const files = "adapter_model.safetensors merge_report.json";
     expect(comparison?.notes).toEqual([`iteris: ${files}`, `average: ${files}`]);
@@ -231,6 +232,7 @@ describe("a generation", () => {
     const result = await ask({ adapters, onProgress: (progress) => reports.push(progress) });
     const said = { texts: ["b a", "a"], finished: [true, false] };
     expect(result).toEqual({
+      prompts: [{ prompt: "a" }, { prompt: "b a" }],
       variants: [
         { name: "base", ...said },
         { name: "one", ...said },

@@ -1,9 +1,9 @@
 /**
  * The one error class of the package, and the ways by which a failure becomes it.
  *
- * A failure may be thrown by the core (`Error` with `.code`), by a trap inside wasm, by the browser, or in
- * another thread, where the class is lost on the way. What can go wrong: an `instanceof` across a thread;
- * so failures cross as plain `{ code, message }` and are made again on this side.
+ * A failure may be thrown by the core (`Error` with `.code`), by a trap inside wasm, by the browser, or in another
+ * thread, where the class is lost on the way: so failures cross as plain `{ code, message }` and are made again on
+ * this side.
  */
 
 /** Every stable code, with what it means. */

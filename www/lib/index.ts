@@ -19,6 +19,9 @@
  * ```
  */
 
+import { collectFiles } from "./sources/collect.ts";
+import { openFiles } from "./sources/open.ts";
+import { kindOfWeights } from "./sources/weights-kind.ts";
 import type {
   AdapterFacts,
   BaseFacts,
@@ -28,6 +31,8 @@ import type {
   CompareResult,
   DeviceChoice,
   DeviceRequest,
+  DigestControl,
+  FileInput,
   FilesInput,
   GenerateRequest,
   GenerateResult,
@@ -35,19 +40,20 @@ import type {
   MergeRequest,
   MergeResult,
   ReportFile,
-  RunControl,
   SamplesFacts,
   SamplesInput,
+  WeightsKind,
 } from "./types.ts";
 import { WorkerClient } from "./worker/client.ts";
 import { startWorker } from "./worker/start.ts";
 
 export type { ErrorCode } from "./errors.ts";
-export { errorCodes, IterisError } from "./errors.ts";
-export type { MethodFacts, MethodName, MethodOption } from "./methods.ts";
-export { METHODS, methodFacts } from "./methods.ts";
+export { errorCodes, IterisError, toIterisError } from "./errors.ts";
+export type { MethodFacts } from "./methods.ts";
+export { METHODS, methodFacts, methodNamed } from "./methods.ts";
+export { optionChoices } from "./options.ts";
 export type { FoundInputs, Mismatch, Recipe, RecipeAdapter, RecipeInput, RecipeSamples } from "./recipe.ts";
-export { mismatches, readRecipe, samplesMismatches } from "./recipe.ts";
+export { differences, mismatches, readRecipe, recipeMismatch, samplesMismatches } from "./recipe.ts";
 export type * from "./types.ts";
 
 const client = new WorkerClient(startWorker);
@@ -74,6 +80,16 @@ const client = new WorkerClient(startWorker);
  *   signal: stop.signal,
  * });
  * for (const { name, blob } of files) save(name, blob);
+ * ```
+ *
+ * @example With held-out samples a merge is compared; what is there before the end is told as it comes.
+ * ```ts
+ * const { comparison } = await merge({
+ *   base,
+ *   adapters, // each with samples and heldOut
+ *   onVariant: ({ name, files }) => offer(name, files), // the merge, then the linear average
+ *   onTask: ({ tasks }) => console.table(tasks[0].variants),
+ * });
  * ```
  */
 export function merge(request: MergeRequest): Promise<MergeResult> {
@@ -123,6 +139,19 @@ export function compare(request: CompareRequest): Promise<CompareResult> {
  * });
  * for (const { task, variants } of report.tasks) console.table(variants);
  * const best = variants.find(({ name }) => name === "iteris"); // its files are there to be saved
+ * ```
+ *
+ * @example Results as they come, and a method that does not suit the adapters is left out.
+ * ```ts
+ * const { failed } = await compareMethods({
+ *   base,
+ *   adapters,
+ *   methods: ["iteris", "knots", "ties"],
+ *   failures: "skip",
+ *   onVariant: ({ name, files, seconds }) => addRow(name, files, seconds),
+ *   onFailure: ({ name, error }) => addRow(name, [], error.message),
+ *   onTask: ({ tasks }) => fillIn(tasks),
+ * });
  * ```
  */
 export function compareMethods(request: CompareMethodsRequest): Promise<CompareMethodsResult> {
@@ -199,10 +228,7 @@ export function inspectAdapter(files: FilesInput): Promise<AdapterFacts> {
  * if (found.length > 0) console.warn("not the recipe's inputs", found);
  * ```
  */
-export function digestFiles(
-  files: FilesInput,
-  control: Pick<RunControl, "onProgress" | "signal"> = {},
-): Promise<ReportFile[]> {
+export function digestFiles(files: FilesInput, control: DigestControl = {}): Promise<ReportFile[]> {
   return client.digestFiles(files, control);
 }
 
@@ -244,6 +270,35 @@ export function chooseDevice(request: DeviceRequest = "auto"): Promise<DeviceCho
  */
 export function defaultOptions(): Promise<MergeOptions> {
   return client.defaultOptions();
+}
+
+/**
+ * The version of the program, as reports tell it in `created_by`.
+ *
+ * @example
+ * ```ts
+ * console.log(`iteris-web ${await version()}`);
+ * ```
+ */
+export function version(): Promise<string> {
+  return client.version();
+}
+
+/**
+ * What a `.safetensors` file with a free name holds, by the names of its tensors: an adapter, or weights of a model.
+ * Its header alone is read.
+ *
+ * @returns `null` for what is no safetensors file, or is a damaged one
+ * @throws IterisError `read_failed`
+ *
+ * @example
+ * ```ts
+ * if ((await weightsKind(file)) === "adapter") adapters.push({ name: file.name, files: [file] });
+ * ```
+ */
+export async function weightsKind(file: FileInput): Promise<WeightsKind | null> {
+  const [only] = await openFiles(await collectFiles([file]));
+  return only === undefined ? null : kindOfWeights(only);
 }
 
 /**

@@ -3,43 +3,7 @@
  * show. The core has the same names (`src/merge/methods`); a test holds the two together.
  */
 import { IterisError } from "./errors.ts";
-import type { MergeOptions } from "./types.ts";
-
-/** The name of a merge method. Those that PEFT has too bear PEFT's names. */
-export type MethodName =
-  | "iteris"
-  | "regmean"
-  | "regmean++"
-  | "average"
-  | "linear"
-  | "task_arithmetic"
-  | "cat"
-  | "svd"
-  | "ties"
-  | "ties_svd"
-  | "dare_linear"
-  | "dare_linear_svd"
-  | "dare_ties"
-  | "dare_ties_svd"
-  | "magnitude_prune"
-  | "magnitude_prune_svd"
-  | "knots";
-
-/** An option that belongs to some methods only. */
-export type MethodOption =
-  | "schedule"
-  | "maxIter"
-  | "target"
-  | "alpha1"
-  | "alpha2"
-  | "adaptiveWeights"
-  | "padding"
-  | "nonDiagonal"
-  | "scale"
-  | "density"
-  | "majoritySignMethod"
-  | "svdRank"
-  | "seed";
+import type { MergeOptions, MethodName, MethodOption } from "./types/options.ts";
 
 /** What there is to tell of a method. */
 export interface MethodFacts {

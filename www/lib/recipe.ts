@@ -1,9 +1,9 @@
 /**
  * `merge_report.json` as a recipe: what a merge was made of and how, so that it can be made again.
  *
- * Pure: nothing is opened here, so that page and command line both read recipes with it. What can go wrong: a merge
- * of other files than the recipe's, which would pass for a repetition; so inputs are told apart by their SHA-256, and
- * samples by that of their tokens, which only a merge can tell ({@link samplesMismatches}).
+ * Pure: nothing is opened here, so that page and command line both read recipes with it. A merge of other files than
+ * the recipe's would pass for a repetition; so inputs are told apart by their SHA-256, and samples by that of their
+ * tokens, which only a merge can tell ({@link samplesMismatches}).
  */
 import { IterisError } from "./errors.ts";
 import { methodFacts } from "./methods.ts";

@@ -1,9 +1,9 @@
 /**
  * What the wasm module (`www/wasm/iteris_web.js`, generated from `src/wasm.rs`) exposes, written by hand.
  *
- * The generated typings do not exist in a fresh checkout, and tests run the library against a module of
- * their own; both need a description that does not depend on a build. What can go wrong: this file and
- * `src/wasm.rs` are two texts of one interface, so a change of either is a change of both.
+ * The generated typings do not exist in a fresh checkout, and tests run the library against a module of their own;
+ * both need a description that does not depend on a build. This file and `src/wasm.rs` are two texts of one interface,
+ * so a change of either is a change of both.
  */
 import type { Sampling } from "./sampling.ts";
 import type {
@@ -27,6 +27,18 @@ export interface SourceFile {
   blob?: Blob;
   /** Resolves to exactly the bytes `start..end`. */
   read?(start: number, end: number): Promise<Uint8Array>;
+}
+
+/** Pictures of one task, which the core decodes. */
+export interface PictureSamples {
+  /** The files, in the order in which they are read. */
+  pictures: SourceFile[];
+  /** What they came from, for the report. */
+  source?: string;
+  /** Where that is, from the folder of the report; for the report. */
+  path?: string;
+  /** Sentences for the report's notes. */
+  notes?: string[];
 }
 
 /** The samples of one task as token ids; ragged, the core pads. */
@@ -77,7 +89,7 @@ export interface AdapterSource {
   files: SourceFile[];
   /** Where the folder or file is, from the folder of the report; for the report. */
   path?: string;
-  samples?: TokenizedSamples | SelfSamples;
+  samples?: TokenizedSamples | PictureSamples | SelfSamples;
   weight?: number;
 }
 
@@ -87,6 +99,8 @@ export interface MergeSource {
   base: SourceFile[];
   /** Where the base model is, from the folder of the report; for the report. */
   basePath?: string;
+  /** Why the device was chosen, where the caller left that open; for the report. */
+  deviceWhy?: string;
   adapters: AdapterSource[];
   options: Partial<MergeOptions>;
 }

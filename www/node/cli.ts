@@ -2,8 +2,8 @@
 /**
  * The command `iteris-web`.
  *
- * What can go wrong: ending the process while files are half-written. Ctrl+C only cancels; the command then
- * removes what it wrote and ends by itself. A second Ctrl+C ends it at once, leaving a hidden folder behind.
+ * Ctrl+C only cancels, so that no file stays half-written: the command removes what it wrote and ends by itself. A
+ * second Ctrl+C ends it at once, leaving a hidden folder behind.
  */
 import { runCommandLine } from "./cli/run.ts";
 

@@ -1,18 +1,17 @@
 /**
  * The engine in this process. Node has no page to keep responsive, so there is no worker; calls queue here.
  *
- * What can go wrong: the wasm module exists once in a process. After a panic or a lost GPU it is not to be
- * trusted again, and unlike a browser's worker it cannot be replaced: later calls are refused.
+ * The wasm module exists once in a process. After a panic or a lost GPU it is not to be trusted again, and unlike a
+ * browser's worker it cannot be replaced: later calls are refused.
  */
 import { readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { DeviceWatch } from "../lib/device/watch.ts";
 import { Engine, retires } from "../lib/engine/engine.ts";
 import { Faults } from "../lib/engine/faults.ts";
+import { listenForPanics } from "../lib/engine/panics.ts";
 import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
-import { listenForPanics } from "../lib/worker/panics.ts";
-import * as glue from "../wasm/iteris_web.js";
 import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
 import { listenForTraps } from "./traps.ts";
 
@@ -35,7 +34,8 @@ async function gpu(): Promise<GPU | undefined> {
 
 const engine = new Engine({
   async loadWasm() {
-    const wasm = glue as unknown as IterisWasm;
+    // Loaded with the module itself, so that what only reads a command line or a recipe needs neither.
+    const wasm = (await import("../wasm/iteris_web.js")) as unknown as IterisWasm;
     const bytes = await readFile(new URL("../wasm/iteris_web_bg.wasm", import.meta.url));
     await wasm.default({ module_or_path: bytes });
     return wasm;

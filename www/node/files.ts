@@ -1,14 +1,15 @@
 /**
  * Files of this machine, read by range: a model of many gigabytes is never in memory whole.
  *
- * What can go wrong: file handles left open. They belong to an {@link OpenFiles}, which closes all of them
- * when the call that needed them has ended.
+ * File handles belong to an {@link OpenFiles}, which closes all of them when the call that needed them has ended.
  */
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { IterisError } from "../lib/errors.ts";
-import { parseSamples, readSamples, type SampleSet } from "../lib/samples/read.ts";
+import { openSamples } from "../lib/samples/open.ts";
+import { isPicture, picturesOf, type TaskSet } from "../lib/samples/pictures.ts";
+import { parseSamples } from "../lib/samples/read.ts";
 import { collectFiles, collectSamples } from "../lib/sources/collect.ts";
 import { openFiles, readAll } from "../lib/sources/open.ts";
 import type { FilesInput, SamplesInput } from "../lib/types.ts";
@@ -17,7 +18,7 @@ import type { SourceFile } from "../lib/wasm-interface.ts";
 /** A folder or file of this machine by its path or `file:` URL, or what browsers take too. */
 export type NodeFilesInput = string | URL | FilesInput;
 
-/** A file of samples by its path or `file:` URL, or what browsers take too. */
+/** A file of samples, or a folder of pictures, by its path or `file:` URL, or what browsers take too. */
 export type NodeSamplesInput = string | URL | SamplesInput;
 
 function isPath(input: unknown): input is string | URL {
@@ -54,10 +55,17 @@ export class OpenFiles {
     return files.sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** Samples from a path or from what browsers take. */
-  async samples(input: NodeSamplesInput): Promise<SampleSet> {
-    if (!isPath(input)) return readSamples(await collectSamples(input));
+  /** Samples from a path (a file of texts, a folder of pictures, one picture) or from what browsers take. */
+  async samples(input: NodeSamplesInput): Promise<TaskSet> {
+    if (!isPath(input)) return openSamples(await collectSamples(input));
     const path = pathOf(input);
+    const folder = await stat(path).then(
+      (about) => about.isDirectory(),
+      () => false,
+    );
+    if (folder || isPicture(path)) {
+      return picturesOf(await this.#walk(path, ""), basename(resolve(path)));
+    }
     const file = await this.#file(path, basename(path));
     return parseSamples(await readAll(file), file.name);
   }

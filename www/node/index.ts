@@ -16,8 +16,10 @@
  * for (const { name, blob } of files) await writeFile(name, blob.stream());
  * ```
  */
+import { join } from "node:path";
 import { BlobSink } from "../lib/engine/sink.ts";
 import { factsOf } from "../lib/samples/facts.ts";
+import { kindOfWeights } from "../lib/sources/weights-kind.ts";
 import type {
   AdapterFacts,
   BaseFacts,
@@ -25,21 +27,24 @@ import type {
   CompareResult,
   DeviceChoice,
   DeviceRequest,
+  DigestControl,
   GenerateResult,
   MergeOptions,
   MergeResult,
   ReportFile,
-  RunControl,
   SamplesFacts,
+  WeightsKind,
 } from "../lib/types.ts";
 import { withEngine } from "./engine.ts";
 import type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
+import type { OutputFolder } from "./output-folder.ts";
 import {
-  compareMethodsInto,
+  type CompareMethodsOutcome,
+  compareMethodsToSinks,
   compareNow,
   digestsNow,
   generateNow,
-  mergeInto,
+  mergeToSink,
   type NodeCompareMethodsRequest,
   type NodeCompareRequest,
   type NodeGenerateRequest,
@@ -48,9 +53,10 @@ import {
 } from "./run.ts";
 
 export type { ErrorCode } from "../lib/errors.ts";
-export { errorCodes, IterisError } from "../lib/errors.ts";
-export type { MethodFacts, MethodName, MethodOption } from "../lib/methods.ts";
-export { METHODS, methodFacts } from "../lib/methods.ts";
+export { errorCodes, IterisError, toIterisError } from "../lib/errors.ts";
+export type { MethodFacts } from "../lib/methods.ts";
+export { METHODS, methodFacts, methodNamed } from "../lib/methods.ts";
+export { optionChoices } from "../lib/options.ts";
 export type {
   FoundInputs,
   Mismatch,
@@ -59,11 +65,19 @@ export type {
   RecipeInput,
   RecipeSamples,
 } from "../lib/recipe.ts";
-export { mismatches, readRecipe, samplesMismatches } from "../lib/recipe.ts";
+export {
+  differences,
+  mismatches,
+  readRecipe,
+  recipeMismatch,
+  samplesMismatches,
+} from "../lib/recipe.ts";
+export { previewOf } from "../lib/samples/facts.ts";
 export type * from "../lib/types.ts";
 export type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
-
+export { OutputFolder } from "./output-folder.ts";
 export type {
+  CompareMethodsOutcome,
   NodeCompareMethodsRequest,
   NodeCompareRequest,
   NodeGenerateRequest,
@@ -93,8 +107,28 @@ export type {
  */
 export async function merge(request: NodeMergeRequest): Promise<MergeResult> {
   const sink = new BlobSink();
-  const result = await mergeInto(request, sink);
+  const result = await mergeToSink(request, sink);
   return { ...result, files: sink.files() };
+}
+
+/**
+ * The same, into a folder of this machine instead of Blobs. Paths in the report lead from that folder to the inputs.
+ *
+ * @param folder - is neither finished nor discarded: that is the caller's to do
+ * @throws IterisError as {@link merge} does, and `write_failed`
+ *
+ * @example
+ * ```ts
+ * const folder = await OutputFolder.create("merged");
+ * const { report } = await mergeInto({ base: "models/minilm", adapters }, folder);
+ * await folder.finish();
+ * ```
+ */
+export function mergeInto(
+  request: Omit<NodeMergeRequest, "onVariant">,
+  folder: OutputFolder,
+): Promise<Omit<MergeResult, "files">> {
+  return mergeToSink(request, folder, folder.path);
 }
 
 /**
@@ -144,9 +178,30 @@ export async function compareMethods(request: NodeCompareMethodsRequest): Promis
     sinks.set(name, sink);
     return sink;
   };
-  const { variants, ...result } = await compareMethodsInto(request, sinkFor);
+  const { variants, ...result } = await compareMethodsToSinks(request, sinkFor);
   const filesOf = (name: string) => sinks.get(name)?.files() ?? [];
   return { ...result, variants: variants.map((made) => ({ ...made, files: filesOf(made.name) })) };
+}
+
+/**
+ * The same, each merge into a folder of its name inside of one on this machine.
+ *
+ * @param folder - is neither finished nor discarded: that is the caller's to do
+ * @throws IterisError as {@link compareMethods} does, and `write_failed`
+ *
+ * @example
+ * ```ts
+ * const folder = await OutputFolder.create("results");
+ * const { report } = await compareMethodsInto({ base, adapters, methods: ["iteris", "ties"] }, folder);
+ * await folder.finish(); // results/iteris, results/ties
+ * ```
+ */
+export function compareMethodsInto(
+  request: Omit<NodeCompareMethodsRequest, "onVariant">,
+  folder: OutputFolder,
+): Promise<CompareMethodsOutcome> {
+  // All results lie a level deeper, from where paths look the same.
+  return compareMethodsToSinks(request, (name) => folder.inside(name), join(folder.path, "method"));
 }
 
 /**
@@ -222,10 +277,7 @@ export function inspectAdapter(input: NodeFilesInput): Promise<AdapterFacts> {
  * });
  * ```
  */
-export function digestFiles(
-  input: NodeFilesInput,
-  control: Pick<RunControl, "onProgress" | "signal"> = {},
-): Promise<ReportFile[]> {
+export function digestFiles(input: NodeFilesInput, control: DigestControl = {}): Promise<ReportFile[]> {
   return digestsNow(input, control);
 }
 
@@ -241,6 +293,25 @@ export function digestFiles(
  */
 export function inspectSamples(input: NodeSamplesInput): Promise<SamplesFacts> {
   return withFiles(async (files) => factsOf(await files.samples(input)));
+}
+
+/**
+ * What a `.safetensors` file with a free name holds, by the names of its tensors: an adapter, or weights of a model.
+ * Its header alone is read.
+ *
+ * @returns `null` for what is no safetensors file, or is a damaged one
+ * @throws IterisError `read_failed`
+ *
+ * @example
+ * ```ts
+ * if ((await weightsKind("pixel-art.safetensors")) === "adapter") console.log("an adapter");
+ * ```
+ */
+export function weightsKind(input: NodeFilesInput): Promise<WeightsKind | null> {
+  return withFiles(async (files) => {
+    const [file] = await files.folder(input);
+    return file === undefined ? null : kindOfWeights(file);
+  });
 }
 
 /**
@@ -267,4 +338,16 @@ export function chooseDevice(request: DeviceRequest = "auto"): Promise<DeviceCho
  */
 export function defaultOptions(): Promise<MergeOptions> {
   return withEngine((engine) => engine.defaultOptions());
+}
+
+/**
+ * The version of the program, as reports tell it in `created_by`.
+ *
+ * @example
+ * ```ts
+ * console.log(`iteris-web ${await version()}`);
+ * ```
+ */
+export function version(): Promise<string> {
+  return withEngine((engine) => engine.version());
 }

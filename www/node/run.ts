@@ -1,18 +1,25 @@
 /** Merges and comparisons from paths: opens files, runs the engine, closes the files whatever happens. */
-import { type CompareMethodsJob, compareMethods, type Made } from "../lib/engine/compare-methods.ts";
-import type { RunContext } from "../lib/engine/engine.ts";
+import {
+  type CompareContext,
+  type CompareMethodsJob,
+  compareMethods,
+  type Made,
+} from "../lib/engine/compare-methods.ts";
 import { readPrompts, readSampling, readVariants } from "../lib/engine/generate-request.ts";
 import { type MergeAndCompareJob, mergeAndCompare } from "../lib/engine/merge-and-compare.ts";
 import { readMethods } from "../lib/engine/methods-request.ts";
-import type { Sink } from "../lib/engine/sink.ts";
-import type { Placed } from "../lib/samples/record.ts";
+import { filesIn, type Sink } from "../lib/engine/sink.ts";
+import { textsOf } from "../lib/samples/pictures.ts";
+import { placedOf } from "../lib/samples/read.ts";
 import { isSelf, readSelf } from "../lib/samples/self.ts";
+import { ofNames } from "../lib/sources/names.ts";
 import type {
   AdapterInput,
   CompareMethodsRequest,
   CompareMethodsResult,
   CompareRequest,
   CompareResult,
+  DigestControl,
   GenerateRequest,
   GenerateResult,
   MergeRequest,
@@ -31,20 +38,29 @@ export type NodeCompareRequest = CompareRequest<NodeFilesInput, NodeSamplesInput
 /** {@link CompareMethodsRequest} with paths. */
 export type NodeCompareMethodsRequest = CompareMethodsRequest<NodeFilesInput, NodeSamplesInput>;
 /** {@link GenerateRequest} with paths. */
-export type NodeGenerateRequest = GenerateRequest<NodeFilesInput>;
+export type NodeGenerateRequest = GenerateRequest<NodeFilesInput, NodeSamplesInput>;
 
-function contextOf({ onProgress, signal }: RunControl): RunContext {
+/** Tells the caller. What a callback throws is its own fault, told as one of an event handler is. */
+function tell<T>(callback: ((value: T) => void) | undefined, value: T): void {
+  try {
+    callback?.(value);
+  } catch (error) {
+    // Thrown here, the core would take it for a wish to stop.
+    process.nextTick(() => {
+      throw error;
+    });
+  }
+}
+
+type Callbacks = Pick<RunControl, "onProgress" | "signal"> &
+  Pick<CompareMethodsRequest, "onVariant" | "onTask" | "onFailure">;
+
+function contextOf({ onProgress, onVariant, onTask, onFailure, signal }: Callbacks): CompareContext {
   return {
-    onProgress: (progress) => {
-      try {
-        onProgress?.(progress);
-      } catch (error) {
-        // The caller's own fault, told as one of an event handler is; the core would take it for a wish to stop.
-        process.nextTick(() => {
-          throw error;
-        });
-      }
-    },
+    onProgress: (progress) => tell(onProgress, progress),
+    onVariant: (made, sink) => tell(onVariant, { ...made, files: filesIn(sink) }),
+    onFailure: (failure) => tell(onFailure, failure),
+    onTask: onTask && ((report) => tell(onTask, report)),
     cancelled: () => signal?.aborted === true,
   };
 }
@@ -87,11 +103,11 @@ async function openAdapter(
 }
 
 /**
- * A merge whose output goes to `sink`; the command line writes to disk with it.
+ * A merge whose output goes to `sink`.
  *
  * @param reportFolder - the folder that the sink writes to, if it is one
  */
-export function mergeInto(
+export function mergeToSink(
   request: NodeMergeRequest,
   sink: Sink,
   reportFolder?: string,
@@ -103,6 +119,8 @@ export function mergeInto(
       basePath: pathFrom(reportFolder, base),
       adapters: await Promise.all(adapters.map((adapter) => openAdapter(files, adapter, reportFolder))),
       options: request.options ?? {},
+      tasks: request.tasks,
+      average: request.average,
       device: request.device ?? "auto",
     };
     return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink), request.signal);
@@ -118,7 +136,7 @@ export type CompareMethodsOutcome = Omit<CompareMethodsResult, "variants"> & { v
  * @param sinkFor - where the files of each go
  * @param reportFolder - the folder that a sink writes to, if it is one; all must lie side by side
  */
-export function compareMethodsInto(
+export function compareMethodsToSinks(
   request: NodeCompareMethodsRequest,
   sinkFor: (name: string) => Sink,
   reportFolder?: string,
@@ -132,6 +150,8 @@ export function compareMethodsInto(
       adapters: await Promise.all(adapters.map((adapter) => openAdapter(files, adapter, reportFolder))),
       merged: await openNamed(files, merged),
       options: request.options ?? {},
+      tasks: request.tasks,
+      failures: request.failures,
       device: request.device ?? "auto",
     };
     return withEngine((engine) => compareMethods(engine, job, contextOf(request), sinkFor), request.signal);
@@ -142,19 +162,10 @@ function openNamed(files: OpenFiles, list: readonly { name: string; files: NodeF
   return Promise.all(list.map(async (one) => ({ name: one.name, files: await files.folder(one.files) })));
 }
 
-/**
- * Size and SHA-256 of the files of a folder, or of one file.
- *
- * @param named - only of files of these names
- */
-export function digestsNow(
-  input: NodeFilesInput,
-  control: Pick<RunControl, "onProgress" | "signal">,
-  named?: ReadonlySet<string>,
-): Promise<ReportFile[]> {
+/** Size and SHA-256 of the files of a folder, or of one file. */
+export function digestsNow(input: NodeFilesInput, control: DigestControl): Promise<ReportFile[]> {
   return withFiles(async (files) => {
-    const all = await files.folder(input);
-    const wanted = named === undefined ? all : all.filter(({ name }) => named.has(name));
+    const wanted = ofNames(await files.folder(input), control.names);
     return withEngine((engine) => engine.digests(wanted, contextOf(control)), control.signal);
   });
 }
@@ -174,13 +185,12 @@ export function compareNow(request: NodeCompareRequest): Promise<CompareResult> 
   });
 }
 
-/** A generation after prompts that are not the request's own. */
-export function generateAfter(
-  prompts: Placed[],
-  request: Omit<NodeGenerateRequest, "prompts" | "messages">,
-): Promise<GenerateResult> {
+/** A generation. */
+export function generateNow(request: NodeGenerateRequest): Promise<GenerateResult> {
   return withFiles(async (files) => {
+    const prompts = readPrompts(request);
     const options = readSampling(request);
+    const samples = request.samples === undefined ? null : await files.samples(request.samples);
     const job = {
       base: await files.folder(request.base),
       variants: await Promise.all(
@@ -189,15 +199,10 @@ export function generateAfter(
           ...(variant.files === null ? {} : { files: await files.folder(variant.files) }),
         })),
       ),
-      prompts,
+      prompts: [...prompts, ...placedOf(textsOf(samples))],
       options,
       device: request.device ?? ("auto" as const),
     };
     return withEngine((engine) => engine.generate(job, contextOf(request)), request.signal);
   });
-}
-
-/** A generation. */
-export async function generateNow(request: NodeGenerateRequest): Promise<GenerateResult> {
-  return generateAfter(readPrompts(request), request);
 }

@@ -1,8 +1,8 @@
 /**
  * The geometry of the residual chart, without any drawing: where columns, bands, ticks and dots stand.
  *
- * All panels share one scale from 0. What can go wrong: a residual that is not known (NaN where an adapter does
- * nothing at a layer) must not be drawn as 0, which would read as perfect; it is left out.
+ * All panels share one scale from 0. A residual that is not known (NaN where an adapter does nothing at a layer) is
+ * left out: drawn as 0 it would read as perfect.
  */
 import { layerPlace } from "./format.ts";
 import type { Comparison } from "./state.ts";

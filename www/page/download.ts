@@ -1,9 +1,9 @@
 /**
  * Saving: one file, all files as a zip, or all into a folder the person picks.
  *
- * What can go wrong: a merged base model may be gigabytes. Files are therefore read in pieces, the zip
- * is stored rather than compressed (weights do not shrink), and where it would pass the 4 GB that the
- * zip format allows without extensions, only files and folder are offered.
+ * A merged base model may be gigabytes. Files are therefore read in pieces, the zip is stored rather than compressed
+ * (weights do not shrink), and where it would pass the 4 GB that the zip format allows without extensions, only files
+ * and folder are offered.
  */
 import { Zip, ZipPassThrough } from "fflate";
 import type { OutputFile } from "../lib/index.ts";

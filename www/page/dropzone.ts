@@ -1,10 +1,10 @@
 /**
  * From a drop or a picker to a flat list of files with their paths.
  *
- * What can go wrong: a `DataTransfer` is emptied as soon as the event handler returns, so every
- * entry is taken from it before the first `await`.
+ * A `DataTransfer` is emptied as soon as the event handler returns, so every entry is taken from it before the first
+ * `await`.
  */
-import type { Dropped } from "./recognise";
+import type { Dropped } from "./recognise.ts";
 
 /** The files of a drop; folders are read through to the bottom. */
 export async function filesOfDrop(transfer: DataTransfer): Promise<Dropped[]> {

@@ -1,8 +1,8 @@
 /**
  * Changes of what is on the cards: base model, adapters and their texts are set, inspected by the worker, removed.
  *
- * What can go wrong: inspections end in any order, and the person may have removed or replaced a card
- * in the meantime. So a result is written only while the very object it was asked for is still shown.
+ * Inspections end in any order, and the person may have removed or replaced a card in the meantime. So a result is
+ * written only while the very object it was asked for is still shown.
  */
 import { inspectAdapter, inspectBase, inspectSamples } from "../lib/index.ts";
 import { hasChatTemplate } from "./chat.ts";
@@ -23,7 +23,7 @@ export function inspectBaseInto(store: Store, name: string, files: Dropped[]): v
   const base: Base = { name, files, facts: { status: "reading" }, chat: false };
   store.change((state) => {
     state.base = base;
-    recast(state);
+    changeModels(state);
   });
   const looked = hasChatTemplate(files).then((chat) => {
     base.chat = chat;
@@ -38,7 +38,7 @@ export function inspectAdapterInto(store: Store, adapter: Adapter, files: Droppe
   store.change((state) => {
     adapter.files = files;
     adapter.facts = { status: "reading" };
-    recast(state);
+    changeModels(state);
   });
   void settle(store, inspectAdapter(namedBlobs(files)), (facts) => {
     if (adapter.files === files) adapter.facts = facts;
@@ -85,7 +85,7 @@ export function removeBase(store: Store): void {
   store.change((state) => {
     state.base = undefined;
     forget(state, "base model");
-    recast(state);
+    changeModels(state);
   });
 }
 
@@ -98,7 +98,7 @@ export function removeAdapter(store: Store, id: string): void {
       forget(state, recipe.recipe.adapters[index]?.name);
     }
     state.adapters = state.adapters.filter((adapter) => adapter.id !== id);
-    recast(state);
+    changeModels(state);
   });
 }
 
@@ -119,12 +119,12 @@ export function giveOpen(store: Store, dropped: Dropped, id: string): void {
 /** A shown result belongs to what was there when it was made. */
 export function outdate(state: State): void {
   if (state.result) state.result.stale = true;
-  if (state.survey) state.survey.stale = true;
+  if (state.methodComparison) state.methodComparison.stale = true;
 }
 
 /** Other models: what was written before a merge is not theirs. */
-function recast(state: State): void {
-  if (!state.result && !state.survey) delete state.trial.written;
+function changeModels(state: State): void {
+  if (!state.result && !state.methodComparison) delete state.playground.written;
   outdate(state);
 }
 

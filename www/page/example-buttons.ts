@@ -1,8 +1,8 @@
 /** A button for each built-in example, which says what it will show. */
 import { html, type TemplateResult } from "lit-html";
-import { type ExampleName, runExample } from "./example.ts";
+import { runExample } from "./example.ts";
 import * as icons from "./icons.ts";
-import type { Store } from "./state.ts";
+import type { ExampleName, Store } from "./state.ts";
 
 const EXAMPLES: readonly { name: ExampleName; title: string; shows: string }[] = [
   {

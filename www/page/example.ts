@@ -7,7 +7,7 @@ import { take } from "./intake.ts";
 import { describe } from "./problem.ts";
 import type { Dropped } from "./recognise.ts";
 import { run } from "./run.ts";
-import type { Store } from "./state.ts";
+import type { ExampleName, Store } from "./state.ts";
 
 interface Manifest {
   title: string;
@@ -17,10 +17,10 @@ interface Manifest {
 }
 
 /** Where each example lies, beside the page. */
-const FOLDERS = { classifiers: "example/", writers: "example/generative/" } as const;
-
-/** The examples there are. */
-export type ExampleName = keyof typeof FOLDERS;
+const FOLDERS: Readonly<Record<ExampleName, string>> = {
+  classifiers: "example/",
+  writers: "example/generative/",
+};
 
 export async function runExample(store: Store, name: ExampleName): Promise<void> {
   if (store.state.loading || store.state.work) return;
@@ -48,11 +48,11 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       state.adapters = [];
       state.open = [];
       state.result = undefined;
-      state.survey = undefined;
+      state.methodComparison = undefined;
       state.recipe = undefined;
       state.several = false;
       state.notices = [];
-      Object.assign(state.trial, { prompt: null, chat: null });
+      Object.assign(state.playground, { prompt: null, chat: null });
     });
     await take(store, base, { zone: "base" });
     for (const adapter of adapters) {

@@ -2,12 +2,11 @@
  * Takes dropped files into the state: recognises them, turns away what is already there, has the
  * rest inspected by the worker and says in one sentence what was taken.
  *
- * What can go wrong: a base model of many gigabytes is dropped together with small files. Nothing here reads it:
- * it is told from others by name, size and time, and only adapters and texts are compared by their bytes.
+ * A base model of many gigabytes may be dropped together with small files. Nothing here reads it: it is told from
+ * others by name, size and time, and only adapters and texts are compared by their bytes.
  */
 import { inspectAdapterInto, inspectBaseInto, setText } from "./edits.ts";
 import { list, plural } from "./format.ts";
-import { tensorsKinds } from "./lora-header.ts";
 import { describe } from "./problem.ts";
 import { followRecipe, takeRecipe } from "./recipe-intake.ts";
 import { recipeOfCard } from "./recipe-match.ts";
@@ -21,15 +20,13 @@ import {
   recognise,
 } from "./recognise.ts";
 import { same, sameContent } from "./same.ts";
-import { type Adapter, adapterById, type Notice, type State, type Store } from "./state.ts";
+import { type Adapter, adapterById, type State, type Store, type Tell } from "./state.ts";
+import { weightsKinds } from "./weights-kinds.ts";
 
 /** Where something was dropped: on a zone, on an adapter's slot for texts, or just on the page. */
 export type Target = { zone: "base" | "adapters" } | { zone: "text"; adapter: string; role: Role };
 
 let adapterCount = 0;
-
-/** Says something beside the zone that took the drop. */
-export type Tell = (notice: Omit<Notice, "id" | "place">) => void;
 
 let turn: Promise<void> = Promise.resolve();
 
@@ -57,7 +54,7 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
     await takeText(store, files, target, tell);
     return;
   }
-  const found = recognise(files, target.zone, await tensorsKinds(files));
+  const found = recognise(files, target.zone, await weightsKinds(files));
   const taken: string[] = [];
   const [recipe] = found.recipes;
   if (recipe) taken.push(...(await takeRecipe(store, recipe, tell)));

@@ -1,8 +1,8 @@
 /**
  * Per-layer weights as people type them: a line is a pattern and a list of weights, `encoder.layer.[0-5].*: [1, 0.5]`.
  *
- * A pattern may hold colons and brackets itself, so a line is read from its end. What can go wrong: a list with a
- * weight too few would be taken for other adapters; it is refused with the number of its line.
+ * A pattern may hold colons and brackets itself, so a line is read from its end. A list with a weight too few would be
+ * taken for other adapters; it is refused with the number of its line.
  */
 import { needsSamples } from "./settings.ts";
 import { askedMethods, type State } from "./state.ts";

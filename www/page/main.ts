@@ -12,16 +12,16 @@ import * as icons from "./icons.ts";
 import { inputs } from "./inputs.ts";
 import { type Target, take } from "./intake.ts";
 import { mergePanel } from "./merge-panel.ts";
+import { methodComparisonView } from "./method-comparison-view.ts";
 import { notices } from "./notices.ts";
 import { options } from "./options.ts";
+import { presentModels } from "./playground.ts";
+import { playgroundPanel } from "./playground-panel.ts";
 import { describe } from "./problem.ts";
 import { spoken } from "./progress.ts";
 import { recipeButton, recipePanel } from "./recipe-view.ts";
 import { resultView } from "./result.ts";
 import { Store, type Work } from "./state.ts";
-import { surveyView } from "./survey-view.ts";
-import { presentCast } from "./trial.ts";
-import { tryPanel } from "./try-panel.ts";
 
 const TITLE = document.title;
 const TICK_MILLISECONDS = 500;
@@ -105,10 +105,10 @@ async function findDevice(store: Store): Promise<void> {
 }
 
 function page(store: Store): TemplateResult {
-  const { result, survey, recipe, work } = store.state;
+  const { result, methodComparison, recipe, work } = store.state;
   // While a merge runs nothing can be tried, and afterwards all of it.
-  const made = result || survey || (work && work.task !== "write");
-  const cast = made ? undefined : presentCast(store.state);
+  const made = result || methodComparison || (work && work.task !== "write");
+  const models = made ? undefined : presentModels(store.state);
   return html`
     ${notices(store, "top")}
     <div class="workspace">
@@ -121,8 +121,8 @@ function page(store: Store): TemplateResult {
         <section class="panel ready" aria-label="Merge">${mergePanel(store)} ${notices(store, "merge")}</section>
       </div>
     </div>
-    ${cast ? html`<div class="before">${tryPanel(store, cast)}</div>` : nothing}
-    ${survey ? surveyView(store, survey) : nothing}
+    ${models ? html`<div class="before">${playgroundPanel(store, models)}</div>` : nothing}
+    ${methodComparison ? methodComparisonView(store, methodComparison) : nothing}
     ${result ? resultView(store, result) : nothing}
   `;
 }
@@ -136,25 +136,27 @@ function deviceBadge(store: Store): TemplateResult {
   return html`${icons.chip}<span data-kind=${kind}><span class="sr-only">Runs on: </span>${why}</span>`;
 }
 
-let shown: { working: Work["task"] | undefined; result: unknown; survey: unknown; errors: number } = {
-  working: undefined,
-  result: undefined,
-  survey: undefined,
-  errors: 0,
-};
+let shown: { working: Work["task"] | undefined; result: unknown; methodComparison: unknown; errors: number } =
+  {
+    working: undefined,
+    result: undefined,
+    methodComparison: undefined,
+    errors: 0,
+  };
 
 /**
  * Follows the work: to Cancel when it starts, to the result when there is one, to the message when it fails. Who lets
  * the models write stays at the prompt, and comes back to the button if Stop was pressed, which is then gone.
  */
 function moveFocus(store: Store): void {
-  const { work, result, survey, notices: all } = store.state;
+  const { work, result, methodComparison, notices: all } = store.state;
   const before = shown;
   shown = {
     working: work?.task,
     result: result?.report,
     // Its rows come one by one; it is there when the last one is.
-    survey: survey && survey.status !== "running" ? survey : undefined,
+    methodComparison:
+      methodComparison && methodComparison.status !== "running" ? methodComparison : undefined,
     errors: all.filter(({ tone }) => tone === "error").length,
   };
   const focus = (selector: string): void => document.querySelector<HTMLElement>(selector)?.focus();
@@ -164,13 +166,14 @@ function moveFocus(store: Store): void {
     return;
   }
   if (shown.result && shown.result !== before.result) focus("#result-heading");
-  else if (shown.survey && shown.survey !== before.survey) focus("#survey-heading");
+  else if (shown.methodComparison && shown.methodComparison !== before.methodComparison)
+    focus("#method-comparison-heading");
   else if (shown.working && !before.working) focus("#cancel");
   else if (
     !shown.working &&
     before.working &&
     !shown.result &&
-    !(before.working === "survey" && shown.survey)
+    !(before.working === "method-comparison" && shown.methodComparison)
   ) {
     focus(shown.errors > before.errors ? ".notice.error button" : "#merge");
   }

@@ -3,10 +3,10 @@ import { html, nothing, type TemplateResult } from "lit-html";
 import type { Item } from "./check-item.ts";
 import { checklist, isReady } from "./checklist.ts";
 import * as icons from "./icons.ts";
+import { runMethodComparison } from "./method-comparison.ts";
 import { progressView } from "./progress.ts";
 import { run } from "./run.ts";
 import type { Store, Work } from "./state.ts";
-import { runSurvey } from "./survey.ts";
 
 const MARKS: Record<Item["status"], TemplateResult> = {
   done: icons.check,
@@ -25,20 +25,23 @@ const SPOKEN: Record<Item["status"], string> = {
 const WAITS: Record<Work["task"], string> = {
   merge: "The merge is still running.",
   compare: "The comparison is still running.",
-  survey: "The comparison is still running.",
+  "method-comparison": "The comparison is still running.",
   write: "The models are still writing.",
 };
 
 export function mergePanel(store: Store): TemplateResult {
   const { work, result, several } = store.state;
   // A comparison that follows a merge shows its progress where its numbers will stand.
-  if (work && (work.task === "merge" || work.task === "survey" || (work.task === "compare" && !result))) {
+  if (
+    work &&
+    (work.task === "merge" || work.task === "method-comparison" || (work.task === "compare" && !result))
+  ) {
     return progressView(store, work);
   }
   const items = checklist(store.state);
   const ready = isReady(items) && !work;
   const press = (): void => {
-    if (ready) void (several ? runSurvey(store) : run(store));
+    if (ready) void (several ? runMethodComparison(store) : run(store));
   };
   return html`
     <ul class="checklist" id="checklist">

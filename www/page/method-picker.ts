@@ -82,7 +82,7 @@ function toggle(store: Store, name: MethodName): void {
     if (!ticked.delete(name)) ticked.add(name);
     // In the order of the table, however they were ticked.
     state.ticked = METHODS.flatMap((method) => (ticked.has(method.name) ? [method.name] : []));
-    if (state.survey) state.survey.stale = true;
+    if (state.methodComparison) state.methodComparison.stale = true;
   });
 }
 

@@ -17,7 +17,7 @@ export function options(store: Store): TemplateResult {
         <summary>More options</summary>
         <div class="more-fields">
           ${select(store, "device", "Device", [
-            ["auto", "Automatic"],
+            ["auto", "Automatic: the CPU today"],
             ["webgpu", "GPU (WebGPU)"],
             ["cpu", "CPU"],
           ])}

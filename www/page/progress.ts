@@ -2,7 +2,7 @@
 import { html, type TemplateResult } from "lit-html";
 import type { Progress } from "../lib/index.ts";
 import { duration, layerName } from "./format.ts";
-import { secondsLeft, shareDone } from "./pace.ts";
+import { secondsLeft } from "./pace.ts";
 import type { Store, Work } from "./state.ts";
 import { cancel } from "./work.ts";
 
@@ -12,6 +12,7 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
   forward: "Running the samples",
   gram: "Adding up what the layers see",
   solve: "Solving",
+  merge: "Merging",
   write: "Writing",
   compare: "Comparing",
 };
@@ -20,7 +21,7 @@ const STAGES: Readonly<Record<Progress["stage"], string>> = {
 export function labelOf({ task, label, progress }: Work): string {
   if (task === "write" || progress?.stage !== "generate") return label;
   if (task === "merge") return "First, the adapters write";
-  return task === "survey" ? `${label}: adapters write` : `${label}: its adapter writes`;
+  return task === "method-comparison" ? `${label}: adapters write` : `${label}: its adapter writes`;
 }
 
 function detailOf({ task, cancelling, progress }: Work): string {
@@ -36,7 +37,7 @@ export function progressView(store: Store, work: Work): TemplateResult {
   const { progress } = work;
   const now = performance.now();
   const elapsed = (now - work.started) / 1000;
-  const share = progress && shareDone(progress);
+  const share = progress && work.share;
   const left = share === undefined ? undefined : secondsLeft(share, (now - work.stretchStarted) / 1000);
   return html`
     <div class="progress">
@@ -65,9 +66,7 @@ export function progressView(store: Store, work: Work): TemplateResult {
 
 /** For screen readers: a sentence at each quarter, not at each layer. */
 export function spoken(work: Work): string {
-  const { progress } = work;
   const label = labelOf(work);
-  const share = progress ? shareDone(progress) : 0;
-  const quarter = Math.floor(share * 4) * 25;
+  const quarter = Math.floor(work.share * 4) * 25;
   return quarter > 0 ? `${label}: ${quarter} percent` : label;
 }

@@ -2,19 +2,18 @@
  * Loads a recipe and follows it: sets the options, and gives each card that turns out to be one of its adapters the
  * recipe's name, weight and place.
  *
- * What can go wrong: files come in any order, and what a person changes afterwards is theirs. So a card is set once,
- * when it is found, and never again.
+ * Files come in any order, and what a person changes afterwards is theirs. So a card is set once, when it is found,
+ * and never again.
  */
 import { digestFiles, type Recipe, type ReportFile, readRecipe } from "../lib/index.ts";
 import { outdate } from "./edits.ts";
 import { list } from "./format.ts";
-import type { Tell } from "./intake.ts";
 import { writeLayerWeights } from "./layer-weights.ts";
 import { describe } from "./problem.ts";
 import { type Card, differingFiles, type Followed, matchCards } from "./recipe-match.ts";
 import { type Dropped, namedBlobs } from "./recognise.ts";
 import { DEFAULTS } from "./settings.ts";
-import type { Adapter, Base, State, Store } from "./state.ts";
+import type { Adapter, Base, State, Store, Tell } from "./state.ts";
 
 /** Base models that are larger are told apart by the names and sizes of their files: reading them takes too long. */
 const BASE_BYTES = 1 << 30;

@@ -1,8 +1,8 @@
 /**
  * Which of the cards are a recipe's adapters, and what is here that is not the recipe's.
  *
- * What can go wrong: a name is taken for a proof. Adapters are told by what their files hold (SHA-256) first, then by
- * name, and whatever was found by name alone is held against the recipe's digests all the same.
+ * A name is no proof. Adapters are told by what their files hold (SHA-256) first, then by name, and whatever was found
+ * by name alone is held against the recipe's digests all the same.
  */
 import {
   type MergeReport,

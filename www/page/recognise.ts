@@ -2,12 +2,11 @@
  * Says what dropped files are: a base model, adapters, samples, a recipe, or nothing of use.
  *
  * Names and folders are looked at, and of safetensors files what their headers say, never the contents, so that a
- * whole tree of many gigabytes is sorted at once. What can go wrong is a wrong guess, and a wrong guess here would be
- * merged silently: so a text file goes to an adapter only when its place or its name says so, or when no
- * other adapter could be meant. Everything else is left for the person to decide.
+ * whole tree of many gigabytes is sorted at once. A wrong guess would be merged silently: so a text file goes to an
+ * adapter only when its place or its name says so, or when no other adapter could be meant. Everything else is left
+ * for the person to decide.
  */
-import type { NamedBlob } from "../lib/index.ts";
-import type { TensorsKind } from "./lora-header.ts";
+import type { NamedBlob, WeightsKind } from "../lib/index.ts";
 
 /** A file with the path it had under whatever was dropped, such as `models/emoint/labels.json`. */
 export interface Dropped {
@@ -111,7 +110,7 @@ function isText(name: string): boolean {
 export function recognise(
   files: readonly Dropped[],
   zone: "base" | "adapters" | "texts",
-  kinds: ReadonlyMap<File, TensorsKind> = new Map(),
+  kinds: ReadonlyMap<File, WeightsKind> = new Map(),
 ): Recognised {
   const result: Recognised = { bases: [], adapters: [], texts: [], recipes: [], reports: [], ignored: [] };
   const visible: Dropped[] = [];
@@ -158,7 +157,7 @@ function takePipelines(files: readonly Dropped[], result: Recognised): Dropped[]
 
 interface Sorting {
   zone: "base" | "adapters";
-  kinds: ReadonlyMap<File, TensorsKind>;
+  kinds: ReadonlyMap<File, WeightsKind>;
   result: Recognised;
 }
 
@@ -197,7 +196,7 @@ function sortFolder(folder: string, all: readonly Dropped[], { zone, kinds, resu
 }
 
 /** Whether the one file is an adapter, whatever it is called. */
-const isAdapterFile = (file: File, kinds: ReadonlyMap<File, TensorsKind>): boolean =>
+const isAdapterFile = (file: File, kinds: ReadonlyMap<File, WeightsKind>): boolean =>
   kinds.get(file) === "adapter" && !ADAPTER_MARK.test(file.name);
 
 function groupOfFile(folder: string, dropped: Dropped): Group {

@@ -3,18 +3,13 @@ import {
   type AdapterInput,
   type BaseFacts,
   inspectBase,
-  type MergeRequest,
-  type Progress,
+  type MergeOptions,
+  type MethodName,
 } from "../lib/index.ts";
 import { layerWeightsOf } from "./layer-weights.ts";
 import { namedBlobs } from "./recognise.ts";
-import { mergeOptions, type Settings } from "./settings.ts";
+import { mergeOptions, needsSamples, type Settings } from "./settings.ts";
 import { type Adapter, type Base, baseFacts, type Comparison, type State } from "./state.ts";
-
-export interface Control {
-  signal: AbortSignal;
-  onProgress: (progress: Progress) => void;
-}
 
 /** The inputs as they were when the button was pressed. */
 export interface Inputs {
@@ -34,30 +29,35 @@ export async function inputsOf(state: State): Promise<Inputs> {
   return { base, facts, adapters, settings };
 }
 
-/** A merge of the inputs by the method of the settings. */
-export function mergeRequest(
-  { base, facts, adapters, settings }: Inputs,
-  withSamples: boolean,
-): MergeRequest {
-  return {
-    base: base && namedBlobs(base.files),
-    adapters: adapters.map((adapter) => adapterInput(adapter, withSamples)),
-    options: mergeOptions(settings, facts?.kind),
-    device: settings.device,
-  };
+/** The cards as a merge by these methods takes them, or a comparison on the texts of `tested`. */
+export function adapterInputs(
+  { adapters }: Inputs,
+  methods: readonly MethodName[],
+  tested: readonly Adapter[],
+): AdapterInput[] {
+  const calibrated = needsSamples(methods);
+  return adapters.map((adapter) => {
+    const { name, files, weight, texts, self } = adapter;
+    const input = { name, files: namedBlobs(files), weight };
+    const samples = texts.samples?.dropped.file;
+    return {
+      ...input,
+      ...(calibrated ? { samples: samples ?? (self && { self }) } : {}),
+      ...(tested.includes(adapter) ? { samples, heldOut: texts.heldOut?.dropped.file } : {}),
+    };
+  });
 }
 
-export function adapterInput(
-  { name, files, weight, texts, self }: Adapter,
-  withSamples: boolean,
-): AdapterInput {
-  const input = { name, files: namedBlobs(files), weight };
-  if (!withSamples) return input;
-  return { ...input, samples: texts.samples?.dropped.file ?? (self && { self }) };
-}
+/** The options of a merge by that method. */
+export const optionsFor = ({ facts, settings }: Inputs, method: MethodName): MergeOptions =>
+  mergeOptions({ ...settings, method }, facts?.kind);
 
-/** Held-out texts show what the merge is worth; without them the calibration samples must do. */
-export const testTexts = (adapter: Adapter) => adapter.texts.heldOut ?? adapter.texts.samples;
+/**
+ * The adapters that can be compared: held-out texts show what a merge is worth; without them the calibration samples
+ * must do. Without a model that can be run there is nothing to compare on.
+ */
+export const testedOf = ({ facts, adapters }: Pick<Inputs, "facts" | "adapters">): Adapter[] =>
+  facts && facts.kind !== "weights" ? adapters.filter(({ texts }) => texts.heldOut ?? texts.samples) : [];
 
 /** Which texts adapters are compared on. */
 export function textsUsed(tested: readonly Adapter[]): Comparison["texts"] {

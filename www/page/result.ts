@@ -7,11 +7,11 @@ import { columnsOf, tableOf } from "./comparison-table.ts";
 import { count, duration, list, percent } from "./format.ts";
 import * as icons from "./icons.ts";
 import { layersView, timingView } from "./layers.ts";
+import { playgroundPanel } from "./playground-panel.ts";
 import type { Repetition } from "./recipe-match.ts";
 import { savePanel } from "./save.ts";
 import { methodTitle } from "./settings.ts";
 import { baseFacts, type Result, type State, type Store } from "./state.ts";
-import { tryPanel } from "./try-panel.ts";
 
 export function resultView(store: Store, result: Result): TemplateResult {
   const { report, comparison } = result;
@@ -43,7 +43,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
           ? comparisonView(store, comparison)
           : html`<p class="muted">${withoutComparison(store.state)}</p>`
       }
-      ${result.cast ? tryPanel(store, result.cast) : nothing}
+      ${result.models ? playgroundPanel(store, result.models) : nothing}
       ${
         comparison
           ? chartView(

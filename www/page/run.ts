@@ -1,91 +1,86 @@
 /**
- * Merge, then compare: everything that happens after the button is pressed.
+ * One merge and what it is held against: everything that happens after the button is pressed.
  *
- * The merged adapter is shown and can be saved as soon as it is there; the linear average and the
- * comparison follow. What can go wrong: a failure or a cancel in what follows must not take the merged
- * adapter away, so from there on failures belong to the comparison alone.
+ * The merged adapter is shown and can be saved as soon as it is there; the linear average and the comparison follow.
+ * A failure or a cancel in what follows must not take the merged adapter away, so from there on failures belong to
+ * the comparison alone.
  */
-import { type BaseFacts, compare, type MergeRequest, merge, type NamedBlob } from "../lib/index.ts";
+import { type CompareReport, type MergedVariant, merge, methodNamed, type Progress } from "../lib/index.ts";
 import { plural } from "./format.ts";
-import { describe } from "./problem.ts";
+import { addWriter, playgroundModels } from "./playground.ts";
+import { describe, type Problem } from "./problem.ts";
 import { repetition } from "./recipe-match.ts";
-import { freeName, namedBlobs } from "./recognise.ts";
+import { namedBlobs } from "./recognise.ts";
 import {
-  adapterInput,
-  type Control,
+  adapterInputs,
+  type Inputs,
   inputsOf,
-  mergeRequest,
-  testTexts,
+  optionsFor,
+  testedOf,
   textsUsed,
   writesTexts,
 } from "./request.ts";
-import { methodTitle, needsSamples } from "./settings.ts";
-import type { Adapter, Cast, Comparison, State, Store } from "./state.ts";
-import { castOf } from "./trial.ts";
-import { begin, relabel, show } from "./work.ts";
-
-interface Variant {
-  name: string;
-  files: NamedBlob[];
-}
-
-/** The name the linear average has in comparisons, whoever asked for it. */
-export const LINEAR = methodTitle("average");
+import { methodTitle } from "./settings.ts";
+import type { Adapter, Comparison, Store } from "./state.ts";
+import { begin, nameWork, show } from "./work.ts";
 
 /** Merges what the state holds. Resolves when the comparison is through, too; never rejects. */
 export async function run(store: Store): Promise<void> {
   if (store.state.work) return;
-  const controller = begin(store, "merge", "Merging");
-  const control: Control = { signal: controller.signal, onProgress: (progress) => show(store, progress) };
+  const { signal } = begin(store, "merge", "Merging");
+  let shown: ShownMerge | undefined;
   try {
     store.change((state) => {
       state.result = undefined;
-      delete state.trial.written;
+      delete state.playground.written;
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
     const inputs = await inputsOf(store.state);
-    const { base, facts, adapters, settings } = inputs;
-    const request = mergeRequest(inputs, needsSamples([settings.method]));
-    const { method, output } = settings;
-    const { files, report, device } = await merge({ ...request, ...control });
-    const { recipe } = store.state;
-    store.change((state) => {
-      state.device = { status: "ready", value: device };
-      state.result = {
-        title: titleOf(adapters),
-        output,
-        method,
-        files,
-        report,
-        cast: base && facts && castOf(base, adapters, facts),
-        ...(recipe ? { repetition: repetition(recipe, report) } : {}),
-        stale: false,
-      };
+    const { base, facts, settings } = inputs;
+    const tested = testedOf(inputs);
+    await merge({
+      base: base && namedBlobs(base.files),
+      adapters: adapterInputs(inputs, [settings.method], tested),
+      options: optionsFor(inputs, settings.method),
+      device: settings.device,
+      tasks: tested.map(({ name }) => name),
+      // A model that writes is tried with the average too, if there is nothing to compare on.
+      average: tested.length > 0 || (facts !== undefined && facts.kind !== "weights" && facts.generates),
+      signal,
+      onProgress: (progress) => {
+        nameWork(store, "compare", labelOf(progress));
+        show(store, progress);
+      },
+      onVariant: (variant) => {
+        if (shown) shown.addAverage(variant);
+        else shown = new ShownMerge(store, inputs, tested, variant);
+      },
+      onTask: (report) => shown?.addTask(report),
     });
-    // Without a model that can be run there is nothing to compare on.
-    if (base && facts && facts.kind !== "weights") {
-      await follow(
-        store,
-        { ...request, base: namedBlobs(base.files) },
-        { adapters, facts, asked: { name: methodTitle(method), files } },
-        control,
-      );
-    }
+    shown?.end();
   } catch (thrown) {
     const problem = describe(thrown);
-    if (problem.code === "cancelled") {
-      store.notify({
-        place: "merge",
-        tone: "info",
-        text: "The merge was cancelled. What you dropped is still here.",
-      });
-    } else {
-      store.notify({ place: "merge", tone: "error", text: "The merge stopped.", problem });
-    }
+    if (shown) shown.stop(problem);
+    else tellFailure(store, problem);
   } finally {
     store.change((state) => {
       state.work = undefined;
     });
+  }
+}
+
+/** What is done after the merge itself, which has no such label. */
+function labelOf({ variant, task }: Progress): string | undefined {
+  if (task !== undefined) return `Comparing on ${task}`;
+  return variant === undefined ? undefined : "Making the linear average to compare with";
+}
+
+function tellFailure(store: Store, problem: Problem): void {
+  if (problem.code === "cancelled") {
+    const text = "The merge was cancelled. What you dropped is still here.";
+    store.notify({ place: "merge", tone: "info", text });
+  } else {
+    store.notify({ place: "merge", tone: "error", text: "The merge stopped.", problem });
   }
 }
 
@@ -96,122 +91,100 @@ function titleOf(adapters: readonly Adapter[]): string {
     : `${plural(adapters.length, "adapter")} merged into one`;
 }
 
-/** A merge whose base model is there and can be run. */
-type RunnableRequest = MergeRequest & { base: NamedBlob[] };
+/** A merge that is there, while what it is held against comes in. */
+class ShownMerge {
+  readonly #store: Store;
+  readonly #comparison: Comparison;
+  /** Without texts nothing is compared, and what follows is made to be tried. */
+  readonly #compares: boolean;
 
-/** What follows a merge: the linear average, to be compared and tried, then the comparison task by task. */
-async function follow(
-  store: Store,
-  request: RunnableRequest,
-  { adapters, facts, asked }: { adapters: readonly Adapter[]; facts: BaseFacts; asked: Variant },
-  control: Control,
-): Promise<void> {
-  const tested = adapters.filter((adapter) => testTexts(adapter));
-  store.change(({ result }) => addVoice(result?.cast, asked));
-  if (tested.length === 0 && !facts.generates) return;
-  const comparison: Comparison = {
-    texts: textsUsed(tested),
-    writes: writesTexts(facts, tested),
-    tasks: [],
-    residuals: [],
-    notes: [],
-    variants: [asked.name],
-    status: "running",
-    waiting: tested.map(({ name }) => name),
-  };
-  const edit = (change: (comparison: Comparison) => void): void => {
-    store.change((state: State) => {
-      change(comparison);
-      // Without texts there is nothing to compare, and the linear average was made to be tried.
-      if (state.result && tested.length > 0) state.result.comparison = comparison;
+  constructor(store: Store, inputs: Inputs, tested: readonly Adapter[], variant: MergedVariant) {
+    const { base, facts, adapters, settings } = inputs;
+    const { method, files, report, device } = variant;
+    const { recipe } = store.state;
+    const name = methodTitle(method);
+    this.#store = store;
+    this.#compares = tested.length > 0;
+    this.#comparison = {
+      texts: textsUsed(tested),
+      writes: facts !== undefined && writesTexts(facts, tested),
+      tasks: [],
+      residuals: [],
+      notes: [],
+      variants: [name],
+      status: "running",
+      waiting: tested.map((adapter) => adapter.name),
+    };
+    const models = base && facts && playgroundModels(base, adapters, facts);
+    addWriter(models, { name, files });
+    store.change((state) => {
+      state.device = { status: "ready", value: device };
+      state.result = {
+        title: titleOf(adapters),
+        output: settings.output,
+        method,
+        files,
+        report,
+        models,
+        ...(recipe ? { repetition: repetition(recipe, report) } : {}),
+        ...(this.#compares ? { comparison: this.#comparison } : {}),
+        stale: false,
+      };
     });
-  };
-  edit(() => undefined);
-  try {
-    const merged = [asked];
-    if (asked.name !== LINEAR && hasAverage(adapters)) {
-      relabel(store, "compare", "Making the linear average to compare with");
-      const linear = { name: LINEAR, files: await linearAverage(request, adapters, control) };
-      merged.push(linear);
-      store.change(({ result }) => addVoice(result?.cast, linear));
-      edit((comparison) => {
-        comparison.variants = merged.map(({ name }) => name);
-      });
-    }
-    for (const adapter of tested) {
-      relabel(store, "compare", `Comparing on ${adapter.name}`);
-      const report = await compareOn(request, adapter, merged, control);
-      edit((comparison) => {
-        comparison.tasks = [...comparison.tasks, ...report.tasks];
-        comparison.residuals = [...comparison.residuals, ...report.residuals];
-        comparison.notes = [...new Set([...comparison.notes, ...report.notes])];
-        comparison.waiting = comparison.waiting.filter((name) => name !== adapter.name);
-      });
-    }
-    edit((comparison) => {
+    nameWork(store, "compare", "Comparing");
+  }
+
+  addAverage({ method, files }: MergedVariant): void {
+    const name = methodTitle(method);
+    this.#edit((comparison) => {
+      comparison.variants = [...comparison.variants, name];
+    });
+    this.#store.change(({ result }) => addWriter(result?.models, { name, files }));
+  }
+
+  addTask(part: CompareReport): void {
+    const { tasks, residuals, notes } = withTitles(part);
+    const done = tasks.map(({ task }) => task);
+    this.#edit((comparison) => {
+      comparison.tasks = [...comparison.tasks, ...tasks];
+      comparison.residuals = [...comparison.residuals, ...residuals];
+      comparison.notes = [...new Set([...comparison.notes, ...notes])];
+      comparison.waiting = comparison.waiting.filter((name) => !done.includes(name));
+    });
+  }
+
+  end(): void {
+    this.#edit((comparison) => {
       comparison.status = "done";
     });
-  } catch (thrown) {
-    const problem = describe(thrown);
-    if (tested.length === 0 && problem.code !== "cancelled") {
+  }
+
+  stop(problem: Problem): void {
+    if (!this.#compares && problem.code !== "cancelled") {
       const text = "The linear average could not be made; the merged result is complete.";
-      store.notify({ place: "merge", tone: "error", text, problem });
+      this.#store.notify({ place: "merge", tone: "error", text, problem });
     }
-    edit((comparison) => {
+    this.#edit((comparison) => {
       comparison.status = problem.code === "cancelled" ? "cancelled" : "failed";
       comparison.problem = problem;
       comparison.waiting = [];
     });
   }
+
+  #edit(change: (comparison: Comparison) => void): void {
+    this.#store.change(() => change(this.#comparison));
+  }
 }
 
-/** Whether there is more than one adapter to average, and weights that do not cancel out. */
-const hasAverage = (adapters: readonly Adapter[]): boolean =>
-  adapters.length > 1 && Math.abs(adapters.reduce((sum, { weight }) => sum + weight, 0)) > 1e-9;
-
-/** Compares base, the task's own adapter and merged ones on the texts of one task. */
-export async function compareOn(
-  { base, device, options }: RunnableRequest,
-  adapter: Adapter,
-  merged: readonly Variant[],
-  control: Control,
-) {
-  const { maxLength = null, maxNewTokens } = options ?? {};
-  const { report } = await compare({
-    base,
-    adapters: [{ ...adapterInput(adapter, false), samples: testTexts(adapter)?.dropped.file }],
-    merged,
-    device,
-    options: { maxLength, ...(maxNewTokens === undefined ? {} : { maxNewTokens }) },
-    ...control,
+/** The same with methods called as the page calls them; the report has their names. */
+function withTitles({ tasks, residuals, ...rest }: CompareReport): CompareReport {
+  const titled = <T extends { variant: string }>(entry: T): T => ({
+    ...entry,
+    variant: methodNamed(entry.variant)?.title ?? entry.variant,
   });
-  return report;
-}
-
-/** Of the same rank and weights, as an adapter that can be read back whatever form was asked for. */
-async function linearAverage(
-  request: MergeRequest,
-  adapters: readonly Adapter[],
-  control: Control,
-): Promise<NamedBlob[]> {
-  const { files } = await merge({
-    ...request,
-    ...control,
-    adapters: adapters.map((adapter) => adapterInput(adapter, false)),
-    options: { ...request.options, method: "average", output: "adapter", format: "peft" },
-  });
-  return files;
-}
-
-/** The method that was asked for stands last, as it does in the table; so what comes after it goes before it. */
-export function addVoice(cast: Cast | undefined, { name, files }: Variant, place?: "last"): void {
-  if (!cast) return;
-  const { voices } = cast;
-  const merged = place === "last" ? -1 : voices.findIndex(({ role }) => role === "merged");
-  // An adapter may bear the name of a method.
-  const own = freeName(
-    name,
-    voices.map((voice) => voice.name),
-  );
-  voices.splice(merged === -1 ? voices.length : merged, 0, { name: own, role: "merged", files });
+  return {
+    ...rest,
+    tasks: tasks.map((task) => ({ ...task, variants: task.variants.map(titled) })),
+    residuals: residuals.map(titled),
+  };
 }

@@ -113,7 +113,7 @@ export function saveButton(
   title: string,
   { name, files }: Pick<Saving, "name" | "files">,
 ): TemplateResult {
-  const ways = waysToSave(store, { place: "survey", name, files });
+  const ways = waysToSave(store, { place: "method-comparison", name, files });
   return html`
     ${
       ways.zip

@@ -15,7 +15,6 @@ import type {
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
-import type { ExampleName } from "./example.ts";
 import type { Problem } from "./problem.ts";
 import type { Followed, Repetition } from "./recipe-match.ts";
 import type { Dropped, Role } from "./recognise.ts";
@@ -63,7 +62,7 @@ export interface Adapter {
 }
 
 /** Where on the page a message stands: beside what the person just did. */
-export type Place = "top" | "base" | "adapters" | "merge" | "save" | "survey";
+export type Place = "top" | "base" | "adapters" | "merge" | "save" | "method-comparison";
 
 /** Something the person should know; stays until dismissed or until the next drop. */
 export interface Notice {
@@ -93,7 +92,7 @@ export interface Comparison {
 }
 
 /** Something that can write: the base alone, with an adapter of its own, or with a merged one. */
-export interface Voice {
+export interface Writer {
   name: string;
   role: "base" | "adapter" | "merged";
   /** Left out: the base itself. */
@@ -101,9 +100,9 @@ export interface Voice {
 }
 
 /** Models that can be asked: they stay what they were, whatever is dropped later. */
-export interface Cast {
+export interface PlaygroundModels {
   base: NamedBlob[];
-  voices: Voice[];
+  writers: Writer[];
 }
 
 export interface Result {
@@ -116,12 +115,12 @@ export interface Result {
   /** Whether it is what the recipe's merge was; there if a recipe was followed. */
   repetition?: Repetition;
   /** What can be tried; `undefined` where the base model writes no text. */
-  cast: Cast | undefined;
+  models: PlaygroundModels | undefined;
   /** Set once the inputs or options have changed since. */
   stale: boolean;
 }
 
-/** One method of a survey, as far as it has come. */
+/** One method of a method comparison, as far as it has come. */
 export interface Entry {
   method: MethodName;
   /** The name it has in `tasks` and `residuals`. */
@@ -134,21 +133,22 @@ export interface Entry {
 }
 
 /** Several methods on the same adapters and the same texts. */
-export interface Survey extends Pick<Comparison, "texts" | "writes" | "tasks" | "residuals" | "notes"> {
+export interface MethodComparison
+  extends Pick<Comparison, "texts" | "writes" | "tasks" | "residuals" | "notes"> {
   entries: Entry[];
   status: "running" | "done" | "cancelled" | "failed";
   /** Why the comparison stopped; what a method failed of is in its entry. */
   problem?: Problem;
   output: MergeOptions["output"];
-  cast: Cast | undefined;
+  models: PlaygroundModels | undefined;
   stale: boolean;
 }
 
 /** What the models wrote, or are writing, after one prompt. */
 export interface Written {
   status: "writing" | "done" | "cancelled" | "failed";
-  /** In the order of the voices; `text` is there when the work is done. */
-  outputs: { name: string; role: Voice["role"]; text: string | undefined; finished: boolean }[];
+  /** In the order of the writers; `text` is there when the work is done. */
+  outputs: { name: string; role: Writer["role"]; text: string | undefined; finished: boolean }[];
   seconds: number;
   tokens: number;
   notes: string[];
@@ -156,7 +156,7 @@ export interface Written {
 }
 
 /** The form of “Try it”, and its answer. */
-export interface Trial {
+export interface Playground {
   /** `null` until the person changes it: a prompt is proposed until then. */
   prompt: string | null;
   /** Whether the prompt is a message of a chat; `null` as above. */
@@ -168,10 +168,15 @@ export interface Trial {
   written?: Written;
 }
 
+/** The built-in examples: adapters that classify, and adapters that write. */
+export type ExampleName = "classifiers" | "writers";
+
 export interface Work {
-  task: "merge" | "compare" | "survey" | "write";
+  task: "merge" | "compare" | "method-comparison" | "write";
   label: string;
   progress: Progress | undefined;
+  /** Of the stretch of work at hand, 0 to 1; only grows within it. */
+  share: number;
   /** Milliseconds of `performance.now()`. */
   started: number;
   /** The same, of the stretch of work that the bar shows: a merge that writes answers first has two. */
@@ -199,8 +204,8 @@ export interface State {
   loading: ExampleName | undefined;
   work: Work | undefined;
   result: Result | undefined;
-  survey: Survey | undefined;
-  trial: Trial;
+  methodComparison: MethodComparison | undefined;
+  playground: Playground;
 }
 
 export class Store {
@@ -218,8 +223,8 @@ export class Store {
     loading: undefined,
     work: undefined,
     result: undefined,
-    survey: undefined,
-    trial: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
+    methodComparison: undefined,
+    playground: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
   };
   #listeners: (() => void)[] = [];
   #drawing = false;
@@ -254,6 +259,9 @@ export class Store {
     });
   }
 }
+
+/** Says something beside the zone that took a drop. */
+export type Tell = (notice: Omit<Notice, "id" | "place">) => void;
 
 /** What is known of the base model, once it has been read. */
 export const baseFacts = ({ base }: State): BaseFacts | undefined =>

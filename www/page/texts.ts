@@ -13,6 +13,8 @@ import { type Adapter, askedMethods, baseFacts, type Store, type Text } from "./
 const TITLES: Record<Role, string> = { samples: "Samples", heldOut: "Held-out texts" };
 
 const SAMPLES_HINTS: Record<ModelKind, string> = {
+  "image-encoder":
+    "Its samples are pictures: merge with them by command line or npm package, or choose a method without samples",
   encoder: "About 50 texts of its task, no labels needed",
   decoder: "About 50 prompts, chats or texts of its task, no answers needed",
   "encoder-decoder": "About 50 texts of its task, no answers needed",
@@ -20,7 +22,7 @@ const SAMPLES_HINTS: Record<ModelKind, string> = {
 };
 
 function hint(role: Role, kind: ModelKind): string {
-  if (role === "samples" || kind === "weights") return SAMPLES_HINTS[kind];
+  if (role === "samples" || kind === "weights" || kind === "image-encoder") return SAMPLES_HINTS[kind];
   const other = kind === "decoder" ? "other prompts" : "other texts";
   return `Optional: ${other} to compare on, with labels if you have them`;
 }

@@ -1,10 +1,11 @@
 /**
  * The one thing the worker is doing, for whoever shows it: its name, its progress, its end.
  *
- * What can go wrong: answers are written before a merge runs, each stretch counting for itself. So a bar is
- * of one stretch, and starts anew with the next, together with the estimate of the time left.
+ * Answers are written before a merge runs, and each stretch counts for itself. So a bar is of one stretch, and starts
+ * anew with the next, together with the estimate of the time left.
  */
 import type { Progress } from "../lib/index.ts";
+import { shareDone } from "./pace.ts";
 import type { Store, Work } from "./state.ts";
 
 /** Starts to show work; its controller cancels it. */
@@ -16,6 +17,7 @@ export function begin(store: Store, task: Work["task"], label: string): AbortCon
       task,
       label,
       progress: undefined,
+      share: 0,
       started: now,
       stretchStarted: now,
       cancelling: false,
@@ -25,18 +27,26 @@ export function begin(store: Store, task: Work["task"], label: string): AbortCon
   return controller;
 }
 
+/** Names the piece of work that is being done now; `undefined` for one that has its name. */
+export function nameWork(store: Store, task: Work["task"], label: string | undefined): void {
+  if (label !== undefined && store.state.work?.label !== label) relabel(store, task, label);
+}
+
 /** Goes on to the next piece of work, under the same controller. */
-export function relabel(store: Store, task: Work["task"], label: string): void {
+function relabel(store: Store, task: Work["task"], label: string): void {
   const now = performance.now();
   store.change(({ work }) => {
-    if (work) Object.assign(work, { task, label, progress: undefined, started: now, stretchStarted: now });
+    if (work)
+      Object.assign(work, { task, label, progress: undefined, share: 0, started: now, stretchStarted: now });
   });
 }
 
 export function show(store: Store, progress: Progress): void {
   store.change(({ work }) => {
     if (!work) return;
-    if (beginsStretch(work.progress, progress)) work.stretchStarted = performance.now();
+    const begins = beginsStretch(work.progress, progress);
+    if (begins) work.stretchStarted = performance.now();
+    work.share = shareDone(progress, begins ? 0 : work.share);
     work.progress = progress;
   });
 }

@@ -1,8 +1,8 @@
 /** Lets the models write after the prompt of “Try it”. Resolves when they have; never rejects. */
 import { generate } from "../lib/index.ts";
+import { obstacle, presentModels, promptOf } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
 import type { Store, Written } from "./state.ts";
-import { obstacle, presentCast, promptOf } from "./trial.ts";
 import { begin, show } from "./work.ts";
 
 /** What to do where the prompt or a number of the form is at fault. */
@@ -14,13 +14,13 @@ const REMEDIES: Readonly<Record<string, string>> = {
 
 export async function write(store: Store): Promise<void> {
   const { state } = store;
-  const cast = presentCast(state);
-  if (!cast || obstacle(state) !== undefined) return;
+  const models = presentModels(state);
+  if (!models || obstacle(state) !== undefined) return;
   const { text, chat } = promptOf(state);
-  const { maxNewTokens, temperature, topP, seed } = state.trial;
+  const { maxNewTokens, temperature, topP, seed } = state.playground;
   const written: Written = {
     status: "writing",
-    outputs: cast.voices.map(({ name, role }) => ({ name, role, text: undefined, finished: false })),
+    outputs: models.writers.map(({ name, role }) => ({ name, role, text: undefined, finished: false })),
     seconds: 0,
     tokens: 0,
     notes: [],
@@ -32,12 +32,12 @@ export async function write(store: Store): Promise<void> {
   };
   const controller = begin(store, "write", "Writing");
   store.change((state) => {
-    state.trial.written = written;
+    state.playground.written = written;
   });
   try {
     const result = await generate({
-      base: cast.base,
-      variants: cast.voices.map(({ name, files }) => ({ name, files })),
+      base: models.base,
+      variants: models.writers.map(({ name, files }) => ({ name, files })),
       ...(chat ? { messages: [{ role: "user", content: text }] } : { prompts: text }),
       maxNewTokens,
       temperature,

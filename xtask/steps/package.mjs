@@ -1,6 +1,6 @@
 // The npm package in dist/: what bundlers and Node load, its types, and the licences of what is inside.
 //
-// What can go wrong: the worker and the wasm module are found by `new URL(..., import.meta.url)`. Bundlers follow
+// The worker and the wasm module are found by `new URL(..., import.meta.url)`. Bundlers follow
 // that form only when it stands there literally, and the sources name their neighbours in the source tree, so each
 // such URL is rewritten here, and one that is not known here stops the build.
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

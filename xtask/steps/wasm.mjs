@@ -1,6 +1,6 @@
 // The wasm module: cargo, then the glue, then wasm-opt, then the size gate.
 //
-// What can go wrong: wasm-opt must be told exactly the features that the compiler used. With all of its own switched
+// wasm-opt must be told exactly the features that the compiler used. With all of its own switched
 // on it writes encodings that browsers refuse.
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

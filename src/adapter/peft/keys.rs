@@ -1,8 +1,10 @@
 //! What the names of an adapter file's tensors mean.
 //!
 //! PEFT has written `base_model.model.MODULE.lora_A.weight`, the same with the adapter's name after
-//! `lora_A`, and both without the prefix. The thing that can go wrong is two spellings of one tensor
-//! in one file; [`Key::of`] gives both the same meaning, so that the reader can see it.
+//! `lora_A`, and both without the prefix. Two spellings of one tensor in one file get the same meaning from
+//! [`Key::of`], so that the reader sees that there are two.
+
+use crate::naming::path::unwrapped;
 
 /// Which tensor of a module's update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +50,8 @@ pub(super) enum Key {
 
 impl Key {
     pub(super) fn of(name: &str) -> Self {
-        let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+        let name = unwrapped(name);
+        let name = name.as_ref();
         let parts: Vec<&str> = name.split('.').collect();
         if let Some(at) = parts.iter().position(|part| *part == "modules_to_save") {
             let (module, rest) = (&parts[..at], &parts[at + 1..]);

@@ -90,6 +90,9 @@ impl Key {
     /// The meaning of a tensor's name. The module's name is left as the file has it, but for what the ways of
     /// writing have put into it.
     pub(super) fn of(name: &str) -> Self {
+        if let Some((module, role)) = xlabs(name) {
+            return Self::Part { module, role };
+        }
         let Some((module, role)) = split(name) else {
             let refused = REFUSED.iter().find(|(end, _)| match end.strip_suffix('*') {
                 Some(start) => {
@@ -114,6 +117,34 @@ impl Key {
             role,
         }
     }
+}
+
+/// The module and the role of a tensor of XLabs' trainer for Flux.1, which numbers the two streams of a double block:
+/// `double_blocks.0.processor.qkv_lora2.down.weight`.
+fn xlabs(name: &str) -> Option<(String, Role)> {
+    let (block, rest) = name.split_once(".processor.")?;
+    let block = block.strip_prefix("diffusion_model.").unwrap_or(block);
+    if !block.starts_with("double_blocks.") {
+        return None;
+    }
+    let (layer, rest) = rest.split_once("_lora")?;
+    let (stream, side) = rest.split_once('.')?;
+    let stream = match stream {
+        "1" => "img",
+        "2" => "txt",
+        _ => return None,
+    };
+    let role = match side {
+        "down.weight" => Role::Down,
+        "up.weight" => Role::Up,
+        _ => return None,
+    };
+    matches!(layer, "qkv" | "proj").then(|| (format!("{block}.{stream}_attn.{layer}"), role))
+}
+
+/// Whether a tensor's name is of XLabs' making, so that no program reads its spelling but XLabs' own.
+pub(super) fn is_xlabs(name: &str) -> bool {
+    xlabs(name).is_some()
 }
 
 /// A name's module and role; of several that fit, the longest end.

@@ -1,4 +1,5 @@
-//! A merged adapter as kohya's scripts and ComfyUI read it: flattened names, an alpha a module.
+//! A merged adapter as kohya's scripts and ComfyUI read it: flattened names and an alpha a module, or dotted names as
+//! the adapters have them.
 //!
 //! Factors are written as they are and the scale goes into alpha, so a lone adapter keeps its numbers to the bit. The
 //! thing that can go wrong is alpha in a narrow type, where a rank of 301 becomes 300: what the type cannot hold goes
@@ -98,14 +99,26 @@ pub fn kohya_file(
             shape,
             data,
         };
-        tensors.push(tensor("lora_down.weight", down, lora.a));
-        tensors.push(tensor("lora_up.weight", up, b));
-        tensors.push(tensor("alpha", Vec::new(), vec![alpha]));
+        let [lower, upper] = if spelling.is_dotted() {
+            ["lora_A.weight", "lora_B.weight"]
+        } else {
+            ["lora_down.weight", "lora_up.weight"]
+        };
+        tensors.push(tensor(lower, down, lora.a));
+        tensors.push(tensor(upper, up, b));
+        #[allow(clippy::cast_precision_loss, reason = "ranks are far below 2^53")]
+        let is_rank = f64::from(alpha) == lora.rank as f64;
+        // Dotted files have no alpha where it is the rank.
+        if !(spelling.is_dotted() && is_rank) {
+            tensors.push(tensor("alpha", Vec::new(), vec![alpha]));
+        }
     }
-    Ok(ImageFile {
-        tensors,
-        metadata: metadata(&ranks, &alphas, conv),
-    })
+    let metadata = if spelling.is_dotted() {
+        BTreeMap::from([(String::from("format"), String::from("pt"))])
+    } else {
+        metadata(&ranks, &alphas, conv)
+    };
+    Ok(ImageFile { tensors, metadata })
 }
 
 /// What kohya's scripts write of a network.

@@ -1,9 +1,8 @@
 //! Adapters of image models in one file: kohya's and ComfyUI's, and diffusers'.
 //!
-//! Which it is, is told by the tensors' names; there is no configuration but what a header may say. The thing that
-//! can go wrong is a scale: kohya's alpha is a tensor, diffusers' lies in the header or is the rank, and a missing
-//! one means 1 in every tool. Names are traced to modules by [`names`], numbers are read by
-//! [`factors`], and every tensor is accounted for.
+//! Which it is, is told by the tensors' names; there is no configuration but what a header may say. Scales differ:
+//! kohya's alpha is a tensor, diffusers' lies in the header or is the rank, and a missing one means 1 in every tool.
+//! Names are traced to modules by [`naming`], numbers are read by [`factors`], and every tensor is accounted for.
 
 mod diffusers;
 mod factors;
@@ -34,10 +33,17 @@ use crate::{
     error::{Code, Error, Result},
     io::{ByteSource, Checkpoint, Dtype, Folder},
     naming::{
-        self, BaseNames, Target, Unclear, list, resolve, template::Family, transformer::contradicts_flux,
+        self, BaseNames, Target, Unclear, list,
+        path::{PEFT, unwrapped},
+        resolve,
+        template::Family,
+        transformer::contradicts_flux,
         unclear_names,
     },
 };
+
+/// What a path of a model under its authors' names begins with.
+const ORIGINAL: &str = "diffusion_model.";
 
 /// The name that diffusers gives its file.
 pub const DIFFUSERS_FILE: &str = "pytorch_lora_weights.safetensors";
@@ -89,20 +95,32 @@ pub(in crate::adapter) async fn read(
         return Ok(None);
     };
     let checkpoint = Checkpoint::open_source(source).await?;
-    let of_peft = |tensor: &str| tensor.starts_with("base_model.model.");
-    if checkpoint.names().any(of_peft) || checkpoint.names().all(|tensor| Key::of(tensor) == Key::Other) {
+    // Trainers that put PEFT on an image model may save what PEFT calls it, with no configuration beside.
+    let peft = checkpoint.names().any(|tensor| tensor.starts_with(PEFT));
+    let of_image = |tensor: &str| match Key::of(&unwrapped(tensor)) {
+        Key::Part { module, .. } => naming::is_of_image_model(&module),
+        Key::Refused(_) | Key::Other => false,
+    };
+    if peft && !checkpoint.names().all(of_image)
+        || checkpoint
+            .names()
+            .all(|tensor| Key::of(&unwrapped(tensor)) == Key::Other)
+    {
         return Ok(None);
     }
+    let around = if peft { PEFT } else { "" };
     let file = checkpoint.sources().first().map_or("", |source| source.name());
     let sorted = sort(&checkpoint, file)?;
-    let format = if sorted
-        .keys()
-        .any(|module| naming::is_flat(module) || naming::is_comfy(module))
-    {
+    let targets = targets(&checkpoint, &sorted, base, file)?;
+    let originals = targets.iter().any(|(module, target)| {
+        naming::is_flat(module) || naming::is_comfy(module) || target.path.starts_with(ORIGINAL)
+    });
+    let format = if originals {
         Format::Kohya
     } else {
         Format::Diffusers
     };
+    let xlabs = checkpoint.names().any(key::is_xlabs);
     let configs = Configs::of(checkpoint.metadata(), file)?;
     let mut adapter = Adapter {
         name: name.to_owned(),
@@ -117,7 +135,7 @@ pub(in crate::adapter) async fn read(
         dtype: dtype_of(&checkpoint, &sorted),
         bytes: checkpoint.file_bytes(),
     };
-    for (module, target) in targets(&checkpoint, &sorted, base, file)? {
+    for (module, target) in targets {
         let Some(roles) = sorted.get(module) else { continue };
         let part = Part {
             checkpoint: &checkpoint,
@@ -126,8 +144,8 @@ pub(in crate::adapter) async fn read(
         };
         let lora = part.read(configs.of_module(module)).await?;
         for (path, lora) in factors::divide(lora, &target, module)? {
-            if naming::is_flat(module) {
-                adapter.spelled.insert(path.clone(), module.to_owned());
+            if format == Format::Kohya && !xlabs {
+                adapter.spelled.insert(path.clone(), format!("{around}{module}"));
             }
             if adapter.modules.insert(path.clone(), lora).is_some() {
                 return Err(Error::new(
@@ -153,7 +171,7 @@ fn sort(checkpoint: &Checkpoint, file: &str) -> Result<Sorted> {
     let mut refused: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     let mut unaccounted = Vec::new();
     for tensor in checkpoint.names() {
-        match Key::of(tensor) {
+        match Key::of(&unwrapped(tensor)) {
             Key::Part { module, role } => {
                 let other = sorted.entry(module).or_default().insert(role, tensor.to_owned());
                 if let Some(other) = other {
@@ -207,6 +225,17 @@ fn targets<'a>(
             Ok(target) => targets.push((module.as_str(), target)),
             Err(why) => unclear.push((module, why)),
         }
+    }
+    // A model that nothing here knows: its flattened names are names enough to merge by, and to write again.
+    let known = targets.iter().filter(|(_, target)| target.family.is_some());
+    if base.is_none() && known.count() < unclear.len() {
+        unclear.retain(|(module, _)| match naming::as_it_stands(module) {
+            Some(target) => {
+                targets.push((module, target));
+                false
+            }
+            None => true,
+        });
     }
     if !unclear.is_empty() {
         return Err(unclear_names(&unclear, base.is_some(), file));

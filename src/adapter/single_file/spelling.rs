@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use crate::{
     adapter::Lora,
     naming::{
-        NATIVE, Rows, split_component,
+        NATIVE, Rows,
+        path::PEFT,
+        split_component,
         template::{Family, families},
         transformer::{Place, to_original},
         unet,
@@ -30,15 +32,35 @@ enum UnetNames {
     Original { attends_first: bool },
 }
 
+/// How the parts of a name are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// kohya's: underscores, behind a prefix of their own.
+    Flat,
+    /// ComfyUI's: the model's own names, the image model's behind this.
+    Dotted(&'static str),
+}
+
+/// What dotted names of an image model's modules are found behind.
+const DOTTED: [&str; 4] = ["diffusion_model.", "model.diffusion_model.", "", PEFT];
+
 /// How a file spells its modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spelling {
+    style: Style,
     unet: UnetNames,
     /// Whose names a transformer's modules have; none are diffusers'.
     transformer: Option<Family>,
     first_text: &'static str,
     second_text: &'static str,
 }
+
+/// What ComfyUI calls text encoders.
+const COMFY_TEXT: [(&str, &str); 3] = [
+    ("text_encoder", "text_encoders.clip_l.transformer."),
+    ("text_encoder_2", "text_encoders.clip_g.transformer."),
+    ("text_encoder_3", "text_encoders.t5xxl.transformer."),
+];
 
 /// A module's name, and where in the named layer it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,25 +87,34 @@ impl Spelling {
             UnetNames::Original { attends_first: false },
         ];
         let transformers = [usual.transformer, Some(Family::Flux), Some(Family::Mmdit), None];
-        for unet in unets {
-            for transformer in transformers {
-                for first_text in [usual.first_text, "lora_te_", "lora_te1_"] {
-                    for second_text in [usual.second_text, "lora_te2_", "lora_te3_"] {
-                        let spelling = Self {
-                            unet,
-                            transformer,
-                            first_text,
-                            second_text,
-                        };
-                        let score = spelling.score(spelled);
-                        if score > best.1 {
-                            best = (spelling, score);
+        let styles = std::iter::once(Style::Flat).chain(DOTTED.map(Style::Dotted));
+        for style in styles {
+            for unet in unets {
+                for transformer in transformers {
+                    for first_text in [usual.first_text, "lora_te_", "lora_te1_"] {
+                        for second_text in [usual.second_text, "lora_te2_", "lora_te3_"] {
+                            let spelling = Self {
+                                style,
+                                unet,
+                                transformer,
+                                first_text,
+                                second_text,
+                            };
+                            let score = spelling.score(spelled);
+                            if score > best.1 {
+                                best = (spelling, score);
+                            }
                         }
                     }
                 }
             }
         }
         best.0
+    }
+
+    /// Whether its names are dotted ones.
+    pub(crate) fn is_dotted(&self) -> bool {
+        self.style != Style::Flat
     }
 
     /// How many of these names it gives.
@@ -111,6 +142,7 @@ impl Spelling {
                 .is_some_and(|path| families(path).contains(&Family::T5))
         });
         Self {
+            style: Style::Flat,
             unet: if sdxl {
                 UnetNames::Original {
                     attends_first: !four_levels,
@@ -133,7 +165,13 @@ impl Spelling {
         let component = component(path)?;
         let module = split_component(path).map_or(path, |(_, module)| module);
         let whole = |prefix: &str, module: &str| Spelled {
-            name: format!("{prefix}{}", module.replace('.', "_")),
+            name: match self.style {
+                Style::Flat => format!("{prefix}{}", module.replace('.', "_")),
+                Style::Dotted(image) => {
+                    let text = COMFY_TEXT.iter().find(|(of, _)| *of == component);
+                    format!("{}{module}", text.map_or(image, |(_, prefix)| prefix))
+                }
+            },
             part: 0,
             parts: 1,
             rows: Rows::Whole,

@@ -28,9 +28,10 @@ pub(super) fn write(card: &Card<'_>, out: &mut String) {
     }
 }
 
-/// PEFT's task type of the first adapter, under whose class the merged one has its names.
+/// PEFT's task type of the adapter under whose class the merged one has its names.
 pub(super) fn task_type<'a>(card: &Card<'a>) -> Option<&'a str> {
-    card.binding.adapters.first()?.adapter.config.task_type.as_deref()
+    let leading = card.binding.adapters.get(card.binding.leading)?;
+    leading.adapter.config.task_type.as_deref()
 }
 
 /// The class of transformers that adapters and base are for.
@@ -43,6 +44,7 @@ fn class(card: &Card<'_>) -> &'static str {
         Some("QUESTION_ANS") => "AutoModelForQuestionAnswering",
         _ => match card.binding.base {
             Base::Model(model) => match model.family.facts().kind {
+                Kind::Decoder if !card.binding.in_class() => "AutoModel",
                 Kind::Decoder => "AutoModelForCausalLM",
                 Kind::EncoderDecoder => "AutoModelForSeq2SeqLM",
                 Kind::ImageEncoder => "AutoModelForImageClassification",

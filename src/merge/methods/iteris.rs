@@ -35,6 +35,7 @@ use crate::{
     error::Result,
     merge::{
         context::SolveContext,
+        layer::{LayerReport, SolvedLayer, TaskReport},
         methods::{
             Layer, Method,
             average::Average,
@@ -43,7 +44,6 @@ use crate::{
                 statistics::GroupStatistics,
             },
         },
-        solution::{LayerReport, SolvedLayer, TaskReport},
     },
     model::{
         Pass, Steps,

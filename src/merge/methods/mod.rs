@@ -27,8 +27,8 @@ use crate::{
     error::Result,
     merge::{
         context::SolveContext,
+        layer::SolvedLayer,
         options::{MergeOptions, MethodName},
-        solution::SolvedLayer,
     },
 };
 

@@ -19,12 +19,12 @@ use crate::{
     error::Result,
     merge::{
         context::SolveContext,
+        layer::SolvedLayer,
         methods::{
             Layer, Method,
             average::Average,
             iteris::{self, problem::Problem},
         },
-        solution::SolvedLayer,
     },
 };
 

@@ -2,7 +2,7 @@
 
 mod vit;
 
-use super::family::Open;
+use crate::model::family::Open;
 
 /// Every family, by `model_type` of `config.json`.
 pub(super) const FAMILIES: &[(&str, Open)] = &[("vit", vit::open)];

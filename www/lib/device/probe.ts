@@ -1,9 +1,9 @@
 /**
  * Looks at the machine's WebGPU before burn is started on it.
  *
- * burn's WebGPU runtime panics instead of failing where an adapter lacks something, above all
- * `timestamp-query` (cubecl-wgpu cannot time work on wasm without it). What can go wrong: asking for another
- * adapter than burn does; so this asks with the same preference.
+ * burn's WebGPU runtime panics instead of failing where an adapter lacks something, above all `timestamp-query`
+ * (cubecl-wgpu cannot time work on wasm without it). burn must get the adapter that was looked at, so this asks with
+ * the same preference.
  */
 import type { GpuAdapterInfo } from "../types.ts";
 

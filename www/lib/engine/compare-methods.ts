@@ -1,35 +1,61 @@
 /**
  * Several merges of the same inputs, one after the other, and one comparison of all of them.
  *
- * What can go wrong: memory. A merge's state is gone before the next one begins; only what it wrote is kept, and
- * where that is kept is the sink's affair.
+ * A merge's state is gone before the next one begins; only what it wrote is kept, and where that is kept is the
+ * sink's affair.
  */
-import { IterisError, toIterisError } from "../errors.ts";
-import type { SampleSet } from "../samples/read.ts";
-import type { CompareReport, DeviceChoice, MergedVariant, MergeOptions, MergeReport } from "../types.ts";
+import { IterisError, toIterisError, toPlainError } from "../errors.ts";
+import type { TaskSet } from "../samples/pictures.ts";
+import type { CompareReport, DeviceChoice, FailedVariant, MergedVariant, MergeOptions } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
-import { type Engine, type MergeJob, type RunContext, retires } from "./engine.ts";
+import { type Engine, type MergeJob, retires } from "./engine.ts";
+import { joinReports } from "./join-reports.ts";
 import type { Variant } from "./methods-request.ts";
 import type { JobAdapter } from "./prepare.ts";
+import type { RunContext } from "./run-context.ts";
 import type { Sink } from "./sink.ts";
 
 /** An adapter that may have held-out samples. */
 export interface ComparedAdapter extends JobAdapter {
-  heldOut: SampleSet | null;
+  heldOut: TaskSet | null;
 }
 
-/** Several merges, all inputs opened and parsed. */
-export interface CompareMethodsJob extends Omit<MergeJob, "options"> {
+/** What is to be compared, merges apart. */
+export interface CompareMergedJob extends Omit<MergeJob, "options"> {
   adapters: ComparedAdapter[];
-  variants: readonly Variant[];
   /** Merged before, to be compared along. */
   merged: readonly MergedSource[];
   /** What the comparison itself looks at. */
   options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
+  /** The tasks to compare on; all where it is left out. */
+  tasks?: readonly string[] | undefined;
+}
+
+/** Several merges, all inputs opened and parsed. */
+export interface CompareMethodsJob extends CompareMergedJob {
+  variants: readonly Variant[];
+  /** What a merge that cannot be made does to the rest. */
+  failures?: "stop" | "skip" | undefined;
 }
 
 /** A merge that was made. */
 export type Made = Omit<MergedVariant, "files">;
+
+/** Who watches a call that merges and compares. */
+export interface CompareContext extends RunContext {
+  /** Called with each merge that is made, and with where its files are. */
+  onVariant?: ((made: Made, sink: Sink) => void) | undefined;
+  onFailure?: ((failure: FailedVariant) => void) | undefined;
+}
+
+/** The adapters of the tasks that are compared on. */
+function testedOf({ adapters, tasks }: Pick<CompareMergedJob, "adapters" | "tasks">): ComparedAdapter[] {
+  const unknown = tasks?.find((task) => adapters.every(({ name }) => name !== task));
+  if (unknown !== undefined) {
+    throw new IterisError("option_invalid", `tasks names no adapter of the request: ${unknown}`);
+  }
+  return adapters.filter(({ name }) => tasks === undefined || tasks.includes(name));
+}
 
 /** What adapters are compared on: held-out samples, or else those of their calibration. */
 function textsOf(adapters: readonly ComparedAdapter[]): JobAdapter[] {
@@ -43,25 +69,39 @@ function textsOf(adapters: readonly ComparedAdapter[]): JobAdapter[] {
   });
 }
 
-/** Merges in one way, into `sink`. Not every way suits all inputs, so a failure names the variant. */
-async function makeVariant(
+/**
+ * Refuses a comparison that could not be made, before the first merge rather than after the last.
+ *
+ * @throws IterisError `samples_invalid` if a task has no texts, `option_invalid` for a task that is none
+ */
+export function checkTexts(job: Pick<CompareMergedJob, "adapters" | "tasks">): void {
+  textsOf(testedOf(job));
+}
+
+/** Merges in one way, into `sink`. */
+export async function makeVariant(
   engine: Engine,
-  job: Omit<CompareMethodsJob, "options">,
+  job: Omit<MergeJob, "options">,
   { name, options }: Variant,
-  context: RunContext,
+  context: CompareContext,
   sink: Sink,
-): Promise<{ report: MergeReport; device: DeviceChoice }> {
+): Promise<Made> {
   const named: RunContext = {
     onProgress: (progress) => context.onProgress({ ...progress, variant: name }),
     cancelled: context.cancelled,
   };
-  try {
-    return await engine.merge({ ...job, options }, named, sink);
-  } catch (thrown) {
-    const error = toIterisError(thrown);
-    if (retires(error)) throw error;
-    throw new IterisError(error.code, `${name}: ${error.message}`, { cause: thrown });
-  }
+  const { report, device } = await engine.merge({ ...job, options }, named, sink);
+  const { total: seconds } = report.seconds;
+  const made = { name, method: options.method ?? "iteris", report, seconds, device };
+  context.onVariant?.(made, sink);
+  return made;
+}
+
+/** What was thrown by one of several merges, as the failure of all. Not every way suits all inputs, so it is named. */
+export function failureOf(name: string, thrown: unknown): IterisError {
+  const error = toIterisError(thrown);
+  if (retires(error)) return error;
+  return new IterisError(error.code, `${name}: ${error.message}`, { cause: thrown });
 }
 
 /**
@@ -73,39 +113,52 @@ async function makeVariant(
 export async function compareMethods(
   engine: Engine,
   job: CompareMethodsJob,
-  context: RunContext,
+  context: CompareContext,
   sinkFor: (name: string) => Sink,
-): Promise<{ variants: Made[]; report: CompareReport; device: DeviceChoice }> {
-  // Told before the first merge rather than after the last.
-  textsOf(job.adapters);
+): Promise<{ variants: Made[]; failed: FailedVariant[]; report: CompareReport; device: DeviceChoice }> {
+  checkTexts(job);
   const variants: Made[] = [];
+  const failed: FailedVariant[] = [];
   const merged: MergedSource[] = [];
   let { device } = job;
   for (const variant of job.variants) {
     const { name, options } = variant;
     const sink = sinkFor(name);
-    const made = await makeVariant(engine, { ...job, device }, variant, context, sink);
-    // One choice for all: what is compared must not differ by the device.
-    device = made.device.kind;
-    const { report } = made;
-    variants.push({ name, method: options.method ?? "iteris", report, seconds: report.seconds.total });
-    merged.push({ name, files: await sink.sources() });
+    try {
+      const made = await makeVariant(engine, { ...job, device }, variant, context, sink);
+      // One choice for all: what is compared must not differ by the device.
+      device = made.device.kind;
+      variants.push(made);
+      merged.push({ name, files: await sink.sources() });
+    } catch (thrown) {
+      if (job.failures !== "skip" || retires(toIterisError(thrown))) throw failureOf(name, thrown);
+      const failure = { name, method: options.method ?? "iteris", error: toPlainError(thrown) };
+      failed.push(failure);
+      context.onFailure?.(failure);
+    }
   }
   const result = await compareMerged(engine, { ...job, device, merged: [...merged, ...job.merged] }, context);
-  return { variants, ...result };
+  return { variants, failed, ...result };
 }
 
-/** Compares what is merged with the tasks' own adapters, on held-out samples or else on those of the calibration. */
+/**
+ * Compares what is merged with the tasks' own adapters, on held-out samples or else on those of the calibration.
+ * Where there is nothing to compare, or nothing to compare on, the report is empty.
+ */
 export async function compareMerged(
   engine: Engine,
-  job: Omit<CompareMethodsJob, "variants">,
+  job: CompareMergedJob,
   context: RunContext,
 ): Promise<{ report: CompareReport; device: DeviceChoice }> {
+  const tested = testedOf(job);
+  if (tested.length === 0 || job.merged.length === 0) {
+    return { report: joinReports([]), device: await engine.chooseDevice(job.device) };
+  }
   const { maxLength = null, maxNewTokens = null } = job.options;
   const { report, device } = await engine.compare(
     {
       base: job.base,
-      adapters: textsOf(job.adapters),
+      adapters: textsOf(tested),
       merged: [...job.merged],
       maxLength,
       maxNewTokens,
@@ -113,7 +166,7 @@ export async function compareMerged(
     },
     context,
   );
-  return { report: { ...report, notes: [...calibrationNotes(job.adapters), ...report.notes] }, device };
+  return { report: { ...report, notes: [...calibrationNotes(tested), ...report.notes] }, device };
 }
 
 /** Numbers on texts that a method has seen flatter it. */

@@ -1,9 +1,9 @@
 /**
  * Runs calls on the wasm module: tokenises, starts the device, passes progress on, collects the output.
  *
- * The same class runs in the browser's worker and in Node; what differs between the two comes in as
- * {@link EngineHost}. What can go wrong: after a panic, a lost GPU or a cancelled merge the module's state is
- * not to be trusted again. The engine does not hide that: {@link retires} tells, and its owner replaces it.
+ * The same class runs in the browser's worker and in Node; what differs between the two comes in as {@link
+ * EngineHost}. After a panic, a lost GPU or a cancelled merge the module's state is not to be trusted again: {@link
+ * retires} tells, and the engine's owner replaces it.
  */
 import { choose } from "../device/choose.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
@@ -22,6 +22,7 @@ import type {
   ReportFile,
 } from "../types.ts";
 import type {
+  AdapterSource,
   IterisWasm,
   MergedSource,
   MergeSource,
@@ -31,7 +32,9 @@ import type {
 } from "../wasm-interface.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
+import { joinReports } from "./join-reports.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
+import type { RunContext } from "./run-context.ts";
 import type { Sink } from "./sink.ts";
 import { Throttle } from "./throttle.ts";
 
@@ -70,12 +73,6 @@ export interface CompareJob {
   /** `null` takes the default. */
   maxNewTokens: number | null;
   device: DeviceRequest;
-}
-
-/** How a running call is watched and stopped. */
-export interface RunContext {
-  onProgress(progress: Progress): void;
-  cancelled(): boolean;
 }
 
 /** Whether the engine that threw this must be replaced. */
@@ -131,7 +128,7 @@ export class Engine {
   }
 
   async chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {
-    return choose(request, request === "cpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
+    return choose(request, request !== "webgpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
   }
 
   /** Merges; the output files go to `sink`. */
@@ -156,6 +153,7 @@ export class Engine {
     const source: MergeSource = {
       base,
       ...(basePath === undefined ? {} : { basePath }),
+      ...(job.device === "auto" ? { deviceWhy: choice.why } : {}),
       adapters,
       options: maxLength === null ? job.options : { ...job.options, maxLength },
     };
@@ -177,14 +175,25 @@ export class Engine {
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
-    const report = await this.#observed(context, null, async (wasm, observer) =>
-      wasm.compare(
-        { base: job.base, adapters, merged: job.merged, options: { maxNewTokens } },
-        await this.#device(wasm, choice),
-        observer,
-      ),
-    );
-    return { report, device: choice };
+    const { base, merged } = job;
+    const compareOn = (tested: AdapterSource[], context: RunContext) =>
+      this.#observed(context, null, async (wasm, observer) =>
+        wasm.compare(
+          { base, adapters: tested, merged, options: { maxNewTokens } },
+          await this.#device(wasm, choice),
+          observer,
+        ),
+      );
+    const { onTask } = context;
+    if (onTask === undefined) return { report: await compareOn(adapters, context), device: choice };
+    const reports: CompareReport[] = [];
+    for (const adapter of adapters) {
+      const onProgress = (progress: Progress) => context.onProgress({ ...progress, task: adapter.name });
+      const report = await compareOn([adapter], { ...context, onProgress });
+      reports.push(report);
+      onTask(report);
+    }
+    return { report: joinReports(reports), device: choice };
   }
 
   /** Lets each variant write after each prompt. */
@@ -198,7 +207,12 @@ export class Engine {
         observer,
       ),
     );
-    return { ...generated, variants: readTexts(generated, codec), device: choice };
+    return {
+      prompts: job.prompts.map(({ sample }) => sample),
+      ...generated,
+      variants: readTexts(generated, codec),
+      device: choice,
+    };
   }
 
   async #maxNewTokens(asked: number | null | undefined): Promise<number> {

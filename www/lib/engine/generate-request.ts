@@ -5,7 +5,9 @@ import { checkSampling, type Sampling } from "../sampling.ts";
 import type { ChatMessage, GenerateRequest } from "../types.ts";
 
 /** @throws IterisError `option_invalid` for a value out of range */
-export function readSampling<Files>(request: Omit<GenerateRequest<Files>, "prompts" | "messages">): Sampling {
+export function readSampling(
+  request: Pick<GenerateRequest, "maxNewTokens" | "temperature" | "topP" | "seed">,
+): Sampling {
   const { maxNewTokens = 64, temperature = 0, topP = 1, seed = 0 } = request;
   return checkSampling({ maxNewTokens, temperature, topP, seed });
 }
@@ -35,14 +37,16 @@ function isOneChat(
 }
 
 /**
- * The prompts, as samples without answers.
+ * The prompts, as samples without answers; those of `samples` follow them, once they are read.
  *
  * @throws IterisError `option_invalid` or `samples_invalid` that says which is wrong
  */
-export function readPrompts<Files>({
+export function readPrompts({
   prompts,
   messages,
-}: Pick<GenerateRequest<Files>, "prompts" | "messages">): Placed[] {
+  samples,
+}: Pick<GenerateRequest<unknown, unknown>, "prompts" | "messages" | "samples">): Placed[] {
+  if (prompts === undefined && messages === undefined && samples !== undefined) return [];
   if ((prompts === undefined) === (messages === undefined)) {
     throw new IterisError("option_invalid", "Give either prompts or messages.");
   }

@@ -1,50 +1,97 @@
-/** A merge, and on held-out samples the comparison of its result with a linear average. */
+/** A merge, and then what it is held against: a linear average, and both on samples with the tasks' own adapters. */
 import { IterisError } from "../errors.ts";
 import { methodFacts } from "../methods.ts";
-import type { CompareReport, DeviceChoice, MergeReport } from "../types.ts";
+import type { CompareReport, DeviceChoice, MergedVariant, MergeOptions, MergeReport } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
-import { type ComparedAdapter, compareMerged } from "./compare-methods.ts";
-import type { Engine, MergeJob, RunContext } from "./engine.ts";
+import {
+  type CompareContext,
+  type ComparedAdapter,
+  checkTexts,
+  compareMerged,
+  failureOf,
+  makeVariant,
+} from "./compare-methods.ts";
+import type { Engine, MergeJob } from "./engine.ts";
 import { BlobSink, type Sink } from "./sink.ts";
 
 /** A merge job whose adapters may have held-out samples. */
 export interface MergeAndCompareJob extends MergeJob {
   adapters: ComparedAdapter[];
+  /** The tasks to compare on; left out, those of all adapters if they have held-out samples. */
+  tasks?: readonly string[] | undefined;
+  /** Whether a linear average is made; left out, if there is a comparison. */
+  average?: boolean | undefined;
+}
+
+/** What comes of it; the files of the merge itself are in its sink. */
+export interface MergeAndCompareOutcome {
+  report: MergeReport;
+  device: DeviceChoice;
+  comparison: CompareReport | null;
+  average: MergedVariant | null;
 }
 
 /**
- * Merges into `sink`; if the adapters have held-out samples, merges a linear average too (kept nowhere) and
- * compares both with the tasks' own adapters.
+ * Merges into `sink`; then makes the linear average and compares both, as far as that is asked for.
  *
- * @throws IterisError `option_invalid` if only some adapters have held-out samples
+ * @throws IterisError `option_invalid` if only some adapters have held-out samples and `tasks` does not say which are
+ * meant
  */
 export async function mergeAndCompare(
   engine: Engine,
   job: MergeAndCompareJob,
-  context: RunContext,
+  context: CompareContext,
   sink: Sink,
-): Promise<{ report: MergeReport; device: DeviceChoice; comparison: CompareReport | null }> {
-  const without = job.adapters.filter(({ heldOut }) => heldOut === null);
-  const compares = without.length < job.adapters.length;
-  if (compares && without.length > 0) {
-    const names = without.map(({ name }) => name).join(", ");
-    throw new IterisError(
-      "option_invalid",
-      `Give held-out samples for every adapter or for none; without them: ${names}`,
-    );
-  }
-  const { report, device } = await engine.merge(job, context, sink);
-  if (!compares) return { report, device, comparison: null };
-
+): Promise<MergeAndCompareOutcome> {
+  const tasks = job.tasks ?? tasksWithHeldOut(job.adapters);
+  checkTexts({ ...job, tasks });
   const method = methodFacts(job.options.method ?? "iteris").name;
+  const { report, device } = await engine.merge(job, context, sink);
+  context.onVariant?.({ name: method, method, report, seconds: report.seconds.total, device }, sink);
+
+  const rest = { ...job, tasks, device: device.kind };
+  const wanted = job.average ?? tasks.length > 0;
+  const average = wanted && method !== "average" ? await linearAverage(engine, rest, context) : null;
+  if (tasks.length === 0) return { report, device, comparison: null, average };
   const merged: MergedSource[] = [{ name: method, files: await sink.sources() }];
-  const same = { ...job, device: device.kind };
-  if (method !== "average") {
-    const average = new BlobSink();
-    const quiet = { ...context, onProgress: () => {} };
-    await engine.merge({ ...same, options: { method: "average" } }, quiet, average);
-    merged.push({ name: "average", files: await average.sources() });
+  if (average !== null) merged.push({ name: average.name, files: sourcesOf(average) });
+  const comparison = await compareMerged(engine, { ...rest, merged }, context);
+  return { report, device, comparison: comparison.report, average };
+}
+
+function tasksWithHeldOut(adapters: readonly ComparedAdapter[]): string[] {
+  const without = adapters.filter(({ heldOut }) => heldOut === null).map(({ name }) => name);
+  if (without.length === adapters.length) return [];
+  if (without.length === 0) return adapters.map(({ name }) => name);
+  throw new IterisError(
+    "option_invalid",
+    `Give held-out samples for every adapter or for none, or name the tasks to compare on; without them: ${without.join(", ")}`,
+  );
+}
+
+/** The mean of several adapters, if their weights do not cancel out. */
+async function linearAverage(
+  engine: Engine,
+  job: MergeAndCompareJob,
+  context: CompareContext,
+): Promise<MergedVariant | null> {
+  const sum = job.adapters.reduce((sum, { weight = 1 }) => sum + weight, 0);
+  if (job.adapters.length < 2 || Math.abs(sum) < 1e-9) return null;
+  const sink = new BlobSink();
+  const variant = { name: "average", options: averageOptions(job.options) };
+  try {
+    const made = await makeVariant(engine, job, variant, context, sink);
+    return { ...made, files: sink.files() };
+  } catch (thrown) {
+    throw failureOf(variant.name, thrown);
   }
-  const comparison = await compareMerged(engine, { ...same, merged }, context);
-  return { report, device, comparison: comparison.report };
+}
+
+/** Cut to the same rank, as an adapter that can be read back whatever form was asked for. */
+function averageOptions({ maxShardBytes: _, ...options }: Partial<MergeOptions>): Partial<MergeOptions> {
+  return { ...options, method: "average", output: "adapter", format: "peft" };
+}
+
+function sourcesOf({ files }: MergedVariant): MergedSource["files"] {
+  return files.map(({ name, blob }) => ({ name, size: blob.size, blob }));
 }

@@ -1,12 +1,18 @@
 /** The adapters of a job as the core takes them: their samples tokenised for the base model. */
 import { IterisError } from "../errors.ts";
-import type { SampleSet } from "../samples/read.ts";
+import { arePictures, othersNote, type TaskSet } from "../samples/pictures.ts";
 import type { SelfRequest } from "../samples/self.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodeSelf } from "../tokens/self.ts";
 import { resolveMaxLength, tokenise } from "../tokens/tokenise.ts";
 import type { BaseFacts, MergeOptions } from "../types.ts";
-import type { AdapterSource, SelfSamples, SourceFile, TokenizedSamples } from "../wasm-interface.ts";
+import type {
+  AdapterSource,
+  PictureSamples,
+  SelfSamples,
+  SourceFile,
+  TokenizedSamples,
+} from "../wasm-interface.ts";
 
 /** One adapter of a job. */
 export interface JobAdapter {
@@ -14,7 +20,7 @@ export interface JobAdapter {
   files: SourceFile[];
   /** Where the files are, from the folder that the report is written to, if there is one. */
   path?: string | undefined;
-  samples: SampleSet | SelfRequest | null;
+  samples: TaskSet | SelfRequest | null;
   weight?: number | undefined;
 }
 
@@ -96,21 +102,37 @@ function checkKind(
 
 async function tokeniseFor(
   name: string,
-  samples: SampleSet | SelfRequest | null,
+  samples: TaskSet | SelfRequest | null,
   job: Preparation,
   facts: BaseFacts,
   codec: () => Promise<Codec>,
-): Promise<TokenizedSamples | SelfSamples> {
+): Promise<TokenizedSamples | PictureSamples | SelfSamples> {
   if (samples === null) {
+    const what = facts.picture === undefined ? "texts" : "pictures";
     const or = facts.generates ? ', or "self" to let the adapter write them' : "";
     throw new IterisError(
       "samples_invalid",
-      `Give samples of the task, about 50 texts${or}; there are none for the adapter: ${name}`,
+      `Give samples of the task, about 50 ${what}${or}; there are none for the adapter: ${name}`,
     );
   }
   if ("self" in samples) {
     checkSelf(name, job, facts);
     return encodeSelf(samples, facts, codec);
+  }
+  if (arePictures(samples) !== (facts.picture !== undefined)) {
+    const [reads, given] = facts.picture === undefined ? ["texts", "pictures"] : ["pictures", "texts"];
+    throw new IterisError(
+      "samples_invalid",
+      `The base model reads ${reads} (${facts.architecture}), and the samples are ${given}; give ${reads} for: ${name}`,
+    );
+  }
+  if (arePictures(samples)) {
+    return {
+      pictures: samples.pictures,
+      ...(samples.name === null ? {} : { source: samples.name }),
+      ...(samples.path === undefined ? {} : { path: samples.path }),
+      notes: othersNote(samples),
+    };
   }
   const found = await codec();
   return tokenise(samples, found, {

@@ -9,6 +9,11 @@ export interface Sink {
   sources(): Promise<SourceFile[]>;
 }
 
+/** The finished files of a sink that keeps them; none of one that writes them elsewhere. */
+export function filesIn(sink: Sink): OutputFile[] {
+  return sink instanceof BlobSink ? sink.files() : [];
+}
+
 /** Keeps the files as Blobs, which browsers move out of memory where they are large. */
 export class BlobSink implements Sink {
   readonly #parts = new Map<string, Blob[]>();

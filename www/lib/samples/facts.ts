@@ -1,7 +1,7 @@
 /** What `inspectSamples` tells of samples. */
 import type { Sample, SamplesFacts } from "../types.ts";
 import { answerOf, askedOf } from "./answer.ts";
-import type { SampleSet } from "./read.ts";
+import { arePictures, type TaskSet } from "./pictures.ts";
 
 /** The texts of a sample that a model reads, without its answer. */
 function textsOf(sample: Sample): string[] {
@@ -18,7 +18,16 @@ export function previewOf(sample: Sample): string {
 }
 
 /** What `inspectSamples` tells. */
-export function factsOf({ name, format, samples }: SampleSet): SamplesFacts {
+export function factsOf(set: TaskSet): SamplesFacts {
+  if (arePictures(set)) {
+    return {
+      ...factsOf({ name: set.name, format: "list", samples: [], places: [] }),
+      format: "pictures",
+      count: set.pictures.length,
+      preview: set.pictures.slice(0, 3).map(({ name }) => name),
+    };
+  }
+  const { name, format, samples } = set;
   const labels = samples.flatMap(({ label }) => (label === undefined || label === null ? [] : [label]));
   const answers = samples.map(answerOf);
   const lengths = samples.map((sample, i) =>

@@ -2,8 +2,8 @@
 import { IterisError } from "../errors.ts";
 import type { SamplesFormat } from "../types.ts";
 
-/** The formats of files; `list` is for samples that never were in one. */
-export type FileFormat = Exclude<SamplesFormat, "list">;
+/** The formats of files of texts; `list` is for samples that never were in one. */
+export type FileFormat = Exclude<SamplesFormat, "list" | "pictures">;
 
 const byEnding: Record<string, FileFormat> = {
   txt: "txt",

@@ -1,12 +1,12 @@
 /**
  * Samples from whatever the caller has, parsed and checked.
  *
- * What can go wrong: a file in another encoding, read with replacement characters, would calibrate on
- * garbage without a word; so text that is not UTF-8 is refused, with the line where it stops being so.
+ * A file in another encoding, read with replacement characters, would calibrate on garbage without a word; so text
+ * that is not UTF-8 is refused, with the line where it stops being so.
  */
 import { IterisError } from "../errors.ts";
 import { openFile, readAll } from "../sources/open.ts";
-import type { WireSamples } from "../sources/wire.ts";
+import type { WireTexts } from "../sources/wire.ts";
 import type { Sample, SamplesFormat } from "../types.ts";
 import { type FileFormat, formatOf } from "./format.ts";
 import { parseJson } from "./json.ts";
@@ -25,6 +25,15 @@ export interface SampleSet {
   samples: Sample[];
   /** Where each of them stands. */
   places: Place[];
+}
+
+/** The samples of a set, each with where it stands; none of no set. */
+export function placedOf(set: SampleSet | null): Placed[] {
+  if (set === null) return [];
+  return set.samples.map((sample, i) => ({
+    sample,
+    place: set.places[i] ?? { file: set.name ?? "samples", item: i + 1 },
+  }));
 }
 
 function setOf(name: string | null, format: SamplesFormat, placed: readonly Placed[]): SampleSet {
@@ -93,8 +102,8 @@ export function parseSamples(bytes: Uint8Array, name: string | null, mediaType?:
   return setOf(name, format, placed);
 }
 
-/** Reads and parses samples. */
-export async function readSamples(source: WireSamples): Promise<SampleSet> {
+/** Reads and parses samples that are texts. */
+export async function readTexts(source: WireTexts): Promise<SampleSet> {
   if ("list" in source) {
     const placed = source.list.map((item, i) => {
       const place = { file: "samples", item: i + 1 };

@@ -1,8 +1,8 @@
 /**
  * One sample from a parsed JSON value or from the cells of a table: checked once, trusted afterwards.
  *
- * What can go wrong: guessing. A sample that mixes the names of two kinds (`text` with `completion`) might be
- * meant either way, so it is refused with the name that it should have.
+ * Nothing is guessed: a sample that mixes the names of two kinds (`text` with `completion`) might be meant either way,
+ * so it is refused with the name that it should have.
  */
 import type { ChatMessage, Sample } from "../types.ts";
 import { malformed, type Place } from "./malformed.ts";

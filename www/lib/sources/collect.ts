@@ -1,8 +1,8 @@
 /**
  * From what a caller has (pickers, handles, Blobs, addresses) to names with Blobs or addresses.
  *
- * What can go wrong: telling the kinds apart by `instanceof`, which fails for objects of another realm and
- * for classes that Node lacks; so they are told apart by their members.
+ * The kinds are told apart by their members: `instanceof` fails for objects of another realm and for classes that Node
+ * lacks.
  */
 import { IterisError } from "../errors.ts";
 import type { FileInput, FilesInput, NamedBlob, NamedUrl, SamplesInput } from "../types.ts";
@@ -85,6 +85,10 @@ export async function collectSamples(input: SamplesInput): Promise<WireSamples> 
   if (Array.isArray(input)) return { list: input };
   if (typeof input === "object" && input !== null) {
     const one = input as Exclude<SamplesInput, readonly unknown[]>;
+    if ("pictures" in one) return { pictures: await collectFiles(one.pictures), name: null };
+    if (isHandle(one) && one.kind === "directory") {
+      return { pictures: await collectFiles(one), name: one.name };
+    }
     if (isHandle(one)) return { name: one.name, blob: await one.getFile() };
     if (isNamedBlob(one)) return { name: normalName(one.name), blob: one.blob };
     if (isNamedUrl(one)) return wireUrl(one);
@@ -92,6 +96,6 @@ export async function collectSamples(input: SamplesInput): Promise<WireSamples> 
   }
   throw new IterisError(
     "samples_invalid",
-    "Samples must be a file (.txt, .jsonl, .json, .csv, .tsv), a list of texts, or a list of { text, label }.",
+    "Samples must be a file (.txt, .jsonl, .json, .csv, .tsv), a list of texts, a list of { text, label }, or a folder of pictures.",
   );
 }

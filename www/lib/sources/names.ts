@@ -30,3 +30,11 @@ export function nameOfUrl(url: string): string {
     return last;
   }
 }
+
+/** Of these files only those that bear one of the names, where names are given. */
+export function ofNames<T extends { name: string }>(
+  files: readonly T[],
+  names: readonly string[] | undefined,
+): T[] {
+  return names === undefined ? [...files] : files.filter(({ name }) => names.includes(name));
+}

@@ -1,9 +1,9 @@
 /**
  * A file at an address, read by HTTP range requests.
  *
- * A server may ignore `Range` (then the whole file came and is kept as a Blob), and a cross-origin server
- * may hide `Content-Range` (then the length is asked for by `HEAD`). What can go wrong: a short or shifted
- * answer taken for the tensor that was asked for; so every answer's status and length are checked.
+ * A server may ignore `Range` (then the whole file came and is kept as a Blob), and a cross-origin server may hide
+ * `Content-Range` (then the length is asked for by `HEAD`). A short or shifted answer must not be taken for the tensor
+ * that was asked for; so every answer's status and length are checked.
  */
 import { IterisError } from "../errors.ts";
 import type { SourceFile } from "../wasm-interface.ts";

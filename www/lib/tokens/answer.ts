@@ -9,7 +9,7 @@ import { answerOf } from "../samples/answer.ts";
 import { malformed, type Place } from "../samples/malformed.ts";
 import type { Sample } from "../types.ts";
 import type { Codec } from "./codec.ts";
-import type { Lengths } from "./encode-sample.ts";
+import type { Lengths } from "./encoded.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** Ids of a completion after its prompt, without special tokens around either. */

@@ -1,9 +1,9 @@
 /**
  * The tokenizer's chat template: a Jinja program from the model's files that writes a chat as one text.
  *
- * It is rendered with what transformers' `apply_chat_template` gives it. What can go wrong: it is a program of
- * somebody else's. It may refuse a chat (`raise_exception`: no system turn, turns that do not alternate), and
- * that refusal must reach the person with the place of the sample.
+ * It is rendered with what transformers' `apply_chat_template` gives it. It is a program of somebody else's: it may
+ * refuse a chat (`raise_exception`: no system turn, turns that do not alternate), and that refusal must reach the
+ * person with the place of the sample.
  */
 import { Template } from "@huggingface/jinja";
 import { IterisError } from "../errors.ts";

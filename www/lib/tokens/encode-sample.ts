@@ -7,33 +7,10 @@
 import { malformed, type Place } from "../samples/malformed.ts";
 import type { Sample } from "../types.ts";
 import type { Codec } from "./codec.ts";
+import type { EncodedSample, Lengths } from "./encoded.ts";
 import { encodeForDecoder } from "./for-decoder.ts";
 import { encodeForEncoderDecoder } from "./for-encoder-decoder.ts";
 import { checkVocabulary, encodeText } from "./text.ts";
-
-/** One sample as the core takes it. */
-export interface EncodedSample {
-  /** A text, a prompt, or what an encoder reads; special tokens among them. */
-  ids: number[];
-  typeIds: number[];
-  truncated: boolean;
-  /** The adapter is to write the answer itself. */
-  writes: boolean;
-  /** The given answer with the token that ends it, empty where none is given. */
-  answer: number[];
-  /** The right answer with the token that ends it, empty where none is known or wanted. */
-  label: number[];
-}
-
-/** How samples are encoded. */
-export interface Lengths {
-  /** Tokens a sample is cut to, a given answer among them if the model reads both as one. */
-  maxLength: number;
-  /** Tokens that are written after a prompt without an answer. */
-  maxNewTokens: number;
-  /** Whether right answers are wanted: for comparisons. */
-  labels: boolean;
-}
 
 /**
  * Encodes one sample for the base model it goes to.
@@ -56,6 +33,8 @@ function encodeForKind(sample: Sample, codec: Codec, lengths: Lengths, place: Pl
   switch (codec.facts.kind) {
     case "weights":
       throw malformed(place, "the base model cannot be run here, so that it reads no samples.");
+    case "image-encoder":
+      throw malformed(place, "the base model reads pictures; give a folder of them.");
     case "encoder":
       if (!("text" in sample)) {
         throw malformed(place, `the base model is an encoder, which reads a "text" and writes nothing.`);

@@ -10,7 +10,7 @@ import type { Sample } from "../types.ts";
 import { answersOf, checkFits, ended } from "./answer.ts";
 import { chatAnswer, chatPrompt } from "./chat.ts";
 import type { Codec } from "./codec.ts";
-import type { EncodedSample, Lengths } from "./encode-sample.ts";
+import type { EncodedSample, Lengths } from "./encoded.ts";
 import { checkNotEmpty, encodeText } from "./text.ts";
 import { keep } from "./truncate.ts";
 

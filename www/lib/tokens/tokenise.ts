@@ -1,9 +1,10 @@
 /** Samples as the core takes them: flat arrays of ids, ragged, with lengths. */
 import { IterisError } from "../errors.ts";
-import type { SampleSet } from "../samples/read.ts";
+import { placedOf, type SampleSet } from "../samples/read.ts";
 import type { TokenizedSamples } from "../wasm-interface.ts";
 import type { Codec } from "./codec.ts";
-import { type EncodedSample, encodeSample, type Lengths } from "./encode-sample.ts";
+import { encodeSample } from "./encode-sample.ts";
+import type { EncodedSample, Lengths } from "./encoded.ts";
 
 /**
  * Tokens a sample is cut to where the caller does not say. Language models read many thousands; calibration
@@ -64,10 +65,7 @@ export function tokenise(set: SampleSet, codec: Codec, lengths: Lengths): Tokeni
       `maxLength ${lengths.maxLength} leaves no room for text beside ${special} special tokens.`,
     );
   }
-  const encoded = set.samples.map((sample, i) => {
-    const place = set.places[i] ?? { file: set.name ?? "samples", item: i + 1 };
-    return encodeSample(sample, codec, lengths, place);
-  });
+  const encoded = placedOf(set).map(({ sample, place }) => encodeSample(sample, codec, lengths, place));
   const ids = encoded.map((one) => one.ids);
   const labels = set.samples.map(({ label }) => label ?? null);
   const truncated = encoded.filter((one) => one.truncated).length;

@@ -2,14 +2,15 @@
  * The page's side: starts the worker when it is needed, queues calls, cancels, and replaces the worker after
  * a fault.
  *
- * What can go wrong: a worker that no longer answers. No call depends on its good will: after
- * {@link patienceMilliseconds} without a reaction to `cancel` it is terminated, which frees its memory too.
+ * No call depends on the worker's good will, since one may no longer answer: after {@link patienceMilliseconds}
+ * without a reaction to `cancel` it is terminated, which frees its memory too.
  */
 import { readPrompts, readSampling, readVariants } from "../engine/generate-request.ts";
 import { readMethods } from "../engine/methods-request.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
 import { isSelf, readSelf } from "../samples/self.ts";
 import { collectFiles, collectSamples } from "../sources/collect.ts";
+import { ofNames } from "../sources/names.ts";
 import type {
   AdapterFacts,
   AdapterInput,
@@ -18,8 +19,10 @@ import type {
   CompareMethodsResult,
   CompareRequest,
   CompareResult,
+  ComparisonControl,
   DeviceChoice,
   DeviceRequest,
+  DigestControl,
   FilesInput,
   GenerateRequest,
   GenerateResult,
@@ -31,7 +34,16 @@ import type {
   SamplesFacts,
   SamplesInput,
 } from "../types.ts";
-import type { Call, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
+import type {
+  Call,
+  CallEvent,
+  CallName,
+  Calls,
+  FromWorker,
+  ToWorker,
+  WireAdapter,
+  WireComparison,
+} from "./protocol.ts";
 
 /** How long a cancelled call may take to stop by itself. */
 const patienceMilliseconds = 10_000;
@@ -45,11 +57,15 @@ export interface WorkerLike {
   onmessageerror: ((event: MessageEvent) => void) | null;
 }
 
+/** Who watches a call, and can stop it. */
+type Control = Pick<RunControl, "onProgress" | "signal"> &
+  Pick<CompareMethodsRequest, "onVariant" | "onTask" | "onFailure">;
+
 /** A call that waits or runs. */
 interface Pending {
   id: number;
   call: Call;
-  control: Pick<RunControl, "onProgress" | "signal">;
+  control: Control;
   onAbort: () => void;
   /** Runs from the abort of a running call to its end. */
   patience: ReturnType<typeof setTimeout> | undefined;
@@ -74,6 +90,27 @@ function wireNamed(list: readonly { name: string; files: FilesInput }[]) {
   return Promise.all(list.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })));
 }
 
+function wireComparison({ tasks, onTask }: ComparisonControl): WireComparison {
+  return { tasks, taskByTask: onTask !== undefined };
+}
+
+/** Tells the caller of a call what its worker tells. */
+function tell({ onProgress, onVariant, onFailure, onTask }: Control, event: CallEvent): void {
+  switch (event.name) {
+    case "progress":
+      onProgress?.(event.value);
+      break;
+    case "variant":
+      onVariant?.(event.value);
+      break;
+    case "failure":
+      onFailure?.(event.value);
+      break;
+    case "task":
+      onTask?.(event.value);
+  }
+}
+
 /** Calls the engine in a worker. */
 export class WorkerClient {
   readonly #start: () => WorkerLike;
@@ -91,7 +128,8 @@ export class WorkerClient {
       collectFiles(request.base ?? []),
       Promise.all(request.adapters.map(wireAdapter)),
     ]);
-    const ask = { base, adapters, options: request.options ?? {}, device: request.device ?? "auto" };
+    const { options = {}, device = "auto", average } = request;
+    const ask = { base, adapters, options, average, device, ...wireComparison(request) };
     return this.#call("merge", ask, request);
   }
 
@@ -113,16 +151,17 @@ export class WorkerClient {
       Promise.all(request.adapters.map(wireAdapter)),
       wireNamed(request.merged ?? []),
     ]);
-    const options = request.options ?? {};
-    const ask = { base, adapters, variants, merged, options, device: request.device ?? "auto" };
+    const { options = {}, device = "auto", failures } = request;
+    const ask = { base, adapters, variants, merged, options, failures, device, ...wireComparison(request) };
     return this.#call("compareMethods", ask, request);
   }
 
   async generate(request: GenerateRequest): Promise<GenerateResult> {
     const prompts = readPrompts(request);
     const options = readSampling(request);
-    const [base, variants] = await Promise.all([
+    const [base, samples, variants] = await Promise.all([
       collectFiles(request.base),
+      wireSamples(request.samples),
       Promise.all(
         readVariants(request).map(async ({ name, files }) => ({
           name,
@@ -130,7 +169,7 @@ export class WorkerClient {
         })),
       ),
     ]);
-    const ask = { base, variants, prompts, options, device: request.device ?? "auto" };
+    const ask = { base, variants, prompts, samples, options, device: request.device ?? "auto" };
     return this.#call("generate", ask, request);
   }
 
@@ -142,11 +181,9 @@ export class WorkerClient {
     return this.#call("inspectAdapter", await collectFiles(files));
   }
 
-  async digestFiles(
-    files: FilesInput,
-    control: Pick<RunControl, "onProgress" | "signal">,
-  ): Promise<ReportFile[]> {
-    return this.#call("digestFiles", await collectFiles(files), control);
+  async digestFiles(files: FilesInput, control: DigestControl): Promise<ReportFile[]> {
+    const wanted = ofNames(await collectFiles(files), control.names);
+    return this.#call("digestFiles", wanted, control);
   }
 
   async inspectSamples(samples: SamplesInput): Promise<SamplesFacts> {
@@ -159,6 +196,10 @@ export class WorkerClient {
 
   defaultOptions(): Promise<MergeOptions> {
     return this.#call("defaultOptions", null);
+  }
+
+  version(): Promise<string> {
+    return this.#call("version", null);
   }
 
   /** Terminates the worker; the running call and those behind it reject with `cancelled`. */
@@ -175,7 +216,7 @@ export class WorkerClient {
   #call<Name extends CallName>(
     name: Name,
     ask: Calls[Name]["ask"],
-    control: Pick<RunControl, "onProgress" | "signal"> = {},
+    control: Control = {},
   ): Promise<Calls[Name]["answer"]> {
     return new Promise((resolve, reject) => {
       if (control.signal?.aborted) {
@@ -248,8 +289,8 @@ export class WorkerClient {
     const running = this.#running;
     if (running === null || message.id !== running.id) return;
     switch (message.type) {
-      case "progress":
-        running.control.onProgress?.(message.progress);
+      case "event":
+        tell(running.control, message.event);
         return;
       case "done":
         this.#settle(running, message.answer);

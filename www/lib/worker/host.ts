@@ -4,19 +4,22 @@
  * One call runs at a time (the page queues). While it runs, a `cancel` message is seen whenever the core
  * reports progress, because reporting lets waiting messages in.
  */
-import { type ComparedAdapter, compareMethods } from "../engine/compare-methods.ts";
-import { type Engine, type RunContext, retires } from "../engine/engine.ts";
+import { type CompareContext, type ComparedAdapter, compareMethods } from "../engine/compare-methods.ts";
+import { type Engine, retires } from "../engine/engine.ts";
 import { mergeAndCompare } from "../engine/merge-and-compare.ts";
-import { BlobSink } from "../engine/sink.ts";
+import type { RunContext } from "../engine/run-context.ts";
+import { BlobSink, filesIn } from "../engine/sink.ts";
 import { toIterisError, toPlainError } from "../errors.ts";
 import { factsOf } from "../samples/facts.ts";
-import { readSamples, type SampleSet } from "../samples/read.ts";
+import { openSamples } from "../samples/open.ts";
+import { type TaskSet, textsOf } from "../samples/pictures.ts";
+import { placedOf } from "../samples/read.ts";
 import { openFiles } from "../sources/open.ts";
 import type { WireFile, WireSamples } from "../sources/wire.ts";
-import type { Call, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
+import type { Call, CallEvent, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
 
-function readIfGiven(samples: WireSamples | null): Promise<SampleSet | null> {
-  return samples === null ? Promise.resolve(null) : readSamples(samples);
+function readIfGiven(samples: WireSamples | null): Promise<TaskSet | null> {
+  return samples === null ? Promise.resolve(null) : openSamples(samples);
 }
 
 async function openAdapter(adapter: WireAdapter): Promise<ComparedAdapter> {
@@ -32,18 +35,38 @@ function openNamed(list: { name: string; files: WireFile[] }[]) {
   return Promise.all(list.map(async ({ name, files }) => ({ name, files: await openFiles(files) })));
 }
 
-async function answer(engine: Engine, call: Call, context: RunContext): Promise<Calls[CallName]["answer"]> {
+/** A running call as the worker sees it. */
+interface Running {
+  tell(event: CallEvent): void;
+  cancelled(): boolean;
+}
+
+function contextOf({ tell, cancelled }: Running): RunContext {
+  return { onProgress: (value) => tell({ name: "progress", value }), cancelled };
+}
+
+function comparing(running: Running, taskByTask: boolean): CompareContext {
+  const { tell } = running;
+  return {
+    ...contextOf(running),
+    onVariant: (made, sink) => tell({ name: "variant", value: { ...made, files: filesIn(sink) } }),
+    onFailure: (value) => tell({ name: "failure", value }),
+    onTask: taskByTask ? (value) => tell({ name: "task", value }) : undefined,
+  };
+}
+
+async function answer(engine: Engine, call: Call, running: Running): Promise<Calls[CallName]["answer"]> {
+  const context = contextOf(running);
   switch (call.name) {
     case "merge": {
-      const { base, adapters, options, device } = call.ask;
+      const { base, adapters, taskByTask, ...rest } = call.ask;
       const sink = new BlobSink();
       const job = {
+        ...rest,
         base: await openFiles(base),
         adapters: await Promise.all(adapters.map(openAdapter)),
-        options,
-        device,
       };
-      const result = await mergeAndCompare(engine, job, context, sink);
+      const result = await mergeAndCompare(engine, job, comparing(running, taskByTask), sink);
       return { ...result, files: sink.files() };
     }
     case "compare": {
@@ -59,7 +82,7 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
       return engine.compare(job, context);
     }
     case "compareMethods": {
-      const { base, adapters, merged, ...rest } = call.ask;
+      const { base, adapters, merged, taskByTask, ...rest } = call.ask;
       const job = {
         ...rest,
         base: await openFiles(base),
@@ -68,14 +91,20 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
       };
       const sinks = new Map(rest.variants.map(({ name }) => [name, new BlobSink()]));
       const sinkOf = (name: string) => sinks.get(name) ?? new BlobSink();
-      const { variants, ...result } = await compareMethods(engine, job, context, sinkOf);
+      const { variants, ...result } = await compareMethods(
+        engine,
+        job,
+        comparing(running, taskByTask),
+        sinkOf,
+      );
       const withFiles = variants.map((made) => ({ ...made, files: sinkOf(made.name).files() }));
       return { ...result, variants: withFiles };
     }
     case "generate": {
-      const { base, variants, ...rest } = call.ask;
+      const { base, variants, prompts, samples, ...rest } = call.ask;
       const job = {
         ...rest,
+        prompts: [...prompts, ...placedOf(textsOf(await readIfGiven(samples)))],
         base: await openFiles(base),
         variants: await Promise.all(
           variants.map(async ({ name, files }) => ({
@@ -93,11 +122,13 @@ async function answer(engine: Engine, call: Call, context: RunContext): Promise<
     case "digestFiles":
       return engine.digests(await openFiles(call.ask), context);
     case "inspectSamples":
-      return factsOf(await readSamples(call.ask));
+      return factsOf(await openSamples(call.ask));
     case "chooseDevice":
       return engine.chooseDevice(call.ask);
     case "defaultOptions":
       return engine.defaultOptions();
+    case "version":
+      return engine.version();
   }
 }
 
@@ -128,12 +159,12 @@ export class WorkerHost {
   }
 
   async #run(id: number, call: Call): Promise<void> {
-    const context: RunContext = {
-      onProgress: (progress) => this.#post({ type: "progress", id, progress }),
+    const running: Running = {
+      tell: (event) => this.#post({ type: "event", id, event }),
       cancelled: () => this.#cancelled.has(id),
     };
     try {
-      this.#post({ type: "done", id, answer: await answer(this.#engine, call, context) });
+      this.#post({ type: "done", id, answer: await answer(this.#engine, call, running) });
     } catch (thrown) {
       const retire = retires(toIterisError(thrown));
       this.#post({ type: "failed", id, error: toPlainError(thrown), retire });

@@ -8,11 +8,15 @@ import type { WireFile, WireSamples } from "../sources/wire.ts";
 import type {
   AdapterFacts,
   BaseFacts,
+  CompareMethodsRequest,
   CompareMethodsResult,
+  CompareReport,
   CompareResult,
   DeviceChoice,
   DeviceRequest,
+  FailedVariant,
   GenerateResult,
+  MergedVariant,
   MergeOptions,
   MergeResult,
   Progress,
@@ -29,10 +33,34 @@ export interface WireAdapter {
   weight: number | undefined;
 }
 
+/** How calls that merge and compare go about the comparison. */
+export interface WireComparison {
+  tasks: readonly string[] | undefined;
+  /** Whether somebody listens to tasks as they come, so that they are compared one by one. */
+  taskByTask: boolean;
+}
+
+/** What a running call tells before it answers. */
+export interface Events {
+  progress: Progress;
+  variant: MergedVariant;
+  failure: FailedVariant;
+  task: CompareReport;
+}
+
+/** One of them with its name, so that a `switch` knows the type of what is told. */
+export type CallEvent = { [Name in keyof Events]: { name: Name; value: Events[Name] } }[keyof Events];
+
 /** What can be asked of the worker, and what it answers. */
 export interface Calls {
   merge: {
-    ask: { base: WireFile[]; adapters: WireAdapter[]; options: Partial<MergeOptions>; device: DeviceRequest };
+    ask: WireComparison & {
+      base: WireFile[];
+      adapters: WireAdapter[];
+      options: Partial<MergeOptions>;
+      average: boolean | undefined;
+      device: DeviceRequest;
+    };
     answer: MergeResult;
   };
   compare: {
@@ -47,12 +75,13 @@ export interface Calls {
     answer: CompareResult;
   };
   compareMethods: {
-    ask: {
+    ask: WireComparison & {
       base: WireFile[];
       adapters: WireAdapter[];
       variants: Variant[];
       merged: { name: string; files: WireFile[] }[];
       options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
+      failures: CompareMethodsRequest["failures"];
       device: DeviceRequest;
     };
     answer: CompareMethodsResult;
@@ -62,6 +91,8 @@ export interface Calls {
       base: WireFile[];
       variants: { name: string; files: WireFile[] | null }[];
       prompts: Placed[];
+      /** Asked after these. */
+      samples: WireSamples | null;
       options: Sampling;
       device: DeviceRequest;
     };
@@ -73,6 +104,7 @@ export interface Calls {
   inspectSamples: { ask: WireSamples; answer: SamplesFacts };
   chooseDevice: { ask: DeviceRequest; answer: DeviceChoice };
   defaultOptions: { ask: null; answer: MergeOptions };
+  version: { ask: null; answer: string };
 }
 
 export type CallName = keyof Calls;
@@ -89,7 +121,7 @@ export type ToWorker =
 
 /** From the worker. */
 export type FromWorker =
-  | { type: "progress"; id: number; progress: Progress }
+  | { type: "event"; id: number; event: CallEvent }
   | { type: "done"; id: number; answer: Calls[CallName]["answer"] }
   /** `retire`: this worker is not to be used again. */
   | { type: "failed"; id: number; error: PlainError; retire: boolean }

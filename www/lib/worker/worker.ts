@@ -1,18 +1,18 @@
 /**
  * The module worker: owns the wasm module and the GPU, so that the page's thread never waits for either.
  *
- * What can go wrong: a panic in a task that wasm spawned reaches nobody's `catch`; it arrives here as an
- * `error` or `unhandledrejection` event and must end the running call, which would wait for ever.
+ * A panic in a task that wasm spawned reaches nobody's `catch`; it arrives here as an `error` or `unhandledrejection`
+ * event and must end the running call, which would wait for ever.
  */
 import * as glue from "../../wasm/iteris_web.js";
 import { DeviceWatch } from "../device/watch.ts";
 import { Engine } from "../engine/engine.ts";
 import { Faults } from "../engine/faults.ts";
 import { nextTask } from "../engine/next-task.ts";
+import { listenForPanics } from "../engine/panics.ts";
 import { IterisError } from "../errors.ts";
 import type { IterisWasm } from "../wasm-interface.ts";
 import { WorkerHost } from "./host.ts";
-import { listenForPanics } from "./panics.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
 
 const scope = globalThis as unknown as {

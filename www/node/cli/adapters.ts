@@ -1,6 +1,6 @@
 /** The adapters of a command line, with what belongs to each. */
 import { basename, resolve } from "node:path";
-import type { SelfOptions } from "../../lib/types.ts";
+import type { SelfOptions } from "../index.ts";
 import { type Given, list, optional, pair, type Usage } from "./values.ts";
 
 /** One adapter of the command line. */

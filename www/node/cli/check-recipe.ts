@@ -1,14 +1,16 @@
 /** Holds the inputs of a merge against its recipe: the files before the merge, the samples' tokens after it. */
 import {
   differences,
+  digestFiles,
+  type MergeReport,
   mismatches,
   type Recipe,
   type RecipeInput,
+  type ReportFile,
+  type RunControl,
   recipeMismatch,
   samplesMismatches,
-} from "../../lib/recipe.ts";
-import type { MergeReport, ReportFile, RunControl } from "../../lib/types.ts";
-import { digestsNow } from "../run.ts";
+} from "../index.ts";
 import type { MergeCommand } from "./parse-merge.ts";
 
 type Watch = Pick<RunControl, "onProgress" | "signal">;
@@ -16,8 +18,8 @@ type Watch = Pick<RunControl, "onProgress" | "signal">;
 /** The files of an input that the recipe names; whatever else lies beside them is not read. */
 function digests(path: string, { files }: RecipeInput, watch: Watch): Promise<ReportFile[]> {
   // A single file may bear another name than it had.
-  const named = files.length === 1 ? undefined : new Set(files.map(({ name }) => name));
-  return digestsNow(path, watch, named);
+  const names = files.length === 1 ? undefined : files.map(({ name }) => name);
+  return digestFiles(path, { ...watch, names });
 }
 
 /** @throws IterisError `recipe_mismatch` that names the files; `read_failed` where there are none */

@@ -1,9 +1,15 @@
 /** `iteris-web compare`. */
 import { join } from "node:path";
-import { BlobSink, type Sink } from "../../lib/engine/sink.ts";
-import type { CompareReport, DeviceChoice, MergedVariant } from "../../lib/types.ts";
-import { type CompareMethodsOutcome, compareMethodsInto } from "../run.ts";
-import { FolderSink } from "./folder-sink.ts";
+import {
+  type CompareMethodsOutcome,
+  type CompareReport,
+  compareMethods,
+  compareMethodsInto,
+  type DeviceChoice,
+  type MergedVariant,
+  OutputFolder,
+  type Progress,
+} from "../index.ts";
 import { adapterInput, inputsOf, refuseInputsInside } from "./merge.ts";
 import { methodsChart, methodsTable, type Row } from "./methods-table.ts";
 import type { CompareCommand } from "./parse-compare.ts";
@@ -12,7 +18,7 @@ import type { Terminal } from "./terminal.ts";
 
 /** What `--json` prints. */
 export interface CompareOutcome {
-  variants: (Omit<MergedVariant, "files"> & {
+  variants: (Omit<MergedVariant, "files" | "device"> & {
     /** Where its result is, `null` without `--out`. */
     folder: string | null;
   })[];
@@ -28,25 +34,21 @@ export async function runCompare(command: CompareCommand, terminal: Terminal): P
   if (out !== undefined) {
     refuseInputsInside(out, [...inputsOf(command), ...merged.map((one) => one.folder)]);
   }
-  const folder = out === undefined ? null : await FolderSink.create(out, force);
+  const folder = out === undefined ? null : await OutputFolder.create(out, { force });
   const view = progressView(terminal.stderr);
+  const request = {
+    base,
+    adapters: adapters.map(adapterInput),
+    methods: command.methods,
+    merged: merged.map((one) => ({ name: one.name, files: one.folder })),
+    options: command.options,
+    device: command.device,
+    onProgress: (progress: Progress) => view.show(progress),
+    signal: terminal.signal,
+  };
   let result: CompareMethodsOutcome;
   try {
-    result = await compareMethodsInto(
-      {
-        base,
-        adapters: adapters.map(adapterInput),
-        methods: command.methods,
-        merged: merged.map((one) => ({ name: one.name, files: one.folder })),
-        options: command.options,
-        device: command.device,
-        onProgress: (progress) => view.show(progress),
-        signal: terminal.signal,
-      },
-      (name): Sink => folder?.inside(name) ?? new BlobSink(),
-      // All results lie a level deeper, from where paths look the same.
-      out === undefined ? undefined : join(out, "method"),
-    );
+    result = folder === null ? await compareMethods(request) : await compareMethodsInto(request, folder);
     await folder?.finish();
   } catch (error) {
     await folder?.discard();
@@ -54,13 +56,15 @@ export async function runCompare(command: CompareCommand, terminal: Terminal): P
   } finally {
     view.end();
   }
+  const { variants, report, device } = result;
   const outcome: CompareOutcome = {
-    ...result,
-    variants: result.variants.map((made) => ({
-      ...made,
-      folder: out === undefined ? null : join(out, made.name),
+    variants: variants.map(({ name, method, report, seconds }) => ({
+      ...{ name, method, report, seconds },
+      folder: out === undefined ? null : join(out, name),
     })),
     merged,
+    report,
+    device,
   };
   terminal.stdout.write(command.json ? `${JSON.stringify(outcome)}\n` : describe(outcome, out));
 }

@@ -1,5 +1,5 @@
 /** How the command line fails: its exit codes, and how it tells. */
-import type { ErrorCode, IterisError } from "../../lib/errors.ts";
+import type { ErrorCode, IterisError } from "../index.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Faults of program, device and disk; every other code is bad input, which is 2. */

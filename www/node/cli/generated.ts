@@ -1,15 +1,8 @@
 /** What was written by several variants, for people. */
-import { previewOf } from "../../lib/samples/facts.ts";
-import type { GenerateResult, Sample } from "../../lib/types.ts";
-
-/** What `--json` prints. */
-export interface GenerateOutcome extends GenerateResult {
-  /** What was asked, in the order of each variant's texts. */
-  prompts: Sample[];
-}
+import { type GenerateResult, previewOf } from "../index.ts";
 
 /** A block for each prompt, a paragraph in it for each variant, lines of a text below each other. */
-export function describe({ prompts, variants, tokens, seconds, device, notes }: GenerateOutcome): string {
+export function describe({ prompts, variants, tokens, seconds, device, notes }: GenerateResult): string {
   const width = Math.max(...variants.map(({ name }) => name.length));
   const blocks = prompts.map((prompt, i) => {
     const said = variants.map(({ name, texts, finished }) => {

@@ -1,11 +1,16 @@
 /** `iteris-web inspect`. */
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { IterisError } from "../../lib/errors.ts";
-import { tensorNames } from "../../lib/sources/tensor-names.ts";
-import type { AdapterFacts, BaseFacts, SamplesFacts } from "../../lib/types.ts";
-import { inspectAdapter, inspectBase, inspectSamples } from "../index.ts";
-import { withFiles } from "../run.ts";
+import {
+  type AdapterFacts,
+  type BaseFacts,
+  IterisError,
+  inspectAdapter,
+  inspectBase,
+  inspectSamples,
+  type SamplesFacts,
+  weightsKind,
+} from "../index.ts";
 import type { InspectCommand } from "./args.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -15,24 +20,18 @@ type Found =
   | { path: string; kind: "adapter"; facts: AdapterFacts }
   | { path: string; kind: "samples"; facts: SamplesFacts };
 
-/**
- * Whether the tensors of a file are an adapter's, by their names: PEFT, diffusers and kohya all say what they are.
- * Those of LoHa and LoKr count too, so that the refusal names them.
- */
 async function holdsAdapter(path: string): Promise<boolean> {
-  const names = await withFiles(async (files) => {
-    const [file] = await files.folder(path);
-    return file === undefined ? [] : tensorNames(file);
-  });
-  return names.some((name) => /lora|hada_|lokr_/i.test(name));
+  return (await weightsKind(path)) === "adapter";
 }
 
-async function kindOfFolder(path: string): Promise<"base" | "adapter"> {
+async function kindOfFolder(path: string): Promise<Found["kind"]> {
   const names = await readdir(path);
   if (names.includes("adapter_config.json")) return "adapter";
   const weights = names.filter((name) => name.endsWith(".safetensors"));
   const [only] = weights;
-  if (names.includes("config.json") || weights.length !== 1 || only === undefined) return "base";
+  if (names.includes("config.json")) return "base";
+  if (weights.length === 0 && names.some((name) => /\.(png|jpe?g)$/i.test(name))) return "samples";
+  if (weights.length !== 1 || only === undefined) return "base";
   return (await holdsAdapter(join(path, only))) ? "adapter" : "base";
 }
 

@@ -1,11 +1,16 @@
 /** `iteris-web merge`. */
 import { resolve, sep } from "node:path";
-import { IterisError } from "../../lib/errors.ts";
-import type { CompareReport, DeviceChoice, MergeReport, Progress } from "../../lib/types.ts";
-import { mergeInto } from "../run.ts";
+import {
+  type CompareReport,
+  type DeviceChoice,
+  IterisError,
+  type MergeReport,
+  mergeInto,
+  OutputFolder,
+  type Progress,
+} from "../index.ts";
 import type { AdapterArgument } from "./adapters.ts";
 import { checkFiles, checkSamples, outcomeOf } from "./check-recipe.ts";
-import { FolderSink } from "./folder-sink.ts";
 import type { MergeCommand } from "./parse-merge.ts";
 import { progressView } from "./progress.ts";
 import { comparisonTable } from "./table.ts";
@@ -53,7 +58,7 @@ export async function runMerge(command: MergeCommand, terminal: Terminal): Promi
   const { base, adapters, out, force } = command;
   const recipe = command.recipe?.recipe;
   refuseInputsInside(out, inputsOf(command));
-  const sink = await FolderSink.create(out, force);
+  const folder = await OutputFolder.create(out, { force });
   const view = progressView(terminal.stderr);
   const watch = { onProgress: (progress: Progress) => view.show(progress), signal: terminal.signal };
   let outcome: MergeOutcome;
@@ -66,11 +71,11 @@ export async function runMerge(command: MergeCommand, terminal: Terminal): Promi
       device: command.device,
       ...watch,
     };
-    const { device, report, comparison } = await mergeInto(request, sink, out);
+    const { device, report, comparison } = await mergeInto(request, folder);
     if (recipe !== undefined) checkSamples(recipe, report);
     outcome = {
       out,
-      files: await sink.finish(),
+      files: await folder.finish(),
       device,
       report,
       comparison,
@@ -79,7 +84,7 @@ export async function runMerge(command: MergeCommand, terminal: Terminal): Promi
         : { recipe: { path: command.recipe.path, ...outcomeOf(command.recipe.recipe, report) } }),
     };
   } catch (error) {
-    await sink.discard();
+    await folder.discard();
     throw error;
   } finally {
     view.end();

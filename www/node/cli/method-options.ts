@@ -1,12 +1,17 @@
 /**
  * The options that say how to merge: of `merge`, and of `compare`, which merges in several ways.
  *
- * What can go wrong: an option that does nothing where it stands, since whoever gives it expects something. Which
- * method looks at which option is told by `METHODS` alone; what none of the chosen ones looks at is refused.
+ * Whoever gives an option expects something of it, so one that would do nothing where it stands is refused. Which
+ * method looks at which option is told by `METHODS` alone.
  */
-import { METHODS, type MethodFacts, type MethodOption, methodNamed } from "../../lib/methods.ts";
-import { optionChoices } from "../../lib/options.ts";
-import type { MergeOptions } from "../../lib/types.ts";
+import {
+  METHODS,
+  type MergeOptions,
+  type MethodFacts,
+  type MethodOption,
+  methodNamed,
+  optionChoices,
+} from "../index.ts";
 import { flag, list, optional, text, type Usage } from "./values.ts";
 
 /** All options of this kind, without the choice of the method itself. */

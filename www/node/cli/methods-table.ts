@@ -1,5 +1,5 @@
 /** What came of several methods, for people: a table with a row for each, and bars. */
-import type { CompareReport } from "../../lib/types.ts";
+import type { CompareReport } from "../index.ts";
 import { percent, table } from "./table.ts";
 
 /** A row's own facts; what is merged already has taken no time. */

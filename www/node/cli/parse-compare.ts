@@ -1,6 +1,5 @@
 /** `iteris-web compare …`, parsed into what it asks for. */
-import { METHODS, type MethodFacts } from "../../lib/methods.ts";
-import type { DeviceRequest, MergeOptions } from "../../lib/types.ts";
+import { type DeviceRequest, METHODS, type MergeOptions, type MethodFacts } from "../index.ts";
 import { type AdapterArgument, adapterOptions, nameOf, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
 import { flag, help, list, optional, readWords, text, Usage } from "./values.ts";

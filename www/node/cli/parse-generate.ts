@@ -1,6 +1,6 @@
 /** `iteris-web generate …`, parsed into what it asks for. */
 import { basename, resolve } from "node:path";
-import type { DeviceRequest, GenerateRequest } from "../../lib/types.ts";
+import type { DeviceRequest, GenerateRequest } from "../index.ts";
 import { flag, help, list, optional, pair, readWords, text, Usage } from "./values.ts";
 
 /** What `iteris-web generate` is asked for. */

@@ -1,8 +1,7 @@
 /** `iteris-web merge …`, parsed into what it asks for. */
 import { readdirSync } from "node:fs";
 import { basename } from "node:path";
-import { methodFacts } from "../../lib/methods.ts";
-import type { DeviceRequest, MergeOptions } from "../../lib/types.ts";
+import { type DeviceRequest, type MergeOptions, methodFacts } from "../index.ts";
 import { type AdapterArgument, adapterOptions, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
 import { adaptersOf, baseOf, type RecipeFile, readRecipeFile } from "./recipe-file.ts";

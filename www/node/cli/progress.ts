@@ -1,10 +1,10 @@
 /**
  * Progress on standard error: a bar that is drawn over on a terminal, plain lines elsewhere.
  *
- * What can go wrong: a log full of carriage returns. Only a terminal gets the bar; a file or a pipe gets a
- * line for each tenth of a stage.
+ * Only a terminal gets the bar, which is drawn over with carriage returns; a file or a pipe gets a line for each tenth
+ * of a stage.
  */
-import type { Progress } from "../../lib/types.ts";
+import type { Progress } from "../index.ts";
 import type { Output } from "./terminal.ts";
 
 const stageNames: Record<Progress["stage"], string> = {
@@ -13,12 +13,20 @@ const stageNames: Record<Progress["stage"], string> = {
   forward: "running the model",
   gram: "summing Gram matrices",
   solve: "solving",
+  merge: "merging",
   write: "writing",
   compare: "comparing",
 };
 
 // The stages whose steps take about as long as each other, so that a rest can be told from them.
-const steady: ReadonlySet<Progress["stage"]> = new Set(["generate", "forward", "gram", "solve", "compare"]);
+const steady: ReadonlySet<Progress["stage"]> = new Set([
+  "generate",
+  "forward",
+  "gram",
+  "solve",
+  "merge",
+  "compare",
+]);
 
 /** `75` as `1:15`. */
 export function clock(seconds: number): string {

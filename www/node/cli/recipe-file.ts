@@ -5,8 +5,7 @@
  */
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { IterisError } from "../../lib/errors.ts";
-import { type Recipe, type RecipeSamples, readRecipe } from "../../lib/recipe.ts";
+import { IterisError, type Recipe, type RecipeSamples, readRecipe } from "../index.ts";
 import type { KnownAdapter } from "./adapters.ts";
 
 /** A recipe and where it stands. */

@@ -1,6 +1,5 @@
 /** A command line from its words to its exit code. */
-import { toIterisError } from "../../lib/errors.ts";
-import { withEngine } from "../engine.ts";
+import { toIterisError, version } from "../index.ts";
 import { parseCommand, wantsJson } from "./args.ts";
 import { runCompare } from "./compare.ts";
 import { exitCode, tell } from "./failure.ts";
@@ -19,7 +18,7 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
         terminal.stdout.write(helpTexts[command.of]);
         break;
       case "version":
-        terminal.stdout.write(`${await withEngine((engine) => engine.version())}\n`);
+        terminal.stdout.write(`${await version()}\n`);
         break;
       case "inspect":
         await runInspect(command, terminal);

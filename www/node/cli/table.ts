@@ -1,5 +1,5 @@
 /** Tables for people. */
-import type { CompareReport } from "../../lib/types.ts";
+import type { CompareReport } from "../index.ts";
 
 /** Columns as wide as their widest cell; the first to the left, the others to the right. */
 export function table(rows: readonly (readonly string[])[]): string {

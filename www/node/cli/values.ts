@@ -1,7 +1,6 @@
 /** The words of a command line as values, and how they are refused. */
 import { parseArgs } from "node:util";
-import { IterisError } from "../../lib/errors.ts";
-import type { DeviceRequest } from "../../lib/types.ts";
+import { type DeviceRequest, IterisError } from "../index.ts";
 
 /** The commands that have a help of their own. */
 export type CommandName = "merge" | "compare" | "generate" | "inspect";
@@ -140,9 +139,9 @@ export function readWords<const Options extends OptionTable>(
 /**
  * The value that each adapter has of one option.
  *
- * What can go wrong: people write such options either beside each adapter or all in a row. Both are read: as
- * many as there are adapters go to the adapters in order, fewer go each to the `--adapter` before them; anything
- * else is refused rather than guessed.
+ * People write such options either beside each adapter or all in a row. Both are read: as many as there are adapters
+ * go to the adapters in order, fewer go each to the `--adapter` before them; anything else is refused rather than
+ * guessed.
  */
 export function pair(given: Given, name: string, adapters: number, usage: Usage): (string | undefined)[] {
   const values = given.filter((one) => one.name === name).map(({ value }) => value);

@@ -10,7 +10,6 @@ use std::{
 use async_trait::async_trait;
 use burn::tensor::Tensor;
 
-use super::{MergedLane, Problem, Solver};
 use crate::{
     binding::Base,
     calibrate::AnswersFrom,
@@ -19,6 +18,7 @@ use crate::{
     io::{ByteSource, Checkpoint, FileSource, Folder},
     merge::{
         context::{SolveContext, Task},
+        methods::iteris::{MergedLane, Problem, Solver},
         options::MergeOptions,
     },
     model::{

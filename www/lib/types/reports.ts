@@ -2,7 +2,8 @@
  * What merges and comparisons say of themselves. Snake_case, because a {@link MergeReport} is, byte for byte, the
  * `merge_report.json` that is written beside a merged adapter: the core's `src/report.rs` has the same fields.
  */
-import type { DeviceKind, MergeOptions } from "./types.ts";
+import type { DeviceKind } from "./device.ts";
+import type { MergeOptions } from "./options.ts";
 
 /** A file as a report names it. */
 export interface ReportFile {
@@ -49,6 +50,8 @@ export interface MergeReport {
   created_by: string;
   options: ReportOptions;
   device: DeviceKind;
+  /** Why, where the caller left the choice open. */
+  device_why?: string;
   /** `null` where the merge needed none. `path` leads from the report's folder to the input, where it is known. */
   base: { name: string; path: string | null; files: ReportFile[] } | null;
   adapters: {

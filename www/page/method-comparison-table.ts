@@ -1,13 +1,12 @@
 /**
- * The numbers of a survey: one row a method, each number the mean over tasks, with what base and own adapters do to
+ * The numbers of a method comparison: one row a method, each number the mean over tasks, with what base and own adapters do to
  * compare with.
  *
- * What can go wrong: a mean over the tasks that are through so far would change its meaning with each further one. So
- * a mean stands where a number is known for every task that has been compared, and nothing is marked best before all
- * have.
+ * A mean over the tasks that are through so far would change its meaning with each further one. So a mean stands where
+ * a number is known for every task that has been compared, and nothing is marked best before all have.
  */
 import { duration, hundredths, number } from "./format.ts";
-import type { Entry, Survey } from "./state.ts";
+import type { Entry, MethodComparison } from "./state.ts";
 
 export type Measure = "accuracy" | "agreement" | "cosine" | "residual" | "seconds";
 
@@ -32,7 +31,7 @@ export interface SurveyRow {
   values: Partial<Record<Measure, Value>>;
 }
 
-export interface SurveyTable {
+export interface MethodComparisonTable {
   measures: Measure[];
   rows: SurveyRow[];
   /** What base model and own adapters do, where they do anything that is measured. */
@@ -40,13 +39,13 @@ export interface SurveyTable {
   own: Partial<Record<Measure, number | null>>;
 }
 
-type Numbers = Pick<Survey, "entries" | "tasks" | "residuals" | "status">;
+type Numbers = Pick<MethodComparison, "entries" | "tasks" | "residuals" | "status">;
 
-export function surveyTable(survey: Numbers): SurveyTable {
-  const { entries, status } = survey;
+export function methodComparisonTable(comparison: Numbers): MethodComparisonTable {
+  const { entries, status } = comparison;
   const all = (["accuracy", "agreement", "cosine", "residual", "seconds"] as const).map((measure) => ({
     measure,
-    values: entries.map((entry) => measured(survey, entry, measure)),
+    values: entries.map((entry) => measured(comparison, entry, measure)),
   }));
   const known = all.filter(({ values }) => values.some((value) => value !== null));
   // Features are a stand-in for adapters that have no head and so give no answers.
@@ -62,7 +61,9 @@ export function surveyTable(survey: Numbers): SurveyTable {
   const reference = (variant: string) =>
     Object.fromEntries(
       shown.flatMap(({ measure }) =>
-        measure === "residual" || measure === "seconds" ? [] : [[measure, meanOf(survey, variant, measure)]],
+        measure === "residual" || measure === "seconds"
+          ? []
+          : [[measure, meanOf(comparison, variant, measure)]],
       ),
     );
   return {
@@ -73,10 +74,10 @@ export function surveyTable(survey: Numbers): SurveyTable {
   };
 }
 
-function measured(survey: Numbers, entry: Entry, measure: Measure): number | null {
+function measured(comparison: Numbers, entry: Entry, measure: Measure): number | null {
   if (measure === "seconds") return entry.report?.seconds.total ?? null;
-  if (measure === "residual") return meanResidual(survey.residuals, entry.name);
-  return meanOf(survey, entry.name, measure);
+  if (measure === "residual") return meanResidual(comparison.residuals, entry.name);
+  return meanOf(comparison, entry.name, measure);
 }
 
 /** Over tasks, each counting the same. */
@@ -92,7 +93,7 @@ function meanOf(
 }
 
 /** Over modules and tasks; a residual is not known where an adapter does nothing at a layer. */
-const meanResidual = (residuals: Survey["residuals"], variant: string): number | null =>
+const meanResidual = (residuals: MethodComparison["residuals"], variant: string): number | null =>
   mean(
     residuals
       .filter((entry) => entry.variant === variant && Number.isFinite(entry.residual))
@@ -125,14 +126,14 @@ export interface TaskRow {
 }
 
 /** The measure's numbers task by task: base, own adapters, then every method that is through. */
-export function taskRows(survey: Numbers, measure: "accuracy" | "agreement" | "cosine"): TaskRow[] {
+export function taskRows(comparison: Numbers, measure: "accuracy" | "agreement" | "cosine"): TaskRow[] {
   const row = (name: string, variant: string): TaskRow => ({
     name,
-    values: survey.tasks.map(
+    values: comparison.tasks.map(
       (task) => task.variants.find((other) => other.variant === variant)?.[measure] ?? null,
     ),
   });
-  const merged = survey.entries.filter(({ status }) => status === "done");
+  const merged = comparison.entries.filter(({ status }) => status === "done");
   return [row("Base", "base"), row("Own adapter", "adapter"), ...merged.map(({ name }) => row(name, name))];
 }
 

@@ -1,16 +1,16 @@
 /**
  * The output folder of a merge: written whole or not at all.
  *
- * Files go to a hidden folder beside it, which takes the folder's name when everything is there. What can go
- * wrong: a rename across file systems, so the hidden folder must be a sibling; and a folder that was there
- * before, which is moved aside first and only then removed.
+ * Files go to a hidden folder beside it, which takes the folder's name when everything is there. The hidden folder
+ * is a sibling, since a rename does not reach across file systems; a folder that was there before is moved aside
+ * first and only then removed.
  */
 import { type FileHandle, mkdir, mkdtemp, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import type { Sink } from "../../lib/engine/sink.ts";
-import { IterisError } from "../../lib/errors.ts";
-import type { SourceFile } from "../../lib/wasm-interface.ts";
-import { OpenFiles } from "../files.ts";
+import type { Sink } from "../lib/engine/sink.ts";
+import { IterisError } from "../lib/errors.ts";
+import type { SourceFile } from "../lib/wasm-interface.ts";
+import { OpenFiles } from "./files.ts";
 
 function cannotWrite(path: string, cause: unknown): IterisError {
   if (cause instanceof IterisError) return cause;
@@ -27,26 +27,44 @@ async function namesIn(folder: string): Promise<string[] | null> {
   }
 }
 
-/** Writes a merge into a folder. */
-export class FolderSink implements Sink {
+/**
+ * A folder that a merge is written into, tensor by tensor: a model of many gigabytes is never in memory whole.
+ *
+ * @example
+ * ```ts
+ * const folder = await OutputFolder.create("merged", { force: true });
+ * try {
+ *   await mergeInto({ base, adapters, options: { output: "base" } }, folder);
+ *   await folder.finish();
+ * } catch (error) {
+ *   await folder.discard();
+ *   throw error;
+ * }
+ * ```
+ */
+export class OutputFolder {
+  /** As it was given. */
+  readonly path: string;
   readonly #target: string;
   readonly #work: string;
   readonly #sizes = new Map<string, number>();
   readonly #reading = new OpenFiles();
   #current: { name: string; handle: FileHandle } | null = null;
 
-  private constructor(target: string, work: string) {
+  private constructor(path: string, target: string, work: string) {
+    this.path = path;
     this.#target = target;
     this.#work = work;
   }
 
   /**
-   * Makes the hidden folder.
+   * Makes the hidden folder that is written to until {@link OutputFolder.finish}.
    *
+   * @param force - whether the folder may hold something, which is replaced then
    * @throws IterisError `option_invalid` if the folder holds something and `force` is not given,
    * `write_failed` if it cannot be written beside
    */
-  static async create(folder: string, force: boolean): Promise<FolderSink> {
+  static async create(folder: string, { force = false } = {}): Promise<OutputFolder> {
     const target = resolve(folder);
     try {
       const there = await namesIn(target);
@@ -57,12 +75,17 @@ export class FolderSink implements Sink {
         );
       }
       await mkdir(dirname(target), { recursive: true });
-      return new FolderSink(target, await mkdtemp(join(dirname(target), `.${basename(target)}-unfinished-`)));
+      return new OutputFolder(
+        folder,
+        target,
+        await mkdtemp(join(dirname(target), `.${basename(target)}-unfinished-`)),
+      );
     } catch (cause) {
       throw cannotWrite(folder, cause);
     }
   }
 
+  /** @internal */
   async write(file: string, bytes: Uint8Array): Promise<void> {
     try {
       if (this.#current?.name !== file) {
@@ -78,12 +101,17 @@ export class FolderSink implements Sink {
     }
   }
 
+  /** @internal */
   async sources(): Promise<SourceFile[]> {
     await this.#closeCurrent();
     return this.#reading.folder(this.#work);
   }
 
-  /** A folder inside, for one of several merges; it comes and goes with this one. */
+  /**
+   * A folder inside, for one of several merges; it comes and goes with this one.
+   *
+   * @internal
+   */
   inside(name: string): Sink {
     return {
       write: (file, bytes) => this.write(`${name}/${file}`, bytes),
@@ -94,7 +122,12 @@ export class FolderSink implements Sink {
     };
   }
 
-  /** Gives the hidden folder its name; returns what is in it. */
+  /**
+   * Gives the hidden folder its name, when everything is in it.
+   *
+   * @returns what is in it
+   * @throws IterisError `write_failed`
+   */
   async finish(): Promise<{ name: string; bytes: number }[]> {
     try {
       await this.#closeCurrent();

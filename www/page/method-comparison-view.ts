@@ -2,20 +2,20 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { count, hundredths, list, plural } from "./format.ts";
 import * as icons from "./icons.ts";
-import { notices, problemView } from "./notices.ts";
-import { saveButton } from "./save.ts";
-import type { Entry, Store, Survey } from "./state.ts";
-import { openEntry } from "./survey.ts";
-import { surveyChart } from "./survey-chart.ts";
+import { openEntry } from "./method-comparison.ts";
+import { methodComparisonChart } from "./method-comparison-chart.ts";
 import {
   type Measure,
+  type MethodComparisonTable,
+  methodComparisonTable,
   type SurveyRow,
-  type SurveyTable,
-  surveyTable,
   taskRows,
   written,
-} from "./survey-table.ts";
-import { tryPanel } from "./try-panel.ts";
+} from "./method-comparison-table.ts";
+import { notices, problemView } from "./notices.ts";
+import { playgroundPanel } from "./playground-panel.ts";
+import { saveButton } from "./save.ts";
+import type { Entry, MethodComparison, Store } from "./state.ts";
 
 const HEADS: Readonly<Record<Measure, string>> = {
   accuracy: "Right answers, %",
@@ -25,51 +25,51 @@ const HEADS: Readonly<Record<Measure, string>> = {
   seconds: "Time",
 };
 
-const TEXTS: Readonly<Record<Survey["texts"], string>> = {
+const TEXTS: Readonly<Record<MethodComparison["texts"], string>> = {
   "held-out": "held-out texts",
   calibration: "calibration samples, for want of held-out texts",
   mixed: "held-out texts where there are some, calibration samples otherwise",
 };
 
-export function surveyView(store: Store, survey: Survey): TemplateResult {
-  const table = surveyTable(survey);
+export function methodComparisonView(store: Store, comparison: MethodComparison): TemplateResult {
+  const table = methodComparisonTable(comparison);
   return html`
-    <section class="result survey-result" aria-labelledby="survey-heading">
+    <section class="result method-comparison-result" aria-labelledby="method-comparison-heading">
       <header class="result-head">
-        <h2 id="survey-heading" tabindex="-1">${headingOf(survey)}</h2>
-        <p class="muted">${subtitle(survey)}</p>
+        <h2 id="method-comparison-heading" tabindex="-1">${headingOf(comparison)}</h2>
+        <p class="muted">${subtitle(comparison)}</p>
         ${
-          survey.stale
+          comparison.stale
             ? html`<p class="stale">${icons.info} Inputs or options have changed since this comparison.</p>`
             : nothing
         }
       </header>
-      <section class="panel" aria-labelledby="survey-table-heading">
-        <h3 id="survey-table-heading">Which method does best</h3>
-        ${tableView(store, survey, table)} ${explanation(table, survey)} ${ending(survey)} ${notices(store, "survey")}
+      <section class="panel" aria-labelledby="method-comparison-table-heading">
+        <h3 id="method-comparison-table-heading">Which method does best</h3>
+        ${tableView(store, comparison, table)} ${explanation(table, comparison)} ${ending(comparison)} ${notices(store, "method-comparison")}
       </section>
-      ${survey.tasks.length > 0 ? html`${surveyChart(table)} ${byTask(survey, table)}` : nothing}
-      ${survey.cast && !store.state.result && survey.status !== "running" ? tryPanel(store, survey.cast) : nothing}
+      ${comparison.tasks.length > 0 ? html`${methodComparisonChart(table)} ${byTask(comparison, table)}` : nothing}
+      ${comparison.models && !store.state.result && comparison.status !== "running" ? playgroundPanel(store, comparison.models) : nothing}
     </section>
   `;
 }
 
-function subtitle({ tasks, texts }: Survey): string {
+function subtitle({ tasks, texts }: MethodComparison): string {
   if (tasks.length === 0) return `On ${TEXTS[texts]}`;
   const count = tasks.reduce((sum, { samples }) => sum + samples, 0);
   return `${list(tasks.map(({ task }) => task))} · on ${TEXTS[texts]}, ${plural(count, "text")} in all`;
 }
 
-function headingOf({ entries, status }: Survey): string {
+function headingOf({ entries, status }: MethodComparison): string {
   if (status === "running") return `Comparing ${plural(entries.length, "method")}`;
   const done = entries.filter((entry) => entry.status === "done").length;
   if (done > 0) return `${plural(done, "method")} compared`;
   return status === "cancelled" ? "Comparison cancelled" : "No method could be used";
 }
 
-function tableView(store: Store, survey: Survey, table: SurveyTable): TemplateResult {
+function tableView(store: Store, comparison: MethodComparison, table: MethodComparisonTable): TemplateResult {
   const { measures } = table;
-  const reference = (name: string, values: SurveyTable["base"]): TemplateResult => html`
+  const reference = (name: string, values: MethodComparisonTable["base"]): TemplateResult => html`
     <tr class="reference">
       <th scope="row">${name}</th>
       <td></td>
@@ -79,7 +79,7 @@ function tableView(store: Store, survey: Survey, table: SurveyTable): TemplateRe
   `;
   return html`
     <div class="scroll" role="region" aria-label="Methods compared" tabindex="0">
-      <table class="survey">
+      <table class="method-comparison">
         <thead>
           <tr>
             <th scope="col">Method</th>
@@ -89,10 +89,10 @@ function tableView(store: Store, survey: Survey, table: SurveyTable): TemplateRe
           </tr>
         </thead>
         <tbody>
-          ${table.rows.map((row) => rowView(store, survey, row, measures))}
+          ${table.rows.map((row) => rowView(store, comparison, row, measures))}
         </tbody>
         ${
-          survey.tasks.length > 0
+          comparison.tasks.length > 0
             ? html`<tbody>${reference("Base model", table.base)} ${reference("Each task’s own adapter", table.own)}</tbody>`
             : nothing
         }
@@ -103,7 +103,7 @@ function tableView(store: Store, survey: Survey, table: SurveyTable): TemplateRe
 
 function rowView(
   store: Store,
-  survey: Survey,
+  comparison: MethodComparison,
   { entry, values }: SurveyRow,
   measures: readonly Measure[],
 ): TemplateResult {
@@ -114,7 +114,7 @@ function rowView(
       <td>${rankOf(entry)}</td>
       ${measures.map((measure) => {
         const { value = null, best = false } = values[measure] ?? {};
-        const text = value === null && survey.status === "running" ? "…" : written(measure, value);
+        const text = value === null && comparison.status === "running" ? "…" : written(measure, value);
         return html`
           <td class=${best ? "best" : ""}>
             ${best ? html`<strong>${text}</strong><span class="sr-only"> (best)</span>` : text}
@@ -159,7 +159,10 @@ function rankOf({ report }: Entry): string {
   return ranks.length > 1 ? `${count(ranks[0] ?? 0)}–${count(ranks.at(-1) ?? 0)}` : count(ranks[0] ?? 0);
 }
 
-function explanation({ measures }: SurveyTable, { writes }: Survey): TemplateResult | typeof nothing {
+function explanation(
+  { measures }: MethodComparisonTable,
+  { writes }: MethodComparison,
+): TemplateResult | typeof nothing {
   if (!measures.some((measure) => measure !== "seconds")) return nothing;
   const parts = [
     ...(measures.includes("accuracy")
@@ -177,7 +180,7 @@ function explanation({ measures }: SurveyTable, { writes }: Survey): TemplateRes
   return html`<p class="hint">${parts.join(" ")}</p>`;
 }
 
-function ending({ status, problem, notes }: Survey): TemplateResult {
+function ending({ status, problem, notes }: MethodComparison): TemplateResult {
   return html`
     ${notes.map((note) => html`<p class="hint">${note}</p>`)}
     ${status === "cancelled" ? html`<p class="muted">The comparison was cancelled; what was merged can be saved.</p>` : nothing}
@@ -197,9 +200,12 @@ function ending({ status, problem, notes }: Survey): TemplateResult {
   `;
 }
 
-function byTask(survey: Survey, { measures }: SurveyTable): TemplateResult | typeof nothing {
+function byTask(
+  comparison: MethodComparison,
+  { measures }: MethodComparisonTable,
+): TemplateResult | typeof nothing {
   const shown = measures.filter((measure) => measure !== "residual" && measure !== "seconds");
-  if (survey.tasks.length < 2 || shown.length === 0) return nothing;
+  if (comparison.tasks.length < 2 || shown.length === 0) return nothing;
   return html`
     <section class="panel" aria-labelledby="by-task-heading">
       <h3 id="by-task-heading">Task by task</h3>
@@ -213,11 +219,11 @@ function byTask(survey: Survey, { measures }: SurveyTable): TemplateResult | typ
                 <thead>
                   <tr>
                     <th scope="col">Method</th>
-                    ${survey.tasks.map(({ task }) => html`<th scope="col">${task}</th>`)}
+                    ${comparison.tasks.map(({ task }) => html`<th scope="col">${task}</th>`)}
                   </tr>
                 </thead>
                 <tbody>
-                  ${taskRows(survey, measure).map(
+                  ${taskRows(comparison, measure).map(
                     ({ name, values }) => html`
                       <tr>
                         <th scope="row">${name}</th>

@@ -2,9 +2,16 @@ import { describe, expect, it } from "vitest";
 import type { AdapterFacts, BaseFacts, SamplesFacts } from "../../www/lib/types.ts";
 import { hasChatTemplate } from "../../www/page/chat.ts";
 import { sampleCounts } from "../../www/page/format.ts";
+import {
+  echoes,
+  obstacle,
+  playgroundModels,
+  presentModels,
+  promptOf,
+  suggestions,
+} from "../../www/page/playground.ts";
 import { DEFAULTS, mergeOptions } from "../../www/page/settings.ts";
 import { type Adapter, type State, Store } from "../../www/page/state.ts";
-import { castOf, echoes, obstacle, presentCast, promptOf, suggestions } from "../../www/page/trial.ts";
 
 const facts = { kind: "decoder", generates: true, hasTokenizer: true } as BaseFacts;
 const counts: SamplesFacts = {
@@ -57,27 +64,29 @@ function state(
 describe("who writes", () => {
   it("is the base and every adapter that was read, each under a name of its own", () => {
     const broken: Adapter = { ...adapter("broken"), facts: { status: "reading" } };
-    const cast = presentCast(state([adapter("base"), adapter("past"), broken]));
-    expect(cast?.voices.map(({ name, role }) => [name, role])).toEqual([
+    const models = presentModels(state([adapter("base"), adapter("past"), broken]));
+    expect(models?.writers.map(({ name, role }) => [name, role])).toEqual([
       ["Base", "base"],
       ["base 2", "adapter"],
       ["past", "adapter"],
     ]);
-    expect(cast?.voices[0]?.files).toBeUndefined();
+    expect(models?.writers[0]?.files).toBeUndefined();
   });
 
   it("is nobody where the base model writes no text", () => {
-    expect(presentCast(state([adapter("past")], { generates: false }))).toBeUndefined();
-    expect(presentCast(new Store().state)).toBeUndefined();
+    expect(presentModels(state([adapter("past")], { generates: false }))).toBeUndefined();
+    expect(presentModels(new Store().state)).toBeUndefined();
   });
 
   it("is what was merged, whatever is dropped afterwards", () => {
     const merged = state([adapter("past")]);
     const { base } = merged;
     if (!base) throw new Error("no base");
-    merged.result = { cast: castOf(base, merged.adapters, facts) } as NonNullable<State["result"]>;
+    merged.result = { models: playgroundModels(base, merged.adapters, facts) } as NonNullable<
+      State["result"]
+    >;
     merged.adapters = [];
-    expect(presentCast(merged)?.voices).toHaveLength(2);
+    expect(presentModels(merged)?.writers).toHaveLength(2);
   });
 });
 
@@ -99,7 +108,7 @@ describe("prompts at hand", () => {
   it("fill the form until the person writes something else", () => {
     const shown = state([past, question]);
     expect(promptOf(shown).text).toBe("p1");
-    shown.trial.prompt = "";
+    shown.playground.prompt = "";
     expect(promptOf(shown).text).toBe("");
     expect(obstacle(shown)).toBe("Write a prompt first.");
   });
@@ -136,7 +145,7 @@ describe("what keeps the models from writing", () => {
     ["seed", -1, "seed"],
   ] as const)("is %s of %s", (key, value, text) => {
     const wrong = ready();
-    wrong.trial[key] = value;
+    wrong.playground[key] = value;
     expect(obstacle(wrong)).toContain(text);
   });
 });

@@ -2,36 +2,60 @@
  * What can be tried with models that write: who writes, which prompts are at hand, what is still lacking, and
  * which answers are the same.
  */
-import type { BaseFacts } from "../lib/index.ts";
+import type { BaseFacts, NamedBlob } from "../lib/index.ts";
 import { freeName, namedBlobs, type Role } from "./recognise.ts";
 import {
   type Adapter,
   type Base,
   baseFacts,
-  type Cast,
+  type Playground,
+  type PlaygroundModels,
   type State,
-  type Trial,
-  type Voice,
+  type Writer,
 } from "./state.ts";
 
 /** The base and its adapters; `undefined` where the base writes no text. */
-export function castOf(base: Base, adapters: readonly Adapter[], facts: BaseFacts): Cast | undefined {
+export function playgroundModels(
+  base: Base,
+  adapters: readonly Adapter[],
+  facts: BaseFacts,
+): PlaygroundModels | undefined {
   if (!facts.generates) return undefined;
-  const voices: Voice[] = [{ name: "Base", role: "base" }];
+  const writers: Writer[] = [{ name: "Base", role: "base" }];
   for (const adapter of adapters) {
     if (adapter.facts.status !== "ready") continue;
-    const taken = voices.map(({ name }) => name);
-    voices.push({ name: freeName(adapter.name, taken), role: "adapter", files: namedBlobs(adapter.files) });
+    const taken = writers.map(({ name }) => name);
+    writers.push({ name: freeName(adapter.name, taken), role: "adapter", files: namedBlobs(adapter.files) });
   }
-  return { base: namedBlobs(base.files), voices };
+  return { base: namedBlobs(base.files), writers };
+}
+
+/**
+ * Lets a merged adapter write along. The method that was asked for stands last, as it does in the table; so what comes
+ * after it goes before it.
+ */
+export function addWriter(
+  models: PlaygroundModels | undefined,
+  { name, files }: { name: string; files: NamedBlob[] },
+  place?: "last",
+): void {
+  if (!models) return;
+  const { writers } = models;
+  const merged = place === "last" ? -1 : writers.findIndex(({ role }) => role === "merged");
+  // An adapter may bear the name of a method.
+  const own = freeName(
+    name,
+    writers.map((writer) => writer.name),
+  );
+  writers.splice(merged === -1 ? writers.length : merged, 0, { name: own, role: "merged", files });
 }
 
 /** Who can write now: what was merged with all that went into it, or what has been dropped so far. */
-export function presentCast(state: State): Cast | undefined {
-  const made = state.result ?? state.survey;
-  if (made) return made.cast;
+export function presentModels(state: State): PlaygroundModels | undefined {
+  const made = state.result ?? state.methodComparison;
+  if (made) return made.models;
   const facts = baseFacts(state);
-  return state.base && facts ? castOf(state.base, state.adapters, facts) : undefined;
+  return state.base && facts ? playgroundModels(state.base, state.adapters, facts) : undefined;
 }
 
 /** A prompt that is at hand. */
@@ -63,27 +87,27 @@ function readTexts(adapter: Adapter, role: Role) {
 
 /** What the form shows: what the person wrote, else the first prompt at hand. */
 export function promptOf(state: State): { text: string; chat: boolean } {
-  const { trial, base } = state;
+  const { playground, base } = state;
   const [first] = suggestions(state);
   const chat = base?.chat ?? false;
   return {
-    text: trial.prompt ?? first?.text ?? "",
-    chat: chat && (trial.chat ?? (trial.prompt === null && first ? first.chat : chat)),
+    text: playground.prompt ?? first?.text ?? "",
+    chat: chat && (playground.chat ?? (playground.prompt === null && first ? first.chat : chat)),
   };
 }
 
 /** Why nothing can be written now; `undefined` if it can. */
 export function obstacle(state: State): string | undefined {
-  const { work, trial } = state;
+  const { work, playground } = state;
   if (work) {
     return work.task === "write" ? "The models are writing." : "The models can write when this work is done.";
   }
   if (baseFacts(state)?.hasTokenizer === false) return "Add the base model’s tokenizer.json first.";
   if (promptOf(state).text.trim() === "") return "Write a prompt first.";
-  return wrongNumber(trial);
+  return wrongNumber(playground);
 }
 
-function wrongNumber({ maxNewTokens, temperature, topP, seed }: Trial): string | undefined {
+function wrongNumber({ maxNewTokens, temperature, topP, seed }: Playground): string | undefined {
   const whole = (value: number, least: number): boolean => Number.isInteger(value) && value >= least;
   if (!whole(maxNewTokens, 1)) return "The longest answer is a whole number of tokens from 1.";
   if (!(temperature >= 0)) return "The temperature is a number from 0.";
@@ -94,7 +118,7 @@ function wrongNumber({ maxNewTokens, temperature, topP, seed }: Trial): string |
 
 /** The adapters that wrote exactly what output `index` says; for those that are none themselves. */
 export function echoes(
-  outputs: readonly { name: string; role: Voice["role"]; text: string | undefined }[],
+  outputs: readonly { name: string; role: Writer["role"]; text: string | undefined }[],
   index: number,
 ): string[] {
   const output = outputs[index];

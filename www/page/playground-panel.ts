@@ -1,35 +1,34 @@
 /**
  * “Try it”: a prompt, and what base, adapters and merged adapters write after it, side by side.
  *
- * What can go wrong: what a model writes is whatever it was taught to write. It is put on the page as text,
- * never as markup.
+ * What a model writes is whatever it was taught to write. It is put on the page as text, never as markup.
  */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { count, duration, list, plural } from "./format.ts";
 import * as icons from "./icons.ts";
 import { problemView } from "./notices.ts";
+import { echoes, obstacle, promptOf, type Suggestion, suggestions } from "./playground.ts";
 import { progressView } from "./progress.ts";
-import type { Cast, Store, Trial, Written } from "./state.ts";
-import { echoes, obstacle, promptOf, type Suggestion, suggestions } from "./trial.ts";
+import type { Playground, PlaygroundModels, Store, Written } from "./state.ts";
 import { write } from "./write.ts";
 
 /** The numbers of the form. */
 type NumberField = "maxNewTokens" | "temperature" | "topP" | "seed";
 
-export function tryPanel(store: Store, cast: Cast): TemplateResult {
-  const { work, trial } = store.state;
+export function playgroundPanel(store: Store, models: PlaygroundModels): TemplateResult {
+  const { work, playground } = store.state;
   const submit = (event: Event): void => {
     event.preventDefault();
     void write(store);
   };
   return html`
-    <section class="panel try" aria-labelledby="try-heading">
-      <h3 id="try-heading">Try it</h3>
-      <p class="muted">${introduction(cast)}</p>
-      <form class="try-form" novalidate @submit=${submit}>
+    <section class="panel playground" aria-labelledby="playground-heading">
+      <h3 id="playground-heading">Try it</h3>
+      <p class="muted">${introduction(models)}</p>
+      <form class="playground-form" novalidate @submit=${submit}>
         ${promptField(store, submit)} ${suggestionList(store, suggestions(store.state))}
-        <div class="try-numbers">
+        <div class="playground-numbers">
           ${numberField(store, "maxNewTokens", "Longest answer, in tokens", { min: "1", step: "1" })}
           ${numberField(store, "temperature", "Temperature", {
             min: "0",
@@ -39,7 +38,7 @@ export function tryPanel(store: Store, cast: Cast): TemplateResult {
         </div>
         <details class="more">
           <summary>Top-p and seed</summary>
-          <div class="try-numbers">
+          <div class="playground-numbers">
             ${numberField(store, "topP", "Top-p", {
               min: "0",
               step: "0.05",
@@ -55,14 +54,14 @@ export function tryPanel(store: Store, cast: Cast): TemplateResult {
         ${writeButton(store)}
       </form>
       ${work?.task === "write" ? progressView(store, work) : nothing}
-      ${outputsView(trial.written)}
+      ${outputsView(playground.written)}
     </section>
   `;
 }
 
-function introduction({ voices }: Cast): string {
-  const adapters = voices.filter(({ role }) => role === "adapter").length;
-  const merged = voices.filter(({ role }) => role === "merged").length;
+function introduction({ writers }: PlaygroundModels): string {
+  const adapters = writers.filter(({ role }) => role === "adapter").length;
+  const merged = writers.filter(({ role }) => role === "merged").length;
   const who = list([
     "the base model",
     ...(adapters > 0 ? ["each adapter"] : []),
@@ -73,9 +72,9 @@ function introduction({ voices }: Cast): string {
     : `What ${who} writes after a prompt.`;
 }
 
-function set(store: Store, change: Partial<Trial>): void {
-  store.change(({ trial }) => {
-    Object.assign(trial, change);
+function set(store: Store, change: Partial<Playground>): void {
+  store.change(({ playground }) => {
+    Object.assign(playground, change);
   });
 }
 
@@ -142,7 +141,7 @@ function numberField(
   label: string,
   { min, step, hint }: { min: string; step: string; hint?: string },
 ): TemplateResult {
-  const value = store.state.trial[key];
+  const value = store.state.playground[key];
   return html`
     <label class="field">
       <span>${label}</span>
@@ -159,7 +158,7 @@ function numberField(
 function writeButton(store: Store): TemplateResult {
   const why = obstacle(store.state);
   return html`
-    <div class="try-actions">
+    <div class="playground-actions">
       <button
         class="primary" type="submit" id="write"
         aria-disabled=${why === undefined ? "false" : "true"} aria-describedby="write-obstacle"

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { MergeReport } from "../../www/lib/types.ts";
-import type { Entry, Survey } from "../../www/page/state.ts";
-import { surveyTable, taskRows, written } from "../../www/page/survey-table.ts";
+import { methodComparisonTable, taskRows, written } from "../../www/page/method-comparison-table.ts";
+import type { Entry, MethodComparison } from "../../www/page/state.ts";
 
 const entry = (method: Entry["method"], name: string, more: Partial<Entry> = {}): Entry => ({
   method,
@@ -28,7 +28,7 @@ const task = (name: string, answers: Answers) => ({
 
 const residual = (variant: string, value: number) => ({ module: "a", task: "one", variant, residual: value });
 
-const survey = (more: Partial<Survey> = {}) => ({
+const comparison = (more: Partial<MethodComparison> = {}) => ({
   entries: [entry("iteris", "IterIS"), entry("ties", "TIES")],
   status: "done" as const,
   tasks: [
@@ -44,9 +44,9 @@ const survey = (more: Partial<Survey> = {}) => ({
   ...more,
 });
 
-describe("the table of a survey", () => {
+describe("the table of a method comparison", () => {
   it("has means over tasks, and over the residuals that are known", () => {
-    const { measures, rows, base, own } = surveyTable(survey());
+    const { measures, rows, base, own } = methodComparisonTable(comparison());
     expect(measures).toEqual(["accuracy", "agreement", "residual", "seconds"]);
     const values = rows.map((row) => measures.map((measure) => row.values[measure]?.value?.toFixed(2)));
     expect(values).toEqual([
@@ -58,7 +58,7 @@ describe("the table of a survey", () => {
   });
 
   it("marks more answers and less residual, and never the time", () => {
-    const best = surveyTable(survey()).rows.map(({ values }) =>
+    const best = methodComparisonTable(comparison()).rows.map(({ values }) =>
       Object.entries(values).flatMap(([measure, { best }]) => (best ? [measure] : [])),
     );
     // They agree alike, so neither does better.
@@ -73,8 +73,8 @@ describe("the table of a survey", () => {
       TIES: [0.9, 0.9],
       KnOTS: [0.5, 0.5],
     };
-    const { rows } = surveyTable(
-      survey({
+    const { rows } = methodComparisonTable(
+      comparison({
         entries: [entry("iteris", "IterIS"), entry("ties", "TIES"), entry("knots", "KnOTS")],
         tasks: [task("one", answers)],
       }),
@@ -83,17 +83,23 @@ describe("the table of a survey", () => {
   });
 
   it("marks nothing while tasks are still to come, and nothing of one method", () => {
-    const marked = (more: Partial<Survey>) =>
-      surveyTable(survey(more)).rows.some(({ values }) => Object.values(values).some(({ best }) => best));
+    const marked = (more: Partial<MethodComparison>) =>
+      methodComparisonTable(comparison(more)).rows.some(({ values }) =>
+        Object.values(values).some(({ best }) => best),
+      );
     expect(marked({ status: "running" })).toBe(false);
     expect(marked({ entries: [entry("iteris", "IterIS")] })).toBe(false);
   });
 
   it("takes features where there are no answers, and leaves out what nobody knows", () => {
     const wordless = [task("one", { base: [null, null], IterIS: [null, null], TIES: [null, null] })];
-    expect(surveyTable(survey({ tasks: wordless })).measures).toEqual(["cosine", "residual", "seconds"]);
+    expect(methodComparisonTable(comparison({ tasks: wordless })).measures).toEqual([
+      "cosine",
+      "residual",
+      "seconds",
+    ]);
     const entries = [entry("iteris", "IterIS", { status: "waiting" })].map(({ report: _, ...rest }) => rest);
-    expect(surveyTable(survey({ entries, tasks: [], residuals: [] })).measures).toEqual([]);
+    expect(methodComparisonTable(comparison({ entries, tasks: [], residuals: [] })).measures).toEqual([]);
   });
 
   it("gives no mean where a task has no number", () => {
@@ -101,14 +107,14 @@ describe("the table of a survey", () => {
       task("one", { IterIS: [0.9, 0.9], TIES: [0.5, 0.5] }),
       task("two", { IterIS: [null, 0.9], TIES: [null, 0.5] }),
     ];
-    const { measures, rows } = surveyTable(survey({ tasks: half }));
+    const { measures, rows } = methodComparisonTable(comparison({ tasks: half }));
     expect(measures).not.toContain("accuracy");
     expect(rows[0]?.values.agreement).toEqual({ value: 0.9, best: true });
   });
 
   it("has every task's numbers of what is through", () => {
     const entries = [entry("iteris", "IterIS"), entry("ties", "TIES", { status: "failed" })];
-    expect(taskRows(survey({ entries }), "accuracy")).toEqual([
+    expect(taskRows(comparison({ entries }), "accuracy")).toEqual([
       { name: "Base", values: [0.2, 0.4] },
       { name: "Own adapter", values: [0.9, 0.9] },
       { name: "IterIS", values: [0.9, 0.7] },

@@ -1,5 +1,5 @@
 /**
- * The survey as bars: a panel for each measure, a bar for each method, in the same order everywhere, so that the eye
+ * A method comparison as bars: a panel for each measure, a bar for each method, in the same order everywhere, so that the eye
  * follows a method from panel to panel.
  *
  * Every number stands in words beside its bar: length and colour add to it and replace nothing.
@@ -7,7 +7,12 @@
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import { ticksTo } from "./chart-layout.ts";
 import { percent } from "./format.ts";
-import { lessIsBetter, type Measure, type SurveyTable, written } from "./survey-table.ts";
+import {
+  lessIsBetter,
+  type Measure,
+  type MethodComparisonTable,
+  written,
+} from "./method-comparison-table.ts";
 
 const WIDTH = 264;
 const ROW = 38;
@@ -22,17 +27,17 @@ const TITLES: Readonly<Record<Measure, string>> = {
   seconds: "Time",
 };
 
-export function surveyChart(table: SurveyTable): TemplateResult | typeof nothing {
+export function methodComparisonChart(table: MethodComparisonTable): TemplateResult | typeof nothing {
   if (table.measures.length === 0) return nothing;
   return html`
-    <section class="panel" aria-labelledby="survey-chart-heading">
-      <h3 id="survey-chart-heading">Side by side</h3>
+    <section class="panel" aria-labelledby="method-comparison-chart-heading">
+      <h3 id="method-comparison-chart-heading">Side by side</h3>
       <div class="bar-panels">${table.measures.map((measure) => panel(table, measure))}</div>
     </section>
   `;
 }
 
-function panel(table: SurveyTable, measure: Measure): TemplateResult {
+function panel(table: MethodComparisonTable, measure: Measure): TemplateResult {
   const bars = table.rows.flatMap(({ entry, values }) => {
     const found = values[measure];
     return found && found.value !== null ? [{ name: entry.name, value: found.value, best: found.best }] : [];
@@ -77,7 +82,7 @@ function panel(table: SurveyTable, measure: Measure): TemplateResult {
 /** A line at the very edge would be drawn by half. */
 const clamp = (x: number): number => Math.max(0.75, Math.min(WIDTH - 0.75, x));
 
-function caption({ base, own }: SurveyTable, measure: Measure): string {
+function caption({ base, own }: MethodComparisonTable, measure: Measure): string {
   if (measure === "seconds") return "of the merge alone";
   if (lessIsBetter(measure)) return "less is better";
   const known = [
