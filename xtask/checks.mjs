@@ -32,10 +32,10 @@ export class Checks {
 
   /**
    * The core on this machine, without a browser.
-   * @param {string[]} [options] of cargo test
+   * @param {string[]} [options] of cargo test: no examples, which clippy compiles, and no documentation tests, as there are none
    * @param {NodeJS.ProcessEnv} [more]
    */
-  async rust(options = [], more = {}) {
+  async rust(options = ["--tests"], more = {}) {
     await this.#group(["tests of the core", ...options].join(" "), async () => {
       const { cargo, env } = await nativeRust();
       let text = "";

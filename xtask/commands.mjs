@@ -58,7 +58,7 @@ export async function test() {
     native: async () => {
       await checks.clippy();
       // The real model's turn comes in `test:peers`, which sees to it that it is there.
-      await checks.rust([], { ITERIS_MINILM: join(root, "build/no-model") });
+      await checks.rust(undefined, { ITERIS_MINILM: join(root, "build/no-model") });
     },
     wasm: async () => {
       await checks.javascript("unit");
