@@ -23,7 +23,7 @@ use iteris_web::{
         merge::{MergeRequest, merge},
     },
     merge::options::{LeastSquares, MergeOptions, MethodName, OutputKind, Schedule},
-    model::{self, TEXT, batch::Sample},
+    model::{self, batch::Sample},
     progress::{Observer, Progress, Silent},
 };
 
