@@ -24,7 +24,7 @@ pub use self::{
 };
 use crate::{
     io::{Dtype, Folder, HostTensor},
-    naming::{roles::is_bases_own, targets::kinds},
+    naming::{ModulePath, roles::is_bases_own, targets::kinds},
 };
 
 /// The name of an adapter's configuration file.
@@ -184,7 +184,7 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// The updates by module path in the base model, such as
     /// `bert.encoder.layer.0.attention.self.query`: without `base_model.model.` and the adapter's name.
-    pub modules: BTreeMap<String, Lora>,
+    pub modules: BTreeMap<ModulePath, Lora>,
     /// How a file of kohya's spells the modules' names, by path; empty for others.
     pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
@@ -341,7 +341,7 @@ impl Adapter {
         let mut ranks: Vec<usize> = self.modules.values().map(|lora| lora.rank).collect();
         ranks.sort_unstable();
         ranks.dedup();
-        let names: Vec<&str> = self.modules.keys().map(String::as_str).collect();
+        let names: Vec<&str> = self.modules.keys().map(ModulePath::as_str).collect();
         AdapterFacts {
             format: self.format,
             features: self.features(),

@@ -17,7 +17,7 @@ use crate::{
     compute::transpose,
     delta::Delta,
     error::{Code, Error, Result},
-    naming::{ModulePath, pattern::Patterns},
+    naming::pattern::Patterns,
 };
 
 /// What one task adds at one site.
@@ -124,9 +124,7 @@ impl<'a> Binding<'a> {
             let mut paths = read.adapter.modules.keys();
             match base {
                 Base::Model(_) => paths.any(|path| !base.prefix_of(path).is_empty()),
-                Base::Absent | Base::Weights(_) => {
-                    paths.any(|path| !ModulePath::new(path).prefix().is_empty())
-                }
+                Base::Absent | Base::Weights(_) => paths.any(|path| !path.prefix().is_empty()),
             }
         };
         Ok(Self {
@@ -169,7 +167,10 @@ impl<'a> Binding<'a> {
             let Some(path) = source else { continue };
             let adapter = &read.adapter;
             let needs_base = match &site.place {
-                Place::Weight(_) => adapter.modules.get(path).is_some_and(adapter::Lora::needs_base),
+                Place::Weight(_) => adapter
+                    .modules
+                    .get(path.as_str())
+                    .is_some_and(adapter::Lora::needs_base),
                 Place::Bias => adapter.biases.contains_key(path),
                 Place::Rows(_) | Place::Whole(_) => true,
             };

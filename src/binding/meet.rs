@@ -70,10 +70,10 @@ impl Meeting {
 /// # Errors
 /// [`Code::ShapeMismatch`] naming a module of each.
 pub(super) fn check_one_model(adapters: &[ReadAdapter]) -> Result<()> {
-    let kind = |read: &ReadAdapter| -> Option<(bool, String)> {
+    let kind = |read: &ReadAdapter| -> Option<(bool, ModulePath)> {
         let mut found = None;
         for path in read.adapter.modules.keys() {
-            match ModulePath::new(path).image_component() {
+            match path.image_component() {
                 // The original code's names may be of either.
                 Some("unet") => return Some((true, path.clone())),
                 Some("transformer") => found = Some((false, path.clone())),
@@ -120,7 +120,7 @@ pub(super) fn left_over(base: &Base, adapters: &[ReadAdapter], sites: &[MergeSit
             left.push(LeftOver {
                 adapter,
                 path: ModulePath::new(path),
-                nearest: nearest(path, names.map(String::as_str)).map(str::to_owned),
+                nearest: nearest(path, names.map(ModulePath::as_str)).map(str::to_owned),
             });
         }
     }

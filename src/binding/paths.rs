@@ -101,12 +101,7 @@ impl Paths {
             return path.clone();
         }
         let other = site.sources.iter().flatten().next().unwrap_or(&site.name);
-        let path = ModulePath::new(other);
-        // A flattened name of a model that nothing is known of goes with no other's.
-        if path.prefix().starts_with("text_encoder") || !path.bare().contains('.') {
-            return path.to_string();
-        }
-        format!("{leading}{}", path.bare())
+        ModulePath::new(other).behind(leading).to_string()
     }
 
     /// The paths of every linear layer that PEFT may find in the model: those an adapter may site, and

@@ -18,7 +18,7 @@ use crate::{
         options::Ranks,
         truncate::Truncated,
     },
-    naming::targets::suffix_targets,
+    naming::{ModulePath, targets::suffix_targets},
 };
 
 /// Writes the adapter; `reports` gets what there is to tell of each layer.
@@ -32,7 +32,7 @@ pub(super) async fn write<'a>(
     let (binding, options) = (out.binding, out.options);
     let paths = Paths::of(binding);
     // By module; several factors of experts.
-    let mut found: BTreeMap<String, (Vec<LowRank>, &LayerKind)> = BTreeMap::new();
+    let mut found: BTreeMap<ModulePath, (Vec<LowRank>, &LayerKind)> = BTreeMap::new();
     for site in &binding.sites {
         let Place::Weight(layer) = &site.place else {
             continue;
@@ -46,7 +46,7 @@ pub(super) async fn write<'a>(
             ));
         };
         let (parts, _) = found
-            .entry(paths.of_site(binding, site))
+            .entry(ModulePath::new(&paths.of_site(binding, site)))
             .or_insert_with(|| (Vec::new(), layer));
         parts.push(factors);
     }
@@ -61,7 +61,7 @@ pub(super) async fn write<'a>(
         ));
     }
     notes.extend(lost(reports.values(), largest).filter(|_| !solved.asked()));
-    let mut modules: BTreeMap<String, Lora> = found
+    let mut modules: BTreeMap<ModulePath, Lora> = found
         .into_iter()
         .map(|(path, (parts, layer))| {
             let own = parts.iter().map(|factors| factors.rank).max().unwrap_or(1);
@@ -100,7 +100,7 @@ pub(super) async fn write<'a>(
     };
     let ranks = modules
         .iter()
-        .map(|(name, lora)| (name.clone(), lora.rank))
+        .map(|(name, lora)| (name.to_string(), lora.rank))
         .collect();
     let read: Vec<&Adapter> = binding.adapters.iter().map(|read| &read.adapter).collect();
     let mut config = merged_config(&read, &ranks, &targets);
@@ -139,7 +139,11 @@ fn lost<'a>(layers: impl Iterator<Item = &'a LayerReport>, rank: usize) -> Optio
 const WORTH_A_NOTE: f64 = 0.005;
 
 /// One file of kohya's or diffusers' form.
-async fn write_image(out: &Writing<'_>, modules: BTreeMap<String, Lora>, sink: &mut dyn Sink) -> Result<()> {
+async fn write_image(
+    out: &Writing<'_>,
+    modules: BTreeMap<ModulePath, Lora>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
     let dtype = out.options.dtype.or(OutDtype::F32);
     let modules = untouched(out).unwrap_or(modules);
     let (name, mut file) = match out.format() {
@@ -155,7 +159,7 @@ async fn write_image(out: &Writing<'_>, modules: BTreeMap<String, Lora>, sink: &
 }
 
 /// The factors of a lone adapter whose numbers nothing changes but a factor, so that they come out as they went in.
-fn untouched(out: &Writing<'_>) -> Option<BTreeMap<String, Lora>> {
+fn untouched(out: &Writing<'_>) -> Option<BTreeMap<ModulePath, Lora>> {
     let [read] = out.binding.adapters else { return None };
     let options = out.options;
     let cut = options.rank.is_some() || options.energy.is_some() || !options.layer_weights.0.is_empty();
@@ -184,7 +188,7 @@ fn assembled(parts: Vec<LowRank>, rank: usize, layer: &LayerKind) -> Lora {
 }
 
 /// Whether PEFT will find every adapted parameter where it looks for it.
-fn check_wrapping(modules: &BTreeMap<String, Lora>) -> Result<()> {
+fn check_wrapping(modules: &BTreeMap<ModulePath, Lora>) -> Result<()> {
     let parameters = || {
         let parameters = modules
             .iter()

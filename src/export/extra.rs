@@ -15,6 +15,7 @@ use crate::{
         layer::{LayerReport, SolvedLayer},
         truncate::Truncated,
     },
+    naming::ModulePath,
 };
 
 /// What the merged adapter has beside the factors of `modules`, to which `lora_B`'s biases are added.
@@ -22,7 +23,7 @@ pub(super) async fn of<'a>(
     out: &Writing<'a>,
     solved: &mut Truncated<'a>,
     paths: &Paths,
-    modules: &mut BTreeMap<String, Lora>,
+    modules: &mut BTreeMap<ModulePath, Lora>,
     reports: &mut BTreeMap<String, LayerReport>,
 ) -> Result<Extra> {
     let binding = out.binding;
@@ -81,7 +82,11 @@ pub(super) async fn of<'a>(
     }
     if !added.is_empty() {
         for (module, lora) in modules.iter_mut() {
-            lora.bias = Some(added.remove(module).unwrap_or_else(|| vec![0.0; lora.d_out]));
+            lora.bias = Some(
+                added
+                    .remove(module.as_str())
+                    .unwrap_or_else(|| vec![0.0; lora.d_out]),
+            );
         }
     }
     Ok(extra)
@@ -89,7 +94,7 @@ pub(super) async fn of<'a>(
 
 /// Whether biases are written as the base's own with the changes added, in place of biases of `lora_B`: where an
 /// adapter trained those, or has factors of what PEFT gives no such bias.
-fn biases_in_place(binding: &Binding<'_>, paths: &Paths, modules: &BTreeMap<String, Lora>) -> bool {
+fn biases_in_place(binding: &Binding<'_>, paths: &Paths, modules: &BTreeMap<ModulePath, Lora>) -> bool {
     let without = |lora: &Lora| matches!(lora.layer, LayerKind::Embedding | LayerKind::Parameter { .. });
     modules.values().any(without)
         || binding
@@ -119,7 +124,7 @@ fn module_of<'a, 'b>(path: &'a str, mut saved: impl Iterator<Item = &'b str>) ->
     &path[..end.unwrap_or(parent)]
 }
 
-fn alone(module: &str, modules: &BTreeMap<String, Lora>, site: &MergeSite) -> Result<()> {
+fn alone(module: &str, modules: &BTreeMap<ModulePath, Lora>, site: &MergeSite) -> Result<()> {
     if modules.contains_key(module) {
         return Err(both_ways(&site.name));
     }

@@ -142,7 +142,7 @@ fn exact(binding: &Binding<'_>) -> usize {
     let ranks = binding.sites.iter().map(|site| {
         let sources = site.sources.iter().zip(binding.adapters);
         sources
-            .filter_map(|(path, read)| read.adapter.modules.get(path.as_ref()?))
+            .filter_map(|(path, read)| read.adapter.modules.get(path.as_deref()?))
             .map(Lora::change_rank)
             .sum()
     });

@@ -6,7 +6,11 @@
 //! model), the class with a head around the bare model, the component of a pipeline. This is the one place where such
 //! things are taken off.
 
-use std::{borrow::Cow, fmt, ops::Deref};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    ops::Deref,
+};
 
 use crate::naming::{NATIVE, split_component};
 
@@ -85,6 +89,37 @@ const CLASSES: &[&str] = &[
 /// The components of a pipeline that are the image model itself: diffusers' two, and the one of the original code.
 const IMAGE: [&str; 3] = ["unet", "transformer", NATIVE];
 
+/// Layers in the blocks of Wan's transformer: its authors' names and diffusers'.
+const WAN: [(&str, &str); 12] = [
+    ("self_attn.q", "attn1.to_q"),
+    ("self_attn.k", "attn1.to_k"),
+    ("self_attn.v", "attn1.to_v"),
+    ("self_attn.o", "attn1.to_out.0"),
+    ("cross_attn.q", "attn2.to_q"),
+    ("cross_attn.k", "attn2.to_k"),
+    ("cross_attn.v", "attn2.to_v"),
+    ("cross_attn.o", "attn2.to_out.0"),
+    ("cross_attn.k_img", "attn2.add_k_proj"),
+    ("cross_attn.v_img", "attn2.add_v_proj"),
+    ("ffn.0", "ffn.net.0.proj"),
+    ("ffn.2", "ffn.net.2"),
+];
+
+/// The name of a layer of Wan's as diffusers has it, or as its authors do; any other layer's as it is.
+fn wan(bare: &str, diffusers: bool) -> Cow<'_, str> {
+    let layer = || {
+        let (block, inner) = bare.strip_prefix("blocks.")?.split_once('.')?;
+        let (original, name) = WAN
+            .iter()
+            .find(|(original, name)| inner == *original || inner == *name)?;
+        Some(format!(
+            "blocks.{block}.{}",
+            if diffusers { name } else { original }
+        ))
+    };
+    layer().map_or(Cow::Borrowed(bare), Cow::Owned)
+}
+
 /// A tensor's or module's name without what was wrapped around the model when it was saved.
 pub(crate) fn unwrapped(name: &str) -> Cow<'_, str> {
     let mut name = if name.split('.').any(|part| WRAPPERS.contains(&part)) {
@@ -112,6 +147,31 @@ macro_rules! name_type {
             type Target = str;
 
             fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.0 == other
+            }
+        }
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
@@ -177,10 +237,20 @@ impl ModulePath {
     pub fn key(&self) -> LayerKey {
         // A text encoder is told from the others of its pipeline by its component.
         let of = match self.prefix() {
-            text if text.starts_with("text_encoder") => &self.0,
-            _ => self.bare(),
+            text if text.starts_with("text_encoder") => Cow::Borrowed(self.as_str()),
+            _ => wan(self.bare(), true),
         };
         LayerKey(of.replace('.', "_"))
+    }
+
+    /// The layer's name as a file would have it whose names stand behind `prefix`.
+    #[must_use]
+    pub fn behind(&self, prefix: &str) -> Self {
+        // A text encoder has one prefix, and a flattened name of a model that nothing is known of goes with no other's.
+        if self.prefix().starts_with("text_encoder") || !self.bare().contains('.') {
+            return self.clone();
+        }
+        Self(format!("{prefix}{}", wan(self.bare(), prefix == "transformer.")))
     }
 }
 
@@ -265,10 +335,31 @@ mod tests {
                 "diffusion_model.layers_0_attention_to_q",
             ],
             &["unet.conv_in", "conv_in"],
+            &[
+                "diffusion_model.blocks.3.cross_attn.o",
+                "transformer.blocks.3.attn2.to_out.0",
+                "blocks.3.cross_attn.o",
+            ],
         ] {
             let keys: Vec<_> = names.iter().map(|name| ModulePath::new(name).key()).collect();
             assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
         }
+    }
+
+    #[test]
+    fn a_layer_is_named_as_another_file_names_it() {
+        let path = ModulePath::new("diffusion_model.blocks.3.ffn.0");
+        assert_eq!(
+            path.behind("transformer.").as_str(),
+            "transformer.blocks.3.ffn.net.0.proj"
+        );
+        assert_eq!(path.behind("transformer.").behind("diffusion_model."), path);
+        assert_eq!(
+            ModulePath::new("layers.0.q").behind("model.").as_str(),
+            "model.layers.0.q"
+        );
+        let text = ModulePath::new("text_encoder.text_model.encoder.layers.0.mlp.fc1");
+        assert_eq!(text.behind("unet."), text);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     adapter::{LayerKind, Lora, TokenRows},
     io::OutTensor,
+    naming::ModulePath,
 };
 
 /// A tensor of a module that is saved whole.
@@ -46,7 +47,7 @@ impl Extra {
     }
 
     /// Its tensors under PEFT's names, beside the factors of `modules`.
-    pub fn tensors(&self, modules: &BTreeMap<String, Lora>) -> Vec<OutTensor> {
+    pub fn tensors(&self, modules: &BTreeMap<ModulePath, Lora>) -> Vec<OutTensor> {
         let biases = self.biases.iter().map(|(name, data)| {
             let module = name.strip_suffix(".bias").unwrap_or(name);
             let place = if modules.contains_key(module) {
@@ -75,7 +76,7 @@ impl Extra {
 
     /// Sets the fields of a configuration by which PEFT finds the tensors again, and those of `modules` that are
     /// no layer's weight.
-    pub fn configure(&self, config: &mut Value, modules: &BTreeMap<String, Lora>) {
+    pub fn configure(&self, config: &mut Value, modules: &BTreeMap<ModulePath, Lora>) {
         let of_module = |name: &String| {
             let module = name.strip_suffix(".bias").unwrap_or(name);
             modules.contains_key(module)
@@ -97,10 +98,10 @@ impl Extra {
         if !whole.is_empty() {
             config["modules_to_save"] = json!(whole);
         }
-        let parameters: Vec<&String> = modules
+        let parameters: Vec<&str> = modules
             .iter()
             .filter(|(_, lora)| matches!(lora.layer, LayerKind::Parameter { .. }))
-            .map(|(path, _)| path)
+            .map(|(path, _)| path.as_str())
             .collect();
         if !parameters.is_empty() {
             config["target_parameters"] = json!(parameters);

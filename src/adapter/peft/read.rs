@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Code, Error, Result},
     io::{Checkpoint, Dtype, Folder, HostTensor, parse_json},
-    naming::{list, roles::is_bases_own},
+    naming::{ModulePath, list, roles::is_bases_own},
 };
 
 /// The tensors of a file by what they are, as names in the file.
@@ -51,7 +51,7 @@ pub(in crate::adapter) async fn read(name: &str, folder: &Folder) -> Result<Adap
                 None => module.clone(),
             };
             let lora = module::read(&checkpoint, &config, &path, parameter.is_some(), sides).await?;
-            modules.insert(path, lora);
+            modules.insert(ModulePath::new(&path), lora);
         }
     }
     for (name, tensor) in &sorted.frozen {

@@ -12,10 +12,11 @@ use crate::{
     adapter::{Adapter, LayerKind, Lora, most, peft::module::in_wrapping_order},
     compute::scaled,
     io::OutTensor,
+    naming::ModulePath,
 };
 
 /// The tensors of a merged adapter under PEFT's names, each module's scaling folded into its `lora_B`.
-pub fn adapter_tensors(modules: &BTreeMap<String, Lora>) -> Vec<OutTensor> {
+pub fn adapter_tensors(modules: &BTreeMap<ModulePath, Lora>) -> Vec<OutTensor> {
     let mut tensors = Vec::with_capacity(2 * modules.len());
     for (path, lora) in modules {
         let (rank, d_in, d_out) = (lora.rank * lora.products(), lora.d_in, lora.d_out);
@@ -77,7 +78,7 @@ pub fn wrapping_order<'a>(module: &str, paths: impl Iterator<Item = &'a str>) ->
 }
 
 /// The path of an adapted parameter's wrapper.
-fn wrapped(path: &str, modules: &BTreeMap<String, Lora>) -> String {
+fn wrapped(path: &str, modules: &BTreeMap<ModulePath, Lora>) -> String {
     let (module, name) = path.rsplit_once('.').unwrap_or(("", path));
     let paths = modules
         .iter()

@@ -20,14 +20,14 @@ use crate::{
     compute::scaled,
     error::{Code, Error, Result},
     io::OutTensor,
-    naming::split_component,
+    naming::{ModulePath, split_component},
 };
 
 /// The file of a merged adapter.
 ///
 /// # Errors
 /// `option_invalid`, with the formats that fit, for modules that are of no component of a pipeline.
-pub fn diffusers_file(modules: &BTreeMap<String, Lora>) -> Result<ImageFile> {
+pub fn diffusers_file(modules: &BTreeMap<ModulePath, Lora>) -> Result<ImageFile> {
     check(modules, Format::Diffusers, "diffusers")?;
     let mut tensors = Vec::with_capacity(2 * modules.len());
     let mut components: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();

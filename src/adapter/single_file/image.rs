@@ -9,7 +9,7 @@ use crate::{
     adapter::{Adapter, Format, Init, LayerKind, Lora, single_file::spelling},
     error::{Code, Error, Result},
     io::OutTensor,
-    naming::{NATIVE, split_component},
+    naming::{ModulePath, NATIVE, split_component},
 };
 
 /// What goes into the one file of such an adapter.
@@ -24,20 +24,23 @@ pub struct ImageFile {
 /// The adapter's own factors as the result of a merge of it alone with weight `factor`: untouched, so that a file
 /// written of them has the numbers of the file they were read from, bit for bit. None if it is more than plain
 /// factors, or they are not all there is to it.
-pub fn lone(adapter: &Adapter, factor: f64) -> Option<BTreeMap<String, Lora>> {
+pub fn lone(adapter: &Adapter, factor: f64) -> Option<BTreeMap<ModulePath, Lora>> {
     let plain = |lora: &Lora| lora.magnitude.is_none() && lora.bias.is_none() && lora.init == Init::Plain;
     if !adapter.biases.is_empty() || !adapter.tokens.is_empty() || !adapter.modules.values().all(plain) {
         return None;
     }
-    let mut modules = adapter.modules.clone();
-    for lora in modules.values_mut() {
-        lora.scaling *= factor;
-    }
-    Some(modules)
+    let scaled = |(path, lora): (&ModulePath, &Lora)| {
+        let lora = Lora {
+            scaling: lora.scaling * factor,
+            ..lora.clone()
+        };
+        (path.clone(), lora)
+    };
+    Some(adapter.modules.iter().map(scaled).collect())
 }
 
 /// The formats that can say such a merge.
-pub fn fitting(modules: &BTreeMap<String, Lora>) -> Vec<Format> {
+pub fn fitting(modules: &BTreeMap<ModulePath, Lora>) -> Vec<Format> {
     let all = |test: &dyn Fn(&str, &Lora) -> bool| modules.iter().all(|(path, lora)| test(path, lora));
     let layers = all(&|_, lora| matches!(lora.layer, LayerKind::Linear | LayerKind::Conv { .. }));
     let mut formats = Vec::new();
@@ -54,7 +57,7 @@ pub fn fitting(modules: &BTreeMap<String, Lora>) -> Vec<Format> {
 }
 
 /// Checks that a format can say such a merge.
-pub(super) fn check(modules: &BTreeMap<String, Lora>, format: Format, called: &str) -> Result<()> {
+pub(super) fn check(modules: &BTreeMap<ModulePath, Lora>, format: Format, called: &str) -> Result<()> {
     if let Some((path, _)) = modules
         .iter()
         .find(|(_, lora)| lora.magnitude.is_some() || lora.bias.is_some())

@@ -22,7 +22,7 @@ use crate::{
     compute::{narrow, scaled},
     error::{Code, Error, Result},
     io::{OutDtype, OutTensor},
-    naming::Rows,
+    naming::{ModulePath, Rows},
 };
 
 /// The name of the file.
@@ -43,7 +43,7 @@ struct Fused<'a> {
 /// `option_invalid`, with the formats that fit, for modules of which this one has no names;
 /// `shape_mismatch` for modules that are one layer of the original and do not fit each other.
 pub fn kohya_file(
-    modules: &BTreeMap<String, Lora>,
+    modules: &BTreeMap<ModulePath, Lora>,
     adapters: &[&Adapter],
     dtype: OutDtype,
 ) -> Result<ImageFile> {

@@ -33,7 +33,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{ByteSource, Checkpoint, Dtype, Folder},
     naming::{
-        self, BaseNames, Target, Unclear, list,
+        self, BaseNames, ModulePath, Target, Unclear, list,
         path::{PEFT, unwrapped},
         resolve,
         template::Family,
@@ -147,7 +147,7 @@ pub(in crate::adapter) async fn read(
             if format == Format::Kohya && !xlabs {
                 adapter.spelled.insert(path.clone(), format!("{around}{module}"));
             }
-            if adapter.modules.insert(path.clone(), lora).is_some() {
+            if adapter.modules.insert(ModulePath::new(&path), lora).is_some() {
                 return Err(Error::new(
                     Code::Duplicate,
                     format!("{file} holds the same module under two names, one of which is {module}: {path}"),
@@ -227,15 +227,18 @@ fn targets<'a>(
         }
     }
     // A model that nothing here knows: its flattened names are names enough to merge by, and to write again.
-    let known = targets.iter().filter(|(_, target)| target.family.is_some());
+    let known = targets
+        .iter()
+        .filter(|(_, target)| target.family.is_some() && !target.path.starts_with("text_encoder"));
     if base.is_none() && known.count() < unclear.len() {
-        unclear.retain(|(module, _)| match naming::as_it_stands(module) {
-            Some(target) => {
-                targets.push((module, target));
-                false
-            }
-            None => true,
-        });
+        let as_they_stand: Option<Vec<(&str, Target)>> = unclear
+            .iter()
+            .map(|(module, _)| Some((*module, naming::as_it_stands(module)?)))
+            .collect();
+        if let Some(as_they_stand) = as_they_stand {
+            targets.extend(as_they_stand);
+            unclear.clear();
+        }
     }
     if !unclear.is_empty() {
         return Err(unclear_names(&unclear, base.is_some(), file));

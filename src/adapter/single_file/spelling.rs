@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::{
     adapter::Lora,
     naming::{
-        NATIVE, Rows,
+        ModulePath, NATIVE, Rows,
         path::PEFT,
         split_component,
         template::{Family, families},
@@ -74,7 +74,7 @@ pub(crate) struct Spelled {
 impl Spelling {
     /// The spelling of a file with these modules: of those there are, the one that gives most of the names in
     /// `spelled`, and the usual one for such modules if none gives more.
-    pub(crate) fn of(modules: &BTreeMap<String, Lora>, spelled: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn of(modules: &BTreeMap<ModulePath, Lora>, spelled: &BTreeMap<String, String>) -> Self {
         let usual = Self::usual(modules);
         let mut best = (usual, usual.score(spelled));
         if spelled.is_empty() {
@@ -126,7 +126,7 @@ impl Spelling {
     }
 
     /// What kohya's scripts do for a model with these modules.
-    fn usual(modules: &BTreeMap<String, Lora>) -> Self {
+    fn usual(modules: &BTreeMap<ModulePath, Lora>) -> Self {
         let any = |test: &dyn Fn(&str) -> bool| modules.keys().any(|path| test(path));
         let transformer = any(&|path| component(path) == Some("transformer"));
         let several = any(&|path| path.starts_with("text_encoder_"));
@@ -221,7 +221,7 @@ pub(crate) fn component(path: &str) -> Option<&str> {
 }
 
 /// Which transformer the modules are of, by modules that only one has or by the width of the stream.
-fn transformer_family(modules: &BTreeMap<String, Lora>) -> Option<Family> {
+fn transformer_family(modules: &BTreeMap<ModulePath, Lora>) -> Option<Family> {
     let of_transformer = modules
         .iter()
         .filter(|(path, _)| component(path) == Some("transformer"));
@@ -250,14 +250,14 @@ mod tests {
 
     use super::Spelling;
     use crate::adapter::Lora;
-    use crate::naming::module_path;
+    use crate::naming::{ModulePath, module_path};
 
-    fn modules(names: &[&str]) -> (BTreeMap<String, Lora>, BTreeMap<String, String>) {
+    fn modules(names: &[&str]) -> (BTreeMap<ModulePath, Lora>, BTreeMap<String, String>) {
         let mut modules = BTreeMap::new();
         let mut spelled = BTreeMap::new();
         for name in names {
             for path in module_path(name, None).unwrap().parts {
-                modules.insert(path.clone(), Lora::default());
+                modules.insert(ModulePath::new(&path), Lora::default());
                 spelled.insert(path, (*name).to_owned());
             }
         }

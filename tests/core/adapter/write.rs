@@ -33,7 +33,7 @@ fn a_written_adapter_is_read_back_with_the_same_deltas() {
     let ranks: BTreeMap<String, usize> = source
         .modules
         .iter()
-        .map(|(name, lora)| (name.clone(), lora.rank))
+        .map(|(name, lora)| (name.to_string(), lora.rank))
         .collect();
     let written = merged_config(&[&source], &ranks, &["query".to_owned(), "value".to_owned()]);
     assert_eq!(
