@@ -1,5 +1,8 @@
 import { defineConfig } from "vitest/config";
 
+// One file after the other, without starting anew in between: they share a browser, a built library, a packed package.
+const inOneProcess = { fileParallelism: false, maxWorkers: 1, isolate: false };
+
 // Projects, because they need different things built first: `unit` needs nothing, `cli` a wasm module and
 // the built package in dist/, `browser` a wasm module and Chromium, `package` the built package and npm,
 // `emotion` a wasm module, Chromium, and the real model of the fixtures (`npm run test:peers`).
@@ -14,7 +17,7 @@ export default defineConfig({
           include: ["tests/browser/**/*.test.ts"],
           testTimeout: 120_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          ...inOneProcess,
         },
       },
       {
@@ -23,7 +26,7 @@ export default defineConfig({
           include: ["tests/emotion/**/*.test.ts"],
           testTimeout: 600_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          ...inOneProcess,
         },
       },
       {
@@ -32,7 +35,7 @@ export default defineConfig({
           include: ["tests/package/**/*.test.ts"],
           testTimeout: 300_000,
           hookTimeout: 300_000,
-          fileParallelism: false,
+          ...inOneProcess,
         },
       },
     ],

@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { run, Stop, say, since } from "./console.mjs";
+import { output } from "./lanes.mjs";
 import { npmBin, root } from "./paths.mjs";
 import { cargoTool, nativeRust, wasmRust } from "./steps/rust.mjs";
 import { wasmSizeGate } from "./steps/wasm.mjs";
@@ -23,27 +24,32 @@ export class Checks {
 
   async clippy() {
     await this.#group("clippy", async () => clippy(await nativeRust(), ["--workspace", "--all-targets"]));
+  }
+
+  async wasmClippy() {
     await this.#group("clippy for wasm", async () => clippy(await wasmRust(), ["--lib"]));
   }
 
   /**
    * The core on this machine, without a browser.
-   * @param {string[]} [options] of cargo test
+   * @param {string[]} [options] of cargo test: no examples, which clippy compiles, and no documentation tests, as there are none
    * @param {NodeJS.ProcessEnv} [more]
    */
-  async rust(options = [], more = {}) {
+  async rust(options = ["--tests"], more = {}) {
     await this.#group(["tests of the core", ...options].join(" "), async () => {
       const { cargo, env } = await nativeRust();
       let text = "";
+      const shown = output(process.stdout);
       await run(cargo, ["test", "--locked", ...options], {
         cwd: root,
         env: { ...env, ...more },
         shows: "cargo test",
         stdoutTo: (more) => {
-          process.stdout.write(more);
+          shown.write(more);
           text += more;
         },
       });
+      shown.end();
       const passed = [...text.matchAll(/^test result: ok\. (\d+) passed/gm)].map(([, count]) =>
         Number(count),
       );

@@ -1,8 +1,10 @@
 // What each npm script does, from the set-up to its last line.
 import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { Checks } from "./checks.mjs";
 import { run, say } from "./console.mjs";
+import { sideBySide } from "./lanes.mjs";
 import { root } from "./paths.mjs";
 import { chromium } from "./steps/chromium.mjs";
 import { npmPackages } from "./steps/npm.mjs";
@@ -52,6 +54,7 @@ export async function lint() {
   const checks = new Checks();
   await checks.format();
   await checks.clippy();
+  await checks.wasmClippy();
   await checks.types();
   checks.summary();
 }
@@ -62,18 +65,27 @@ export async function test() {
   const browser = await chromium();
   const checks = new Checks();
   await checks.format();
-  await checks.clippy();
-  // The real model's turn comes in `test:peers`, which sees to it that it is there.
-  await checks.rust([], { ITERIS_MINILM: join(root, "build/no-model") });
-  await buildWasm();
-  await checks.wasm();
-  await checks.types();
-  await buildPage();
-  await buildPackage();
-  await checks.javascript("unit");
-  await checks.javascript("cli");
+  // Each has a target folder of its own, and neither keeps two cores busy: the linker and wasm-opt have one thread.
+  await sideBySide({
+    native: async () => {
+      await checks.clippy();
+      // The real model's turn comes in `test:peers`, which sees to it that it is there.
+      await checks.rust(undefined, { ITERIS_MINILM: join(root, "build/no-model") });
+    },
+    wasm: async () => {
+      await checks.javascript("unit");
+      await checks.wasmClippy();
+      await buildWasm();
+      await checks.wasm();
+      await checks.types();
+      await buildPage();
+      await buildPackage();
+      await checks.javascript("cli");
+      await checks.javascript("package", { CHROME_PATH: browser });
+    },
+  });
+  // By itself: some of its claims are about milliseconds.
   await checks.javascript("browser", { CHROME_PATH: browser });
-  await checks.javascript("package", { CHROME_PATH: browser });
   checks.summary();
 }
 
@@ -97,7 +109,9 @@ export async function testPeers() {
     await checks.rust(["--test", "emotion"], required);
     await checks.javascript("emotion", required);
   }
-  await run(python, ["-m", "pytest", "-q", "-rs", "tests/peers"], {
+  // Files side by side: a test keeps one core busy, in PyTorch or in our program. Each has PyTorch in memory, about 1 GB.
+  const workers = ["-n", `${Math.min(availableParallelism(), 4)}`, "--dist", "loadfile"];
+  await run(python, ["-m", "pytest", "-q", "-rs", ...workers, "tests/peers"], {
     cwd: root,
     shows: "tests/peers",
     env: { ...process.env, CHROME_PATH: browser, PYTHONDONTWRITEBYTECODE: "1" },

@@ -2,6 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
+import { lane, output as outputTo } from "./lanes.mjs";
 
 /** An end that a person can do something about: shown as one line, without a stack. */
 export class Stop extends Error {
@@ -19,7 +20,7 @@ export class Stop extends Error {
  * @param {string} line
  */
 export function say(stage, line) {
-  process.stdout.write(`${stage}: ${line}\n`);
+  outputTo(process.stdout).write(`${stage}: ${line}\n`);
 }
 
 /** Seconds since `begin` (of `performance.now()`), for a line. @param {number} begin */
@@ -33,19 +34,28 @@ export function since(begin) {
  * @param {readonly string[]} args
  * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, shows?: string, stdoutTo?: (text: string) => void }} [options]
  *   `shows`: what the failure line calls it. `stdoutTo`: takes standard output instead of the terminal.
+ *   In a lane, output is labelled with it.
  * @returns {Promise<void>}
  */
 export function run(program, args, options = {}) {
   return new Promise((resolve, reject) => {
+    const own = lane();
+    const shown = own ? "pipe" : "inherit";
     const child = spawn(program, args, {
       cwd: options.cwd,
       env: options.env ?? process.env,
-      stdio: ["ignore", options.stdoutTo ? "pipe" : "inherit", "inherit"],
+      stdio: ["ignore", options.stdoutTo ? "pipe" : shown, shown],
     });
+    own?.children.add(child);
     const name = options.shows ?? `${program} ${args.join(" ")}`;
-    child.stdout?.setEncoding("utf8").on("data", (text) => options.stdoutTo?.(text));
+    const [stdout, stderr] = [outputTo(process.stdout), outputTo(process.stderr)];
+    child.stdout?.setEncoding("utf8").on("data", options.stdoutTo ?? stdout.write);
+    child.stderr?.setEncoding("utf8").on("data", stderr.write);
     child.on("error", (error) => reject(new Stop(`${name} did not start`, error.message)));
     child.on("close", (code, signal) => {
+      own?.children.delete(child);
+      stdout.end();
+      stderr.end();
       if (code === 0) resolve();
       else reject(new Stop(`${name} failed (${signal ?? `exit code ${code}`})`));
     });

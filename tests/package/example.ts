@@ -28,8 +28,15 @@ export function exampleInputs() {
 /** Name and base64 of every file of the merge, but for the report: that one tells seconds. */
 export type Made = Record<string, string>;
 
-/** Merges with the sources of this checkout, on the CPU device. */
-export async function mergeInTree(): Promise<Made> {
+let inTree: Promise<Made> | undefined;
+
+/** The merge with the sources of this checkout, on the CPU device: made once for all files. */
+export function mergeInTree(): Promise<Made> {
+  inTree ??= mergeNow();
+  return inTree;
+}
+
+async function mergeNow(): Promise<Made> {
   const { files } = await merge({ ...exampleInputs(), device: "cpu", options: { schedule: "sweep" } });
   const made: Made = {};
   for (const { name, blob } of files) made[name] = Buffer.from(await blob.arrayBuffer()).toString("base64");

@@ -15,12 +15,20 @@ export interface Tarball {
   unpackedSize: number;
 }
 
-/** `npm pack` of dist/ as it was built, into `folder`. */
-export function pack(folder: string): Tarball {
+let packed: Tarball | undefined;
+
+/** `npm pack` of dist/ as it was built, once for all files. */
+export function pack(): Tarball {
+  packed ??= packNow(mkdtempSync(join(tmpdir(), "iteris-pack-")));
+  return packed;
+}
+
+function packNow(folder: string): Tarball {
   const text = must(root, "npm", ["pack", "--ignore-scripts", "--json", "--pack-destination", folder]);
-  const [packed] = Object.values(JSON.parse(text)) as (Tarball & { filename: string })[];
-  if (!packed) throw new Error("npm pack says nothing of a tarball");
-  return { ...packed, path: join(folder, packed.filename) };
+  const [tarball] = Object.values(JSON.parse(text)) as (Tarball & { filename: string })[];
+  if (!tarball) throw new Error("npm pack says nothing of a tarball");
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  return { ...tarball, path: join(folder, tarball.filename) };
 }
 
 /** A project in a folder of its own, with the tarball and `packages` installed. */
@@ -32,7 +40,7 @@ export class Project {
   constructor(template: string, packages: string[]) {
     this.folder = mkdtempSync(join(tmpdir(), `iteris-${template}-`));
     cpSync(join(import.meta.dirname, template), this.folder, { recursive: true });
-    const tarball = pack(this.folder).path;
+    const tarball = pack().path;
     const versions = packages.map((name) => `${name}@${installedVersion(name)}`);
     const quiet = ["--no-audit", "--no-fund", "--prefer-offline", "--loglevel=error"];
     must(this.folder, "npm", ["install", ...quiet, tarball, ...versions]);

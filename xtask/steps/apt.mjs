@@ -6,12 +6,25 @@ export function aptHas(name) {
   return output("dpkg", ["-s", name])?.includes("\nStatus: install ok installed\n") ?? false;
 }
 
+/** Done when whoever installs has installed: apt-get lets one do so at a time. @type {Promise<void>} */
+let installing = Promise.resolve();
+
 /**
  * Installs what is missing of `packages`.
  * @param {readonly string[]} packages
  * @param {string} remedy what a person without apt, or without its rights, can do instead
  */
-export async function aptInstall(packages, remedy) {
+export function aptInstall(packages, remedy) {
+  const turn = installing.then(() => install(packages, remedy));
+  installing = turn.catch(() => {});
+  return turn;
+}
+
+/**
+ * @param {readonly string[]} packages
+ * @param {string} remedy
+ */
+async function install(packages, remedy) {
   const missing = packages.filter((name) => !aptHas(name));
   if (missing.length === 0) return;
   const names = missing.join(" ");

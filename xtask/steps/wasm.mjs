@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writ
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { run, Stop, say, since } from "../console.mjs";
-import { glueFolder, npmBin, root, sha256 } from "../paths.mjs";
+import { glueFolder, npmBin, root, sha256, wasmTarget } from "../paths.mjs";
 import { nativeRust, wasmRust } from "./rust.mjs";
 
 const MAX_BYTES = { raw: 12_500_000, gzip: 3_200_000 };
@@ -78,7 +78,13 @@ async function link() {
  */
 async function glue(linked, optimise) {
   const rust = await nativeRust();
-  const artifacts = await cargoArtifacts(rust, ["build", "-p", "xtask"], "compiling the glue maker");
+  // In the folder of wasm's: cargo lets nobody else build in one folder, and in the other one the tests may be at it.
+  rust.env = { ...rust.env, CARGO_TARGET_DIR: wasmTarget };
+  const artifacts = await cargoArtifacts(
+    rust,
+    ["build", "-p", "xtask", "--profile", "tool"],
+    "compiling the glue maker",
+  );
   const xtask = artifacts.map((artifact) => artifact.executable).find((path) => path);
   if (!xtask) throw new Stop("cargo built no xtask");
 

@@ -6,8 +6,30 @@
 import { type Browser, chromium, type Page } from "playwright-core";
 import { chromium as findChromium } from "../../../xtask/steps/chromium.mjs";
 
-/** @param webgpu - whether there is WebGPU, on the software adapter */
+let shared: Promise<Browser> | undefined;
+
+/**
+ * The browser that every file of a project shares, since starting one takes seconds: to close it closes its pages.
+ *
+ * @param webgpu - whether there is WebGPU, on the software adapter; a browser without it is the caller's own
+ */
 export async function launchBrowser({ webgpu = true } = {}): Promise<Browser> {
+  if (!webgpu) return await launch(webgpu);
+  shared ??= launch(webgpu);
+  const browser = await shared;
+  const close = async () => {
+    await Promise.all(browser.contexts().map((context) => context.close()));
+  };
+  return new Proxy(browser, {
+    get(target, name) {
+      if (name === "close") return close;
+      const value = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+async function launch(webgpu: boolean): Promise<Browser> {
   return await chromium.launch({
     executablePath: await findChromium(),
     args: [

@@ -16,8 +16,16 @@ export async function serveApp(): Promise<Served> {
   return await servePage({ port: 4380 });
 }
 
+let library: Promise<string> | undefined;
+
 /** An empty page with `globalThis.iteris`, the browser entry of the package, for `page.evaluate`. */
 export async function serveLibrary(): Promise<Served> {
+  library ??= buildLibrary();
+  return await servePage({ folder: await library, port: 4480 });
+}
+
+/** Once for all files of a project. @returns the folder */
+async function buildLibrary(): Promise<string> {
   const folder = join(root, "build/library");
   await build({
     configFile: false,
@@ -36,5 +44,5 @@ export async function serveLibrary(): Promise<Served> {
     },
   });
   renameSync(join(folder, "library.html"), join(folder, "index.html"));
-  return await servePage({ folder, port: 4480 });
+  return folder;
 }

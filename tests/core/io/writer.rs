@@ -8,7 +8,7 @@ use iteris_web::io::{
 };
 use pollster::block_on;
 
-use crate::{metadata, open, refused, tensors};
+use super::{metadata, open, refused, tensors};
 
 #[test]
 fn what_is_written_is_read_back() {

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-mod support;
-
 use std::{collections::BTreeMap, path::PathBuf, rc::Rc};
 
+use crate::support::{folder, goldens, json, relative_error};
 use iteris_web::{
     adapter::Adapter,
     binding::{Base, ReadAdapter, lanes::lane_deltas},
@@ -22,7 +21,6 @@ use iteris_web::{
     progress::Silent,
 };
 use serde_json::Value;
-use support::{folder, goldens, json, relative_error};
 
 fn case() -> PathBuf {
     goldens().join("families/gpt2")

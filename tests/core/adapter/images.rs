@@ -14,7 +14,7 @@ use iteris_web::io::{
 use iteris_web::naming::BaseNames;
 use pollster::block_on;
 
-use crate::{QUERY, config, factors, read, refused};
+use super::{QUERY, config, factors, read, refused};
 
 /// Products are compared in f64; diffusers' side was rounded to f32, and its converters fold the scale in f32.
 const TOLERANCE: f64 = 2e-6;
@@ -217,10 +217,10 @@ fn a_base_model_settles_names_that_no_vocabulary_has() {
     let names = ["unet.weird_block.0.inner_layer.weight", "unet.conv_in.weight"];
     let base = BaseNames::new(names.into_iter());
     let tensors = vec![
-        crate::tensor("lora_unet_weird_block_0_inner_layer.lora_down.weight", &[2, 3]),
-        crate::tensor("lora_unet_weird_block_0_inner_layer.lora_up.weight", &[4, 2]),
+        super::tensor("lora_unet_weird_block_0_inner_layer.lora_down.weight", &[2, 3]),
+        super::tensor("lora_unet_weird_block_0_inner_layer.lora_up.weight", &[4, 2]),
     ];
-    let source: Rc<dyn ByteSource> = Rc::new(MemorySource::new("mine.safetensors", crate::weights(&tensors)));
+    let source: Rc<dyn ByteSource> = Rc::new(MemorySource::new("mine.safetensors", super::weights(&tensors)));
     let folder = Folder::new("mine", vec![source]).unwrap();
     let adapter = block_on(Adapter::read_for("mine", &folder, Some(&base))).unwrap();
     assert_eq!(
@@ -238,16 +238,16 @@ fn a_base_model_settles_names_that_no_vocabulary_has() {
 /// The two factors of a layer of 8 inputs, and an alpha.
 fn layer(name: &str, d_out: usize, rank: usize, d_in: usize) -> Vec<OutTensor> {
     let mut tensors = vec![
-        crate::tensor(&format!("{name}.lora_down.weight"), &[rank, d_in]),
-        crate::tensor(&format!("{name}.lora_up.weight"), &[d_out, rank]),
-        crate::tensor(&format!("{name}.alpha"), &[]),
+        super::tensor(&format!("{name}.lora_down.weight"), &[rank, d_in]),
+        super::tensor(&format!("{name}.lora_up.weight"), &[d_out, rank]),
+        super::tensor(&format!("{name}.alpha"), &[]),
     ];
     tensors[2].data = vec![3.0];
     tensors
 }
 
 pub(crate) fn image_adapter(tensors: &[OutTensor]) -> iteris_web::error::Result<Adapter> {
-    crate::read_files(vec![("mine.safetensors", crate::weights(tensors))])
+    super::read_files(vec![("mine.safetensors", super::weights(tensors))])
 }
 
 #[test]

@@ -6,14 +6,13 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     rc::Rc,
 };
 
+use crate::support::{folder, given, goldens};
 use iteris_web::{
     calibrate::{DecoderInputs, TaskSamples},
     compute::Compute,
@@ -31,7 +30,6 @@ use iteris_web::{
 };
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
-use support::{folder, given, goldens};
 
 /// The golden families that have adapters.
 fn cases() -> Vec<PathBuf> {
@@ -50,7 +48,7 @@ fn case(name: &str) -> PathBuf {
 }
 
 fn config(case: &Path) -> Value {
-    support::json(&case.join("base/config.json"))
+    crate::support::json(&case.join("base/config.json"))
 }
 
 /// The files of a directory, each as `change` leaves it.
@@ -216,7 +214,7 @@ fn a_sample_longer_than_the_positions_is_refused() {
 
 /// The linear layers that an adapter targets, as a set of what `target_modules` may say.
 fn modules(case: &Path) -> BTreeSet<String> {
-    let adapter = support::tensors(&case.join("a/adapter_model.safetensors"));
+    let adapter = crate::support::tensors(&case.join("a/adapter_model.safetensors"));
     adapter
         .names()
         .iter()

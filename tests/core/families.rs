@@ -2,7 +2,7 @@
 //! each layer reads under an adapter, logits, and merged deltas.
 //!
 //! Cases are the folders of `tests/goldens/data/families`; a case whose family is not there fails. While
-//! working on a family, `FAMILY=llama,mistral cargo test --test families -- --nocapture` runs those alone, and
+//! working on a family, `FAMILY=llama,mistral cargo test --test core families -- --nocapture` runs those alone, and
 //! `FAMILIES=folder` takes cases from another folder.
 //! Two numbers are printed and checked of each matrix: ||x - y|| / ||y||, and the largest |x - y| as a part
 //! of the largest |y|.
@@ -13,8 +13,6 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +20,9 @@ use std::{
     rc::Rc,
 };
 
+use crate::support::{
+    Tensors, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas,
+};
 use async_trait::async_trait;
 use iteris_web::{
     adapter::Adapter,
@@ -46,7 +47,6 @@ use iteris_web::{
     progress::Silent,
 };
 use serde_json::Value;
-use support::{Tensors, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas};
 
 /// The goldens are computed in f64; transformers in f32 is within some 1e-6 of them.
 const TOLERANCE: f64 = 1e-4;
@@ -799,7 +799,7 @@ fn classifiers_of_adapters_equal_peft() {
                 findings.of(&case.name, &compute, |worst| {
                     let samples = case.samples("b", &case.model()?);
                     let adapter = Some(folder(&case.path.join(name)));
-                    let samples = support::given(samples);
+                    let samples = crate::support::given(samples);
                     let found = model_logits(folder(&case.base()), adapter, None, &samples, &compute);
                     let (shape, wanted) = expected.get(&key);
                     let (labels, found) = pollster::block_on(found)?;

@@ -6,10 +6,9 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{cell::RefCell, path::PathBuf};
 
+use crate::support::{folder, given, goldens, json, tensors};
 use async_trait::async_trait;
 use iteris_web::{
     calibrate::{DecoderInputs, Given, Positions, SelfOptions, SelfWritten, TaskSamples},
@@ -31,7 +30,6 @@ use iteris_web::{
     progress::{Observer, Progress, Silent},
 };
 use serde_json::Value;
-use support::{folder, given, goldens, json, tensors};
 
 /// One golden family.
 struct Case {

@@ -6,8 +6,6 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use iteris_web::{
@@ -18,7 +16,7 @@ use safetensors::SafeTensors;
 use serde_json::{Map, Value, json};
 
 fn data() -> PathBuf {
-    support::goldens().join("pictures")
+    crate::support::goldens().join("pictures")
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(name: &str) -> T {

@@ -4,7 +4,7 @@ use iteris_web::error::{Code, Error};
 use iteris_web::io::{OutDtype, serialize};
 use pollster::block_on;
 
-use crate::{metadata, open, tensors};
+use super::{metadata, open, tensors};
 
 /// xorshift64: a fixed sequence, so that a failure can be repeated.
 struct Random(u64);

@@ -6,7 +6,7 @@ use iteris_web::adapter::{Lora, adapter_tensors, merged_config};
 use iteris_web::naming::targets::suffix_targets;
 use serde_json::{Value, json};
 
-use crate::{QUERY, config, factors, read};
+use super::{QUERY, config, factors, read};
 
 fn product(lora: &Lora) -> Vec<f64> {
     let mut delta = vec![0.0; lora.d_out * lora.d_in];

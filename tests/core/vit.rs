@@ -7,14 +7,15 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     rc::Rc,
 };
 
+use crate::support::{
+    fixtures, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas,
+};
 use async_trait::async_trait;
 use iteris_web::{
     calibrate::TaskSamples,
@@ -38,7 +39,6 @@ use iteris_web::{
     pictures::Pixels,
     progress::Silent,
 };
-use support::{fixtures, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas};
 
 /// Of merged deltas, relative Frobenius error: f32 features move them by 1e-5.
 const DELTAS: f64 = 2e-4;
@@ -309,7 +309,7 @@ fn pictures_of_the_fixtures_are_read_and_merged_as_the_oracle_does() {
                     module.to_owned()
                 };
                 let factor = |side: &str| expected.get(&format!("{name}/{module}.lora_{side}"));
-                let wanted = support::product(&factor("B"), &factor("A"));
+                let wanted = crate::support::product(&factor("B"), &factor("A"));
                 let error = relative_error(&found(&written), &wanted);
                 assert!(error < DELTAS, "{base}, {name}, {module}: {error:.1e}");
             }

@@ -7,14 +7,13 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     rc::Rc,
 };
 
+use crate::support::{folder, given, goldens, json, tensors};
 use iteris_web::{
     adapter::Adapter,
     binding::{Base, Binding, Place, ReadAdapter},
@@ -32,7 +31,6 @@ use iteris_web::{
     progress::Silent,
 };
 use pollster::block_on;
-use support::{folder, given, goldens, json, tensors};
 
 /// What separates f64 from PEFT's own arithmetic in f32, relative to a tensor's norm.
 const TOLERANCE: f64 = 1e-5;
@@ -124,7 +122,7 @@ fn agree(case: &str, found: &Deltas, factor: f32, tolerance: f64) {
         let found = found
             .get(key)
             .unwrap_or_else(|| panic!("{case}: nothing is added to {key}"));
-        let error = support::relative_error(found, &scaled);
+        let error = crate::support::relative_error(found, &scaled);
         assert!(error < tolerance, "{case}: {key} is off by {error:e}");
     }
     for (key, delta) in found.iter().filter(|(key, _)| !wanted.contains_key(*key)) {
@@ -289,7 +287,7 @@ fn adapters_of_different_kinds_are_summed() {
             }
         }
         for (key, wanted) in wanted {
-            let error = support::relative_error(&found[&key], &wanted);
+            let error = crate::support::relative_error(&found[&key], &wanted);
             assert!(error < 2e-5, "{one} and {other}: {key} is off by {error:e}");
         }
     }
@@ -343,7 +341,7 @@ fn a_pass_of_the_model_computes_pefts_logits() {
         }
         let (_, found) = found.unwrap_or_else(|error| panic!("{case}: {error}"));
         let (_, wanted) = tensors(&root().join(&case).join("expected.safetensors")).get("logits");
-        let distance = support::largest_difference(&found, &wanted);
+        let distance = crate::support::largest_difference(&found, &wanted);
         let largest = wanted.iter().fold(1.0f32, |most, x| most.max(x.abs()));
         assert!(
             distance < 2e-5 * f64::from(largest),
@@ -369,7 +367,7 @@ fn a_guided_merge_of_a_lone_adapter_gives_its_biases_and_its_change() {
             base: Some(folder(&base_of(case))),
             base_path: None,
             device_why: None,
-            adapters: vec![support::adapter("a", &root().join(case), texts, 1.0)],
+            adapters: vec![crate::support::adapter("a", &root().join(case), texts, 1.0)],
             options: MergeOptions {
                 output: OutputKind::Base,
                 ..MergeOptions::default()
@@ -389,7 +387,7 @@ fn a_guided_merge_of_a_lone_adapter_gives_its_biases_and_its_change() {
         // A lone adapter is found again but for the ridge, which is a part in 10^5 of the features' norm; its biases
         // exactly.
         for (key, wanted) in expected(case) {
-            let error = support::relative_error(&found[&key], &wanted);
+            let error = crate::support::relative_error(&found[&key], &wanted);
             let tolerance = if key.ends_with("bias") { 1e-5 } else { 0.2 };
             assert!(error < tolerance, "{case}: {key} is off by {error:e}");
         }

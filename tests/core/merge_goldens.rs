@@ -7,8 +7,9 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
+use crate::support::{
+    adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas,
+};
 use iteris_web::{
     compute::Compute,
     io::MemorySink,
@@ -17,7 +18,6 @@ use iteris_web::{
     progress::Silent,
 };
 use serde_json::Value;
-use support::{adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas};
 
 /// Per module, relative Frobenius error. See tests/goldens/README.md: features in f32 alone move the
 /// result by up to 1e-4 where only the ridge holds a direction.

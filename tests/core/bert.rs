@@ -7,10 +7,9 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{collections::BTreeSet, path::Path};
 
+use crate::support::{folder, given, golden_samples, goldens, largest_difference, tensors};
 use iteris_web::{
     compute::Compute,
     delta::DeviceDelta,
@@ -22,7 +21,6 @@ use iteris_web::{
     },
     progress::Silent,
 };
-use support::{folder, given, golden_samples, goldens, largest_difference, tensors};
 
 /// transformers in f32 is within 3e-6 of the f64 goldens; another order of summation costs some more.
 const TOLERANCE: f64 = 2e-5;
@@ -143,7 +141,7 @@ fn every_activation_equals_transformers() {
             changed.path().join("model.safetensors"),
         )
         .unwrap();
-        let mut config = support::json(&path.join("config.json"));
+        let mut config = crate::support::json(&path.join("config.json"));
         config["hidden_act"] = name.as_str().into();
         std::fs::write(changed.path().join("config.json"), config.to_string()).unwrap();
         for compute in devices() {

@@ -12,14 +12,13 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     rc::Rc,
 };
 
+use crate::support::{folder, given, largest_difference, tensors};
 use iteris_web::{
     compute::Compute,
     error::{Code, Result},
@@ -33,7 +32,6 @@ use iteris_web::{
     model::batch::Sample,
     progress::Silent,
 };
-use support::{folder, given, largest_difference, tensors};
 
 /// The field fixtures, or `None` (with a message) where they are absent.
 fn field() -> Option<PathBuf> {
@@ -190,7 +188,7 @@ fn dot(row: &[f32], other: impl Iterator<Item = f64>) -> f64 {
 
 /// The deltas of a PEFT adapter of the fixtures, by the end of their names behind `layers.` or `layer.`.
 fn own_deltas(folder: &Path) -> BTreeMap<String, Vec<f32>> {
-    let config = support::json(&folder.join("adapter_config.json"));
+    let config = crate::support::json(&folder.join("adapter_config.json"));
     let scale = config["lora_alpha"].as_f64().unwrap() / config["r"].as_f64().unwrap();
     let bytes = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
     #[expect(clippy::cast_possible_truncation, reason = "a scale")]

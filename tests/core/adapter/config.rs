@@ -4,7 +4,7 @@ use iteris_web::adapter::{AdapterConfig, Init, TargetModules, TrainedBiases, Tra
 use iteris_web::error::Code;
 use serde_json::{Value, json};
 
-use crate::{QUERY, config, factors, read, refused};
+use super::{QUERY, config, factors, read, refused};
 
 fn parse(changes: &[(&str, Value)]) -> iteris_web::error::Result<AdapterConfig> {
     AdapterConfig::parse(&config(changes), "adapter_config.json")

@@ -6,7 +6,7 @@ use iteris_web::error::Code;
 use iteris_web::io::{ByteSource, Checkpoint, Folder, MemorySource, OutDtype, serialize, sha256};
 use pollster::block_on;
 
-use crate::{Watched, folder, metadata, refused, source, tensors};
+use super::{Watched, folder, metadata, refused, source, tensors};
 
 #[test]
 fn a_file_dropped_twice_is_refused() {

@@ -3,8 +3,8 @@
 use iteris_web::error::Code;
 use iteris_web::io::{OutDtype, OutTensor, serialize};
 
-use crate::images::image_adapter;
-use crate::{read_files, refused, tensor, weights};
+use super::images::image_adapter;
+use super::{read_files, refused, tensor, weights};
 
 const MODULE: &str = "lora_unet_down_blocks_0_resnets_0_time_emb_proj";
 
@@ -208,7 +208,7 @@ fn pefts_weights_without_their_configuration_are_still_pefts() {
     refused(
         read_files(vec![(
             "adapter_model.safetensors",
-            weights(&crate::factors("bert.query", 2)),
+            weights(&super::factors("bert.query", 2)),
         )]),
         Code::Missing,
         &["adapter_config.json"],

@@ -8,7 +8,7 @@ use iteris_web::io::{ByteSource, Checkpoint, MemorySource, OutDtype, OutTensor, 
 use pollster::block_on;
 use serde_json::json;
 
-use crate::{Watched, entry, folder, metadata, open, raw, refused, tensors};
+use super::{Watched, entry, folder, metadata, open, raw, refused, tensors};
 
 #[test]
 fn every_numeric_type_is_widened() {

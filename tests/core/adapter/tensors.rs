@@ -5,7 +5,7 @@ use iteris_web::error::Code;
 use iteris_web::io::{Dtype, OutDtype, OutTensor, serialize};
 use serde_json::json;
 
-use crate::{QUERY, config, factors, read, read_files, refused, tensor, weights};
+use super::{QUERY, config, factors, read, read_files, refused, tensor, weights};
 
 fn with(extra: OutTensor) -> Vec<OutTensor> {
     let mut tensors = factors(QUERY, 2);

@@ -8,8 +8,10 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
+use crate::support::{
+    adapter, folder, golden_samples, goldens, json, largest_difference, relative_error, tensors,
+    written_deltas,
+};
 use iteris_web::{
     compute::Compute,
     error::{Code, Result},
@@ -26,10 +28,6 @@ use iteris_web::{
     progress::Silent,
 };
 use serde_json::Value;
-use support::{
-    adapter, folder, golden_samples, goldens, json, largest_difference, relative_error, tensors,
-    written_deltas,
-};
 
 /// More than any layer here has: a dense result loses nothing.
 const WHOLE: Option<usize> = Some(1000);

@@ -4,7 +4,7 @@ use iteris_web::error::{Code, Result};
 use iteris_web::io::{Checkpoint, OutDtype, OutTensor, serialize};
 use pollster::block_on;
 
-use crate::{folder, metadata, refused};
+use super::{folder, metadata, refused};
 
 fn shard(names: &[&str]) -> Vec<u8> {
     let tensors: Vec<OutTensor> = names

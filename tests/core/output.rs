@@ -7,19 +7,14 @@
     reason = "a test stops at what it did not expect"
 )]
 
-mod support;
-
-#[path = "output/base.rs"]
 mod base;
-#[path = "output/card.rs"]
 mod card;
-#[path = "output/header.rs"]
 mod header;
-#[path = "output/ranks.rs"]
 mod ranks;
 
 use std::{collections::BTreeMap, rc::Rc};
 
+use crate::support::{folder, goldens};
 use iteris_web::{
     compute::Compute,
     error::{Code, Result},
@@ -35,7 +30,6 @@ use iteris_web::{
     merge::options::{MergeOptions, MethodName},
     progress::Silent,
 };
-use support::{folder, goldens};
 
 /// A golden adapter without samples.
 fn golden(name: &str) -> AdapterInput {
