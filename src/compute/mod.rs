@@ -354,6 +354,31 @@ fn lost(error: impl std::fmt::Display) -> Error {
     )
 }
 
+/// The (columns x rows) transpose of a (rows x columns) matrix.
+pub fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; data.len()];
+    for (i, row) in data.chunks_exact(columns).enumerate() {
+        for (j, x) in row.iter().enumerate() {
+            out[j * rows + i] = *x;
+        }
+    }
+    out
+}
+
+/// `factor` times every number, rounded once.
+pub fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
+    values.iter().map(|&x| narrow(f64::from(x) * factor)).collect()
+}
+
+/// Some rows of a tensor.
+fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
+    let [count, columns] = tensor.dims();
+    if rows.len() == count {
+        return tensor.clone();
+    }
+    tensor.clone().slice([rows, 0..columns])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,29 +406,4 @@ mod tests {
             }
         }
     }
-}
-
-/// The (columns x rows) transpose of a (rows x columns) matrix.
-pub fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; data.len()];
-    for (i, row) in data.chunks_exact(columns).enumerate() {
-        for (j, x) in row.iter().enumerate() {
-            out[j * rows + i] = *x;
-        }
-    }
-    out
-}
-
-/// `factor` times every number, rounded once.
-pub fn scaled(values: &[f32], factor: f64) -> Vec<f32> {
-    values.iter().map(|&x| narrow(f64::from(x) * factor)).collect()
-}
-
-/// Some rows of a tensor.
-fn slice(tensor: &Tensor<2>, rows: Range<usize>) -> Tensor<2> {
-    let [count, columns] = tensor.dims();
-    if rows.len() == count {
-        return tensor.clone();
-    }
-    tensor.clone().slice([rows, 0..columns])
 }

@@ -138,7 +138,7 @@ pub(super) fn open(config: &Value, checkpoint: &Checkpoint) -> Result<Box<dyn Fa
         ("the number of channels", config.num_channels),
         ("a side of a patch", patch_height.min(patch_width)),
     ])?;
-    if config.hidden_size % config.num_attention_heads != 0 {
+    if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
         return Err(invalid(&format!(
             "{} hidden units make no {} heads",
             config.hidden_size, config.num_attention_heads
