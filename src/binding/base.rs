@@ -12,7 +12,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{self, Kind, Model, ModelFacts},
-    naming::{BaseNames, CheckpointKey, Rows, path::bare, roles::is_embedding},
+    naming::{BaseNames, CheckpointKey, Rows, in_component, path::bare, roles::is_embedding},
 };
 
 /// The base model as a merge sees it.
@@ -225,10 +225,7 @@ impl Base {
             .into_iter()
             .enumerate()
             .filter_map(|(part, (prefix, checkpoint))| {
-                let name = match prefix {
-                    "" => name,
-                    prefix => name.strip_prefix(prefix)?.strip_prefix('.')?,
-                };
+                let name = in_component(name, prefix)?;
                 let key = match self {
                     Self::Model(model) => {
                         let wanted = model.family.canonical(name);
@@ -321,10 +318,7 @@ impl Weights {
             .iter()
             .enumerate()
             .find_map(|(part, (prefix, checkpoint))| {
-                let key = match prefix.as_str() {
-                    "" => weight.key.as_str(),
-                    prefix => weight.key.strip_prefix(prefix)?.strip_prefix('.')?,
-                };
+                let key = in_component(&weight.key, prefix)?;
                 checkpoint.info(key).map(|_| (part, key))
             })?;
         let (_, checkpoint) = self.parts.get(part)?;

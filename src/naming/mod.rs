@@ -119,6 +119,20 @@ pub(crate) fn is_comfy(name: &str) -> bool {
     DOTTED.iter().any(|(prefix, _)| name.starts_with(prefix))
 }
 
+/// What is left of a name in a component of a pipeline behind the component; of a lone model, which has none, all.
+pub(crate) fn in_component<'a>(name: &'a str, component: &str) -> Option<&'a str> {
+    match component {
+        "" => Some(name),
+        component => name.strip_prefix(component)?.strip_prefix('.'),
+    }
+}
+
+/// A text encoder's module as transformers has it in newer releases, without the model that older ones have around
+/// CLIP's encoder.
+pub(crate) fn without_text_model(module: &str) -> &str {
+    module.strip_prefix("text_model.").unwrap_or(module)
+}
+
 /// Whether a module's name can only be an image model's or its text encoder's.
 pub(crate) fn is_of_image_model(name: &str) -> bool {
     is_flat(name) || is_comfy(name) || split_component(name).is_some() || !families(name).is_empty()

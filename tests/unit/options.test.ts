@@ -1,6 +1,6 @@
 /** The options as the core describes them, held against what TypeScript makes of them. */
 import { describe, expect, it } from "vitest";
-import { SAMPLING, SELF } from "../../www/lib/generated.ts";
+import { GENERATE_OPTIONS, SELF_OPTIONS } from "../../www/lib/generated.ts";
 import { readLayerWeights, writeLayerWeights } from "../../www/lib/layer-weights.ts";
 import {
   defaultValues,
@@ -11,7 +11,7 @@ import {
   optionNames,
 } from "../../www/lib/options.ts";
 
-const tables: Record<string, OptionFacts>[] = [OPTIONS, SAMPLING, SELF];
+const tables: Record<string, OptionFacts>[] = [OPTIONS, GENERATE_OPTIONS, SELF_OPTIONS];
 
 describe.each(tables.flatMap((table) => Object.entries(table)))("%s", (_, facts) => {
   it("has a default that it may be", () => {

@@ -772,7 +772,7 @@ export const OPTIONS = {
 } as const;
 
 /** The same of how text is written. */
-export const SAMPLING = {
+export const GENERATE_OPTIONS = {
   maxNewTokens: {
     kind: "number",
     default: 64,
@@ -860,7 +860,7 @@ export const SAMPLING = {
 } as const;
 
 /** The same of how adapters write their own samples. */
-export const SELF = {
+export const SELF_OPTIONS = {
   count: {
     kind: "number",
     default: 32,

@@ -49,7 +49,7 @@ import { startWorker } from "./worker/start.ts";
 
 export type { ErrorCode } from "./errors.ts";
 export { errorCodes, IterisError, toIterisError } from "./errors.ts";
-export { SAMPLING, SELF } from "./generated.ts";
+export { GENERATE_OPTIONS, SELF_OPTIONS } from "./generated.ts";
 export type { LayerWeightsEntry } from "./layer-weights.ts";
 export { readLayerWeights, writeLayerWeights } from "./layer-weights.ts";
 export type { MethodFacts } from "./methods.ts";

@@ -1,5 +1,5 @@
 /** How tokens are chosen while a model writes: the options for it, checked. */
-import { SAMPLING } from "./generated.ts";
+import { GENERATE_OPTIONS } from "./generated.ts";
 import { checkRange, type NumberRange } from "./options.ts";
 
 /** How text is written, with the defaults filled in. */
@@ -33,7 +33,7 @@ export function checkAll<Name extends string>(
 
 /** @throws IterisError `option_invalid` for a value out of its range */
 export function readSampling(given: { readonly [Name in keyof Sampling]?: number | undefined }): Sampling {
-  const sampling = withDefaults(SAMPLING, given);
-  checkAll(SAMPLING, sampling);
+  const sampling = withDefaults(GENERATE_OPTIONS, given);
+  checkAll(GENERATE_OPTIONS, sampling);
   return sampling;
 }

@@ -54,7 +54,7 @@ import {
 
 export type { ErrorCode } from "../lib/errors.ts";
 export { errorCodes, IterisError, toIterisError } from "../lib/errors.ts";
-export { SAMPLING, SELF } from "../lib/generated.ts";
+export { GENERATE_OPTIONS, SELF_OPTIONS } from "../lib/generated.ts";
 export type { LayerWeightsEntry } from "../lib/layer-weights.ts";
 export { readLayerWeights, writeLayerWeights } from "../lib/layer-weights.ts";
 export type { MethodFacts } from "../lib/methods.ts";

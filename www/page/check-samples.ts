@@ -1,5 +1,5 @@
 /** What samples a merge or a comparison still needs, and which of those that are there are of no use to it. */
-import { type BaseFacts, isInRange, type SamplesFacts, SELF } from "../lib/index.ts";
+import { type BaseFacts, isInRange, type SamplesFacts, SELF_OPTIONS } from "../lib/index.ts";
 import { type Item, nameList } from "./check-item.ts";
 import { list, plural } from "./format.ts";
 import { recipeOfCard } from "./recipe-match.ts";
@@ -104,7 +104,7 @@ function unfitTexts(state: State, facts: BaseFacts): string | undefined {
     ({ texts, self }) =>
       !texts.samples &&
       self &&
-      !(isInRange(self.count, SELF.count.range) && isInRange(self.seed, SELF.seed.range)),
+      !(isInRange(self.count, SELF_OPTIONS.count.range) && isInRange(self.seed, SELF_OPTIONS.seed.range)),
   );
   if (miscounted.length > 0) {
     return `Let ${nameList(miscounted)} write at least one text, with a whole number from 0 as the seed.`;

@@ -4,7 +4,7 @@
  * Inspections end in any order, and the person may have removed or replaced a card in the meantime. So a result is
  * written only while the very object it was asked for is still shown.
  */
-import { inspectAdapter, inspectBase, inspectSamples, SELF } from "../lib/index.ts";
+import { inspectAdapter, inspectBase, inspectSamples, SELF_OPTIONS } from "../lib/index.ts";
 import { hasChatTemplate } from "./chat.ts";
 import { describe } from "./problem.ts";
 import { type Dropped, namedBlobs, type Role, roleOf } from "./recognise.ts";
@@ -80,9 +80,9 @@ export function setSelf(store: Store, id: string, change: Partial<SelfWriting> |
 
 /** The library's own defaults; the form shows them. */
 const SELF_DEFAULTS: Readonly<SelfWriting> = {
-  count: SELF.count.default,
+  count: SELF_OPTIONS.count.default,
   prompt: "",
-  seed: SELF.seed.default,
+  seed: SELF_OPTIONS.seed.default,
 };
 
 export function removeBase(store: Store): void {

@@ -5,7 +5,7 @@
  */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
-import { type OptionFacts, SAMPLING } from "../lib/index.ts";
+import { GENERATE_OPTIONS, type OptionFacts } from "../lib/index.ts";
 import { count, duration, list, plural } from "./format.ts";
 import * as icons from "./icons.ts";
 import { problemView } from "./notices.ts";
@@ -119,9 +119,9 @@ function suggestionList(store: Store, found: readonly Suggestion[]): TemplateRes
   `;
 }
 
-function numberField(store: Store, key: keyof typeof SAMPLING, step: string): TemplateResult {
+function numberField(store: Store, key: keyof typeof GENERATE_OPTIONS, step: string): TemplateResult {
   const value = store.state.playground[key];
-  const { field, range }: OptionFacts = SAMPLING[key];
+  const { field, range }: OptionFacts = GENERATE_OPTIONS[key];
   return html`
     <label class="field">
       <span>${field?.label}</span>

@@ -2,7 +2,7 @@
  * What can be tried with models that write: who writes, which prompts are at hand, what is still lacking, and
  * which answers are the same.
  */
-import { type BaseFacts, isInRange, type NamedBlob, SAMPLING } from "../lib/index.ts";
+import { type BaseFacts, GENERATE_OPTIONS, isInRange, type NamedBlob } from "../lib/index.ts";
 import { freeName, namedBlobs, type Role } from "./recognise.ts";
 import {
   type Adapter,
@@ -108,9 +108,9 @@ export function obstacle(state: State): string | undefined {
 }
 
 function wrongNumber(playground: Playground): string | undefined {
-  const names = Object.keys(SAMPLING) as (keyof typeof SAMPLING)[];
-  const wrong = names.find((name) => !isInRange(playground[name], SAMPLING[name].range));
-  return wrong && `${SAMPLING[wrong].field.label}: give ${SAMPLING[wrong].range.words}.`;
+  const names = Object.keys(GENERATE_OPTIONS) as (keyof typeof GENERATE_OPTIONS)[];
+  const wrong = names.find((name) => !isInRange(playground[name], GENERATE_OPTIONS[name].range));
+  return wrong && `${GENERATE_OPTIONS[wrong].field.label}: give ${GENERATE_OPTIONS[wrong].range.words}.`;
 }
 
 /** The adapters that wrote exactly what output `index` says; for those that are none themselves. */

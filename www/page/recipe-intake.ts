@@ -5,7 +5,7 @@
  * Files come in any order, and what a person changes afterwards is theirs. So a card is set once, when it is found,
  * and never again.
  */
-import { digestFiles, type Recipe, type ReportFile, readRecipe, SELF } from "../lib/index.ts";
+import { digestFiles, type Recipe, type ReportFile, readRecipe, SELF_OPTIONS } from "../lib/index.ts";
 import { outdate } from "./edits.ts";
 import { list } from "./format.ts";
 import { writeLayerWeights } from "./layer-weights.ts";
@@ -89,9 +89,9 @@ function setCard(adapter: Adapter, wanted: Recipe["adapters"][number] | undefine
   const self = wanted.samples?.self;
   if (self && !adapter.texts.samples) {
     adapter.self = {
-      count: self.count ?? SELF.count.default,
+      count: self.count ?? SELF_OPTIONS.count.default,
       prompt: self.prompt ?? "",
-      seed: self.seed ?? SELF.seed.default,
+      seed: self.seed ?? SELF_OPTIONS.seed.default,
     };
   }
 }

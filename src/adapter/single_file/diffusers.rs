@@ -20,7 +20,7 @@ use crate::{
     compute::scaled,
     error::{Code, Error, Result},
     io::OutTensor,
-    naming::{ModulePath, split_component},
+    naming::{ModulePath, split_component, without_text_model},
 };
 
 /// The file of a merged adapter.
@@ -77,8 +77,8 @@ fn config(component: &str, modules: &BTreeMap<&str, usize>) -> Map<String, Value
     // transformers builds CLIP's encoder with or without the model around it; the end of the name fits both.
     let text = component.starts_with("text_encoder");
     let inner = |module: &&str| -> String {
-        let end = module.strip_prefix("text_model.").filter(|_| text);
-        end.unwrap_or(module).to_owned()
+        let name = if text { without_text_model(module) } else { module };
+        name.to_owned()
     };
     let r = most(modules.values().copied()).unwrap_or(1);
     let pattern: Map<String, Value> = modules

@@ -33,7 +33,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{ByteSource, Checkpoint, Dtype, Folder},
     naming::{
-        self, BaseNames, ModulePath, Target, Unclear, list,
+        self, BaseNames, ModulePath, NATIVE, Target, Unclear, list,
         path::{PEFT, unwrapped},
         resolve,
         template::Family,
@@ -41,9 +41,6 @@ use crate::{
         unclear_names,
     },
 };
-
-/// What a path of a model under its authors' names begins with.
-const ORIGINAL: &str = "diffusion_model.";
 
 /// The name that diffusers gives its file.
 pub const DIFFUSERS_FILE: &str = "pytorch_lora_weights.safetensors";
@@ -113,7 +110,9 @@ pub(in crate::adapter) async fn read(
     let sorted = sort(&checkpoint, file)?;
     let targets = targets(&checkpoint, &sorted, base, file)?;
     let originals = targets.iter().any(|(module, target)| {
-        naming::is_flat(module) || naming::is_comfy(module) || target.path.starts_with(ORIGINAL)
+        naming::is_flat(module)
+            || naming::is_comfy(module)
+            || naming::in_component(&target.path, NATIVE).is_some()
     });
     let format = if originals {
         Format::Kohya
@@ -271,7 +270,7 @@ fn targets<'a>(
         // kohya counts T5 as the third encoder; in Flux.1 it is the second of two.
         if flux && second.is_empty() {
             for path in target.parts.iter_mut().chain([&mut target.path]) {
-                if let Some(rest) = path.strip_prefix("text_encoder_3.") {
+                if let Some(rest) = naming::in_component(path, "text_encoder_3") {
                     *path = format!("text_encoder_2.{rest}");
                 }
             }

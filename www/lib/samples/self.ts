@@ -1,6 +1,6 @@
 /** Samples that an adapter is to write itself: the request for them, with its defaults filled in. */
 import { IterisError } from "../errors.ts";
-import { SELF } from "../generated.ts";
+import { SELF_OPTIONS } from "../generated.ts";
 import { checkAll, type Sampling, withDefaults } from "../sampling.ts";
 import type { SelfInput } from "../types.ts";
 
@@ -27,8 +27,8 @@ export function readSelf(input: SelfInput): SelfRequest {
     throw new IterisError("option_invalid", "self must be true, or an object with count, prompt or seed.");
   }
   const { prompt, ...given } = asked;
-  const numbers = withDefaults(SELF, given);
-  checkAll(SELF, numbers);
+  const numbers = withDefaults(SELF_OPTIONS, given);
+  checkAll(SELF_OPTIONS, numbers);
   if (prompt !== undefined && typeof prompt !== "string") {
     throw new IterisError("option_invalid", "The prompt of self-written samples must be a text.");
   }

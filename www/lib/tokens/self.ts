@@ -1,5 +1,5 @@
 /** What an adapter that writes its own samples begins with, as ids, and how much it writes. */
-import { SELF } from "../generated.ts";
+import { SELF_OPTIONS } from "../generated.ts";
 import type { SelfRequest } from "../samples/self.ts";
 import type { SelfSamples } from "../wasm-interface.ts";
 import type { Codec, CodecFacts } from "./codec.ts";
@@ -24,7 +24,7 @@ export async function encodeSelf(
   return {
     self: {
       ...rest,
-      maxNewTokens: maxNewTokens ?? Math.max(1, Math.min(SELF.maxNewTokens.default, room)),
+      maxNewTokens: maxNewTokens ?? Math.max(1, Math.min(SELF_OPTIONS.maxNewTokens.default, room)),
       ...(prompt === null || ids === null ? {} : { prompt: Uint32Array.from(ids), promptText: prompt }),
     },
   };

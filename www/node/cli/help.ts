@@ -1,5 +1,12 @@
 /** What `--help` prints. */
-import { deviceChoices, METHODS, type MethodFacts, OPTIONS, type OptionFacts, SAMPLING } from "../index.ts";
+import {
+  deviceChoices,
+  GENERATE_OPTIONS,
+  METHODS,
+  type MethodFacts,
+  OPTIONS,
+  type OptionFacts,
+} from "../index.ts";
 import { flags } from "./method-options.ts";
 import type { CommandName } from "./values.ts";
 
@@ -211,7 +218,7 @@ Inputs
   --chat               each --prompt is what a user says: it goes through the chat template
 
 How it writes
-${Object.values(SAMPLING).map(optionHelp).join("\n")}
+${Object.values(GENERATE_OPTIONS).map(optionHelp).join("\n")}
 ${device}
   --json               print one JSON object on standard output, and nothing else there
 

@@ -1,5 +1,5 @@
 /** `iteris-web compare …`, parsed into what it asks for. */
-import { type DeviceRequest, METHODS, type MergeOptions, type MethodFacts, SELF } from "../index.ts";
+import { type DeviceRequest, METHODS, type MergeOptions, type MethodFacts, SELF_OPTIONS } from "../index.ts";
 import { type AdapterArgument, adapterOptions, nameOf, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
 import { flag, help, list, optional, readWords, text, Usage } from "./values.ts";
@@ -47,7 +47,7 @@ export function parseCompare(args: string[]): CompareCommand | { command: "help"
   if (values.force && values.out === undefined) throw usage.error("--force goes with --out.");
   const calibrates = given.some(({ name }) => name === "samples");
   const methods = readMethods(values.methods, calibrates);
-  const seed = optional(values.seed, (value) => usage.inRange("seed", value, SELF.seed.range));
+  const seed = optional(values.seed, (value) => usage.inRange("seed", value, SELF_OPTIONS.seed.range));
   const samples = methods.some((method) => method.samples);
   const adapters = readAdapters(given, null, { seed: samples ? seed : undefined, samples }, usage);
   const options = readMethodOptions(values, methods, adapters.length, usage);

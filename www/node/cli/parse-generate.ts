@@ -1,6 +1,6 @@
 /** `iteris-web generate …`, parsed into what it asks for. */
 import { basename, resolve } from "node:path";
-import { type DeviceRequest, type GenerateRequest, SAMPLING } from "../index.ts";
+import { type DeviceRequest, GENERATE_OPTIONS, type GenerateRequest } from "../index.ts";
 import { flag, help, list, optional, pair, readWords, text, Usage } from "./values.ts";
 
 /** What `iteris-web generate` is asked for. */
@@ -72,10 +72,10 @@ function readSampling(values: Values): GenerateCommand["sampling"] {
     if (values[name] === undefined || (temperature ?? 0) > 0) continue;
     throw usage.error(`--${name} does nothing without --temperature above 0: the likeliest token is taken.`);
   }
-  const names = Object.keys(SAMPLING) as (keyof typeof SAMPLING)[];
+  const names = Object.keys(GENERATE_OPTIONS) as (keyof typeof GENERATE_OPTIONS)[];
   return Object.fromEntries(
     names.map((name) => {
-      const { flag: word, range } = SAMPLING[name];
+      const { flag: word, range } = GENERATE_OPTIONS[name];
       return [name, optional(values[word.name], (value) => usage.inRange(word.name, value, range))];
     }),
   );

@@ -1,7 +1,7 @@
 /** `iteris-web merge …`, parsed into what it asks for. */
 import { readdirSync } from "node:fs";
 import { basename } from "node:path";
-import { type DeviceRequest, defaultValues, type MergeOptions, methodFacts, SELF } from "../index.ts";
+import { type DeviceRequest, defaultValues, type MergeOptions, methodFacts, SELF_OPTIONS } from "../index.ts";
 import { type AdapterArgument, adapterOptions, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
 import { adaptersOf, baseOf, type RecipeFile, readRecipeFile } from "./recipe-file.ts";
@@ -49,7 +49,7 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
   const drawn = method.options.includes("seed");
   const seed = drawn
     ? undefined
-    : optional(values.seed, (value) => usage.inRange("seed", value, SELF.seed.range));
+    : optional(values.seed, (value) => usage.inRange("seed", value, SELF_OPTIONS.seed.range));
   const known = recipe === undefined ? null : adaptersOf(recipe);
   const adapters = readAdapters(given, known, { seed, samples: method.samples }, usage);
   const options: Partial<MergeOptions> = {
