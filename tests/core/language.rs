@@ -399,7 +399,7 @@ fn bad_samples_are_refused_with_adapter_and_number() {
         }
     };
     let beyond = refused(&llama, &|samples| {
-        samples.samples[2] = Sample::text(vec![5, 5000, 5])
+        samples.samples[2] = Sample::text(vec![5, 5000, 5]);
     });
     says(
         beyond,

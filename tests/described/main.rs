@@ -1,6 +1,12 @@
 //! `www/lib/generated.ts` is what the descriptions in `src` say: `npm run generate` writes it, and this fails where it
 //! is stale.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
 mod source;
 mod typescript;
 

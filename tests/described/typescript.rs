@@ -41,9 +41,15 @@ pub(crate) fn file() -> String {
     out += "\n/** What there is to tell of each option of a merge but the method. */\n";
     out += &constant("OPTIONS", &table(MergeOptions::OPTIONS, &MergeOptions::default()));
     out += "\n/** The same of how text is written. */\n";
-    out += &constant("GENERATE_OPTIONS", &table(Sampling::OPTIONS, &Sampling::default()));
+    out += &constant(
+        "GENERATE_OPTIONS",
+        &table(Sampling::OPTIONS, &Sampling::default()),
+    );
     out += "\n/** The same of how adapters write their own samples. */\n";
-    out += &constant("SELF_OPTIONS", &table(SelfOptions::OPTIONS, &SelfOptions::default()));
+    out += &constant(
+        "SELF_OPTIONS",
+        &table(SelfOptions::OPTIONS, &SelfOptions::default()),
+    );
     out += "\n/** Tokens that a sample is cut to where nobody says, at most. */\n";
     out += &format!(
         "export const LONGEST_SAMPLE = {};\n",
@@ -190,7 +196,7 @@ fn facts(option: &Described) -> String {
             out += &format!(
                 " By default `{}`.",
                 plain(&default(option, &MergeOptions::default()))
-            )
+            );
         }
     }
     let readers = readers(option);
