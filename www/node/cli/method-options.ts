@@ -2,7 +2,7 @@
  * The options that say how to merge: of `merge`, and of `compare`, which merges in several ways.
  *
  * Whoever gives an option expects something of it, so one that would do nothing where it stands is refused. Which
- * method looks at which option is told by `METHODS` alone.
+ * method looks at which option is told by `OPTIONS` alone.
  */
 import {
   type FlagKinds,
