@@ -9,7 +9,7 @@ const inOneProcess = { fileParallelism: false, maxWorkers: 1, isolate: false };
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["tests/unit/**/*.test.ts"] } },
+      { test: { name: "unit", include: ["tests/unit/**/*.test.ts"], testTimeout: 30_000 } },
       { test: { name: "cli", include: ["tests/cli/**/*.test.ts"], testTimeout: 60_000 } },
       {
         test: {
