@@ -1,7 +1,6 @@
 //! `adapter_config.json`, parsed: what it says about scaling, ranks and saved modules.
 //!
-//! Defaults are PEFT's. The thing that can go wrong is a default taken for a value that is merely
-//! malformed, so a field of the wrong type is an error and not a default.
+//! Defaults are PEFT's. A field of the wrong type is an error and not a default.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};

@@ -1,8 +1,7 @@
 //! The names of an adapter's classes, where its folder has them.
 //!
-//! PEFT itself keeps no labels, so people put a `labels.json` or the model's `config.json` beside the
-//! adapter. The thing that can go wrong is a `config.json` of another head: its labels are taken only
-//! if their number fits the adapter's own head.
+//! PEFT itself keeps no labels, so people put a `labels.json` or the model's `config.json` beside the adapter. A
+//! `config.json` may be of another head: its labels are taken only if their number fits the adapter's own head.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! PEFT LoRA adapters: read into factors, and written back.
 //!
-//! The thing that can go wrong is an adapter that means something other than what is computed: PEFT would do one
-//! thing and the merge another, without a sign. So a configuration is read field by field, and whatever changes the
-//! mathematics and cannot be converted is refused by name; so is every tensor nothing accounts for.
+//! A configuration is read field by field, and whatever changes the mathematics and cannot be converted is refused by
+//! name, as is every tensor that nothing accounts for: else PEFT would do one thing and the merge another, without a
+//! sign.
 
 mod config;
 mod effective;

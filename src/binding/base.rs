@@ -1,8 +1,8 @@
 //! The base model of a merge: one that can be run, the weights of one that cannot, or none.
 //!
-//! Methods that need no samples need no model either, and often not even its weights: adding factors up is the
-//! same for any base. What can go wrong is a name: an adapter's module path and the checkpoint's key differ by
-//! prefixes, so a tensor is only taken if exactly one fits.
+//! Methods that need no samples need no model either, and often not even its weights: adding factors up is the same for
+//! any base. An adapter's module path and the checkpoint's key differ by prefixes; a tensor is taken only if exactly
+//! one fits.
 
 use std::{borrow::Cow, ops::Range};
 

@@ -16,7 +16,8 @@ use crate::{
     describe::{Range, Told, options},
     error::{Code, Error, Result},
     generate::{
-        ANSWER_LENGTH, Answer, MOST_TEMPERATURE, Sampling, Scene, Speaker, TOP_P, decoder_start, generate,
+        ANSWER_LENGTH, Answer, GenerateContext, MOST_TEMPERATURE, PromptedTask, Sampling, TOP_P,
+        decoder_start, generate,
     },
     model::{
         Kind, Model, TEXT,
@@ -179,26 +180,26 @@ pub struct Complete {
 /// # Errors
 /// [`Code::SamplesInvalid`] naming adapter and sample, and as [`generate`].
 pub async fn complete(
-    scene: &Scene<'_>,
+    generation: &GenerateContext<'_>,
     tasks: &[Incomplete<'_>],
     how: &Completing,
 ) -> Result<Vec<Complete>> {
-    let model = scene.model;
+    let model = generation.model;
     let kind = model.family.facts().kind;
     let mut given = Vec::with_capacity(tasks.len());
     for task in tasks {
         given.push(match &task.samples.own {
-            Some(own) => write_texts(scene, task, own).await?,
+            Some(own) => write_texts(generation, task, own).await?,
             None => task.samples.clone(),
         });
     }
     let wanted: Vec<Vec<usize>> = given.iter().map(|samples| missing(kind, how, samples)).collect();
-    let speakers: Vec<Speaker<'_>> = tasks
+    let prompted_tasks: Vec<PromptedTask<'_>> = tasks
         .iter()
         .zip(&given)
         .zip(&wanted)
         .filter(|(_, wanted)| !wanted.is_empty())
-        .map(|((task, given), wanted)| Speaker {
+        .map(|((task, given), wanted)| PromptedTask {
             name: task.name,
             deltas: &task.deltas,
             prompts: wanted
@@ -207,10 +208,10 @@ pub async fn complete(
                 .collect(),
         })
         .collect();
-    let mut written = if speakers.is_empty() {
+    let mut written = if prompted_tasks.is_empty() {
         Vec::new()
     } else {
-        generate(scene, &speakers, &Sampling::greedy(how.max_new_tokens)).await?
+        generate(generation, &prompted_tasks, &Sampling::greedy(how.max_new_tokens)).await?
     }
     .into_iter();
     tasks
@@ -318,8 +319,12 @@ fn assemble(
 }
 
 /// Texts that the adapter writes itself, drawn from what it takes to be likely.
-async fn write_texts(scene: &Scene<'_>, task: &Incomplete<'_>, own: &SelfWritten) -> Result<TaskSamples> {
-    let model = scene.model;
+async fn write_texts(
+    generation: &GenerateContext<'_>,
+    task: &Incomplete<'_>,
+    own: &SelfWritten,
+) -> Result<TaskSamples> {
+    let model = generation.model;
     let kind = model.family.facts().kind;
     let rules = &model.generation;
     let first = rules.stop.first().copied();
@@ -336,12 +341,12 @@ async fn write_texts(scene: &Scene<'_>, task: &Incomplete<'_>, own: &SelfWritten
             ),
         ));
     };
-    let speaker = Speaker {
+    let prompted_task = PromptedTask {
         name: task.name,
         deltas: &task.deltas,
         prompts: vec![prompt.clone(); own.options.count],
     };
-    let written = generate(scene, &[speaker], &own.sampling()).await?;
+    let written = generate(generation, &[prompted_task], &own.sampling()).await?;
     let samples = written.into_iter().flatten().map(|answer| match kind {
         // What an encoder-decoder writes is a text for its encoder, which ends as its texts do.
         Kind::EncoderDecoder => {

@@ -160,7 +160,7 @@ pub async fn compare(
         // An adapter with a classifier of its own predicts, whatever its base model could write.
         let writes = model.family.facts().generates && !has_classifier(model, &read.adapter.heads);
         let (mut variants, labelled, residuals) = if writes {
-            let cast = written::Cast {
+            let compared = written::ComparedTask {
                 model,
                 read,
                 samples: task.samples,
@@ -169,7 +169,7 @@ pub async fn compare(
                 names,
                 max_new_tokens: contest.max_new_tokens,
             };
-            let written = written::task(&run, &cast).await?;
+            let written = written::task(&run, &compared).await?;
             (written.variants, written.labelled, written.residuals)
         } else {
             let heads = &read.adapter.heads;

@@ -12,7 +12,7 @@ use crate::{
     compare::{ResidualSums, Run, VariantScore, classify::mean_cosine},
     delta::Delta,
     error::{Code, Error, Result},
-    generate::{Chooser, Sampling, Scene, Speaker, decoder_start, generate},
+    generate::{Chooser, GenerateContext, PromptedTask, Sampling, decoder_start, generate},
     model::{
         Kind, Model, TEXT,
         batch::{Sample, Stack},
@@ -32,7 +32,7 @@ pub(super) struct Written {
 }
 
 /// What is to be compared on one task: lane 0 is its own adapter.
-pub(super) struct Cast<'a> {
+pub(super) struct ComparedTask<'a> {
     pub(super) model: &'a Model,
     pub(super) read: &'a ReadAdapter,
     pub(super) samples: Option<&'a TaskSamples>,
@@ -55,32 +55,37 @@ struct Reading {
 ///
 /// # Errors
 /// As [`generate`], and what reading weights or the device reports.
-pub(super) async fn task(run: &Run<'_>, cast: &Cast<'_>) -> Result<Written> {
+pub(super) async fn task(run: &Run<'_>, compared: &ComparedTask<'_>) -> Result<Written> {
     let empty = Vec::new();
-    let given = cast.samples;
+    let given = compared.samples;
     let samples = given.map_or(&empty, |s| &s.samples);
     let prompts: Vec<Vec<u32>> = samples
         .iter()
         .map(|sample| sample.tokens(TEXT).to_vec())
         .collect();
-    let deltas = cast.lanes[0]
+    let deltas = compared.lanes[0]
         .iter()
         .map(|(name, delta)| (name.clone(), std::rc::Rc::new(delta.to_device(run.compute))))
         .collect();
-    let scene = Scene {
-        model: cast.model,
+    let generation = GenerateContext {
+        model: compared.model,
         compute: run.compute,
         keep_host: None,
         observer: run.observer,
     };
-    let speaker = Speaker {
-        name: &cast.read.adapter.name,
+    let prompted_task = PromptedTask {
+        name: &compared.read.adapter.name,
         deltas: &deltas,
         prompts,
     };
-    let written = generate(&scene, &[speaker], &Sampling::greedy(cast.max_new_tokens)).await?;
+    let written = generate(
+        &generation,
+        &[prompted_task],
+        &Sampling::greedy(compared.max_new_tokens),
+    )
+    .await?;
     let own: Vec<Vec<u32>> = written.into_iter().flatten().map(|answer| answer.ids).collect();
-    let (reading, residuals) = read_all(run, cast, samples, &own).await?;
+    let (reading, residuals) = read_all(run, compared, samples, &own).await?;
 
     // What is right if the label is what the own adapter writes is known already.
     let none = Vec::new();
@@ -96,13 +101,13 @@ pub(super) async fn task(run: &Run<'_>, cast: &Cast<'_>) -> Result<Written> {
     let right = if others.is_empty() {
         Reading::default()
     } else {
-        read_all(run, cast, &subset(samples), &wanted).await?.0
+        read_all(run, compared, &subset(samples), &wanted).await?.0
     };
 
     let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
-    let width = cast.model.family.facts().hidden_size;
+    let width = compared.model.family.facts().hidden_size;
     let count = |hits: &[bool]| hits.iter().filter(|hit| **hit).count();
-    let variants = cast.names.iter().enumerate().map(|(v, name)| {
+    let variants = compared.names.iter().enumerate().map(|(v, name)| {
         let as_own = labelled
             .iter()
             .filter(|&&i| labels[i] == own[i] && reading.would[v][i])
@@ -125,14 +130,15 @@ pub(super) async fn task(run: &Run<'_>, cast: &Cast<'_>) -> Result<Written> {
 /// All variants over prompts and answers.
 async fn read_all(
     run: &Run<'_>,
-    cast: &Cast<'_>,
+    compared: &ComparedTask<'_>,
     samples: &[Sample],
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
-    let (mut reading, residuals) = read(run, cast, cast.model, cast.lanes, samples, answers).await?;
+    let (mut reading, residuals) =
+        read(run, compared, compared.model, compared.lanes, samples, answers).await?;
     let none = BTreeMap::new();
-    for (_, model) in cast.whole {
-        let (more, _) = read(run, cast, model, &[&none], samples, answers).await?;
+    for (_, model) in compared.whole {
+        let (more, _) = read(run, compared, model, &[&none], samples, answers).await?;
         reading.would.extend(more.would);
         reading.hidden.extend(more.hidden);
     }
@@ -142,7 +148,7 @@ async fn read_all(
 /// The lanes of one model over prompts and answers.
 async fn read(
     run: &Run<'_>,
-    cast: &Cast<'_>,
+    compared: &ComparedTask<'_>,
     model: &Model,
     lanes: &[&BTreeMap<String, Delta>],
     samples: &[Sample],
@@ -169,7 +175,7 @@ async fn read(
                 Code::SamplesInvalid,
                 format!(
                     "adapter \"{}\", sample {}: its label does not fit the model: {what}",
-                    cast.read.adapter.name,
+                    compared.read.adapter.name,
                     index + 1
                 ),
             ));
@@ -183,7 +189,7 @@ async fn read(
     };
     let settings: Vec<Sampling> = answers
         .iter()
-        .map(|answer| Sampling::greedy(answer.len().max(cast.max_new_tokens)))
+        .map(|answer| Sampling::greedy(answer.len().max(compared.max_new_tokens)))
         .collect();
     for (batch, (state, copies)) in batches.iter().zip(states) {
         let stack = Stack::new(batch, copies);

@@ -1,7 +1,6 @@
 //! Symmetric positive definite systems in f64: a blocked Cholesky factorisation and its solves.
 //!
-//! The one thing that can go wrong is a matrix that is not positive definite; it is found at the first
-//! bad pivot and reported, so that no NaN ever leaves here.
+//! A matrix that is not positive definite is found at the first bad pivot and reported, so that no NaN leaves here.
 
 use crate::compute::gemm::{Part, View, multiply};
 

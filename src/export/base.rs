@@ -1,7 +1,7 @@
 //! The base model with the merged changes added, in the files that it came in, a tensor at a time.
 //!
-//! A tensor that nothing changes is copied byte for byte, whatever its type. What can go wrong is a change that finds
-//! no place, so each is held against the tensor that it is added to.
+//! A tensor that nothing changes is copied byte for byte, whatever its type. Each delta is held against the tensor that
+//! it is added to, and one that finds none is an error.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! What of a base model's folder goes along with its merged weights, so that the new folder is usable as it is.
 //!
-//! What can go wrong is taking too much: another copy of the weights, the old model card, or an adapter's
-//! configuration, at which libraries would take the folder for an adapter. So files go along by what they are.
+//! Files go along by what they are: not another copy of the weights, the old model card, or an adapter's configuration,
+//! at which libraries would take the folder for an adapter.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! What of a merge is no low-rank change of a weight, as an adapter keeps it: biases, rows of tables, whole modules.
 //!
-//! What can go wrong is a place that PEFT has for one of two things only, such as factors and trained rows of one
-//! table: it is refused by name, since the file would be loaded without the other.
+//! Where PEFT has a place for one of two things only, such as factors and trained rows of one table, the merge is
+//! refused by name: the file would be loaded without the other.
 
 use std::collections::BTreeMap;
 

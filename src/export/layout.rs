@@ -1,8 +1,8 @@
 //! Into which files the tensors of a merged base model go.
 //!
-//! Libraries find a model by its files' names: `model.safetensors`, or shards that an index lists; ComfyUI by any
-//! name, in one file. So a base keeps its names, and its shards as long as they do not grow. What can go wrong is a
-//! checkpoint that no library knows how to find in parts: a lone file without a configuration stays one file.
+//! Libraries find a model by its files' names: `model.safetensors`, or shards that an index lists; ComfyUI by any name,
+//! in one file. So a base keeps its names, and its shards as long as they do not grow. A lone file without a
+//! configuration stays one file, since no library would find its parts.
 
 use std::{collections::BTreeMap, rc::Rc};
 

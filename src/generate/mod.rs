@@ -1,8 +1,7 @@
 //! Writing text: what a model says after a prompt, under each task's adapter.
 //!
-//! All prompts of all tasks go through the model together, a task being one lane, and every token's keys
-//! and values are computed once ([`Cache`]). What can go wrong: a prompt's place among the rows. Answers
-//! are returned in the caller's order, whatever order the micro-batches had.
+//! All prompts of all tasks go through the model together, a task being one lane, and every token's keys and values are
+//! computed once ([`Cache`]). Answers are returned in the caller's order, whatever order the micro-batches had.
 
 mod choose;
 
@@ -94,7 +93,7 @@ impl Sampling {
 }
 
 /// One task's prompts and the adapter that answers them.
-pub struct Speaker<'a> {
+pub struct PromptedTask<'a> {
     /// Its name, for messages.
     pub name: &'a str,
     /// What its adapter adds, by module.
@@ -116,7 +115,7 @@ pub struct Answer {
 const MICRO_BATCH_ROWS: usize = 4096;
 
 /// Where a generation runs.
-pub struct Scene<'a> {
+pub struct GenerateContext<'a> {
     /// The base model.
     pub model: &'a Model,
     /// The device.
@@ -127,18 +126,18 @@ pub struct Scene<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// The answers of every speaker to its prompts, in the order given.
+/// The answers of every task to its prompts, in the order given.
 ///
 /// # Errors
 /// [`Code::ModelUnsupported`] if the model does not write text, [`Code::SamplesInvalid`] for a prompt
 /// that leaves no room for an answer, and whatever reading weights or the device reports.
 pub async fn generate(
-    scene: &Scene<'_>,
-    speakers: &[Speaker<'_>],
+    generation: &GenerateContext<'_>,
+    prompted_tasks: &[PromptedTask<'_>],
     how: &Sampling,
 ) -> Result<Vec<Vec<Answer>>> {
     how.check()?;
-    let model = scene.model;
+    let model = generation.model;
     let facts = model.family.facts();
     if !facts.generates {
         return Err(Error::new(
@@ -150,32 +149,35 @@ pub async fn generate(
             ),
         ));
     }
-    let prompts: Vec<Vec<Sample>> = speakers
+    let prompts: Vec<Vec<Sample>> = prompted_tasks
         .iter()
-        .map(|speaker| prompts_of(scene, speaker, how))
+        .map(|prompted_task| prompts_of(generation, prompted_task, how))
         .collect::<Result<_>>()?;
     let tasks: Vec<&[Sample]> = prompts.iter().map(Vec::as_slice).collect();
     let batches = model.micro_batches(&tasks, Padding::Exclude, MICRO_BATCH_ROWS)?;
 
-    model.check_fits(scene.compute, &WorkloadEstimate::of(&batches, 1, None))?;
+    model.check_fits(generation.compute, &WorkloadEstimate::of(&batches, 1, None))?;
 
-    let _generating = scene.compute.meter.generating();
-    let deltas = Voices {
-        tasks: speakers.iter().map(|speaker| speaker.deltas).collect(),
+    let _generating = generation.compute.meter.generating();
+    let deltas = TaskDeltas {
+        tasks: prompted_tasks
+            .iter()
+            .map(|prompted_task| prompted_task.deltas)
+            .collect(),
     };
-    let mut targeted: BTreeSet<String> = speakers
+    let mut targeted: BTreeSet<String> = prompted_tasks
         .iter()
-        .flat_map(|speaker| speaker.deltas.keys().cloned())
+        .flat_map(|prompted_task| prompted_task.deltas.keys().cloned())
         .collect();
-    targeted.extend(scene.keep_host.into_iter().flatten().cloned());
+    targeted.extend(generation.keep_host.into_iter().flatten().cloned());
     let steps = Steps::new("generate", 0);
     let pass = Pass {
-        compute: scene.compute,
+        compute: generation.compute,
         targeted: &targeted,
-        keep_host: scene.keep_host.is_some(),
+        keep_host: generation.keep_host.is_some(),
         until: model.family.blocks(),
         heads: None,
-        observer: scene.observer,
+        observer: generation.observer,
         steps: &steps,
     };
     let mut answers: Vec<Vec<Answer>> = tasks
@@ -186,7 +188,7 @@ pub async fn generate(
     let mut before = 0;
     for batch in &batches {
         let session = Session {
-            scene,
+            generation,
             pass: &pass,
             hook: &deltas,
             batch,
@@ -201,9 +203,13 @@ pub async fn generate(
     Ok(answers)
 }
 
-/// A speaker's prompts as samples, the decoder's start token among them where there is one.
-fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Result<Vec<Sample>> {
-    let model = scene.model;
+/// A task's prompts as samples, the decoder's start token among them where there is one.
+fn prompts_of(
+    generation: &GenerateContext<'_>,
+    prompted_task: &PromptedTask<'_>,
+    how: &Sampling,
+) -> Result<Vec<Sample>> {
+    let model = generation.model;
     let facts = model.family.facts();
     let start = match facts.kind {
         Kind::EncoderDecoder => Some(decoder_start(model)?),
@@ -213,7 +219,7 @@ fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Resul
         let refuse = |what: String| {
             Err(Error::new(
                 Code::SamplesInvalid,
-                format!("{}, prompt {}: {what}", speaker.name, index + 1),
+                format!("{}, prompt {}: {what}", prompted_task.name, index + 1),
             ))
         };
         let room = match facts.kind {
@@ -237,7 +243,7 @@ fn prompts_of(scene: &Scene<'_>, speaker: &Speaker<'_>, how: &Sampling) -> Resul
             None => sample,
         })
     };
-    speaker.prompts.iter().enumerate().map(sample).collect()
+    prompted_task.prompts.iter().enumerate().map(sample).collect()
 }
 
 /// The first input of an encoder-decoder's decoder.
@@ -257,12 +263,12 @@ pub fn decoder_start(model: &Model) -> Result<u32> {
 }
 
 /// One lane a task, each under its own adapter.
-struct Voices<'a> {
+struct TaskDeltas<'a> {
     tasks: Vec<&'a BTreeMap<String, Rc<DeviceDelta>>>,
 }
 
 #[async_trait(?Send)]
-impl Hook for Voices<'_> {
+impl Hook for TaskDeltas<'_> {
     fn variants(&self) -> usize {
         1
     }
@@ -278,9 +284,9 @@ impl Hook for Voices<'_> {
 
 /// One micro-batch's generation.
 struct Session<'a> {
-    scene: &'a Scene<'a>,
+    generation: &'a GenerateContext<'a>,
     pass: &'a Pass<'a>,
-    hook: &'a Voices<'a>,
+    hook: &'a TaskDeltas<'a>,
     batch: &'a Batch,
     how: &'a Sampling,
     /// Prompts answered before, and in all.
@@ -290,7 +296,7 @@ struct Session<'a> {
 impl Session<'_> {
     /// The answers, in the order of the batch's places.
     async fn run(&self, tasks: &[&[Sample]]) -> Result<Vec<Answer>> {
-        let model = self.scene.model;
+        let model = self.generation.model;
         let cache = Cache::default();
         let written = model.family.output();
         let places = &self.batch.places;
@@ -326,7 +332,9 @@ impl Session<'_> {
         let mut stepped;
         for step in 0..self.how.max_new_tokens {
             self.progress(step, &choosers).await?;
-            let hidden = state.take(written)?.select(0, self.scene.compute.indices(&last));
+            let hidden = state
+                .take(written)?
+                .select(0, self.generation.compute.indices(&last));
             let logits = model.logits(self.pass, hidden).await?;
             for (chooser, logits) in choosers
                 .iter_mut()
@@ -359,7 +367,7 @@ impl Session<'_> {
         cache: Option<&Cache>,
         work: (State, std::ops::Range<usize>),
     ) -> Result<State> {
-        self.scene
+        self.generation
             .model
             .step(self.pass, batch, self.hook, cache, work)
             .await
@@ -371,14 +379,14 @@ impl Session<'_> {
             .iter()
             .map(|chooser| if chooser.finished() { most } else { step })
             .sum();
-        self.scene
+        self.generation
             .observer
             .progress(Progress {
                 stage: "generate",
                 layer: format!("token {} of at most {most}", step + 1),
                 done: self.counted.0 * most + done,
                 total: self.counted.1 * most,
-                seconds: self.scene.compute.meter.elapsed(),
+                seconds: self.generation.compute.meter.elapsed(),
             })
             .await
     }
@@ -390,22 +398,22 @@ impl Session<'_> {
 /// # Errors
 /// As [`generate`].
 pub async fn logits(
-    scene: &Scene<'_>,
+    generation: &GenerateContext<'_>,
     deltas: &BTreeMap<String, Rc<DeviceDelta>>,
     samples: &[Sample],
 ) -> Result<(usize, Vec<f32>)> {
-    let model = scene.model;
+    let model = generation.model;
     let batches = model.micro_batches(&[samples], Padding::Exclude, MICRO_BATCH_ROWS)?;
-    let hook = Voices { tasks: vec![deltas] };
+    let hook = TaskDeltas { tasks: vec![deltas] };
     let targeted = deltas.keys().cloned().collect();
     let steps = Steps::new("forward", model.family.blocks());
     let pass = Pass {
-        compute: scene.compute,
+        compute: generation.compute,
         targeted: &targeted,
         keep_host: false,
         until: model.family.blocks(),
         heads: None,
-        observer: scene.observer,
+        observer: generation.observer,
         steps: &steps,
     };
     let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];

@@ -1,9 +1,8 @@
 //! The tensors of a model's or an adapter's files: by name, by range, whatever format holds them.
 //!
-//! safetensors is the format; torch's pickles, which older models and adapters came in, give the same
-//! list of tensors by way of [`pickle`](super::pickle). The thing that can go wrong is that a file's
-//! numbers lie: a length beyond the file, ranges that overlap, a shape that overflows. The readers let
-//! none through, so that a [`TensorInfo`] needs no further check.
+//! safetensors is the format; torch's pickles, which older models and adapters came in, give the same list of tensors
+//! by way of [`pickle`](super::pickle). The readers let no number through that lies (a length beyond the file, ranges
+//! that overlap, a shape that overflows), so that a [`TensorInfo`] needs no further check.
 
 mod safetensors;
 mod shards;

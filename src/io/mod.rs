@@ -1,9 +1,8 @@
 //! Files in and files out: byte ranges, safetensors, torch's pickles and the folders they come in.
 //!
-//! A model may be larger than the memory there is, so nothing here reads a whole weight file: a
-//! header is read and checked once, and after that every tensor is one byte range. The thing that
-//! can go wrong is trusting a header; it is outside input, and every number in it is checked before
-//! it is used as a length or an offset.
+//! A model may be larger than the memory there is, so nothing here reads a whole weight file: a header is read and
+//! checked once, and after that every tensor is one byte range. A header is outside input: every number in it is
+//! checked before it is used as a length or an offset.
 
 mod checkpoint;
 mod pickle;

@@ -1,10 +1,9 @@
 //! Files that `torch.save` wrote, read as a list of tensors and nothing else.
 //!
-//! A Python pickle is a program, and unpickling one from elsewhere runs whatever its author liked. The
-//! thing that can go wrong is that something here does the same, or believes a number in it. So there is
-//! no unpickler: [`machine`] knows the few instructions that `torch.save` emits for a dictionary of
-//! tensors, makes of them plain [`value`]s, and refuses at the first other instruction or name. What the
-//! values then say of storages is held against the bytes there are.
+//! A Python pickle is a program, and unpickling one from elsewhere runs whatever its author liked. There is no
+//! unpickler here: [`machine`] knows the few instructions that `torch.save` emits for a dictionary of tensors, makes of
+//! them plain [`value`]s, and refuses at the first other instruction or name. What the values then say of storages is
+//! held against the bytes there are.
 //!
 //! torch has two containers. [`archive`] is the zip file of torch 1.6 and later, [`legacy`] the row of
 //! bare pickles before it.

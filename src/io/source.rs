@@ -1,7 +1,6 @@
 //! Where bytes come from: one trait for a byte range, and the folder of named files a person drops.
 //!
-//! A browser's `File` can only be read asynchronously, so everything is; a native file and memory
-//! answer at once. The thing that can go wrong is a short read taken for a whole one: an
+//! A browser's `File` can only be read asynchronously, so everything is; a native file and memory answer at once. An
 //! implementation returns exactly the bytes asked for, or an error.
 
 use std::collections::BTreeMap;

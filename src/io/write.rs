@@ -1,9 +1,8 @@
 //! Where results go: safetensors in a fixed order, whole for an adapter, streamed for a model.
 //!
-//! The same tensors must give the same bytes, so that a merge can be repeated and compared by its
-//! hash. The thing that can go wrong is order: the crate keeps file metadata in a hash map, whose
-//! order differs from run to run, so the header is written here from the crate's own checked
-//! [`Metadata`] with the map sorted.
+//! The same tensors must give the same bytes, so that a merge can be repeated and compared by its hash. The crate keeps
+//! file metadata in a hash map, whose order differs from run to run, so the header is written here from the crate's own
+//! checked [`Metadata`] with the map sorted.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,7 @@ use crate::{
     compute::Compute,
     delta::DeviceDelta,
     error::{Code, Error, Result},
-    generate::{Answer, Sampling, Scene, Speaker, generate},
+    generate::{Answer, GenerateContext, PromptedTask, Sampling, generate},
     io::Folder,
     model::{self, Model},
     progress::Observer,
@@ -34,8 +34,8 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
 }
 
-/// A voice with its adapter on the device.
-struct Voice {
+/// An adapter of a variant, on the device.
+struct LoadedAdapter {
     at: usize,
     name: String,
     deltas: BTreeMap<String, Rc<DeviceDelta>>,
@@ -59,7 +59,7 @@ pub async fn write_variants(
     }
     let base = Base::open(Some(request.base)).await?;
     let model = base.model("writing")?;
-    let mut voices: Vec<Voice> = Vec::new();
+    let mut loaded: Vec<LoadedAdapter> = Vec::new();
     let mut whole: Vec<(usize, Model)> = Vec::new();
     let mut found: Vec<(String, Vec<Answer>)> = Vec::new();
     for (at, Variant { name, folder }) in request.variants.into_iter().enumerate() {
@@ -79,39 +79,39 @@ pub async fn write_variants(
                 continue;
             }
         };
-        voices.push(Voice { at, name, deltas });
+        loaded.push(LoadedAdapter { at, name, deltas });
     }
     let none = BTreeMap::new();
-    let speak = async |model: &Model, speakers: &[Speaker<'_>]| {
-        let scene = Scene {
+    let write = async |model: &Model, prompted_tasks: &[PromptedTask<'_>]| {
+        let generation = GenerateContext {
             model,
             compute,
             keep_host: None,
             observer,
         };
-        generate(&scene, speakers, &request.sampling).await
+        generate(&generation, prompted_tasks, &request.sampling).await
     };
-    if !voices.is_empty() {
-        let speakers: Vec<Speaker<'_>> = voices
+    if !loaded.is_empty() {
+        let prompted_tasks: Vec<PromptedTask<'_>> = loaded
             .iter()
-            .map(|voice| Speaker {
-                name: &voice.name,
-                deltas: &voice.deltas,
+            .map(|one| PromptedTask {
+                name: &one.name,
+                deltas: &one.deltas,
                 prompts: request.prompts.clone(),
             })
             .collect();
-        let answers = speak(model, &speakers).await?;
-        for (voice, answers) in voices.iter().zip(answers) {
-            found[voice.at].1 = answers;
+        let answers = write(model, &prompted_tasks).await?;
+        for (one, answers) in loaded.iter().zip(answers) {
+            found[one.at].1 = answers;
         }
     }
     for (at, model) in whole {
-        let speakers = [Speaker {
+        let prompted_tasks = [PromptedTask {
             name: "the model",
             deltas: &none,
             prompts: request.prompts.clone(),
         }];
-        let mut answers = speak(&model, &speakers).await?;
+        let mut answers = write(&model, &prompted_tasks).await?;
         found[at].1 = answers.pop().unwrap_or_default();
     }
     Ok(found)

@@ -9,7 +9,7 @@ use crate::{
     compare::{Run, find_head, has_classifier, no_classifier, on_device},
     compute::Compute,
     error::{Code, Error, Result},
-    generate::{self, Scene},
+    generate::{self, GenerateContext},
     io::Folder,
     merge::options::MergeOptions,
     model::Steps,
@@ -41,7 +41,7 @@ pub async fn logits(
     let observer = &Silent;
     let classifies = read.iter().any(|read| has_classifier(model, &read.adapter.heads)) || head.is_some();
     if model.family.facts().generates && !classifies {
-        let scene = Scene {
+        let generation = GenerateContext {
             model,
             compute,
             keep_host: None,
@@ -58,9 +58,9 @@ pub async fn logits(
             max_new_tokens: MergeOptions::default().max_new_tokens,
         };
         let tasks = [task];
-        let complete = calibrate::complete(&scene, &tasks, &how).await?;
+        let complete = calibrate::complete(&generation, &tasks, &how).await?;
         let samples = complete.first().map_or(&[][..], |task| &task.samples);
-        return generate::logits(&scene, &tasks[0].deltas, samples).await;
+        return generate::logits(&generation, &tasks[0].deltas, samples).await;
     }
     let mut heads = read
         .as_ref()

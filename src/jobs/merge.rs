@@ -8,7 +8,7 @@ use crate::{
     compute::{Compute, Stage},
     error::Result,
     export::{self, report::MergeReport},
-    generate::Scene,
+    generate::GenerateContext,
     io::{Folder, Sink},
     jobs::inputs::{AdapterInput, read_adapters},
     merge::{
@@ -142,14 +142,14 @@ async fn complete_samples(
         let load = WorkloadEstimate::of(&batches, 2, Some((&context.targeted, tasks.len())));
         context.model.check_fits(context.compute, &load)?;
     }
-    let scene = Scene {
+    let generation = GenerateContext {
         model: context.model,
         compute: context.compute,
         keep_host: Some(&context.targeted),
         observer: context.observer,
     };
     let how = completing(context.options);
-    let complete = calibrate::complete(&scene, &tasks, &how).await?;
+    let complete = calibrate::complete(&generation, &tasks, &how).await?;
     for (task, complete) in context.tasks.iter_mut().zip(complete) {
         task.samples = complete.samples;
         task.answers = complete.answers;

@@ -1,10 +1,10 @@
 //! From the names in an adapter's file to modules of the base model.
 //!
 //! One module has many names: kohya's `lora_unet_input_blocks_4_1_proj_in`, ComfyUI's
-//! `diffusion_model.input_blocks.4.1.proj_in`, diffusers' `unet.down_blocks.1.attentions.0.proj_in`. Adapters
-//! only merge if the same module has the same path, so every name leads to diffusers' where the model is one
-//! that diffusers has, and to the original's behind `diffusion_model.` elsewhere. The thing that can go wrong
-//! is a guess: a name that nothing is known of, or that could mean two modules, is refused.
+//! `diffusion_model.input_blocks.4.1.proj_in`, diffusers' `unet.down_blocks.1.attentions.0.proj_in`. Adapters only
+//! merge if the same module has the same path, so every name leads to diffusers' where the model is one that diffusers
+//! has, and to the original's behind `diffusion_model.` elsewhere. Nothing is guessed: a name that could mean two
+//! modules is refused.
 
 mod base;
 pub mod family;

@@ -1,10 +1,9 @@
 //! The vocabulary of module names, for taking kohya's flattened names apart.
 //!
-//! kohya writes `down_blocks.0.attentions.1` as `down_blocks_0_attentions_1`, and names have underscores of
-//! their own, so the way back needs to know the names there are. They are written here as templates, `#`
-//! being any number. The thing that can go wrong is a name that two templates fit: the templates of one
-//! family never clash (a test holds them to it), and a name that fits two families is told apart by the
-//! rest of its file or refused.
+//! kohya writes `down_blocks.0.attentions.1` as `down_blocks_0_attentions_1`, and names have underscores of their own,
+//! so the way back needs to know the names there are. They are written here as templates, `#` being any number. The
+//! templates of one family never clash (a test holds them to it), and a name that fits two families is told apart by
+//! the rest of its file or refused.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,9 +1,9 @@
 //! One UNet, two sets of names: the original code's (LDM, SGM) and diffusers'.
 //!
-//! kohya's SDXL adapters have the former and everybody else's the latter, so without this an SDXL adapter of
-//! kohya's would share no module with one of diffusers'. The thing that can go wrong is the numbering: the
-//! original counts a level's resnets and its resampler in one list. Every Stable Diffusion has two resnets a
-//! level going down and three going up, which is what makes the numbers mean something without the model.
+//! kohya's SDXL adapters have the former and everybody else's the latter, so without this an SDXL adapter of kohya's
+//! would share no module with one of diffusers'. The original counts a level's resnets and its resampler in one list.
+//! Every Stable Diffusion has two resnets a level going down and three going up, which is what makes the numbers mean
+//! something without the model.
 
 use crate::naming::template::is_index;
 

@@ -31,7 +31,7 @@ use iteris_web::{
     compute::{Compute, Features},
     delta::DeviceDelta,
     error::{Error, Result},
-    generate::{Sampling, Scene, Speaker, generate, logits},
+    generate::{GenerateContext, PromptedTask, Sampling, generate, logits},
     io::{Folder, MemorySink},
     jobs::{
         AdapterInput,
@@ -512,8 +512,8 @@ fn modules_are_in_the_order_of_the_forward_pass() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-const fn scene<'a>(model: &'a Model, compute: &'a Compute) -> Scene<'a> {
-    Scene {
+const fn generation<'a>(model: &'a Model, compute: &'a Compute) -> GenerateContext<'a> {
+    GenerateContext {
         model,
         compute,
         keep_host: None,
@@ -552,7 +552,7 @@ fn logits_of_base_and_adapters_equal_transformers() {
                     let (shape, wanted) = expected.get(&format!("logits.{name}"));
                     let (vocabulary, found) = pollster::block_on(async {
                         let deltas = variant(&case, name, &compute).await?;
-                        logits(&scene(&model, &compute), &deltas, &samples).await
+                        logits(&generation(&model, &compute), &deltas, &samples).await
                     })?;
                     assert_eq!(vocabulary, shape[1], "{}: vocabulary", case.name);
                     worst.compare(name, &found, &wanted);
@@ -583,16 +583,21 @@ fn greedy_answers_are_those_of_transformers_token_for_token() {
                 for name in generated.keys() {
                     deltas.push(variant(&case, name, &compute).await?);
                 }
-                let speakers: Vec<Speaker<'_>> = generated
+                let prompted_tasks: Vec<PromptedTask<'_>> = generated
                     .keys()
                     .zip(&deltas)
-                    .map(|(name, deltas)| Speaker {
+                    .map(|(name, deltas)| PromptedTask {
                         name,
                         deltas,
                         prompts: prompts.clone(),
                     })
                     .collect();
-                generate(&scene(&model, &compute), &speakers, &Sampling::greedy(most)).await
+                generate(
+                    &generation(&model, &compute),
+                    &prompted_tasks,
+                    &Sampling::greedy(most),
+                )
+                .await
             });
             let found = match found {
                 Ok(found) => found,

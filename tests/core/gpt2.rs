@@ -10,7 +10,7 @@ use iteris_web::{
     binding::{Base, ReadAdapter, lanes::lane_deltas},
     calibrate::TaskSamples,
     compute::Compute,
-    generate::{Scene, logits},
+    generate::{GenerateContext, logits},
     io::{ByteSource, Folder, MemorySink, MemorySource},
     jobs::{
         AdapterInput,
@@ -66,7 +66,7 @@ fn merged(output: OutputKind) -> Folder {
 async fn logits_of(base: &Base, adapter: Option<&Folder>) -> Vec<f32> {
     let compute = Compute::cpu();
     let model = base.model("the test").unwrap();
-    let scene = Scene {
+    let generation = GenerateContext {
         model,
         compute: &compute,
         keep_host: None,
@@ -79,7 +79,7 @@ async fn logits_of(base: &Base, adapter: Option<&Folder>) -> Vec<f32> {
             lane.insert(name, Rc::new(delta.to_device(&compute)));
         }
     }
-    logits(&scene, &lane, &samples("b")).await.unwrap().1
+    logits(&generation, &lane, &samples("b")).await.unwrap().1
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One module's tensors, put together to its update.
 //!
-//! The thing that can go wrong is a layer of another kind than the shapes seem to say: what the product is
-//! added to follows from the tensors' names and dimensions together, and whatever fits none of them is refused.
+//! What the product is added to follows from the tensors' names and dimensions together, and whatever fits none of them
+//! is refused.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,6 @@
 //! An adapter's folder, read into factors and heads, with every tensor accounted for.
 //!
-//! The thing that can go wrong is a tensor that is silently left out: then the merge is of less than
-//! the adapter. Each one ends up in a factor, in a head, or in an error.
+//! Each tensor ends up in a factor, in a head, or in an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,7 @@
 //! A merged adapter as PEFT wants it: tensor names, configuration and target names.
 //!
-//! Scaling is folded into the factors and `lora_alpha = r`, so every reader computes the same delta.
-//! The thing that can go wrong is `target_modules`: a short name that also matches a module without
-//! factors makes PEFT build (and warn about) an adapter that is not in the file.
+//! Scaling is folded into the factors and `lora_alpha = r`, so every reader computes the same delta. `target_modules`
+//! names no module without factors, for which PEFT would build (and warn about) an adapter that is not in the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 

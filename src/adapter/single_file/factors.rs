@@ -1,8 +1,8 @@
 //! The factors of one module: from the tensors of a file to `scaling * b a`, and from an original's fused layer to
 //! diffusers' modules.
 //!
-//! The thing that can go wrong is a shape that fits by accident, so every one is held against the others: a
-//! convolution's kernel belongs to the lower factor, or to the core of a Tucker decomposition, and nowhere else.
+//! Every shape is held against the others, since one may fit by accident: a convolution's kernel belongs to the lower
+//! factor, or to the core of a Tucker decomposition, and nowhere else.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,7 +1,6 @@
 //! What kohya's and diffusers' files have in common: one file, plain factors, shapes with the kernel in them.
 //!
-//! The thing that can go wrong is a format that cannot say what is written: a DoRA's magnitude, an embedding's rows.
-//! Such a merge is refused with the formats that can.
+//! A merge that a format cannot hold (a DoRA's magnitude, an embedding's rows) is refused with the formats that can.
 
 use std::collections::BTreeMap;
 

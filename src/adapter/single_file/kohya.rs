@@ -1,9 +1,8 @@
 //! A merged adapter as kohya's scripts and ComfyUI read it: flattened names and an alpha a module, or dotted names as
 //! the adapters have them.
 //!
-//! Factors are written as they are and the scale goes into alpha, so a lone adapter keeps its numbers to the bit. The
-//! thing that can go wrong is alpha in a narrow type, where a rank of 301 becomes 300: what the type cannot hold goes
-//! into the upper factor.
+//! Factors are written as they are and the scale goes into alpha, so a lone adapter keeps its numbers to the bit. In a
+//! narrow type an alpha of 301 would become 300: what the type cannot hold goes into the upper factor.
 
 use std::collections::BTreeMap;
 

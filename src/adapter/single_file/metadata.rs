@@ -1,7 +1,7 @@
 //! `lora_adapter_metadata`: what diffusers writes into a file's header about the factors' scales.
 //!
-//! It is PEFT's configuration of each component, flattened: `{"unet.r": 4, "text_encoder.lora_alpha": 8}`. The thing
-//! that can go wrong is a configuration that asks for more than factors, so it is parsed as PEFT's own file is.
+//! It is PEFT's configuration of each component, flattened: `{"unet.r": 4, "text_encoder.lora_alpha": 8}`. It is parsed
+//! as PEFT's own file is, since it may ask for more than factors.
 
 use std::collections::BTreeMap;
 

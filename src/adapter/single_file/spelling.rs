@@ -1,9 +1,9 @@
 //! From a module's path to the name that kohya's scripts and ComfyUI give it.
 //!
-//! They give several: SDXL's UNet in the original code's names and every other in diffusers', text encoders
-//! numbered or not. A file that mixes them loses modules in some readers, so one [`Spelling`] is chosen for the whole:
-//! that of the adapters merged, or the usual one. The thing that can go wrong is a module of several adapters'
-//! making spelled twice, so spelling is a function of the path alone.
+//! They give several: SDXL's UNet in the original code's names and every other in diffusers', text encoders numbered or
+//! not. A file that mixes them loses modules in some readers, so one [`Spelling`] is chosen for the whole: that of the
+//! adapters merged, or the usual one. Spelling is a function of the path alone, so that no module is spelled in two
+//! ways.
 
 use std::collections::BTreeMap;
 

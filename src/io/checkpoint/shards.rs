@@ -1,8 +1,7 @@
 //! A model in several files: `*.safetensors.index.json` (or `*.bin.index.json`, for pickles) says which
 //! tensor is in which.
 //!
-//! The thing that can go wrong is an index and shards of different downloads: every entry is held
-//! against the header of the shard it names.
+//! An index and its shards may be of different downloads: every entry is held against the header of the shard it names.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,8 +1,7 @@
 //! Tensors whose elements do not follow each other in the file, read into row order.
 //!
-//! torch saves a view as its whole storage and says where in it the view's elements lie. The thing that
-//! can go wrong is reading the storage's order for the tensor's: a transposed factor would be taken for
-//! another matrix of the same shape.
+//! torch saves a view as its whole storage and says where in it the view's elements lie. Read in the storage's order, a
+//! transposed factor would be taken for another matrix of the same shape.
 
 use std::ops::Range;
 

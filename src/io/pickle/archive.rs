@@ -1,9 +1,9 @@
 //! The zip container of torch 1.6 and later: the pickle and each storage as files of their own.
 //!
-//! torch stores them without compression, so that a tensor is a byte range of the archive. The thing that
-//! can go wrong is an archive that two programs read differently, because its directory contradicts its
-//! entries, or that grows when it is unpacked. So the directory has to fill the space up to the archive's
-//! end, entries have to be stored, to agree with their own headers and to lie apart, and nothing else is read.
+//! torch stores them without compression, so that a tensor is a byte range of the archive. Two programs may read one
+//! archive differently where its directory contradicts its entries, and an archive may grow when it is unpacked. So the
+//! directory has to fill the space up to the archive's end, entries have to be stored, to agree with their own headers
+//! and to lie apart, and nothing else is read.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

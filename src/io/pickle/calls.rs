@@ -1,8 +1,7 @@
 //! The instructions that in Python call a function or fetch an object: BINPERSID, REDUCE and BUILD.
 //!
-//! The thing that can go wrong is that one of them does what it says. Each knows what it may be applied to,
-//! makes the storage, the tensor or the dictionary itself, and refuses all else; nothing is looked up,
-//! imported or called.
+//! None of them does what it says. Each knows what it may be applied to, makes the storage, the tensor or the
+//! dictionary itself, and refuses all else; nothing is looked up, imported or called.
 
 use crate::io::pickle::{
     machine::{Machine, Result, refusal},

@@ -1,8 +1,8 @@
 //! The container before torch 1.6 (`_use_new_zipfile_serialization=False`): five pickles in a row, then each
 //! storage's length and bytes.
 //!
-//! The thing that can go wrong is losing step: nothing marks where a storage begins, so each length has to
-//! be the one that the tensors' pickle gives, and the last storage has to end the file.
+//! Nothing marks where a storage begins, so each length has to be the one that the tensors' pickle gives, and the last
+//! storage has to end the file.
 
 use std::collections::BTreeMap;
 

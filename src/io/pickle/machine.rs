@@ -1,9 +1,9 @@
 //! The pickle instructions that `torch.save` emits for a dictionary of tensors.
 //!
-//! It is a stack machine that makes [`Value`]s. Instructions that could call anything are in
-//! [`calls`](super::calls), and call nothing. The thing that can go wrong is a small pickle that claims or builds
-//! something large, so each instruction makes at most one value, of a size that does not grow with what it
-//! refers to; the number of instructions is limited; and no length is believed before its bytes are there.
+//! It is a stack machine that makes [`Value`]s. Instructions that could call anything are in [`calls`](super::calls),
+//! and call nothing. A small pickle may claim or build something large, so each instruction makes at most one value, of
+//! a size that does not grow with what it refers to; the number of instructions is limited; and no length is believed
+//! before its bytes are there.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

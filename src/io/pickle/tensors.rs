@@ -1,8 +1,8 @@
 //! From a pickle's values to checked [`TensorInfo`]s.
 //!
-//! A tensor says which storage it views, from where, in which shape and with which strides. The thing that
-//! can go wrong is a view that reaches beyond its storage, or one that repeats a few bytes into a tensor of
-//! any size: both are refused here, so that a tensor is never larger than what the file holds of it.
+//! A tensor says which storage it views, from where, in which shape and with which strides. A view that reaches beyond
+//! its storage, or that repeats a few bytes into a tensor of any size, is refused here, so that a tensor is never
+//! larger than what the file holds of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,13 +11,13 @@
 //! ```
 //!
 //! With D_i low-rank the solution is too: D* = [B_1 … B_N] [A*_1; …; A*_N], A*_i = lambda_i A_i C_i^T S^-1.
-//! [`problem`] says which least-squares problem is solved: IterIS's, or RegMean's, which is the same on other
+//! [`objective`] says which least-squares problem is solved: IterIS's, or RegMean's, which is the same on other
 //! features; [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
 //! into a layer's solution; this file lets the lanes meet all three.
 
 #[cfg(test)]
 mod convolutions;
-pub(super) mod problem;
+pub(super) mod objective;
 mod solve;
 mod statistics;
 
@@ -40,7 +40,7 @@ use crate::{
             Layer, Method,
             average::Average,
             iteris::{
-                problem::{Lanes, Problem},
+                objective::{Lanes, Objective},
                 statistics::GroupStatistics,
             },
         },
@@ -84,7 +84,7 @@ impl Method for Iteris {
     }
 
     async fn pass(&self, work: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {
-        pass(work, &Problem::iteris(work.options)).await
+        pass(work, &Objective::iteris(work.options)).await
     }
 }
 
@@ -92,12 +92,12 @@ impl Method for Iteris {
 ///
 /// # Errors
 /// As [`Method::pass`].
-pub(super) async fn pass(work: &SolveContext<'_>, problem: &Problem) -> Result<Vec<SolvedLayer>> {
+pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Result<Vec<SolvedLayer>> {
     let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
     let batches = work
         .model
         .micro_batches(&samples, work.options.padding, MICRO_BATCH_ROWS)?;
-    let passes = match problem.lanes {
+    let passes = match objective.lanes {
         Lanes::Iterate(passes) => passes,
         Lanes::Sweep | Lanes::Tasks | Lanes::Rejoining => 1,
     };
@@ -120,10 +120,10 @@ pub(super) async fn pass(work: &SolveContext<'_>, problem: &Problem) -> Result<V
     for pass in 0..passes {
         let hook = Solver {
             work,
-            problem,
+            objective,
             steps: &steps,
             deltas: &deltas,
-            merged_lane: match problem.lanes {
+            merged_lane: match objective.lanes {
                 Lanes::Sweep | Lanes::Rejoining => MergedLane::Current,
                 Lanes::Tasks => MergedLane::TaskFeatures,
                 Lanes::Iterate(_) if pass == 0 => MergedLane::TaskFeatures,
@@ -170,7 +170,7 @@ enum MergedLane {
 /// One pass at the linear groups.
 struct Solver<'a> {
     work: &'a SolveContext<'a>,
-    problem: &'a Problem,
+    objective: &'a Objective,
     steps: &'a Steps,
     deltas: &'a [BTreeMap<String, Rc<DeviceDelta>>],
     merged_lane: MergedLane,
@@ -220,7 +220,7 @@ impl Solved {
 impl Solver<'_> {
     /// The variant whose features are Xt.
     fn merged_variant(&self) -> usize {
-        match self.problem.lanes {
+        match self.objective.lanes {
             Lanes::Tasks | Lanes::Rejoining => 0,
             Lanes::Sweep | Lanes::Iterate(_) => self.variants() - 1,
         }
@@ -258,7 +258,7 @@ impl Hook for Solver<'_> {
     }
 
     fn rejoins(&self) -> bool {
-        matches!(self.problem.lanes, Lanes::Rejoining)
+        matches!(self.objective.lanes, Lanes::Rejoining)
     }
 
     fn delta(&self, layer: &str, task: usize, variant: usize) -> Option<Rc<DeviceDelta>> {
@@ -283,7 +283,7 @@ impl Hook for Solver<'_> {
         let start = self.work.compute.meter.elapsed();
         let mut sums = GroupStatistics::new(
             self.work,
-            self.problem,
+            self.objective,
             group.layers,
             group.input.columns(),
             self.merged_variant() == 0,
@@ -320,7 +320,7 @@ impl Hook for Solver<'_> {
             let norms = self.weight_norms(layer);
             let system = solve::System {
                 work: self.work,
-                problem: self.problem,
+                objective: self.objective,
                 statistics: &statistics,
                 member,
                 layer,
@@ -413,8 +413,8 @@ mod tests {
         ids.into_iter().map(Sample::text).collect()
     }
 
-    /// What a problem gives on the goldens `qv` and `all`, the latter's deltas dense if `dense`.
-    fn solved(options: &MergeOptions, problem: &Problem, dense: bool) -> Vec<SolvedLayer> {
+    /// What an objective gives on the goldens `qv` and `all`, the latter's deltas dense if `dense`.
+    fn solved(options: &MergeOptions, objective: &Objective, dense: bool) -> Vec<SolvedLayer> {
         pollster::block_on(async {
             let base = Base::open(Some(folder(&goldens().join("base")))).await.unwrap();
             let mut adapters = Vec::new();
@@ -437,7 +437,7 @@ mod tests {
             let compute = Compute::cpu();
             let model = base.model("the test").unwrap();
             let work = SolveContext::new(model, &compute, tasks, options, &Silent);
-            pass(&work, problem).await.unwrap()
+            pass(&work, objective).await.unwrap()
         })
     }
 
@@ -453,13 +453,13 @@ mod tests {
         };
         for schedule in [Schedule::Sweep, Schedule::Iterate] {
             let options = options(schedule);
-            for problem in [
-                Problem::iteris(&options),
-                Problem::regmean(&options, false),
-                Problem::regmean(&options, true),
+            for objective in [
+                Objective::iteris(&options),
+                Objective::regmean(&options, false),
+                Objective::regmean(&options, true),
             ] {
-                let factored = solved(&options, &problem, false);
-                let dense = solved(&options, &problem, true);
+                let factored = solved(&options, &objective, false);
+                let dense = solved(&options, &objective, true);
                 assert_eq!(factored.len(), 12);
                 for (one, other) in factored.iter().zip(&dense) {
                     let name = &one.report.module;

@@ -9,10 +9,10 @@
 //! TIES does, where that code prunes over the whole model. The result has the rank of the basis and is factored.
 //!
 //! Nothing dense is decomposed: with D_i = B_i A_i, [D_1 … D_N] = [B_1 … B_N] diag(A_1, …, A_N), so a QR of the B side
-//! by side, one of each A_i and an SVD of the small core give U and S, and C_i = (U^T B_i) A_i. What can go wrong is a
-//! direction of the core that is rounding: it would take part in the pruning, so it is left out. And a direction has no
-//! sign of its own, but where as many tasks vote for plus as for minus the election has: so each direction points to
-//! where its largest number is positive.
+//! by side, one of each A_i and an SVD of the small core give U and S, and C_i = (U^T B_i) A_i. A direction of the core
+//! that is rounding would take part in the pruning, so it is left out. A direction has no sign of its own, but where as
+//! many tasks vote for plus as for minus the election has: so each direction points to where its largest number is
+//! positive.
 
 use nalgebra::DMatrix;
 

@@ -23,7 +23,7 @@ use crate::{
         methods::{
             Layer, Method,
             average::Average,
-            iteris::{self, problem::Problem},
+            iteris::{self, objective::Objective},
         },
     },
 };
@@ -50,6 +50,6 @@ impl Method for Regmean {
     }
 
     async fn pass(&self, work: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {
-        iteris::pass(work, &Problem::regmean(work.options, self.plus_plus)).await
+        iteris::pass(work, &Objective::regmean(work.options, self.plus_plus)).await
     }
 }

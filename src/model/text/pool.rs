@@ -1,9 +1,9 @@
 //! The last block of an encoder: from the rows of a text to the one row a sample that a classifier reads.
 //!
-//! What stands between the two differs. BERT's pooler is a part of the model; the dense layers of RoBERTa,
-//! DistilBERT and ModernBERT belong to the classifier and come with a checkpoint of one or with a task's
-//! own head (`modules_to_save`). What can go wrong is a classifier on rows that it was not trained for: so
-//! [`Settings::needed`] names the layer that it cannot do without.
+//! What stands between the two differs. BERT's pooler is a part of the model; the dense layers of RoBERTa, DistilBERT
+//! and ModernBERT belong to the classifier and come with a checkpoint of one or with a task's own head
+//! (`modules_to_save`). [`Settings::needed`] names the layer without which a classifier would read rows that it was not
+//! trained for.
 
 use async_trait::async_trait;
 use burn::tensor::Tensor;

@@ -18,7 +18,7 @@ use crate::{
     io::{ByteSource, Checkpoint, FileSource, Folder},
     merge::{
         context::{SolveContext, Task},
-        methods::iteris::{MergedLane, Problem, Solver},
+        methods::iteris::{MergedLane, Objective, Solver},
         options::MergeOptions,
     },
     model::{
@@ -260,7 +260,7 @@ fn a_convolution_is_solved_as_the_oracle_solves_it() {
                 }
             };
             let work = SolveContext::new(model, &compute, vec![task("a"), task("b")], &options, &Silent);
-            let problem = Problem::iteris(&options);
+            let objective = Objective::iteris(&options);
             let steps = Steps::new("forward", 1);
             let deltas: Vec<_> = work.tasks.iter().map(|task| task.to_device(&compute)).collect();
             let weight_norms = RefCell::default();
@@ -270,7 +270,7 @@ fn a_convolution_is_solved_as_the_oracle_solves_it() {
             ] {
                 let solver = Solver {
                     work: &work,
-                    problem: &problem,
+                    objective: &objective,
                     steps: &steps,
                     deltas: &deltas,
                     merged_lane,

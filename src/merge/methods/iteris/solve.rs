@@ -13,7 +13,7 @@ use crate::{
     merge::{
         context::SolveContext,
         methods::iteris::{
-            problem::{Problem, Regularized},
+            objective::{Objective, Regularized},
             statistics::{GroupStatistics, TaskStatistics},
         },
         options::LeastSquares,
@@ -34,7 +34,7 @@ pub(super) struct Solution {
 /// The linear system of one member of a group.
 pub(super) struct System<'a> {
     pub(super) work: &'a SolveContext<'a>,
-    pub(super) problem: &'a Problem,
+    pub(super) objective: &'a Objective,
     pub(super) statistics: &'a GroupStatistics,
     pub(super) member: usize,
     pub(super) layer: &'a Projection,
@@ -65,7 +65,7 @@ impl System<'_> {
         let largest = largest_eigenvalue(&s, d_in);
         let cholesky = Cholesky::new(s, d_in).map_err(|at| self.singular(at.row))?;
         let condition = largest / cholesky.smallest_eigenvalue();
-        let factored = self.problem.target == LeastSquares::Delta
+        let factored = self.objective.target == LeastSquares::Delta
             && self.deltas().all(|(_, delta)| delta.as_low_rank().is_some());
         let delta = if factored {
             Delta::LowRank(self.solve_factors(&lambdas, &unseen, &cholesky))
@@ -90,7 +90,7 @@ impl System<'_> {
         {
             let output_norm = sums.members[self.member].output_norm;
             let weight = task.weight_at(&self.layer.name);
-            let lambda = if self.problem.adaptive_weights {
+            let lambda = if self.objective.adaptive_weights {
                 weight * norm / output_norm
             } else {
                 weight
@@ -155,7 +155,7 @@ impl System<'_> {
         let d_in = self.statistics.d_in;
         let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
         let d_out = w0.len() / d_in;
-        let full = self.problem.target == LeastSquares::Full;
+        let full = self.objective.target == LeastSquares::Full;
         let mut right = vec![0.0; d_out * d_in];
         for ((task, sums), lambda) in self.work.tasks.iter().zip(&self.statistics.tasks).zip(lambdas) {
             let own = task.deltas.get(&self.layer.name);
@@ -199,7 +199,7 @@ impl System<'_> {
     /// G_i.
     fn gram(&self, sums: &TaskStatistics, unseen: &[bool]) -> Form {
         let d_in = self.statistics.d_in;
-        match self.problem.regularized {
+        match self.objective.regularized {
             Regularized::Ridge { alpha2, .. } => Form::ridge(alpha2 * sums.gram_norm(d_in), d_in),
             Regularized::NonDiagonal(factor) => Form::non_diagonal(factor, sums, unseen),
         }
@@ -208,7 +208,7 @@ impl System<'_> {
     /// C_i.
     fn cross(&self, sums: &TaskStatistics, unseen: &[bool]) -> Form {
         let d_in = self.statistics.d_in;
-        match self.problem.regularized {
+        match self.objective.regularized {
             Regularized::Ridge { alpha1, .. } => Form::ridge(alpha1 * sums.cross_norm(d_in), d_in),
             Regularized::NonDiagonal(factor) => Form::non_diagonal(factor, sums, unseen),
         }
@@ -227,7 +227,7 @@ impl System<'_> {
     }
 
     fn singular(&self, row: usize) -> Error {
-        let remedy = match self.problem.regularized {
+        let remedy = match self.objective.regularized {
             Regularized::Ridge { alpha2, .. } => format!("raise alpha2 (now {alpha2:e})"),
             Regularized::NonDiagonal(factor) => format!("lower nonDiagonal (now {factor})"),
         };

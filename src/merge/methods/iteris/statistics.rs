@@ -9,7 +9,7 @@ use crate::{
     compute::{Stage, accumulate_product, gemm::Part},
     delta::{Delta, DeviceDelta},
     error::Result,
-    merge::{context::SolveContext, methods::iteris::problem::Problem, options::LeastSquares},
+    merge::{context::SolveContext, methods::iteris::objective::Objective, options::LeastSquares},
     model::{lanes::Group, projection::Projection},
 };
 
@@ -43,12 +43,12 @@ impl GroupStatistics {
     /// Zero sums for the layers of a group; `same_features` says that X = Xt.
     pub(super) fn new(
         work: &SolveContext<'_>,
-        problem: &Problem,
+        objective: &Objective,
         layers: &[&Projection],
         d_in: usize,
         same_features: bool,
     ) -> Self {
-        let full = problem.target == LeastSquares::Full;
+        let full = objective.target == LeastSquares::Full;
         let tasks = work.tasks.iter().map(|task| {
             let delta = |layer: &Projection| task.deltas.get(&layer.name);
             let cross = !same_features && (full || layers.iter().any(|layer| delta(layer).is_some()));

@@ -4,7 +4,7 @@
 use crate::merge::options::{LeastSquares, MergeOptions, Schedule};
 
 /// A least-squares problem of each layer.
-pub(in crate::merge::methods) struct Problem {
+pub(in crate::merge::methods) struct Objective {
     /// Whose features are X and Xt.
     pub(in crate::merge::methods) lanes: Lanes,
     /// What becomes of X^T Xt and Xt^T Xt.
@@ -42,7 +42,7 @@ pub(in crate::merge::methods) enum Regularized {
     NonDiagonal(f64),
 }
 
-impl Problem {
+impl Objective {
     /// IterIS's.
     pub(in crate::merge::methods) const fn iteris(options: &MergeOptions) -> Self {
         Self {
