@@ -5,7 +5,7 @@
 Everything starts from the sentences of `grammar.py`, a vocabulary and a seed: a BERT trained from nothing to fill
 in masked words and to tell the three kinds of text apart, and on it one adapter a task, trained with PEFT. The base is rounded
 to f16 before any adapter is trained, so that the adapters fit the file that is saved. Takes some ten minutes on one core.
-What can go wrong: a text in both the training and the held-out set; `grammar.texts` keeps one set of all that was given out.
+No text is in both the training and the held-out set: `grammar.texts` keeps one set of all that was given out.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Everything starts from the sentences of `sentences.py` and a seed: a Llama train
 on it one adapter a task, trained with PEFT to answer a prompt with the sentence rewritten. The base is rounded to f16 before
 any adapter is trained, so that the adapters fit the file that is saved, and the adapters are rounded before anything is
 measured. Takes some six minutes on one core.
-What can go wrong: a sentence in both the training and the held-out set; `sentences.pairs` keeps one set of all that was given out.
+No sentence is in both the training and the held-out set: `sentences.pairs` keeps one set of all that was given out.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A `Sentence` is kept in its parts, so that its past tense, its question and its 
 answer is right by construction. `story` writes the plain text that the base model learns to continue: one event told over
 and over, after `Yesterday` in the past, after `Instead` turned round. The base so learns each way of rewriting, but from a
 word that comes right before it; a heading (`Past:`, `Question:`, `Opposite:`, ...) only says which words are likely. What an
-adapter learns is to take the heading for an instruction. What can go wrong: a word that stands in two tables, which makes
-an answer ambiguous; the tables are checked when they are loaded.
+adapter learns is to take the heading for an instruction. A word that stands in two tables would make an answer
+ambiguous; the tables are checked when they are loaded.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ As in `generate.py`, models and adapters are written by transformers' and PEFT's
 are numpy's, and every output is those libraries' own, in f64 (`exact()` of the oracle keeps transformers from rounding
 to f32 on the way). Merges are `language_oracle.py`'s.
 
-What can go wrong is a golden that hides a mistake: attention so flat that a wrong mask does not show, greedy choices
+A golden may hide a mistake: attention so flat that a wrong mask does not show, greedy choices
 that hinge on rounding, answers that all end at once. `demand` refuses such a model; `--search` looks for a seed that
 it accepts.
 

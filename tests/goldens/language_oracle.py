@@ -4,7 +4,7 @@ Like `oracle.py` (BERT only) it shares no code with the Rust core and takes no s
 every feature in memory, `sweep` only as the iteration run until its solution stands still. A module is whatever the
 model calls an `nn.Linear` or a `Conv1D`; what feeds it is caught by a hook, so no family is known here.
 
-What can go wrong: a row that should not count. Samples are never padded (only samples of equal lengths run together),
+Samples are never padded (only samples of equal lengths run together),
 so there is no row of padding to leave out, and the keys and values of cross-attention have the encoder's rows by
 themselves. And precision: transformers' norms, softmaxes and rotary angles go through f32 even in an f64 model, unless
 they run inside `exact()`; a merge magnifies such rounding by up to 1/alpha in directions that only alpha holds.

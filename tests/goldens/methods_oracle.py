@@ -1,8 +1,7 @@
 """What PEFT does not compute, written from the papers: KnOTS in NumPy, RegMean and RegMean++ in PyTorch, DARE's draws.
 
 It shares no code with the Rust core and takes none of its short cuts: KnOTS decomposes the dense concatenation, RegMean
-forms the dense products and runs transformers' own forward pass once for every block. What can go wrong: a feature
-caught in the wrong run. RegMean++ reads a block's features from the *candidate's* block behind the *merged* blocks
+forms the dense products and runs transformers' own forward pass once for every block. RegMean++ reads a block's features from the *candidate's* block behind the *merged* blocks
 before it (arXiv 2508.03121, algorithm 1), so a block is run with the task's own deltas and left with the merged ones.
 """
 

@@ -3,7 +3,7 @@
 It shares no code with the Rust core and takes no short cut of the core's: it forms the dense products, keeps every
 feature in memory, and knows `sweep` only as the iteration run for as many passes as the model has levels. The forward
 pass is transformers' own, in whatever precision the model it is given has (f64 for the goldens); Gram matrices and
-solves are always f64. What can go wrong: a feature caught at the wrong place. A linear layer's *input* is caught, in
+solves are always f64. A linear layer's *input* is caught, in
 the run where that layer already adds its adapter's delta, so that a layer never sees its own answer.
 """
 

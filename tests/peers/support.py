@@ -1,7 +1,7 @@
 """What the checks against transformers and PEFT share: where things are, how our side is run, how theirs is.
 
-The thing that can go wrong is comparing our output with our output. So everything here that is *expected* comes from
-transformers, PEFT or `tests/goldens/oracle.py`; our side is only ever run as a program, in Node.
+Everything here that is *expected* comes from transformers, PEFT or `tests/goldens/oracle.py`; our side is only ever run
+as a program, in Node.
 """
 
 from __future__ import annotations

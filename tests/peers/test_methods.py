@@ -2,8 +2,8 @@
 
 PEFT's `add_weighted_adapter` is right where it works on whole deltas. Where it works on the factors (`linear`, `ties`,
 `dare_*`, `magnitude_prune`) its product has cross terms, and the expectation is PEFT's own function of
-`peft.utils.merge_utils` on the deltas in f64. What can go wrong is comparing with a PEFT that is wrong: the tests
-that say where it is fail when it is mended, and then may go.
+`peft.utils.merge_utils` on the deltas in f64. Where PEFT is wrong a test says so, and these
+tests fail when it is mended, and then may go.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What a merge writes, read by the libraries that it is written for: shards, types, ranks by layer, headers, the card.
 
-The thing that can go wrong is a folder that one program loads and another does not, so nothing here reads a file by
-itself: transformers, PEFT, safetensors and huggingface_hub do.
+Nothing here reads a file by itself: transformers, PEFT, safetensors and huggingface_hub do, since one program may load
+a folder that another does not.
 """
 
 import json

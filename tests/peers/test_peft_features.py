@@ -1,8 +1,8 @@
 """Everything that PEFT can train, merged alone and read again by PEFT: the logits are those of the base with as much added.
 
-What is expected is PEFT's own merge of the adapter, recorded by `tests/goldens/peft_features.py`, times the weight. What
-can go wrong is a tensor under a name that PEFT does not know: it is left out without an error, so each one that was
-written is looked for in the loaded model.
+What is expected is PEFT's own merge of the adapter, recorded by `tests/goldens/peft_features.py`, times the weight.
+PEFT leaves a tensor under a name that it does not know out without an error, so each one that was written is looked for
+in the loaded model.
 """
 
 import json
