@@ -42,7 +42,7 @@ pub const CPU: Word = Word::new("cpu", "CPU");
 /// A GPU, through burn.
 pub const WEBGPU: Word = Word::new("webgpu", "GPU (WebGPU)");
 /// What callers ask for: a device, or to have one chosen.
-pub const DEVICES: &[Word] = &[Word::new("auto", "Automatic"), CPU, WEBGPU];
+pub const DEVICES: &[Word] = &[Word::new("auto", "Automatic: the CPU today"), CPU, WEBGPU];
 
 /// How operators are carried out. See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

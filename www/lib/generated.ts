@@ -1066,7 +1066,7 @@ export const METHODS = [
 
 /** What the page calls each device that can be asked for. */
 export const DEVICES = {
-  auto: "Automatic",
+  auto: "Automatic: the CPU today",
   cpu: "CPU",
   webgpu: "GPU (WebGPU)",
 } as const;
