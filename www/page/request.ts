@@ -39,11 +39,12 @@ export function adapterInputs(
   return adapters.map((adapter) => {
     const { name, files, weight, texts, self } = adapter;
     const input = { name, files: namedBlobs(files), weight };
-    const samples = texts.samples?.dropped.file;
+    const compared = tested.includes(adapter);
+    const samples = texts.samples?.dropped.file ?? (calibrated && self ? { self } : undefined);
     return {
       ...input,
-      ...(calibrated ? { samples: samples ?? (self && { self }) } : {}),
-      ...(tested.includes(adapter) ? { samples, heldOut: texts.heldOut?.dropped.file } : {}),
+      ...(calibrated || compared ? { samples } : {}),
+      ...(compared ? { heldOut: texts.heldOut?.dropped.file } : {}),
     };
   });
 }
