@@ -205,6 +205,15 @@ describe("methods that are compared", () => {
   test("fail each for itself", async () => {
     const { page } = await openPage(browser, served.url);
     await dropAll(page, llama);
+    for (const [name, text] of [
+      ["a", "w9"],
+      ["b", "w12"],
+    ] as const) {
+      await page.getByRole("button", { name: `Remove ${name}.samples.jsonl from ${name}` }).click();
+      const few = join(llama.folder, `${name}.few.jsonl`);
+      writeFileSync(few, `${JSON.stringify({ text })}\n`);
+      await drop(page, zone(page, "adapters"), [few]);
+    }
     await tickMethods(page, ["IterIS", "Linear average", "Linear sum"]);
     await page.getByText("More options").click();
     // Fewer tokens than inputs of a layer, and no ridge that holds the rest; averages need none.

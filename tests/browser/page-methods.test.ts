@@ -164,7 +164,7 @@ describe("methods that need no samples", () => {
     const field = page.getByLabel("Weights of single layers");
     await field.fill("layers.0.*: [1]");
     await eventually(() => lacking(page)).toEqual([
-      "Weights of layers, line 1: give one weight for each of the 2 adapters, in their order.",
+      "Weights of layers, line 1: layers.0.* has 1 weights for 2 adapters; give one for each, in their order.",
     ]);
     expect(await violations(page)).toEqual([]);
     await field.fill("model.layers.0.*: [1, 3]");
