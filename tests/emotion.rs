@@ -61,7 +61,7 @@ fn run(
 }
 
 fn inputs() -> Option<(PathBuf, PathBuf)> {
-    Some((minilm()?, fixtures()?))
+    Some((minilm()?, fixtures("emotion", "expected.json")?))
 }
 
 #[test]

@@ -9,43 +9,19 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::support::{folder, given, golden_samples, goldens, largest_difference, tensors};
+use crate::support::{Alone, devices, folder, given, golden_samples, goldens, largest_difference, tensors};
 use iteris_web::{
     compute::Compute,
-    delta::DeviceDelta,
     jobs::logits::logits,
     model::{
         self, Pass, Steps, TEXT,
         batch::{Padding, Sample},
-        lanes::Hook,
     },
     progress::Silent,
 };
 
 /// transformers in f32 is within 3e-6 of the f64 goldens; another order of summation costs some more.
 const TOLERANCE: f64 = 2e-5;
-
-/// The two ways to compute: this crate's kernels, and the burn operators that the GPU runs.
-fn devices() -> [Compute; 2] {
-    [
-        Compute::cpu(),
-        Compute::tensors(burn::tensor::Device::flex(), "tensors"),
-    ]
-}
-
-struct NoLanes;
-
-impl Hook for NoLanes {
-    fn variants(&self) -> usize {
-        1
-    }
-    fn tasks(&self) -> usize {
-        1
-    }
-    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<std::rc::Rc<DeviceDelta>> {
-        None
-    }
-}
 
 /// The state after `blocks` blocks from the end are left out, rows in the order of the samples.
 fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_rows: usize) -> Vec<f32> {
@@ -66,7 +42,7 @@ fn run(compute: &Compute, base: &Path, samples: &[Sample], leave: usize, most_ro
             observer: &Silent,
             steps: &steps,
         };
-        let states = model.run(&pass, &batches, &NoLanes).await.unwrap();
+        let states = model.run(&pass, &batches, &Alone).await.unwrap();
         let mut rows: Vec<Vec<f32>> = vec![Vec::new(); samples.len()];
         for (batch, (state, _)) in batches.iter().zip(states) {
             let stream = if leave == 0 { model.family.output() } else { TEXT };

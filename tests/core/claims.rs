@@ -10,7 +10,7 @@
 use std::cell::Cell;
 
 use crate::support::{
-    adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas,
+    self, adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas,
 };
 use async_trait::async_trait;
 use iteris_web::{
@@ -38,24 +38,7 @@ fn base() -> Folder {
 }
 
 fn run(adapters: Vec<AdapterInput>, options: MergeOptions) -> Result<(MemorySink, MergeReport)> {
-    run_on(&Compute::cpu(), adapters, options)
-}
-
-fn run_on(
-    compute: &Compute,
-    adapters: Vec<AdapterInput>,
-    options: MergeOptions,
-) -> Result<(MemorySink, MergeReport)> {
-    let mut sink = MemorySink::default();
-    let request = MergeRequest {
-        base: Some(base()),
-        base_path: None,
-        device_why: None,
-        adapters,
-        options,
-    };
-    let report = pollster::block_on(merge(request, compute, &Silent, &mut sink))?;
-    Ok((sink, report))
+    support::run(Some(base()), adapters, options)
 }
 
 fn deltas(sink: &MemorySink) -> impl Fn(&str) -> Vec<f32> + use<> {
@@ -185,7 +168,8 @@ fn burns_operators_give_what_the_kernels_give() {
     let tensors_path = Compute::tensors(burn::tensor::Device::flex(), "tensors");
     let adapters = || vec![golden("qv"), golden("all")];
     let (kernels, report) = run(adapters(), MergeOptions::default()).unwrap();
-    let (operators, _) = run_on(&tensors_path, adapters(), MergeOptions::default()).unwrap();
+    let (operators, _) =
+        support::run_on(Some(base()), &tensors_path, adapters(), MergeOptions::default()).unwrap();
     let (kernels, operators) = (deltas(&kernels), deltas(&operators));
     for module in modules(&report) {
         let error = relative_error(&operators(&module), &kernels(&module));

@@ -21,7 +21,7 @@ use std::{
 };
 
 use crate::support::{
-    Tensors, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas,
+    Tensors, devices, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas,
 };
 use async_trait::async_trait;
 use iteris_web::{
@@ -56,14 +56,6 @@ const MERGED_TOLERANCE: f64 = 1e-3;
 /// Rows of a micro-batch: all samples in one, and a few in each.
 const ALL_ROWS: usize = 1_000_000;
 const FEW_ROWS: usize = 20;
-
-/// The two ways to compute: this crate's kernels, and the burn operators that the GPU runs.
-fn devices() -> [Compute; 2] {
-    [
-        Compute::cpu(),
-        Compute::tensors(burn::tensor::Device::flex(), "tensors"),
-    ]
-}
 
 /// One folder of goldens.
 struct Case {

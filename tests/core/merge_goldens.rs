@@ -8,7 +8,7 @@
 )]
 
 use crate::support::{
-    adapter, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas,
+    adapter, devices, folder, golden_samples, goldens, json, relative_error, tensors, written_deltas,
 };
 use iteris_web::{
     compute::Compute,
@@ -77,10 +77,7 @@ fn every_case_equals_the_oracle() {
     let expected = tensors(&root.join("cases.safetensors"));
     let cases = json(&root.join("cases.json"));
     for case in cases.as_array().unwrap() {
-        for compute in [
-            Compute::cpu(),
-            Compute::tensors(burn::tensor::Device::flex(), "tensors"),
-        ] {
+        for compute in devices() {
             let key = case["key"].as_str().unwrap();
             let (sink, report) = run(case, &compute);
             let found = written_deltas(sink.file("adapter_model.safetensors").unwrap());

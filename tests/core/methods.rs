@@ -9,7 +9,7 @@
 )]
 
 use crate::support::{
-    adapter, folder, golden_samples, goldens, json, largest_difference, relative_error, tensors,
+    adapter, folder, golden_samples, goldens, json, largest_difference, relative_error, run_on, tensors,
     written_deltas,
 };
 use iteris_web::{
@@ -17,15 +17,11 @@ use iteris_web::{
     error::{Code, Result},
     export::report::MergeReport,
     io::{Folder, MemorySink},
-    jobs::{
-        AdapterInput,
-        merge::{MergeRequest, merge},
-    },
+    jobs::AdapterInput,
     merge::{
         methods::METHODS,
         options::{LayerWeights, MergeOptions, MethodName, OutputKind, Ranks},
     },
-    progress::Silent,
 };
 use serde_json::Value;
 
@@ -41,26 +37,8 @@ fn base() -> Option<Folder> {
     Some(folder(&goldens().join("adapters/base")))
 }
 
-fn run_on(
-    base: Option<Folder>,
-    compute: &Compute,
-    adapters: Vec<AdapterInput>,
-    options: &MergeOptions,
-) -> Result<(MemorySink, MergeReport)> {
-    let mut sink = MemorySink::default();
-    let request = MergeRequest {
-        base,
-        base_path: None,
-        device_why: None,
-        adapters,
-        options: options.clone(),
-    };
-    let report = pollster::block_on(merge(request, compute, &Silent, &mut sink))?;
-    Ok((sink, report))
-}
-
 fn run(adapters: Vec<AdapterInput>, options: &MergeOptions) -> Result<(MemorySink, MergeReport)> {
-    run_on(base(), &Compute::cpu(), adapters, options)
+    run_on(base(), &Compute::cpu(), adapters, options.clone())
 }
 
 fn deltas(sink: &MemorySink) -> impl Fn(&str) -> Vec<f32> + use<> {
@@ -127,7 +105,7 @@ fn every_method_gives_the_numbers_of_peft_or_of_its_oracle() {
                 let adapters = adapters
                     .map(|(name, weight)| golden(name.as_str().unwrap(), weight.as_f64().unwrap()))
                     .collect();
-                let (sink, _) = run_on(base(), &compute, adapters, &options_of(case, method)).unwrap();
+                let (sink, _) = run_on(base(), &compute, adapters, options_of(case, method)).unwrap();
                 let found = deltas(&sink);
                 let prefix = format!("{key}/");
                 let mut worst = (0.0, String::new());
@@ -469,7 +447,7 @@ fn methods_that_need_no_samples_need_no_base_either() {
         let adapters = || vec![golden("qv", 1.0), golden("all", 0.5)];
         let options = undamped(method);
         let (with_base, report) = run(adapters(), &options).unwrap();
-        let (without, _) = run_on(None, &Compute::cpu(), adapters(), &options).unwrap();
+        let (without, _) = run_on(None, &Compute::cpu(), adapters(), options).unwrap();
         // Which other layers an end of a name would select is not known, so whole names are written.
         let config: Value = serde_json::from_slice(without.file("adapter_config.json").unwrap()).unwrap();
         let targets: Vec<String> = serde_json::from_value(config["target_modules"].clone()).unwrap();
@@ -524,7 +502,7 @@ fn regmean_averages_the_columns_of_an_input_that_no_sample_reaches() {
     for method in [MethodName::Regmean, MethodName::RegmeanPlusPlus] {
         let base = Some(folder(directory.path()));
         let adapters = vec![golden("qv", 1.0), golden("all", 3.0)];
-        let (sink, _) = run_on(base, &Compute::cpu(), adapters, &with(method)).unwrap();
+        let (sink, _) = run_on(base, &Compute::cpu(), adapters, with(method)).unwrap();
         let found = deltas(&sink)(module);
         let column = |delta: &[f32]| -> Vec<f32> { delta.iter().skip(DEAD).step_by(16).copied().collect() };
         let mean: Vec<f32> = column(&qv)

@@ -18,34 +18,18 @@ use std::{
     rc::Rc,
 };
 
-use crate::support::{folder, given, largest_difference, tensors};
+use crate::support::{fixtures, folder, given, largest_difference, run, tensors};
 use iteris_web::{
-    compute::Compute,
-    error::{Code, Result},
-    export::report::MergeReport,
+    error::Code,
     io::{ByteSource, FileSource, Folder, MemorySink, MemorySource, OutDtype, OutTensor, serialize},
-    jobs::{
-        AdapterInput,
-        merge::{MergeRequest, merge},
-    },
+    jobs::AdapterInput,
     merge::options::{MergeOptions, MethodName},
     model::batch::Sample,
-    progress::Silent,
 };
 
 /// The field fixtures, or `None` (with a message) where they are absent.
 fn field() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures/field");
-    if path.join("README.md").is_file() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("ITERIS_REQUIRE_FIXTURES").is_none(),
-        "{} is not here",
-        path.display()
-    );
-    eprintln!("skipped: {} is not here", path.display());
-    None
+    fixtures("field", "README.md")
 }
 
 fn input(name: &str, folder: Folder) -> AdapterInput {
@@ -79,23 +63,6 @@ fn average() -> MergeOptions {
         method: MethodName::Average,
         ..MergeOptions::default()
     }
-}
-
-fn run(
-    base: Option<Folder>,
-    adapters: Vec<AdapterInput>,
-    options: MergeOptions,
-) -> Result<(MemorySink, MergeReport)> {
-    let mut sink = MemorySink::default();
-    let request = MergeRequest {
-        base,
-        base_path: None,
-        device_why: None,
-        adapters,
-        options,
-    };
-    let report = pollster::block_on(merge(request, &Compute::cpu(), &Silent, &mut sink))?;
-    Ok((sink, report))
 }
 
 /// The one file of weights that was written, and its deltas by its own names of the modules.

@@ -14,21 +14,15 @@ mod ranks;
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use crate::support::{folder, goldens};
+use crate::support::{folder, goldens, run};
 use iteris_web::{
-    compute::Compute,
-    error::{Code, Result},
-    export::report::MergeReport,
+    error::Code,
     io::{
         ByteSource, Checkpoint, Dtype, Folder, MemorySink, MemorySource, OutDtype, StreamHeader,
         StreamWriter, encode,
     },
-    jobs::{
-        AdapterInput,
-        merge::{MergeRequest, merge},
-    },
+    jobs::AdapterInput,
     merge::options::{MergeOptions, MethodName},
-    progress::Silent,
 };
 
 /// A golden adapter without samples.
@@ -58,23 +52,6 @@ fn options() -> MergeOptions {
         method: MethodName::Linear,
         ..MergeOptions::default()
     }
-}
-
-fn run(
-    base: Option<Folder>,
-    adapters: Vec<AdapterInput>,
-    options: MergeOptions,
-) -> Result<(MemorySink, MergeReport)> {
-    let mut sink = MemorySink::default();
-    let request = MergeRequest {
-        base,
-        base_path: None,
-        device_why: None,
-        adapters,
-        options,
-    };
-    let report = pollster::block_on(merge(request, &Compute::cpu(), &Silent, &mut sink))?;
-    Ok((sink, report))
 }
 
 fn refused(

@@ -7,20 +7,15 @@
     reason = "a test stops at what it did not expect"
 )]
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{collections::BTreeSet, path::Path, rc::Rc};
 
 use crate::support::{
-    fixtures, folder, goldens, json, largest_difference, relative_error, tensors, written_deltas,
+    Alone, devices, fixtures, folder, goldens, json, largest_difference, relative_error, tensors,
+    written_deltas,
 };
-use async_trait::async_trait;
 use iteris_web::{
     calibrate::TaskSamples,
     compute::Compute,
-    delta::DeviceDelta,
     error::Code,
     io::{ByteSource, Folder, MemorySink, MemorySource},
     jobs::{
@@ -33,7 +28,6 @@ use iteris_web::{
     model::{
         self, Pass, Steps,
         batch::{Input, Padding, Sample},
-        lanes::Hook,
         streams::StreamId,
     },
     pictures::Pixels,
@@ -42,14 +36,6 @@ use iteris_web::{
 
 /// Of merged deltas, relative Frobenius error: f32 features move them by 1e-5.
 const DELTAS: f64 = 2e-4;
-
-/// The two ways to compute: this crate's kernels, and the burn operators that the GPU runs.
-fn devices() -> [Compute; 2] {
-    [
-        Compute::cpu(),
-        Compute::tensors(burn::tensor::Device::flex(), "tensors"),
-    ]
-}
 
 /// Preprocessed pictures (samples x channels x height x width) as samples.
 fn samples((shape, data): &(Vec<usize>, Vec<f32>)) -> Vec<Sample> {
@@ -75,36 +61,6 @@ fn given(samples: Vec<Sample>) -> TaskSamples {
     }
 }
 
-/// The pictures of a fixture's folder, by name.
-fn pictures(path: &Path) -> Folder {
-    let mut names: Vec<PathBuf> = std::fs::read_dir(path)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    names.sort();
-    let file = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        Rc::new(MemorySource::new(&name, std::fs::read(path).unwrap())) as Rc<dyn ByteSource>
-    };
-    Folder::new("pictures", names.iter().map(file).collect()).unwrap()
-}
-
-/// One lane, the base model.
-struct Base;
-
-#[async_trait(?Send)]
-impl Hook for Base {
-    fn variants(&self) -> usize {
-        1
-    }
-    fn tasks(&self) -> usize {
-        1
-    }
-    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<Rc<DeviceDelta>> {
-        None
-    }
-}
-
 /// The rows of a stream after `until` blocks of the base model.
 fn states(compute: &Compute, base: &Path, samples: &[Sample], until: usize, stream: usize) -> Vec<f32> {
     pollster::block_on(async {
@@ -123,7 +79,7 @@ fn states(compute: &Compute, base: &Path, samples: &[Sample], until: usize, stre
         // Every sample in a micro-batch of its own, so that rows come in the order of the samples.
         let batches = model.micro_batches(&[samples], Padding::Exclude, 1).unwrap();
         let mut rows = Vec::new();
-        for (state, _) in model.run(&pass, &batches, &Base).await.unwrap() {
+        for (state, _) in model.run(&pass, &batches, &Alone).await.unwrap() {
             rows.extend(
                 compute
                     .read(state.rows(StreamId::new(stream)).unwrap())
@@ -285,8 +241,7 @@ fn merges_equal_the_oracle_whatever_the_spelling_of_base_and_adapters() {
 
 #[test]
 fn pictures_of_the_fixtures_are_read_and_merged_as_the_oracle_does() {
-    let Some(root) = fixtures().map(|root| root.join("../images/vit")) else {
-        eprintln!("skipped: ../shared/fixtures is not here");
+    let Some(root) = fixtures("images/vit", "golden.safetensors") else {
         return;
     };
     let golden = tensors(&root.join("golden.safetensors"));
@@ -294,7 +249,7 @@ fn pictures_of_the_fixtures_are_read_and_merged_as_the_oracle_does() {
     for (base, first, second, old) in [("base", "a", "b", false), ("base-v4", "a-v4", "b-v4", true)] {
         for name in ["sweep", "iterate1", "iterate3"] {
             let paths = [root.join(first), root.join(second)];
-            let pictures = |task: &str| Some(pictures(&root.join(format!("{task}.samples"))));
+            let pictures = |task: &str| Some(folder(&root.join(format!("{task}.samples"))));
             let adapters = [
                 (&*paths[0], None, pictures("a")),
                 (&*paths[1], None, pictures("b")),

@@ -20,9 +20,21 @@ use std::{
 
 use iteris_web::{
     calibrate::TaskSamples,
-    io::{ByteSource, Checkpoint, FileSource, Folder},
-    jobs::AdapterInput,
-    model::batch::{Input, Sample},
+    compute::Compute,
+    delta::DeviceDelta,
+    error::Result,
+    export::report::MergeReport,
+    io::{ByteSource, Checkpoint, FileSource, Folder, MemorySink},
+    jobs::{
+        AdapterInput,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::MergeOptions,
+    model::{
+        batch::{Input, Sample},
+        lanes::Hook,
+    },
+    progress::Silent,
 };
 use serde_json::Value;
 
@@ -31,12 +43,10 @@ pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/data")
 }
 
-/// The shared fixtures, or `None` (with a message) where they are absent.
-pub fn fixtures() -> Option<PathBuf> {
-    present(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures/emotion"),
-        "expected.json",
-    )
+/// A folder of the shared fixtures that holds `file`, or `None` (with a message) where they are absent.
+pub fn fixtures(name: &str, file: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    present(root.join(name), file)
 }
 
 /// The real MiniLM checkpoint, or `None` (with a message) where nobody fetched it.
@@ -62,6 +72,57 @@ fn present(folder: PathBuf, file: &str) -> Option<PathBuf> {
     );
     eprintln!("skipped: {} is not here", folder.display());
     None
+}
+
+/// The two ways to compute: this crate's kernels, and the burn operators that the GPU runs.
+pub fn devices() -> [Compute; 2] {
+    [
+        Compute::cpu(),
+        Compute::tensors(burn::tensor::Device::flex(), "tensors"),
+    ]
+}
+
+/// One lane, the base model's.
+pub struct Alone;
+
+impl Hook for Alone {
+    fn variants(&self) -> usize {
+        1
+    }
+    fn tasks(&self) -> usize {
+        1
+    }
+    fn delta(&self, _layer: &str, _task: usize, _variant: usize) -> Option<Rc<DeviceDelta>> {
+        None
+    }
+}
+
+/// A merge into memory, on the CPU's kernels.
+pub fn run(
+    base: Option<Folder>,
+    adapters: Vec<AdapterInput>,
+    options: MergeOptions,
+) -> Result<(MemorySink, MergeReport)> {
+    run_on(base, &Compute::cpu(), adapters, options)
+}
+
+/// A merge into memory.
+pub fn run_on(
+    base: Option<Folder>,
+    compute: &Compute,
+    adapters: Vec<AdapterInput>,
+    options: MergeOptions,
+) -> Result<(MemorySink, MergeReport)> {
+    let mut sink = MemorySink::default();
+    let request = MergeRequest {
+        base,
+        base_path: None,
+        device_why: None,
+        adapters,
+        options,
+    };
+    let report = pollster::block_on(merge(request, compute, &Silent, &mut sink))?;
+    Ok((sink, report))
 }
 
 /// The files of a directory (not of those below it).
