@@ -77,6 +77,19 @@ const fn exact(side: usize) -> Size {
     }
 }
 
+const CLIP: Class = Class {
+    name: "CLIP",
+    size: Size::Shortest {
+        edge: 224,
+        longest: None,
+    },
+    square: false,
+    filter: Filter::Bicubic,
+    crop: Some(224),
+    mean: CLIP_MEAN,
+    std: CLIP_STD,
+};
+
 /// Those of transformers that only differ in these values.
 const CLASSES: [Class; 6] = [
     Class {
@@ -97,30 +110,8 @@ const CLASSES: [Class; 6] = [
         mean: HALF,
         std: HALF,
     },
-    Class {
-        name: "Bit",
-        size: Size::Shortest {
-            edge: 224,
-            longest: None,
-        },
-        square: false,
-        filter: Filter::Bicubic,
-        crop: Some(224),
-        mean: CLIP_MEAN,
-        std: CLIP_STD,
-    },
-    Class {
-        name: "CLIP",
-        size: Size::Shortest {
-            edge: 224,
-            longest: None,
-        },
-        square: false,
-        filter: Filter::Bicubic,
-        crop: Some(224),
-        mean: CLIP_MEAN,
-        std: CLIP_STD,
-    },
+    Class { name: "Bit", ..CLIP },
+    CLIP,
     Class {
         name: "Blip",
         size: exact(384),

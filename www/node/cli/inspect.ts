@@ -8,6 +8,7 @@ import {
   inspectAdapter,
   inspectBase,
   inspectSamples,
+  isPicture,
   type SamplesFacts,
   weightsKind,
 } from "../index.ts";
@@ -30,7 +31,7 @@ async function kindOfFolder(path: string): Promise<Found["kind"]> {
   const weights = names.filter((name) => name.endsWith(".safetensors"));
   const [only] = weights;
   if (names.includes("config.json")) return "base";
-  if (weights.length === 0 && names.some((name) => /\.(png|jpe?g)$/i.test(name))) return "samples";
+  if (weights.length === 0 && names.some(isPicture)) return "samples";
   if (weights.length !== 1 || only === undefined) return "base";
   return (await holdsAdapter(join(path, only))) ? "adapter" : "base";
 }
