@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    binding::ReadAdapter,
     delta::DeviceDelta,
     describe::{Range, Told, options},
     error::{Code, Error, Result},
@@ -364,16 +365,14 @@ async fn write_texts(
     })
 }
 
-/// Whether every adapter, given by its name, has samples that the model can take.
+/// Whether every adapter has samples, in the order of the adapters, that the model can take.
 ///
 /// # Errors
 /// [`Code::SamplesInvalid`] naming adapter and sample.
-pub fn check_samples<'a>(
-    model: &Model,
-    given: impl IntoIterator<Item = (&'a str, &'a Option<TaskSamples>)>,
-) -> Result<()> {
+pub fn check_samples(model: &Model, adapters: &[ReadAdapter], samples: &[Option<TaskSamples>]) -> Result<()> {
     let facts = model.family.facts();
-    for (name, given) in given {
+    for (read, given) in adapters.iter().zip(samples) {
+        let name = &read.adapter.name;
         let samples = given.as_ref().map_or(&[][..], |s| &s.samples);
         if let Some(own) = given.as_ref().and_then(|s| s.own.as_ref()) {
             if !facts.generates {

@@ -45,13 +45,7 @@ pub async fn compare(
     let base = Base::open(Some(request.base)).await?;
     let model = base.model("a comparison")?;
     let (adapters, samples) = read_adapters(request.adapters, &base).await?;
-    check_samples(
-        model,
-        adapters
-            .iter()
-            .map(|read| read.adapter.name.as_str())
-            .zip(&samples),
-    )?;
+    check_samples(model, &adapters, &samples)?;
     let mut merged_adapters = Vec::new();
     let mut merged_models = Vec::new();
     for merged in request.merged {

@@ -84,13 +84,7 @@ pub async fn merge(
     if method.needs_samples() {
         let model = base.model("this method")?;
         check_weights(&adapters, &options)?;
-        check_samples(
-            model,
-            adapters
-                .iter()
-                .map(|read| read.adapter.name.as_str())
-                .zip(&samples),
-        )?;
+        check_samples(model, &adapters, &samples)?;
         let tasks = tasks(&binding).await?;
         compute.meter.add_since(Stage::Load, start);
         let mut context = SolveContext::new(model, compute, tasks, &options, observer);

@@ -14,7 +14,15 @@ import {
 import { addWriter, playgroundModels } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
 import { namedBlobs } from "./recognise.ts";
-import { adapterInputs, inputsOf, optionsFor, testedOf, textsUsed, writesTexts } from "./request.ts";
+import {
+  adapterInputs,
+  addReport,
+  inputsOf,
+  optionsFor,
+  testedOf,
+  textsUsed,
+  writesTexts,
+} from "./request.ts";
 import { methodTitle } from "./settings.ts";
 import { askedMethods, type Comparison, type Entry, type MethodComparison, type Store } from "./state.ts";
 import { begin, nameWork, show } from "./work.ts";
@@ -127,12 +135,8 @@ class ShownMethodComparison {
     this.next();
   }
 
-  addTask({ tasks, residuals, notes }: CompareReport): void {
-    this.#edit((comparison) => {
-      comparison.tasks = [...comparison.tasks, ...tasks];
-      comparison.residuals = [...comparison.residuals, ...residuals];
-      comparison.notes = [...new Set([...comparison.notes, ...notes])];
-    });
+  addTask(report: CompareReport): void {
+    this.#edit((comparison) => addReport(comparison, report));
   }
 
   end(): void {

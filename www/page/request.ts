@@ -1,7 +1,8 @@
-/** What the library is asked: the state's cards and settings as the inputs of a merge or a comparison. */
+/** What the library is asked, the state's cards and settings as inputs, and how what it answers comes together. */
 import {
   type AdapterInput,
   type BaseFacts,
+  type CompareReport,
   inspectBase,
   type MergeOptions,
   type MethodName,
@@ -71,3 +72,13 @@ export const writesTexts = (facts: BaseFacts, tested: readonly Adapter[]): boole
   facts.generates && !tested.some(classifies);
 
 const classifies = ({ facts }: Adapter): boolean => facts.status === "ready" && facts.value.heads.length > 0;
+
+/** Adds what the comparison on another task found. */
+export function addReport(
+  comparison: Pick<Comparison, "tasks" | "residuals" | "notes">,
+  { tasks, residuals, notes }: CompareReport,
+): void {
+  comparison.tasks = [...comparison.tasks, ...tasks];
+  comparison.residuals = [...comparison.residuals, ...residuals];
+  comparison.notes = [...new Set([...comparison.notes, ...notes])];
+}

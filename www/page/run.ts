@@ -13,6 +13,7 @@ import { repetition } from "./recipe-match.ts";
 import { namedBlobs } from "./recognise.ts";
 import {
   adapterInputs,
+  addReport,
   type Inputs,
   inputsOf,
   optionsFor,
@@ -143,12 +144,9 @@ class ShownMerge {
   }
 
   addTask(part: CompareReport): void {
-    const { tasks, residuals, notes } = withTitles(part);
-    const done = tasks.map(({ task }) => task);
+    const done = part.tasks.map(({ task }) => task);
     this.#edit((comparison) => {
-      comparison.tasks = [...comparison.tasks, ...tasks];
-      comparison.residuals = [...comparison.residuals, ...residuals];
-      comparison.notes = [...new Set([...comparison.notes, ...notes])];
+      addReport(comparison, withTitles(part));
       comparison.waiting = comparison.waiting.filter((name) => !done.includes(name));
     });
   }

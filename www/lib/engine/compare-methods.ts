@@ -5,6 +5,7 @@
  * sink's affair.
  */
 import { IterisError, toIterisError, toPlainError } from "../errors.ts";
+import { DEFAULT_METHOD } from "../generated.ts";
 import type { TaskSet } from "../samples/pictures.ts";
 import type { CompareReport, DeviceChoice, FailedVariant, MergedVariant, MergeOptions } from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
@@ -92,7 +93,7 @@ export async function makeVariant(
   };
   const { report, device } = await engine.merge({ ...job, options }, named, sink);
   const { total: seconds } = report.seconds;
-  const made = { name, method: options.method ?? "iteris", report, seconds, device };
+  const made = { name, method: options.method ?? DEFAULT_METHOD, report, seconds, device };
   context.onVariant?.(made, sink);
   return made;
 }
@@ -132,7 +133,7 @@ export async function compareMethods(
       merged.push({ name, files: await sink.sources() });
     } catch (thrown) {
       if (job.failures !== "skip" || retires(toIterisError(thrown))) throw failureOf(name, thrown);
-      const failure = { name, method: options.method ?? "iteris", error: toPlainError(thrown) };
+      const failure = { name, method: options.method ?? DEFAULT_METHOD, error: toPlainError(thrown) };
       failed.push(failure);
       context.onFailure?.(failure);
     }
