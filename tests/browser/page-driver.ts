@@ -10,6 +10,7 @@ import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
 import { unzipSync } from "fflate";
 import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
+import { expect } from "vitest";
 import { type PageLog, watch } from "./harness/browser.ts";
 
 export interface Opened {
@@ -31,17 +32,31 @@ export async function openPage(
   return { page, log };
 }
 
-/** Drops files and folders from disk on an element. */
+/**
+ * Drops files and folders from disk on a zone or a slot. The page moves while it reads what was dropped before, so the
+ * pointer follows the target until the page marks it as the one under the pointer, as a person's does.
+ */
 export async function drop(page: Page, target: Locator, paths: string[]): Promise<void> {
-  await target.scrollIntoViewIfNeeded();
-  const box = await target.boundingBox();
-  if (!box) throw new Error("the drop target is not on the screen");
-  const point = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
   const data = { items: [], files: paths, dragOperationsMask: 1 };
   const session = await page.context().newCDPSession(page);
-  for (const type of ["dragEnter", "dragOver", "drop"] as const) {
-    await session.send("Input.dispatchDragEvent", { type, data, ...point });
-  }
+  await expect
+    .poll(
+      async () => {
+        await target.scrollIntoViewIfNeeded();
+        const box = await target.boundingBox();
+        if (!box) throw new Error("the drop target is not on the screen");
+        const point = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+        const send = (type: "dragEnter" | "dragOver" | "drop") =>
+          session.send("Input.dispatchDragEvent", { type, data, ...point });
+        await send("dragEnter");
+        await send("dragOver");
+        if ((await target.getAttribute("data-over")) === null) return false;
+        await send("drop");
+        return true;
+      },
+      { timeout: 30_000 },
+    )
+    .toBe(true);
   await session.detach();
 }
 

@@ -30,12 +30,19 @@ let adapterCount = 0;
 
 let turn: Promise<void> = Promise.resolve();
 
-/** Takes what was dropped or picked. One at a time: a second drop must see what the first one added. */
-export function take(store: Store, files: readonly Dropped[], target: Target): Promise<void> {
+/**
+ * Takes what was dropped or picked. One at a time, in the order of the drops: a second one must see what the first
+ * one added, also where that was a folder that took long to walk.
+ */
+export function take(
+  store: Store,
+  files: readonly Dropped[] | Promise<readonly Dropped[]>,
+  target: Target,
+): Promise<void> {
   const place = target.zone === "base" ? "base" : "adapters";
   const tell: Tell = (notice) => store.notify({ place, ...notice });
-  turn = turn
-    .then(() => takeNow(store, files, target, tell))
+  turn = Promise.all([files, turn])
+    .then(([dropped]) => takeNow(store, dropped, target, tell))
     .catch((thrown: unknown) => {
       tell({ tone: "error", text: "What you dropped could not be read.", problem: describe(thrown) });
     });

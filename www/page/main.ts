@@ -52,18 +52,7 @@ function start(): void {
   store.onChange(draw);
   draw();
 
-  acceptDrops((files, zone) => {
-    void files.then(
-      (dropped) => take(store, dropped, targetOf(zone)),
-      (thrown: unknown) =>
-        store.notify({
-          place: "adapters",
-          tone: "error",
-          text: "The drop could not be read.",
-          problem: describe(thrown),
-        }),
-    );
-  });
+  acceptDrops((files, zone) => void take(store, files, targetOf(zone)));
   // The elapsed time goes on between two reports of the worker.
   setInterval(() => {
     if (store.state.work) store.change(() => undefined);
