@@ -1,5 +1,7 @@
 //! Progress and cancellation of long work.
 
+use std::cell::Cell;
+
 use async_trait::async_trait;
 use serde::Serialize;
 
@@ -38,5 +40,45 @@ pub struct Silent;
 impl Observer for Silent {
     async fn progress(&self, _progress: Progress) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Seconds between two breaths of one piece of work.
+const BREATH_SECONDS: f64 = 0.2;
+
+/// Lets others run in the midst of a piece of work that takes long: a wide layer, a large file.
+pub struct Pace<'a> {
+    observer: &'a dyn Observer,
+    now: &'a dyn Fn() -> f64,
+    progress: Progress,
+    told: Cell<f64>,
+}
+
+impl<'a> Pace<'a> {
+    /// Of work that is at `progress`; `now` tells the seconds since it all began.
+    pub fn new(observer: &'a dyn Observer, now: &'a dyn Fn() -> f64, progress: Progress) -> Self {
+        Self {
+            observer,
+            now,
+            progress,
+            told: Cell::new(now()),
+        }
+    }
+
+    /// Called as often as is convenient; tells the observer, which may cancel, where some time has gone by.
+    ///
+    /// # Errors
+    /// As [`Observer::progress`].
+    pub async fn breathe(&self) -> Result<()> {
+        let seconds = (self.now)();
+        if seconds - self.told.get() < BREATH_SECONDS {
+            return Ok(());
+        }
+        self.told.set(seconds);
+        let progress = Progress {
+            seconds,
+            ..self.progress.clone()
+        };
+        self.observer.progress(progress).await
     }
 }

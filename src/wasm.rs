@@ -42,7 +42,7 @@ export interface SourceFile { name: string; size: number; blob?: Blob; read?(sta
 /** Tokenised samples, one after another; `lengths` says where each ends. */
 export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; prompts?: Uint8Array; answers?: Uint32Array; answerLengths?: Uint32Array; labelIds?: Uint32Array; labelLengths?: Uint32Array; notes?: string[]; }
 /** Told of progress (false cancels; let the event loop run before answering) and given the results. */
-export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; }
+export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; read(file: string, start: number, end: number): Promise<Uint8Array>; remove(file: string): Promise<void>; }
 "#;
 
 #[wasm_bindgen]
@@ -651,6 +651,31 @@ impl Sink for Listener {
             Error::new(
                 Code::WriteFailed,
                 format!("the result cannot be written ({why}): {file}"),
+            )
+        })
+    }
+
+    async fn read(&mut self, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let (start, end) = (range.start as f64, range.end as f64);
+        let arguments = Array::of3(&file.into(), &start.into(), &end.into());
+        let read = self.call("read", &arguments).await;
+        let bytes = read.and_then(|bytes| bytes.dyn_into::<Uint8Array>());
+        bytes.map(|bytes| bytes.to_vec()).map_err(|error| {
+            let why = text(&error, "message").unwrap_or_default();
+            Error::new(
+                Code::WriteFailed,
+                format!("what was written cannot be read back ({why}): {file}"),
+            )
+        })
+    }
+
+    async fn remove(&mut self, file: &str) -> Result<()> {
+        let removed = self.call("remove", &Array::of1(&file.into())).await;
+        removed.map(|_| ()).map_err(|error| {
+            let why = text(&error, "message").unwrap_or_default();
+            Error::new(
+                Code::WriteFailed,
+                format!("a file cannot be removed ({why}): {file}"),
             )
         })
     }

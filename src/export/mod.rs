@@ -11,7 +11,10 @@ mod method;
 pub mod report;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -406,5 +409,14 @@ impl Sink for Digesting<'_> {
             hash.update(bytes);
         }
         self.sink.write(file, bytes).await
+    }
+
+    async fn read(&mut self, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        self.sink.read(file, range).await
+    }
+
+    async fn remove(&mut self, file: &str) -> Result<()> {
+        self.files.retain(|(name, ..)| name != file);
+        self.sink.remove(file).await
     }
 }

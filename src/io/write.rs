@@ -4,7 +4,7 @@
 //! file metadata in a hash map, whose order differs from run to run, so the header is written here from the crate's own
 //! checked [`Metadata`] with the map sorted.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use async_trait::async_trait;
 use half::{bf16, f16};
@@ -82,6 +82,18 @@ pub trait Sink {
     /// # Errors
     /// `write_failed` if the bytes cannot be kept.
     async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()>;
+
+    /// Exactly these bytes of a file that was begun: what was set aside until it could be put in its place.
+    ///
+    /// # Errors
+    /// `write_failed` if they cannot be read back.
+    async fn read(&mut self, file: &str, range: Range<u64>) -> Result<Vec<u8>>;
+
+    /// Takes a file away again that was only needed on the way.
+    ///
+    /// # Errors
+    /// `write_failed` if it cannot be removed.
+    async fn remove(&mut self, file: &str) -> Result<()>;
 }
 
 /// A sink that keeps files in memory, in the order they were begun.
@@ -112,6 +124,26 @@ impl Sink for MemorySink {
             Some((_, content)) => content.extend_from_slice(bytes),
             None => self.files.push((file.to_owned(), bytes.to_vec())),
         }
+        Ok(())
+    }
+
+    async fn read(&mut self, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
+        let place = |end: u64| usize::try_from(end).unwrap_or(usize::MAX);
+        let content = self.file(file).unwrap_or_default();
+        let bytes = content.get(place(range.start)..place(range.end));
+        bytes.map(<[u8]>::to_vec).ok_or_else(|| {
+            Error::new(
+                Code::WriteFailed,
+                format!(
+                    "bytes {} to {} were never written: {file}",
+                    range.start, range.end
+                ),
+            )
+        })
+    }
+
+    async fn remove(&mut self, file: &str) -> Result<()> {
+        self.files.retain(|(name, _)| name != file);
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         truncate::{Truncated, Uncut},
     },
     model::{WorkloadEstimate, batch::Sample},
-    progress::{Observer, Progress},
+    progress::{Observer, Pace, Progress},
 };
 
 /// What is to be merged.
@@ -56,15 +56,14 @@ pub async fn merge(
         options,
     } = request;
     options.check()?;
-    observer
-        .progress(Progress {
-            stage: "load",
-            layer: "inputs".into(),
-            done: 0,
-            total: 1,
-            seconds: 0.0,
-        })
-        .await?;
+    let loading = Progress {
+        stage: "load",
+        layer: "inputs".into(),
+        done: 0,
+        total: 1,
+        seconds: 0.0,
+    };
+    observer.progress(loading.clone()).await?;
     let start = compute.meter.elapsed();
     let method = options.method.find();
     let base = Base::open(base).await?;
@@ -88,8 +87,10 @@ pub async fn merge(
         let tasks = tasks(&binding).await?;
         compute.meter.add_since(Stage::Load, start);
         let mut context = SolveContext::new(model, compute, tasks, &options, observer);
+        let now = || compute.meter.elapsed();
+        let pace = Pace::new(observer, &now, loading);
         for site in binding.sites.iter().filter(|site| site.place == Place::Bias) {
-            let delta = merged(&binding, method, &options, site).await?;
+            let delta = merged(&binding, method, &options, site, &pace).await?;
             let device = Rc::new(delta.to_device(compute));
             context.biases.insert(site.name.clone(), device);
             let report = LayerReport::plain(&site.name);

@@ -15,7 +15,7 @@ use crate::{
         methods::{Layer, Method},
         options::MergeOptions,
     },
-    progress::{Observer, Progress},
+    progress::{Observer, Pace, Progress},
 };
 
 /// The layers of a merge. See the module.
@@ -78,16 +78,17 @@ impl<'a> Solution<'a> {
             return Ok(layer);
         }
         let all = self.binding.sites.len();
-        self.observer
-            .progress(Progress {
-                stage: "merge",
-                layer: site.name.clone(),
-                done: self.taken - 1,
-                total: all,
-                seconds: self.compute.meter.elapsed(),
-            })
-            .await?;
-        let delta = merged(self.binding, self.method, self.options, site).await?;
+        let progress = Progress {
+            stage: "merge",
+            layer: site.name.clone(),
+            done: self.taken - 1,
+            total: all,
+            seconds: self.compute.meter.elapsed(),
+        };
+        self.observer.progress(progress.clone()).await?;
+        let now = || self.compute.meter.elapsed();
+        let pace = Pace::new(self.observer, &now, progress);
+        let delta = merged(self.binding, self.method, self.options, site, &pace).await?;
         let report = LayerReport {
             rank: delta.rank(),
             ..LayerReport::plain(&site.name)
@@ -113,13 +114,16 @@ pub async fn merged(
     method: &dyn Method,
     options: &MergeOptions,
     site: &MergeSite,
+    pace: &Pace<'_>,
 ) -> Result<Delta> {
-    method.layer(&Layer {
+    let layer = Layer {
         name: &site.name,
         d_out: site.d_out,
         d_in: site.d_in,
         parts: binding.parts(site).await?,
         weights: &site.weights,
         options,
-    })
+        pace,
+    };
+    method.layer(&layer).await
 }

@@ -1,6 +1,8 @@
 //! `average`: sum(w_i D_i) / sum(w_i), exactly, as stacked factors. An adapter that leaves a layer alone counts there
 //! as zero.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::{Code, Error, Result},
@@ -13,12 +15,13 @@ use crate::{
 /// `average`: the weighted mean.
 pub(super) struct Average;
 
+#[async_trait(?Send)]
 impl Method for Average {
     fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {
         Some(1.0)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let total: f64 = layer.weights.iter().sum();
         let size: f64 = layer.weights.iter().map(|weight| weight.abs()).sum();
         // Weights of both signs may cancel, but for rounding.

@@ -2,6 +2,8 @@
 //!
 //! As PEFT's `cat`, but that PEFT keeps rsLoRA's scaling of the first adapter: its result is off by sqrt(rank) there.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -14,12 +16,13 @@ use crate::{
 /// `cat`: factors side by side.
 pub(super) struct Cat;
 
+#[async_trait(?Send)]
 impl Method for Cat {
     fn alone(&self, _options: &MergeOptions, weight: f64) -> Option<f64> {
         Some(weight)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(1.0))
     }
 }

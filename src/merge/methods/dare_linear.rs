@@ -5,6 +5,8 @@
 //! anew each time; its `dare_linear_svd` drops numbers of the deltas and cuts the result to `svd_rank`. Both forms
 //! here are of the deltas.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -24,6 +26,7 @@ pub(super) struct DareLinear {
     pub(super) svd: bool,
 }
 
+#[async_trait(?Send)]
 impl Method for DareLinear {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
@@ -37,7 +40,7 @@ impl Method for DareLinear {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let options = layer.options;
         Ok(elementwise::merge(
             layer,

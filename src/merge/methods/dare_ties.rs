@@ -4,6 +4,8 @@
 //! PEFT's `dare_ties` does this to the factors A and B one by one; its `dare_ties_svd` does it to the deltas and cuts
 //! the result to `svd_rank`. Both forms here are of the deltas.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -23,6 +25,7 @@ pub(super) struct DareTies {
     pub(super) svd: bool,
 }
 
+#[async_trait(?Send)]
 impl Method for DareTies {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
@@ -36,7 +39,7 @@ impl Method for DareTies {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let options = layer.options;
         Ok(elementwise::merge(
             layer,

@@ -79,8 +79,8 @@ impl Method for Iteris {
     }
 
     /// What no pass sees has no features and is averaged; so are biases, which the merged lanes then run with.
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        Average.layer(layer)
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+        Average.layer(layer).await
     }
 
     async fn pass(&self, work: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {

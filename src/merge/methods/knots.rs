@@ -16,6 +16,8 @@
 
 use nalgebra::DMatrix;
 
+use async_trait::async_trait;
+
 use crate::{
     compute::narrow,
     delta::{Delta, LowRank},
@@ -29,12 +31,13 @@ pub(super) struct Knots;
 /// Directions whose singular value is below this share of the largest are the rounding of factors in f32.
 const NEGLIGIBLE: f64 = 1e-6;
 
+#[async_trait(?Send)]
 impl Method for Knots {
     fn reads(&self) -> &'static [&'static str] {
         &["density", "majority_sign_method", "scale"]
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let (d_out, d_in) = (layer.d_out, layer.d_in);
         let options = layer.options;
         let parts: Vec<(DMatrix<f64>, DMatrix<f64>)> =

@@ -3,6 +3,8 @@
 //! PEFT's `linear` adds the factors up, sum(sqrt(|w_i s_i|) B_i) sum(sqrt(|w_i s_i|) A_i), so that B_i of one adapter
 //! also meets A_j of another. Those cross terms belong to no adapter; here there are none. Ranks may differ.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -15,12 +17,13 @@ use crate::{
 /// `linear`: the weighted sum.
 pub(super) struct Linear;
 
+#[async_trait(?Send)]
 impl Method for Linear {
     fn alone(&self, _options: &MergeOptions, weight: f64) -> Option<f64> {
         Some(weight)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(1.0))
     }
 }

@@ -4,6 +4,8 @@
 //! PEFT's `magnitude_prune` prunes the factors and adds them up, with cross terms as in its `linear`; its
 //! `magnitude_prune_svd` prunes the deltas and cuts the result to `svd_rank`. Both forms here are of the deltas.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -22,6 +24,7 @@ pub(super) struct MagnitudePrune {
     pub(super) svd: bool,
 }
 
+#[async_trait(?Send)]
 impl Method for MagnitudePrune {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
@@ -35,7 +38,7 @@ impl Method for MagnitudePrune {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let density = layer.options.density;
         Ok(elementwise::merge(
             layer,

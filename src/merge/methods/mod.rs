@@ -31,6 +31,7 @@ use crate::{
         layer::SolvedLayer,
         options::{MergeOptions, MethodName},
     },
+    progress::Pace,
 };
 
 /// A way to merge.
@@ -57,7 +58,7 @@ pub trait Method {
     ///
     /// # Errors
     /// Numbers that overflow, naming the layer.
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta>;
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta>;
     /// The linear layers that a pass of the model sees, solved, in the order of the forward pass.
     ///
     /// # Errors
@@ -81,6 +82,8 @@ pub struct Layer<'a> {
     pub weights: &'a [f64],
     /// The options.
     pub options: &'a MergeOptions,
+    /// Lets others run in the midst of a wide layer.
+    pub pace: &'a Pace<'a>,
 }
 
 impl Layer<'_> {

@@ -45,8 +45,8 @@ impl Method for Regmean {
     }
 
     /// What no pass sees has no features: it is averaged, as in the paper.
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        Average.layer(layer)
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+        Average.layer(layer).await
     }
 
     async fn pass(&self, work: &SolveContext<'_>) -> Result<Vec<SolvedLayer>> {

@@ -3,6 +3,8 @@
 //! The sum stays factored, and so does its SVD: a QR of the stacked factors and an SVD of a small core. PEFT up
 //! to 0.20 scales twice here, and 0.21 still keeps rsLoRA's scaling of the first adapter; this is the sum.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -15,6 +17,7 @@ use crate::{
 /// `svd`.
 pub(super) struct Svd;
 
+#[async_trait(?Send)]
 impl Method for Svd {
     fn reads(&self) -> &'static [&'static str] {
         &["svd_rank"]
@@ -24,7 +27,7 @@ impl Method for Svd {
         Some(options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(1.0))
     }
 }

@@ -1,5 +1,7 @@
 //! Task arithmetic (Ilharco et al., ICLR 2023): scale * sum(w_i D_i), exactly, as stacked factors.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -12,6 +14,7 @@ use crate::{
 /// `task_arithmetic`.
 pub(super) struct TaskArithmetic;
 
+#[async_trait(?Send)]
 impl Method for TaskArithmetic {
     fn reads(&self) -> &'static [&'static str] {
         &["scale"]
@@ -21,7 +24,7 @@ impl Method for TaskArithmetic {
         Some(options.scale * weight)
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         Ok(layer.weighted_sum(layer.options.scale))
     }
 }

@@ -4,6 +4,8 @@
 //! PEFT's `ties` does this to the factors A and B one by one, and its product is no TIES of the deltas; its
 //! `ties_svd` does it to the deltas and cuts the result to `svd_rank`. Both forms here are of the deltas.
 
+use async_trait::async_trait;
+
 use crate::{
     delta::Delta,
     error::Result,
@@ -22,6 +24,7 @@ pub(super) struct Ties {
     pub(super) svd: bool,
 }
 
+#[async_trait(?Send)]
 impl Method for Ties {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
@@ -35,7 +38,7 @@ impl Method for Ties {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
+    async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let options = layer.options;
         Ok(elementwise::merge(
             layer,

@@ -1,6 +1,6 @@
 //! A merged base model: the base's files with the changes in them and nothing else touched.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use iteris_web::{
     compute::Compute,
@@ -466,6 +466,14 @@ impl Sink for Widest {
         let widest = self.0.entry(file.to_owned()).or_default();
         *widest = bytes.len().max(*widest);
         Ok(())
+    }
+
+    async fn read(&mut self, _file: &str, _range: Range<u64>) -> Result<Vec<u8>> {
+        panic!("a merged base model needs no second look")
+    }
+
+    async fn remove(&mut self, _file: &str) -> Result<()> {
+        panic!("a merged base model leaves nothing behind")
     }
 }
 
