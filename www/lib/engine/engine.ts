@@ -36,7 +36,7 @@ import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { joinReports } from "./join-reports.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
-import type { Sink } from "./sink.ts";
+import { BlobSink, type Sink } from "./sink.ts";
 import { Throttle } from "./throttle.ts";
 
 /** What an engine needs of the place it runs in. */
@@ -132,7 +132,7 @@ export class Engine {
     return choose(request, request !== "webgpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
   }
 
-  /** Merges; the output files go to `sink`. */
+  /** Merges; the output files go to `sink`, which is discarded if there is a failure. */
   async merge(
     job: MergeJob,
     context: RunContext,
@@ -158,10 +158,16 @@ export class Engine {
       adapters,
       options: maxLength === null ? job.options : { ...job.options, maxLength },
     };
-    const report = await this.#observed(context, sink, async (wasm, observer) =>
-      wasm.merge(source, await this.#device(wasm, choice), observer),
-    );
-    return { report, device: choice };
+    try {
+      const report = await this.#observed(context, sink, async (wasm, observer) =>
+        wasm.merge(source, await this.#device(wasm, choice), observer),
+      );
+      return { report, device: choice };
+    } catch (error) {
+      // Whatever hinders it, the failure of the merge is what is told.
+      await sink.discard().catch(() => {});
+      throw error;
+    }
   }
 
   /** Compares base, adapters and merged adapters on the adapters' samples. */
@@ -178,7 +184,7 @@ export class Engine {
     );
     const { base, merged } = job;
     const compareOn = (tested: AdapterSource[], context: RunContext) =>
-      this.#observed(context, null, async (wasm, observer) =>
+      this.#observed(context, new BlobSink(), async (wasm, observer) =>
         wasm.compare(
           { base, adapters: tested, merged, options: { maxNewTokens } },
           await this.#device(wasm, choice),
@@ -201,7 +207,7 @@ export class Engine {
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.chooseDevice(job.device);
     const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
-    const generated = await this.#observed(context, null, async (wasm, observer) =>
+    const generated = await this.#observed(context, new BlobSink(), async (wasm, observer) =>
       wasm.generate(
         { base: job.base, variants: job.variants, prompts, options: job.options },
         await this.#device(wasm, choice),
@@ -236,22 +242,34 @@ export class Engine {
 
   async #observed<T>(
     context: RunContext,
-    sink: Sink | null,
+    sink: Sink,
     work: (wasm: IterisWasm, observer: Observer) => Promise<T>,
   ): Promise<T> {
     const throttle = new Throttle((progress) => context.onProgress(progress));
+    let sinkFailure: IterisError | null = null;
+    const output = async <T>(result: Promise<T>): Promise<T> => {
+      try {
+        return await result;
+      } catch (thrown) {
+        sinkFailure ??= thrown instanceof IterisError ? thrown : null;
+        throw thrown;
+      }
+    };
     const observer: Observer = {
       progress: async (progress) => {
         throttle.report(progress);
         await this.#host.nextTask();
         return !context.cancelled();
       },
-      write: async (file, bytes) => {
-        await sink?.write(file, bytes);
-      },
+      write: (file, bytes) => output(sink.write(file, bytes)),
+      read: (file, start, end) => output(sink.read(file, start, end)),
+      remove: (file) => output(sink.remove(file)),
     };
     if (context.cancelled()) throw cancelled();
-    const result = await this.#run((wasm) => work(wasm, observer));
+    const result = await this.#run((wasm) => work(wasm, observer)).catch((error: IterisError) => {
+      // The core tells the sink's failure in its own words, around those that the sink has told it in.
+      throw error.code === "write_failed" && sinkFailure !== null ? sinkFailure : error;
+    });
     throttle.flush();
     // Asked for in the last step, where the core has nothing left to stop: still not wanted.
     if (context.cancelled()) throw cancelled();
