@@ -15,12 +15,10 @@ interface AccessHandle {
   close(): void;
 }
 
-/** How much room the browser has given and how much of it is taken, in words. */
+/** How much of the room is taken, in words. How much there is browsers do not tell truly: it would tell who one is. */
 async function roomTaken(): Promise<string> {
-  const { usage, quota } = await navigator.storage.estimate();
-  if (usage === undefined || quota === undefined) return "";
-  const mebibytes = (bytes: number) => Math.round(bytes / (1 << 20));
-  return `, which has ${mebibytes(usage)} of ${mebibytes(quota)} MiB in use`;
+  const { usage } = await navigator.storage.estimate();
+  return usage === undefined ? "" : ` at ${Math.round(usage / (1 << 20))} MiB`;
 }
 
 async function cannotWrite(name: string, cause: unknown): Promise<IterisError> {
@@ -57,7 +55,8 @@ class OriginFile implements OpenFile {
   async append(bytes: Uint8Array): Promise<void> {
     try {
       const written = this.#opened().write(bytes, { at: this.#size });
-      if (written < bytes.length) throw new DOMException("too little was written", "QuotaExceededError");
+      // Chromium does not throw where the disk is full: it answers its own error number, as an unsigned one.
+      if (written !== bytes.length) throw new DOMException("not all was written", "QuotaExceededError");
     } catch (cause) {
       throw await cannotWrite(this.#name, cause);
     }
