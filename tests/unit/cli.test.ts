@@ -305,7 +305,14 @@ describe("a failure", () => {
     const ones = Object.keys(errorCodes).filter(
       (code) => exitCode(new IterisError(code as keyof typeof errorCodes, "")) === 1,
     );
-    expect(ones).toEqual(["cancelled", "write_failed", "webgpu_unavailable", "device_lost", "internal"]);
+    expect(ones).toEqual([
+      "cancelled",
+      "write_failed",
+      "webgpu_unavailable",
+      "out_of_memory",
+      "device_lost",
+      "internal",
+    ]);
     expect(exitCode(new IterisError("samples_invalid", ""))).toBe(2);
   });
 

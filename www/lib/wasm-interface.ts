@@ -162,6 +162,10 @@ export interface IterisWasm {
     module_or_path: URL | Request | Response | BufferSource | WebAssembly.Module;
   }): Promise<unknown>;
   version(): string;
+  /** Bytes of the last request for memory that was refused; answers after a trap too. */
+  failedAllocation(): number | undefined;
+  /** Bytes that the module's memory has grown to; answers after a trap too. */
+  memoryBytes(): number;
   defaultOptions(): MergeOptions;
   /** The names of all merge methods, in the order of `METHODS`. */
   methods(): string[];
