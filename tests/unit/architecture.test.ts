@@ -58,6 +58,7 @@ const TYPESCRIPT: Order = [
   ["lib/errors", ["lib/generated"]],
   ["lib/types", ["lib/generated", "lib/errors"]],
   ["lib/layer-weights", []],
+  ["lib/patterns", []],
   ["lib/options", facts],
   ["lib/methods", facts],
   ["lib/sampling", [...facts, "lib/options"]],
@@ -70,10 +71,10 @@ const TYPESCRIPT: Order = [
   ["lib/device", facts],
   ["lib/engine", [...inputs, "lib/device"]],
   ["lib/worker", engine],
-  ["lib/index", [...inputs, "lib/layer-weights", "lib/recipe", "lib/worker"]],
+  ["lib/index", [...inputs, "lib/layer-weights", "lib/patterns", "lib/recipe", "lib/worker"]],
 
   ["node", engine],
-  ["node/index", [...engine, "lib/layer-weights", "node"]],
+  ["node/index", [...engine, "lib/layer-weights", "lib/patterns", "node"]],
 
   ["page", ["lib/index"]],
   ["node/cli", ["node/index"]],

@@ -69,6 +69,8 @@ export {
   optionChoices,
   optionNames,
 } from "../lib/options.ts";
+export type { PatternGroup } from "../lib/patterns.ts";
+export { groupByPattern, patternOf } from "../lib/patterns.ts";
 export type {
   FoundInputs,
   Mismatch,

@@ -205,6 +205,8 @@ export interface State {
   work: Work | undefined;
   result: Result | undefined;
   methodComparison: MethodComparison | undefined;
+  /** The kinds of layers whose layers are shown one by one. */
+  openPatterns: readonly string[];
   playground: Playground;
 }
 
@@ -224,6 +226,7 @@ export class Store {
     work: undefined,
     result: undefined,
     methodComparison: undefined,
+    openPatterns: [],
     playground: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
   };
   #listeners: (() => void)[] = [];
