@@ -57,7 +57,7 @@ export interface Outlier {
 /** At most so many are told. */
 const MOST_OUTLIERS = 5;
 
-/** The layers that lost more than twice what is usual, worst first: by their residual where they were solved, else by their error. */
+/** The layers that lost more than three times what is usual, worst first: by their residual where they were solved, else by their error. */
 export function outliersOf(layers: readonly Layer[]): Outlier[] {
   const found = layers.flatMap((layer): Outlier[] => {
     const residuals = layer.tasks.flatMap(({ residual }) => residual ?? []);
@@ -66,7 +66,7 @@ export function outliersOf(layers: readonly Layer[]): Outlier[] {
   });
   const sorted = found.sort((a, b) => b.value - a.value);
   const usual = sorted[Math.floor(sorted.length / 2)]?.value ?? 0;
-  return sorted.filter(({ value }) => value > 2 * usual && value > 1e-4).slice(0, MOST_OUTLIERS);
+  return sorted.filter(({ value }) => value > 3 * usual && value > 1e-4).slice(0, MOST_OUTLIERS);
 }
 
 /** `16`, or `4–16`. */

@@ -159,13 +159,12 @@ function groupRows(store: Store, group: LayerGroup, columns: Columns): TemplateR
     });
   const numbers: Numbers = { ...group, rank: group.ranks, ofTask: (task) => group.tasks.get(task) };
   const head = html`
-    <button class="link" type="button" aria-expanded=${open ? "true" : "false"} @click=${toggle}>${pattern}</button>
-    <span class="muted">${plural(layers.length, "layer")}</span>
+    <span class="kind-name">
+      <button class="link module" type="button" aria-expanded=${open ? "true" : "false"} @click=${toggle}>${pattern}</button>
+      <span class="muted">${plural(layers.length, "layer")}</span>
+    </span>
   `;
-  return [
-    row(head, numbers, columns, "kind"),
-    ...(open ? layers.map((layer) => layerRow(layer, columns)) : []),
-  ];
+  return [row(head, numbers, columns), ...(open ? layers.map((layer) => layerRow(layer, columns)) : [])];
 }
 
 const layerRow = (layer: Layer, columns: Columns): TemplateResult =>
@@ -177,7 +176,6 @@ const layerRow = (layer: Layer, columns: Columns): TemplateResult =>
       ofTask: (task) => layer.tasks.find((entry) => entry.task === task),
     },
     columns,
-    "",
   );
 
 /** What stands in one row. */
@@ -194,10 +192,9 @@ function row(
   head: TemplateResult,
   { rank, energyKept, error, condition, seconds, ofTask }: Numbers,
   { truncated, solved, tasks }: Columns,
-  kind: string,
 ): TemplateResult {
   return html`
-    <tr class=${kind}>
+    <tr>
       <th scope="row">${head}</th>
       <td>${rank}</td>
       ${truncated ? html`<td>${percent(energyKept)}</td><td>${number(error)}</td>` : nothing}
