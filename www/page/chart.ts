@@ -43,9 +43,12 @@ export function chartView(comparison: Comparison, order: readonly string[]): Tem
   if (panels.length === 0) return nothing;
   const modules = (panels[0]?.columns ?? []).map(({ module }) => module);
   const inLayer = fullestLayer(modules).map(placeInLayer);
-  const axis = modules.some((module) => layerPlace(module)?.side)
-    ? "layers of the encoder (e) and the decoder (d)"
-    : "layer";
+  const axis =
+    columns === "kind"
+      ? "kinds of modules"
+      : modules.some((module) => layerPlace(module)?.side)
+        ? "layers of the encoder (e) and the decoder (d)"
+        : "layer";
   return html`
     <section class="panel" aria-labelledby="chart-heading">
       <h3 id="chart-heading">What merging loses, layer by layer</h3>

@@ -12,6 +12,7 @@ import type {
   MethodName,
   NamedBlob,
   OutputFile,
+  Pace,
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
@@ -179,8 +180,9 @@ export interface Work {
   share: number;
   /** Milliseconds of `performance.now()`. */
   started: number;
-  /** The same, of the stretch of work that the bar shows: a merge that writes answers first has two. */
-  stretchStarted: number;
+  pace: Pace;
+  /** Seconds that the stage at hand will still take; `null` while that would be a guess. */
+  secondsLeft: number | null;
   cancelling: boolean;
   controller: AbortController;
 }

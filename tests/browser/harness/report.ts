@@ -5,6 +5,7 @@ import "../../../www/page/styles/inputs.css";
 import "../../../www/page/styles/merge.css";
 import "../../../www/page/styles/result.css";
 import { html, render } from "lit-html";
+import { Pace } from "../../../www/lib/pace.ts";
 import { inputs } from "../../../www/page/inputs.ts";
 import { progressView } from "../../../www/page/progress.ts";
 import { resultView } from "../../../www/page/result.ts";
@@ -59,10 +60,19 @@ store.state.result = {
 store.state.work = {
   task: "merge",
   label: "Merging",
-  progress: { stage: "merge", layer: modules[400] ?? "", done: 400, total: modules.length, seconds: 60 },
+  progress: {
+    stage: "merge",
+    layer: modules[400] ?? "",
+    done: 400,
+    total: modules.length,
+    bytesDone: 2.4e8,
+    bytesTotal: 4.36e8,
+    seconds: 60,
+  },
   share: 400 / modules.length,
   started: performance.now() - 60_000,
-  stretchStarted: performance.now() - 60_000,
+  pace: new Pace(),
+  secondsLeft: 48,
   cancelling: false,
   controller,
 };
