@@ -60,7 +60,7 @@ pub(super) async fn write<'a>(
                 .tensors()
                 .map(|(name, info)| (name.to_owned(), info.dtype))
                 .collect();
-            let mut writer = StreamWriter::begin(sink, file, header).await?;
+            let mut writer = StreamWriter::begin(sink, file, header);
             for (name, dtype) in order {
                 let info = checkpoint.require(&name)?;
                 let Some(here) = sites.remove(&(part, info.name.as_str())) else {
@@ -76,7 +76,7 @@ pub(super) async fn write<'a>(
                 }
                 writer.write(&name, &sum.encoded(&name, dtype)?).await?;
             }
-            writer.finish()?;
+            writer.finish().await?;
         }
         if let Some((name, index)) = layout.index() {
             sink.write(name, &json(&index)?).await?;

@@ -26,11 +26,27 @@ pub enum OutDtype {
     Bf16,
 }
 
+impl OutDtype {
+    /// The narrowest type that holds what either does.
+    #[must_use]
+    pub fn or_wider(self, other: Self) -> Self {
+        if self == other { self } else { Self::F32 }
+    }
+
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
 /// The element type that a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DtypeChoice {
-    /// An adapter in f32, a base model's tensors each in their own type.
+    /// An adapter in the widest type of those it is made of, a base model's tensors each in their own type.
     Auto,
     /// 32-bit floats.
     F32,
@@ -329,6 +345,9 @@ impl Serialize for Ordered<'_> {
     }
 }
 
+/// Bytes that are gathered before they are handed to the sink: many tensors are small.
+const GATHERED_BYTES: usize = 1 << 20;
+
 /// Streams the tensors of one safetensors file into a sink, holding it to the header's order.
 pub struct StreamWriter<'a> {
     sink: &'a mut dyn Sink,
@@ -337,22 +356,24 @@ pub struct StreamWriter<'a> {
     written: usize,
     /// Bytes of the next tensor that are already written.
     begun: usize,
+    /// What is to go to the sink.
+    gathered: Vec<u8>,
+    /// Bytes of the file that were given so far.
+    bytes: u64,
 }
 
 impl<'a> StreamWriter<'a> {
     /// Begins the file with its header.
-    ///
-    /// # Errors
-    /// Whatever the sink gives.
-    pub async fn begin(sink: &'a mut dyn Sink, file: &str, header: StreamHeader) -> Result<Self> {
-        sink.write(file, header.bytes()).await?;
-        Ok(Self {
+    pub fn begin(sink: &'a mut dyn Sink, file: &str, header: StreamHeader) -> Self {
+        Self {
             sink,
             file: file.to_owned(),
+            gathered: header.bytes().to_vec(),
+            bytes: header.bytes().len() as u64,
             header,
             written: 0,
             begun: 0,
-        })
+        }
     }
 
     /// Name, type and shape of the tensor to be written next; none when all are.
@@ -361,6 +382,16 @@ impl<'a> StreamWriter<'a> {
             .tensors
             .get(self.written)
             .map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// Bytes of the file that were given so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The sink, for other files on the way.
+    pub fn sink(&mut self) -> &mut dyn Sink {
+        self.sink
     }
 
     /// Writes the whole of the next tensor.
@@ -394,7 +425,15 @@ impl<'a> StreamWriter<'a> {
         if begun > whole {
             check_len(name, info, begun)?;
         }
-        self.sink.write(&self.file, bytes).await?;
+        self.bytes += bytes.len() as u64;
+        if self.gathered.is_empty() && bytes.len() >= GATHERED_BYTES {
+            self.sink.write(&self.file, bytes).await?;
+        } else {
+            self.gathered.extend_from_slice(bytes);
+            if self.gathered.len() >= GATHERED_BYTES {
+                self.flush().await?;
+            }
+        }
         if begun == whole {
             self.written += 1;
             self.begun = 0;
@@ -404,11 +443,20 @@ impl<'a> StreamWriter<'a> {
         Ok(())
     }
 
+    async fn flush(&mut self) -> Result<()> {
+        if !self.gathered.is_empty() {
+            self.sink.write(&self.file, &self.gathered).await?;
+            self.gathered.clear();
+        }
+        Ok(())
+    }
+
     /// Ends the file.
     ///
     /// # Errors
-    /// `internal`, naming the first tensor that was not written.
-    pub fn finish(self) -> Result<()> {
+    /// `internal`, naming the first tensor that was not written; whatever the sink gives.
+    pub async fn finish(mut self) -> Result<()> {
+        self.flush().await?;
         match self.next() {
             None => Ok(()),
             Some((name, _)) => Err(Error::new(

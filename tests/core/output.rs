@@ -122,11 +122,11 @@ fn mixed(tensors: &Raw) -> Vec<u8> {
     let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
     let mut sink = MemorySink::default();
     pollster::block_on(async {
-        let mut writer = StreamWriter::begin(&mut sink, "file", header).await?;
+        let mut writer = StreamWriter::begin(&mut sink, "file", header);
         for name in order {
             writer.write(&name, &tensors[&name].2).await?;
         }
-        writer.finish()
+        writer.finish().await
     })
     .unwrap();
     file(&sink, "file")
