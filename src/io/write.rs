@@ -170,12 +170,21 @@ impl Sink for MemorySink {
 /// `not_finite` for NaN or infinity, `option_invalid` for a number that f16 cannot hold; both name
 /// the tensor.
 pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
+    encode_piece(name, 0, data, dtype)
+}
+
+/// As [`encode`], of a tensor's elements from `start` on.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_piece(name: &str, start: usize, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
     if let Some(at) = data.iter().position(|value| !value.is_finite()) {
         return Err(Error::new(
             Code::NotFinite,
             format!(
-                "A result holds {} at element {at} and is not written: {name}",
-                data[at]
+                "A result holds {} at element {} and is not written: {name}",
+                data[at],
+                start + at
             ),
         ));
     }
@@ -192,7 +201,10 @@ pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
                 if half.is_infinite() {
                     return Err(Error::new(
                         Code::OptionInvalid,
-                        format!("{value} at element {at} does not fit f16, choose dtype f32: {name}"),
+                        format!(
+                            "{value} at element {} does not fit f16, choose dtype f32: {name}",
+                            start + at
+                        ),
                     ));
                 }
                 bytes.extend_from_slice(&half.to_le_bytes());
