@@ -11,6 +11,7 @@ mod base;
 mod card;
 mod header;
 mod ranks;
+mod streaming;
 
 use std::{collections::BTreeMap, rc::Rc};
 

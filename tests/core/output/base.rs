@@ -166,11 +166,12 @@ fn every_tensor_keeps_its_type_and_all_but_the_targets_their_bytes() {
         for ((found, before), delta) in values(found).iter().zip(values(tensor)).zip(delta(module)) {
             let wanted = before + f64::from(delta);
             let error = (found - wanted).abs();
-            let size = wanted.abs().max(before.abs()).max(1e-3);
-            assert!(
-                error <= tolerance * size,
-                "{name}: {found} for {wanted}"
-            );
+            let size = wanted
+                .abs()
+                .max(before.abs())
+                .max(f64::from(delta).abs())
+                .max(1e-3);
+            assert!(error <= tolerance * size, "{name}: {found} for {wanted}");
         }
     }
     assert_eq!(
