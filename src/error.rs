@@ -97,6 +97,8 @@ codes! {
         WebgpuUnavailable = "webgpu_unavailable",
         /// The model or the samples are larger than the device can hold.
         DeviceLimit = "device_limit",
+        /// Memory that the work needs is not to be had.
+        OutOfMemory = "out_of_memory",
         /// The GPU went away while it was working.
         DeviceLost = "device_lost",
         /// A fault of the program itself.

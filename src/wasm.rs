@@ -15,7 +15,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
-    compute::{Compute, Limits, WEBGPU},
+    compute::{Compute, Limits, Noting, WEBGPU, peak_bytes, refused_bytes},
     describe::camel_case,
     error::{Code, Error, Result},
     io::{ByteSource, Folder, Sink},
@@ -51,6 +51,10 @@ extern "C" {
     fn console_error(message: &str);
 }
 
+/// A trap for want of memory says nothing; what was refused is told by [`failed_allocation`].
+#[global_allocator]
+static ALLOCATOR: Noting = Noting;
+
 /// Runs when the module starts: a panic, which ends the module, says where it happened.
 #[wasm_bindgen(start)]
 pub fn start() {
@@ -61,6 +65,18 @@ pub fn start() {
 #[wasm_bindgen]
 pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Bytes of the last request for memory that was refused. May be called after a trap.
+#[wasm_bindgen(js_name = failedAllocation)]
+pub fn failed_allocation() -> Option<f64> {
+    refused_bytes().map(|bytes| bytes as f64)
+}
+
+/// Bytes that the module's memory has grown to. May be called after a trap.
+#[wasm_bindgen(js_name = memoryBytes)]
+pub fn memory_bytes() -> f64 {
+    peak_bytes().unwrap_or(0) as f64
 }
 
 /// The options of a merge with their defaults.
@@ -560,6 +576,17 @@ impl ByteSource for JsSource {
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let failed = |error: JsValue| {
             let why = text(&error, "message").unwrap_or_default();
+            // JavaScript could not make the array that the bytes were to come in.
+            if error.is_instance_of::<js_sys::RangeError>() {
+                let bytes = range.end - range.start;
+                return Error::new(
+                    Code::OutOfMemory,
+                    format!(
+                        "{bytes} bytes to be read at once do not fit into memory ({why}); close other programs: {}",
+                        self.name
+                    ),
+                );
+            }
             Error::new(
                 Code::ReadFailed,
                 format!(

@@ -11,6 +11,7 @@ mod cache;
 mod exact;
 mod features;
 pub mod gemm;
+mod memory;
 mod meter;
 mod pointwise;
 mod rotary;
@@ -27,6 +28,7 @@ pub use self::{
     attention::{Attention, DistanceBias, Sequence, Sight},
     cache::Cache,
     features::{Bias, Features, Weight, accumulate_product, squares},
+    memory::{Noting, refused_bytes},
     meter::{Meter, Stage, peak_bytes},
     pointwise::Activation,
     rotary::Rotary,

@@ -88,9 +88,13 @@ test.each(["SIGINT", "SIGTERM"] as const)(
   },
 );
 
-test("a killed run leaves no output folder", async () => {
+test("a killed run leaves no output folder, and what it left goes with the next", async () => {
+  const short = tiny.adapters.map(({ samples }) => [samples, readFileSync(samples, "utf8")] as const);
   makeLong();
   const child = start();
   await Promise.all([once(child, "exit"), running(child).then(() => child.kill("SIGKILL"))]);
-  expect(outputs().filter((name) => !name.startsWith("."))).toEqual([]);
+  expect(outputs()).toEqual([expect.stringMatching(/^\.merged-unfinished-/)]);
+  for (const [path, text] of short) writeFileSync(path, text);
+  expect(await once(start(), "exit")).toEqual([0, null]);
+  expect(outputs()).toEqual(["merged"]);
 });

@@ -1,7 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { errorCodes, IterisError } from "../../www/lib/errors.ts";
 import type { CompareReport, Progress } from "../../www/lib/types.ts";
 import { parseCommand, wantsJson } from "../../www/node/cli/args.ts";
@@ -13,7 +10,6 @@ import type { GenerateCommand } from "../../www/node/cli/parse-generate.ts";
 import type { MergeCommand } from "../../www/node/cli/parse-merge.ts";
 import { clock, progressView, secondsLeft } from "../../www/node/cli/progress.ts";
 import { comparisonTable } from "../../www/node/cli/table.ts";
-import { OutputFolder } from "../../www/node/output-folder.ts";
 
 const words = (line: string) => line.split(" ").filter((word) => word !== "");
 const merge = (line: string) => parseCommand(words(`merge --base m --out o ${line}`)) as MergeCommand;
@@ -309,7 +305,14 @@ describe("a failure", () => {
     const ones = Object.keys(errorCodes).filter(
       (code) => exitCode(new IterisError(code as keyof typeof errorCodes, "")) === 1,
     );
-    expect(ones).toEqual(["cancelled", "write_failed", "webgpu_unavailable", "device_lost", "internal"]);
+    expect(ones).toEqual([
+      "cancelled",
+      "write_failed",
+      "webgpu_unavailable",
+      "out_of_memory",
+      "device_lost",
+      "internal",
+    ]);
     expect(exitCode(new IterisError("samples_invalid", ""))).toBe(2);
   });
 
@@ -368,75 +371,6 @@ describe("progress", () => {
     expect(written).toHaveLength(10);
     expect(written[5]).toBe("running the model: 50 %, 0:30 left\n");
     expect(written.every((line) => !line.includes("\r") && !line.includes("\x1b"))).toBe(true);
-  });
-});
-
-describe("the output folder", () => {
-  let parent: string;
-  beforeEach(async () => {
-    parent = await mkdtemp(join(tmpdir(), "iteris-cli-"));
-  });
-  afterEach(() => rm(parent, { recursive: true }));
-  const bytes = (text: string) => new TextEncoder().encode(text);
-
-  it("appears whole, in one moment", async () => {
-    const out = join(parent, "new/merged");
-    const sink = await OutputFolder.create(out);
-    await sink.write("adapter_model.safetensors", bytes("one "));
-    await sink.write("adapter_model.safetensors", bytes("two"));
-    await sink.write("heads/a.safetensors", bytes("head"));
-    expect(await readdir(join(parent, "new"))).toEqual([expect.stringMatching(/^\.merged-unfinished-/)]);
-    expect(await sink.finish()).toEqual([
-      { name: "adapter_model.safetensors", bytes: 7 },
-      { name: "heads/a.safetensors", bytes: 4 },
-    ]);
-    expect(await readdir(join(parent, "new"))).toEqual(["merged"]);
-    expect(await readFile(join(out, "adapter_model.safetensors"), "utf8")).toBe("one two");
-    expect(await readFile(join(out, "heads/a.safetensors"), "utf8")).toBe("head");
-  });
-
-  it("that was discarded leaves nothing", async () => {
-    const sink = await OutputFolder.create(join(parent, "merged"));
-    await sink.write("a", bytes("x"));
-    await sink.discard();
-    expect(await readdir(parent)).toEqual([]);
-  });
-
-  it("can be read again before it is finished", async () => {
-    const sink = await OutputFolder.create(join(parent, "merged"));
-    await sink.write("heads/a", bytes("abc"));
-    const [file] = await sink.sources();
-    expect(file).toMatchObject({ name: "heads/a", size: 3 });
-    expect(await file?.read?.(1, 3)).toEqual(bytes("bc"));
-    await sink.finish();
-  });
-
-  it("that holds something is not touched without --force", async () => {
-    const out = join(parent, "merged");
-    await mkdir(out);
-    await writeFile(join(out, "precious"), "x");
-    await expect(OutputFolder.create(out)).rejects.toEqual(refused("--force"));
-    const sink = await OutputFolder.create(out, { force: true });
-    await sink.write("a", bytes("x"));
-    expect(await readdir(out)).toEqual(["precious"]);
-    await sink.finish();
-    expect(await readdir(out)).toEqual(["a"]);
-    expect(await readdir(parent)).toEqual(["merged"]);
-  });
-
-  it("may be there if it is empty", async () => {
-    await mkdir(join(parent, "merged"));
-    const sink = await OutputFolder.create(join(parent, "merged"));
-    await sink.write("a", bytes("x"));
-    await sink.finish();
-    expect(await readdir(join(parent, "merged"))).toEqual(["a"]);
-  });
-
-  it("under a file cannot be written, which is told", async () => {
-    await writeFile(join(parent, "file"), "x");
-    await expect(OutputFolder.create(join(parent, "file/merged"))).rejects.toMatchObject({
-      code: "write_failed",
-    });
   });
 });
 

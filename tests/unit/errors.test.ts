@@ -22,6 +22,25 @@ describe("what was thrown", () => {
   });
 
   it.each([
+    // As V8, SpiderMonkey and JavaScriptCore say it.
+    "Array buffer allocation failed",
+    "Invalid array length",
+    "Out of memory",
+    "WebAssembly.Memory.grow(): Maximum memory size exceeded",
+    "WebAssembly.instantiate(): Out of memory: Cannot allocate Wasm memory for new instance",
+  ])("is want of memory if JavaScript says: %s", (message) => {
+    expect(toPlainError(new RangeError(message))).toEqual({
+      code: "out_of_memory",
+      message: `Memory ran out: ${message}`,
+    });
+  });
+
+  it.each([
+    [
+      "a stack that is too deep",
+      new RangeError("Maximum call stack size exceeded"),
+      "Internal fault: Maximum call stack size exceeded",
+    ],
     ["an error of the system", Object.assign(new Error("no"), { code: "ENOENT" }), "Internal fault: no"],
     ["a trap", new WebAssembly.RuntimeError("unreachable"), "Internal fault: unreachable"],
     ["a word", "oops", "Internal fault: oops"],

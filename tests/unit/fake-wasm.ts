@@ -38,6 +38,8 @@ export interface FakeBehaviour {
   scores?: readonly string[];
   /** Tasks whose comparison goes on until it is cancelled. */
   endless?: readonly string[];
+  /** Bytes of a request for memory that was refused. */
+  failedAllocation?: number;
   /** In place of an encoder's facts. */
   facts?: Partial<BaseFacts>;
 }
@@ -83,6 +85,8 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
   return {
     default: async () => {},
     version: () => "0.0.0",
+    failedAllocation: () => behaviour.failedAllocation,
+    memoryBytes: () => 3 << 20,
     defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
     methods: () => METHODS.map(({ name }) => name),
     digests: (files) =>

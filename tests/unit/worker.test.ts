@@ -3,12 +3,15 @@
  * cloned as `postMessage` clones them, and the module is a fake.
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Engine } from "../../www/lib/engine/engine.ts";
+import { Faults } from "../../www/lib/engine/faults.ts";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
 import { listenForPanics } from "../../www/lib/engine/panics.ts";
-import { IterisError } from "../../www/lib/errors.ts";
+import { BlobSink } from "../../www/lib/engine/sink.ts";
+import { IterisError, toIterisError } from "../../www/lib/errors.ts";
 import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
-import { coreError, decoder, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
+import { coreError, decoder, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
 import { LocalWorker } from "./local-worker.ts";
 
 let workers: LocalWorker[];
@@ -399,19 +402,104 @@ describe("cancelling", () => {
 });
 
 describe("a fault", () => {
-  it("in the module is told with the panic's text, and the worker is replaced", async () => {
-    behaviour.merge = async () => {
+  it("in the module is told with the panic's text and with what was being done, and the worker is replaced", async () => {
+    behaviour.merge = async (observer) => {
+      await observer.progress({ stage: "solve", layer: "a.query", done: 4, total: 9, seconds: 1 });
       panic = "panicked at src/solve.rs:7:1: no pivot";
       throw new WebAssembly.RuntimeError("unreachable");
     };
     await expect(client.merge(request())).rejects.toMatchObject({
       code: "internal",
-      message: "Internal fault: panicked at src/solve.rs:7:1: no pivot",
+      message:
+        "Internal fault: panicked at src/solve.rs:7:1: no pivot (while merging: solve, step 5 of 9, a.query)",
     });
     behaviour = {};
     panic = null;
     await client.merge(request());
     expect(workers.map(({ terminated }) => terminated)).toEqual([true, false]);
+  });
+
+  it("for want of memory says how much was wanted and how much there was, and the worker is replaced", async () => {
+    behaviour.failedAllocation = 264 << 20;
+    behaviour.merge = async (observer) => {
+      await observer.progress({ stage: "merge", layer: "unet.mid", done: 0, total: 722, seconds: 1 });
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    const refused = await client.merge(request()).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: "out_of_memory" });
+    expect(String(refused)).toContain("264.0 MiB more were asked for when the module held 3.0 MiB");
+    expect(String(refused)).toContain("(while merging: merge, step 1 of 722, unet.mid)");
+    behaviour = {};
+    await client.merge(request());
+    expect(workers.map(({ terminated }) => terminated)).toEqual([true, false]);
+  });
+
+  it("for want of memory that nobody awaits is told the same", async () => {
+    behaviour.failedAllocation = 1 << 20;
+    behaviour.merge = (observer) => {
+      void observer.progress({ stage: "solve", layer: "", done: 0, total: 1, seconds: 0 });
+      return new Promise(() => {});
+    };
+    const trap = () => workers[0]?.faults.raise(toIterisError(new WebAssembly.RuntimeError("unreachable")));
+    await expect(client.merge(request({ onProgress: trap }))).rejects.toMatchObject({
+      code: "out_of_memory",
+      message: expect.stringContaining("1.0 MiB more were asked for"),
+    });
+    expect(workers[0]?.terminated).toBe(true);
+  });
+
+  it("of JavaScript's memory is told alike, and the core's own refusal as it stands; both keep the worker", async () => {
+    const thrown = [
+      new RangeError("Array buffer allocation failed"),
+      coreError("out_of_memory", "5 GiB are needed."),
+    ];
+    behaviour.merge = async () => {
+      throw thrown.shift();
+    };
+    await expect(client.merge(request())).rejects.toMatchObject({
+      code: "out_of_memory",
+      message: expect.stringMatching(
+        /^Memory ran out: Array buffer allocation failed\. The module holds 3\.0 MiB/,
+      ),
+    });
+    await expect(client.merge(request())).rejects.toMatchObject({
+      code: "out_of_memory",
+      message: "5 GiB are needed.",
+    });
+    expect(workers.map(({ terminated }) => terminated)).toEqual([false]);
+  });
+
+  it("of the place that results go to is told in its own words, and what it holds is taken away", async () => {
+    let discarded = 0;
+    const full = new IterisError("write_failed", "The disk is full: adapter_model.safetensors");
+    const sink = Object.assign(new BlobSink(), {
+      write: async () => {
+        throw full;
+      },
+      discard: async () => {
+        discarded += 1;
+      },
+    });
+    const engine = new Engine({
+      // The core tells a failure of its observer in words of its own.
+      loadWasm: async () => {
+        const fake = fakeWasm();
+        const merge: typeof fake.merge = (...given) =>
+          fake.merge(...given).catch((error: Error) => {
+            throw coreError("write_failed", `the result cannot be written (${error.message}): x`);
+          });
+        return { ...fake, merge };
+      },
+      gpu: async () => undefined,
+      gpuRemedy: "",
+      faults: new Faults(),
+      nextTask,
+    });
+    const adapters = [{ name: "one", files: [], samples: null, weight: undefined }];
+    const job = { base: [], adapters, options: { method: "average" as const }, device: "cpu" as const };
+    const context = { onProgress: () => {}, cancelled: () => false };
+    await expect(engine.merge(job, context, sink)).rejects.toBe(full);
+    expect(discarded).toBe(1);
   });
 
   it("that nobody awaits still ends the call", async () => {
@@ -424,7 +512,10 @@ describe("a fault", () => {
         onProgress: () => workers[0]?.faults.raise(new IterisError("internal", "Internal fault: trap")),
       }),
     );
-    await expect(running).rejects.toMatchObject({ code: "internal", message: "Internal fault: trap" });
+    await expect(running).rejects.toMatchObject({
+      code: "internal",
+      message: "Internal fault: trap (while merging: solve, step 1 of 1)",
+    });
     expect(workers[0]?.terminated).toBe(true);
   });
 

@@ -54,15 +54,21 @@ function isCode(value: unknown): value is ErrorCode {
   return typeof value === "string" && Object.hasOwn(errorCodes, value);
 }
 
+/** How engines say that an array, a buffer or the module's own memory cannot be had; a `RangeError` may be other things. */
+const refusesMemory = /alloc|memory|array length|array size/i;
+
 /**
- * Turns whatever was thrown into an {@link IterisError}. Something without a known code is a fault of the
- * program (`internal`); so is a trap of the wasm module.
+ * Turns whatever was thrown into an {@link IterisError}. Memory that JavaScript cannot have is `out_of_memory`;
+ * something else without a known code is a fault of the program (`internal`), and so is a trap of the wasm module.
  */
 export function toIterisError(thrown: unknown): IterisError {
   if (thrown instanceof IterisError) return thrown;
   if (thrown instanceof Error) {
     const code = (thrown as { code?: unknown }).code;
     if (isCode(code)) return new IterisError(code, thrown.message, { cause: thrown });
+    if (thrown instanceof RangeError && refusesMemory.test(thrown.message)) {
+      return new IterisError("out_of_memory", `Memory ran out: ${thrown.message}`, { cause: thrown });
+    }
     return new IterisError("internal", `Internal fault: ${thrown.message}`, { cause: thrown });
   }
   if (typeof thrown === "object" && thrown !== null) {

@@ -1100,6 +1100,7 @@ export const ERROR_CODES = {
   not_positive_definite: "a Gram matrix is not positive definite even after the ridge",
   webgpu_unavailable: "WebGPU was asked for and cannot be used",
   device_limit: "the model or the samples are larger than the device can hold",
+  out_of_memory: "memory that the work needs is not to be had",
   device_lost: "the GPU went away while it was working",
   internal: "a fault of the program itself",
 } as const;

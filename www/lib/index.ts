@@ -39,12 +39,14 @@ import type {
   MergeOptions,
   MergeRequest,
   MergeResult,
+  OutputFile,
   ReportFile,
   SamplesFacts,
   SamplesInput,
   WeightsKind,
 } from "./types.ts";
 import { WorkerClient } from "./worker/client.ts";
+import { discard as discardFiles } from "./worker/page-disk.ts";
 import { startWorker } from "./worker/start.ts";
 
 export type { ErrorCode } from "./errors.ts";
@@ -313,8 +315,25 @@ export async function weightsKind(file: FileInput): Promise<WeightsKind | null> 
 }
 
 /**
+ * Takes results off the disk that nobody will save any more. Results of more than 64 MiB lie in the browser's private
+ * file system until they are discarded or the page is closed; smaller ones are in memory, and this does nothing.
+ *
+ * @param files - of a result of `merge` or `compareMethods`; they cannot be read after it
+ *
+ * @example
+ * ```ts
+ * const { files } = await merge(request);
+ * for (const { name, blob } of files) await save(name, blob);
+ * await discard(files);
+ * ```
+ */
+export function discard(files: readonly OutputFile[]): Promise<void> {
+  return discardFiles(files);
+}
+
+/**
  * Stops the worker and gives back all memory it holds, GPU memory too. A running call rejects with
- * `cancelled`; the next call starts a new worker.
+ * `cancelled`; the next call starts a new worker. Results that were made stay readable.
  *
  * @example
  * ```ts

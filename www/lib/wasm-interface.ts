@@ -141,8 +141,12 @@ export interface Generated {
 export interface Observer {
   /** Called often; `false` asks the core to stop with the code `cancelled`. */
   progress(progress: Progress): Promise<boolean>;
-  /** Appends bytes to an output file; the files come one after another. */
+  /** Appends bytes to an output file, or to one that is only needed on the way. */
   write(file: string, bytes: Uint8Array): Promise<void>;
+  /** Reads exactly the bytes `start..end` of what was written of a file. */
+  read(file: string, start: number, end: number): Promise<Uint8Array>;
+  /** Takes a file away that was only needed on the way. */
+  remove(file: string): Promise<void>;
 }
 
 /** A started compute device; owns GPU memory until `free`. */
@@ -158,6 +162,10 @@ export interface IterisWasm {
     module_or_path: URL | Request | Response | BufferSource | WebAssembly.Module;
   }): Promise<unknown>;
   version(): string;
+  /** Bytes of the last request for memory that was refused; answers after a trap too. */
+  failedAllocation(): number | undefined;
+  /** Bytes that the module's memory has grown to; answers after a trap too. */
+  memoryBytes(): number;
   defaultOptions(): MergeOptions;
   /** The names of all merge methods, in the order of `METHODS`. */
   methods(): string[];

@@ -16,7 +16,6 @@ import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
 import { listenForTraps } from "./traps.ts";
 
 const faults = new Faults();
-const lastPanic = listenForPanics(console);
 let watch: DeviceWatch | null = null;
 
 async function gpu(): Promise<GPU | undefined> {
@@ -45,7 +44,7 @@ const engine = new Engine({
   faults,
   // Unlike a promise, this lets the process see signals and timers.
   nextTask: () => setImmediate(),
-  lastPanic,
+  lastPanic: listenForPanics(console),
 });
 
 let broken: IterisError | null = null;
@@ -76,7 +75,7 @@ async function runAlone<T>(work: (engine: Engine) => Promise<T>, signal?: AbortS
     throw new IterisError(broken.code, `${broken.message} This process cannot go on; start a new one.`);
   }
   const stopListening = listenForTraps((trap) => {
-    faults.raise(new IterisError("internal", `Internal fault: ${lastPanic() ?? trap.message}`));
+    faults.raise(toIterisError(trap));
   });
   const stopWatching = endIfStuck(signal);
   try {

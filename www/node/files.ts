@@ -43,6 +43,15 @@ function unreadable(path: string, cause: unknown): IterisError {
   return new IterisError("read_failed", `Cannot be read (${why}): ${path}`, { cause });
 }
 
+/** Fills `bytes` with what stands in the file from `start` on. */
+export async function readFully(handle: FileHandle, bytes: Uint8Array, start: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, start + done);
+    if (bytesRead === 0) throw new Error(`it ends after ${start + done} bytes`);
+    done += bytesRead;
+  }
+}
+
 /** Opens files for one call and closes them after it. */
 export class OpenFiles {
   readonly #handles = new Map<string, Promise<FileHandle>>();
@@ -105,12 +114,7 @@ export class OpenFiles {
     try {
       const opened = this.#handles.get(path) ?? open(path);
       this.#handles.set(path, opened);
-      const handle = await opened;
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesRead } = await handle.read(bytes, done, bytes.length - done, start + done);
-        if (bytesRead === 0) throw new Error(`it ends after ${start + done} bytes`);
-        done += bytesRead;
-      }
+      await readFully(await opened, bytes, start);
     } catch (cause) {
       throw unreadable(path, cause);
     }

@@ -17,6 +17,7 @@
  * ```
  */
 import { join } from "node:path";
+import { keepingFiles } from "../lib/engine/compare-methods.ts";
 import { BlobSink } from "../lib/engine/sink.ts";
 import { factsOf } from "../lib/samples/facts.ts";
 import { kindOfWeights } from "../lib/sources/weights-kind.ts";
@@ -120,13 +121,13 @@ export type {
 export async function merge(request: NodeMergeRequest): Promise<MergeResult> {
   const sink = new BlobSink();
   const result = await mergeToSink(request, sink);
-  return { ...result, files: sink.files() };
+  return { ...result, files: await sink.files() };
 }
 
 /**
  * The same, into a folder of this machine instead of Blobs. Paths in the report lead from that folder to the inputs.
  *
- * @param folder - is neither finished nor discarded: that is the caller's to do
+ * @param folder - is not finished: that is the caller's to do, or to discard it after a failure
  * @throws IterisError as {@link merge} does, and `write_failed`
  *
  * @example
@@ -184,21 +185,16 @@ export function compare(request: NodeCompareRequest): Promise<CompareResult> {
  * ```
  */
 export async function compareMethods(request: NodeCompareMethodsRequest): Promise<CompareMethodsResult> {
-  const sinks = new Map<string, BlobSink>();
-  const sinkFor = (name: string) => {
-    const sink = new BlobSink();
-    sinks.set(name, sink);
-    return sink;
-  };
-  const { variants, ...result } = await compareMethodsToSinks(request, sinkFor);
-  const filesOf = (name: string) => sinks.get(name)?.files() ?? [];
-  return { ...result, variants: variants.map((made) => ({ ...made, files: filesOf(made.name) })) };
+  return keepingFiles(
+    () => new BlobSink(),
+    (sinkFor) => compareMethodsToSinks(request, sinkFor),
+  );
 }
 
 /**
  * The same, each merge into a folder of its name inside of one on this machine.
  *
- * @param folder - is neither finished nor discarded: that is the caller's to do
+ * @param folder - is not finished: that is the caller's to do, or to discard it after a failure
  * @throws IterisError as {@link compareMethods} does, and `write_failed`
  *
  * @example

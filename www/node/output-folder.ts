@@ -3,19 +3,26 @@
  *
  * Files go to a hidden folder beside it, which takes the folder's name when everything is there. The hidden folder
  * is a sibling, since a rename does not reach across file systems; a folder that was there before is moved aside
- * first and only then removed.
+ * first and only then removed. What a killed run left is cleared away by the next run to the same place.
  */
 import { type FileHandle, mkdir, mkdtemp, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import type { Sink } from "../lib/engine/sink.ts";
+import { neverWritten, type Sink } from "../lib/engine/sink.ts";
 import { IterisError } from "../lib/errors.ts";
+import type { OutputFile } from "../lib/types.ts";
 import type { SourceFile } from "../lib/wasm-interface.ts";
-import { OpenFiles } from "./files.ts";
+import { OpenFiles, readFully } from "./files.ts";
+import { clearAbandoned, replacedBy, unfinishedPrefix } from "./unfinished.ts";
+
+/** What the system calls a disk, or a person's share of it, that is full. */
+const full: ReadonlySet<string | undefined> = new Set(["ENOSPC", "EDQUOT"]);
 
 function cannotWrite(path: string, cause: unknown): IterisError {
   if (cause instanceof IterisError) return cause;
-  const why = cause instanceof Error ? cause.message : String(cause);
-  return new IterisError("write_failed", `Cannot be written (${why}): ${path}`, { cause });
+  const message = full.has((cause as NodeJS.ErrnoException).code)
+    ? `The disk is full and nothing was kept; free space on it or write elsewhere: ${path}`
+    : `Cannot be written (${cause instanceof Error ? cause.message : String(cause)}): ${path}`;
+  return new IterisError("write_failed", message, { cause });
 }
 
 async function namesIn(folder: string): Promise<string[] | null> {
@@ -42,14 +49,14 @@ async function namesIn(folder: string): Promise<string[] | null> {
  * }
  * ```
  */
-export class OutputFolder {
+export class OutputFolder implements Sink {
   /** As it was given. */
   readonly path: string;
   readonly #target: string;
   readonly #work: string;
   readonly #sizes = new Map<string, number>();
   readonly #reading = new OpenFiles();
-  #current: { name: string; handle: FileHandle } | null = null;
+  readonly #handles = new Map<string, FileHandle>();
 
   private constructor(path: string, target: string, work: string) {
     this.path = path;
@@ -58,7 +65,8 @@ export class OutputFolder {
   }
 
   /**
-   * Makes the hidden folder that is written to until {@link OutputFolder.finish}.
+   * Makes the hidden folder that is written to until {@link OutputFolder.finish}, and clears away those that killed
+   * runs to the same place have left.
    *
    * @param force - whether the folder may hold something, which is replaced then
    * @throws IterisError `option_invalid` if the folder holds something and `force` is not given,
@@ -67,6 +75,7 @@ export class OutputFolder {
   static async create(folder: string, { force = false } = {}): Promise<OutputFolder> {
     const target = resolve(folder);
     try {
+      await clearAbandoned(target);
       const there = await namesIn(target);
       if (!force && there !== null && there.length > 0) {
         throw new IterisError(
@@ -78,7 +87,7 @@ export class OutputFolder {
       return new OutputFolder(
         folder,
         target,
-        await mkdtemp(join(dirname(target), `.${basename(target)}-unfinished-`)),
+        await mkdtemp(join(dirname(target), unfinishedPrefix(basename(target)))),
       );
     } catch (cause) {
       throw cannotWrite(folder, cause);
@@ -88,14 +97,42 @@ export class OutputFolder {
   /** @internal */
   async write(file: string, bytes: Uint8Array): Promise<void> {
     try {
-      if (this.#current?.name !== file) {
-        await this.#closeCurrent();
-        const path = join(this.#work, file);
-        await mkdir(dirname(path), { recursive: true });
-        this.#current = { name: file, handle: await open(path, "a") };
-      }
-      await this.#current?.handle.writeFile(bytes);
+      const handle = this.#handles.get(file) ?? (await this.#begin(file));
+      await handle.writeFile(bytes);
       this.#sizes.set(file, (this.#sizes.get(file) ?? 0) + bytes.length);
+    } catch (cause) {
+      throw cannotWrite(file, cause);
+    }
+  }
+
+  async #begin(file: string): Promise<FileHandle> {
+    const path = join(this.#work, file);
+    await mkdir(dirname(path), { recursive: true });
+    const handle = await open(path, "a+");
+    this.#handles.set(file, handle);
+    return handle;
+  }
+
+  /** @internal */
+  async read(file: string, start: number, end: number): Promise<Uint8Array> {
+    const handle = this.#handles.get(file);
+    if (handle === undefined || end > (this.#sizes.get(file) ?? 0)) throw neverWritten(file, start, end);
+    const bytes = new Uint8Array(end - start);
+    try {
+      await readFully(handle, bytes, start);
+    } catch (cause) {
+      throw cannotWrite(file, cause);
+    }
+    return bytes;
+  }
+
+  /** @internal */
+  async remove(file: string): Promise<void> {
+    try {
+      await this.#handles.get(file)?.close();
+      this.#handles.delete(file);
+      this.#sizes.delete(file);
+      await rm(join(this.#work, file), { force: true });
     } catch (cause) {
       throw cannotWrite(file, cause);
     }
@@ -103,8 +140,17 @@ export class OutputFolder {
 
   /** @internal */
   async sources(): Promise<SourceFile[]> {
-    await this.#closeCurrent();
+    await this.#closeAll();
     return this.#reading.folder(this.#work);
+  }
+
+  /**
+   * None: they lie in the folder.
+   *
+   * @internal
+   */
+  async files(): Promise<OutputFile[]> {
+    return [];
   }
 
   /**
@@ -113,11 +159,20 @@ export class OutputFolder {
    * @internal
    */
   inside(name: string): Sink {
+    const own = (file: string) => `${name}/${file}`;
     return {
-      write: (file, bytes) => this.write(`${name}/${file}`, bytes),
+      write: (file, bytes) => this.write(own(file), bytes),
+      read: (file, start, end) => this.read(own(file), start, end),
+      remove: (file) => this.remove(own(file)),
       sources: async () => {
-        await this.#closeCurrent();
+        await this.#closeAll();
         return this.#reading.folder(join(this.#work, name));
+      },
+      files: async () => [],
+      discard: async () => {
+        const begun = [...this.#sizes.keys()].filter((file) => file.startsWith(own("")));
+        for (const file of begun) await this.remove(file);
+        await rm(join(this.#work, name), { recursive: true, force: true });
       },
     };
   }
@@ -130,14 +185,14 @@ export class OutputFolder {
    */
   async finish(): Promise<{ name: string; bytes: number }[]> {
     try {
-      await this.#closeCurrent();
+      await this.#closeAll();
       await this.#reading.close();
       const there = await namesIn(this.#target);
       if (there?.length === 0) await rmdir(this.#target);
       if (there === null || there.length === 0) {
         await rename(this.#work, this.#target);
       } else {
-        const aside = `${this.#work}-replaced`;
+        const aside = replacedBy(this.#work);
         await rename(this.#target, aside);
         await rename(this.#work, this.#target);
         await rm(aside, { recursive: true });
@@ -150,14 +205,14 @@ export class OutputFolder {
 
   /** Removes what was written. */
   async discard(): Promise<void> {
-    await this.#closeCurrent().catch(() => {});
+    await this.#closeAll().catch(() => {});
     await this.#reading.close();
     await rm(this.#work, { recursive: true, force: true });
   }
 
-  async #closeCurrent(): Promise<void> {
-    const handle = this.#current?.handle;
-    this.#current = null;
-    await handle?.close();
+  async #closeAll(): Promise<void> {
+    const handles = [...this.#handles.values()];
+    this.#handles.clear();
+    await Promise.all(handles.map((handle) => handle.close()));
   }
 }

@@ -8,7 +8,7 @@ import {
 import { readPrompts, readVariants } from "../lib/engine/generate-request.ts";
 import { type MergeAndCompareJob, mergeAndCompare } from "../lib/engine/merge-and-compare.ts";
 import { readMethods } from "../lib/engine/methods-request.ts";
-import { filesIn, type Sink } from "../lib/engine/sink.ts";
+import type { Sink } from "../lib/engine/sink.ts";
 import { textsOf } from "../lib/samples/pictures.ts";
 import { placedOf } from "../lib/samples/read.ts";
 import { isSelf, readSelf } from "../lib/samples/self.ts";
@@ -59,7 +59,7 @@ type Callbacks = Pick<RunControl, "onProgress" | "signal"> &
 function contextOf({ onProgress, onVariant, onTask, onFailure, signal }: Callbacks): CompareContext {
   return {
     onProgress: (progress) => tell(onProgress, progress),
-    onVariant: (made, sink) => tell(onVariant, { ...made, files: filesIn(sink) }),
+    onVariant: (made, files) => tell(onVariant, { ...made, files }),
     onFailure: (failure) => tell(onFailure, failure),
     onTask: onTask && ((report) => tell(onTask, report)),
     cancelled: () => signal?.aborted === true,

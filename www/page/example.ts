@@ -6,6 +6,7 @@ import { outdate, setText } from "./edits.ts";
 import { take } from "./intake.ts";
 import { describe } from "./problem.ts";
 import type { Dropped } from "./recognise.ts";
+import { replaceResults } from "./replace-results.ts";
 import { run } from "./run.ts";
 import type { ExampleName, Store } from "./state.ts";
 
@@ -43,7 +44,7 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       ),
     ]);
     const { base: oldBase, adapters: oldAdapters, open: oldOpen } = store.state;
-    store.change((state) => {
+    replaceResults(store, (state) => {
       state.base = undefined;
       state.adapters = [];
       state.open = [];

@@ -14,6 +14,7 @@ import {
 import { addWriter, playgroundModels } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
 import { namedBlobs } from "./recognise.ts";
+import { replaceResults } from "./replace-results.ts";
 import {
   adapterInputs,
   addReport,
@@ -33,7 +34,7 @@ export async function runMethodComparison(store: Store): Promise<void> {
   const { signal } = begin(store, "method-comparison", "Starting");
   let shown: ShownMethodComparison | undefined;
   try {
-    store.change((state) => {
+    replaceResults(store, (state) => {
       state.result = undefined;
       state.methodComparison = undefined;
       delete state.playground.written;

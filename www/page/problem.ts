@@ -56,6 +56,8 @@ const REMEDIES: Readonly<Record<string, string>> = {
   webgpu_unavailable: "Choose “Automatic” or “CPU” as the device under “More options”.",
   device_limit:
     "Use a smaller model or shorter samples, or choose the other device under “More options”; the numbers are in the message.",
+  out_of_memory:
+    "Close other tabs and programs, merge fewer adapters at a time, or choose a method that keeps less in memory (“linear”).",
   device_lost: "Merge again, or choose “CPU” as the device under “More options”.",
   internal:
     "This is a fault of the program. Reload the page and try again; if it comes back, please report it.",

@@ -11,6 +11,7 @@ import { addWriter, playgroundModels } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
 import { repetition } from "./recipe-match.ts";
 import { namedBlobs } from "./recognise.ts";
+import { replaceResults } from "./replace-results.ts";
 import {
   adapterInputs,
   addReport,
@@ -31,7 +32,7 @@ export async function run(store: Store): Promise<void> {
   const { signal } = begin(store, "merge", "Merging");
   let shown: ShownMerge | undefined;
   try {
-    store.change((state) => {
+    replaceResults(store, (state) => {
       state.result = undefined;
       delete state.playground.written;
       state.notices = state.notices.filter(({ place }) => place === "top");

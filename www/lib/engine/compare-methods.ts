@@ -7,7 +7,14 @@
 import { IterisError, toIterisError, toPlainError } from "../errors.ts";
 import { DEFAULT_METHOD } from "../generated.ts";
 import type { TaskSet } from "../samples/pictures.ts";
-import type { CompareReport, DeviceChoice, FailedVariant, MergedVariant, MergeOptions } from "../types.ts";
+import type {
+  CompareReport,
+  DeviceChoice,
+  FailedVariant,
+  MergedVariant,
+  MergeOptions,
+  OutputFile,
+} from "../types.ts";
 import type { MergedSource } from "../wasm-interface.ts";
 import { type Engine, type MergeJob, retires } from "./engine.ts";
 import { joinReports } from "./join-reports.ts";
@@ -44,8 +51,8 @@ export type Made = Omit<MergedVariant, "files">;
 
 /** Who watches a call that merges and compares. */
 export interface CompareContext extends RunContext {
-  /** Called with each merge that is made, and with where its files are. */
-  onVariant?: ((made: Made, sink: Sink) => void) | undefined;
+  /** Called with each merge that is made, and with its files, if its sink keeps any. */
+  onVariant?: ((made: Made, files: OutputFile[]) => void) | undefined;
   onFailure?: ((failure: FailedVariant) => void) | undefined;
 }
 
@@ -94,7 +101,7 @@ export async function makeVariant(
   const { report, device } = await engine.merge({ ...job, options }, named, sink);
   const { total: seconds } = report.seconds;
   const made = { name, method: options.method ?? DEFAULT_METHOD, report, seconds, device };
-  context.onVariant?.(made, sink);
+  context.onVariant?.(made, await sink.files());
   return made;
 }
 
@@ -140,6 +147,24 @@ export async function compareMethods(
   }
   const result = await compareMerged(engine, { ...job, device, merged: [...merged, ...job.merged] }, context);
   return { variants, failed, ...result };
+}
+
+/** Several merges whose files are kept, each by a sink of its own, until all are handed out. */
+export async function keepingFiles<Outcome extends { variants: Made[] }>(
+  newSink: () => Sink,
+  work: (sinkFor: (name: string) => Sink) => Promise<Outcome>,
+): Promise<Omit<Outcome, "variants"> & { variants: MergedVariant[] }> {
+  const sinks = new Map<string, Sink>();
+  const { variants, ...rest } = await work((name) => {
+    const sink = newSink();
+    sinks.set(name, sink);
+    return sink;
+  });
+  const kept = variants.map(async (made) => ({
+    ...made,
+    files: (await sinks.get(made.name)?.files()) ?? [],
+  }));
+  return { ...rest, variants: await Promise.all(kept) };
 }
 
 /**

@@ -6,7 +6,7 @@
  * retires} tells, and the engine's owner replaces it.
  */
 import { choose } from "../device/choose.ts";
-import { cancelled, IterisError, toIterisError } from "../errors.ts";
+import { cancelled, IterisError } from "../errors.ts";
 import { DEFAULT_METHOD } from "../generated.ts";
 import { methodFacts } from "../methods.ts";
 import type {
@@ -31,12 +31,13 @@ import type {
   SourceFile,
   WasmDevice,
 } from "../wasm-interface.ts";
+import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { joinReports } from "./join-reports.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
-import type { Sink } from "./sink.ts";
+import { BlobSink, type Sink } from "./sink.ts";
 import { Throttle } from "./throttle.ts";
 
 /** What an engine needs of the place it runs in. */
@@ -76,9 +77,16 @@ export interface CompareJob {
   device: DeviceRequest;
 }
 
-/** Whether the engine that threw this must be replaced. */
+/** Whether the engine that threw this must be replaced. A core that refuses what would not fit is in order. */
 export function retires(error: IterisError): boolean {
+  if (error.code === "out_of_memory") return error.cause instanceof WebAssembly.RuntimeError;
   return error.code === "internal" || error.code === "device_lost" || error.code === "cancelled";
+}
+
+/** Which files, as far as one name tells it. */
+function filesIn(files: readonly SourceFile[]): string {
+  const weights = files.find(({ name }) => name.endsWith(".safetensors")) ?? files[0];
+  return weights === undefined ? "" : ` (${weights.name})`;
 }
 
 /** One instance of the wasm module with its devices. Calls must not overlap. */
@@ -86,30 +94,34 @@ export class Engine {
   readonly #host: EngineHost;
   readonly #devices = new Map<DeviceKind, WasmDevice>();
   #wasm: Promise<IterisWasm> | null = null;
+  /** The same, when it is there. */
+  #module: IterisWasm | null = null;
+  /** What the running call has told last. */
+  #progress: Progress | null = null;
 
   constructor(host: EngineHost) {
     this.#host = host;
   }
 
   async version(): Promise<string> {
-    return this.#run((wasm) => Promise.resolve(wasm.version()));
+    return this.#run("asking for the version", async (wasm) => wasm.version());
   }
 
   async defaultOptions(): Promise<MergeOptions> {
-    return this.#run((wasm) => Promise.resolve(wasm.defaultOptions()));
+    return this.#run("asking for the options", async (wasm) => wasm.defaultOptions());
   }
 
   async inspectBase(files: SourceFile[]): Promise<BaseFacts> {
-    return this.#run((wasm) => wasm.inspectBase(files));
+    return this.#run(`reading the base model${filesIn(files)}`, (wasm) => wasm.inspectBase(files));
   }
 
   async inspectAdapter(files: SourceFile[]): Promise<AdapterFacts> {
-    return this.#run((wasm) => wasm.inspectAdapter(files));
+    return this.#run(`reading an adapter${filesIn(files)}`, (wasm) => wasm.inspectAdapter(files));
   }
 
   /** The names of the core's merge methods. */
   async methods(): Promise<string[]> {
-    return this.#run((wasm) => Promise.resolve(wasm.methods()));
+    return this.#run("asking for the methods", async (wasm) => wasm.methods());
   }
 
   /** Size and SHA-256 of every file; they are read from end to end. */
@@ -122,7 +134,7 @@ export class Engine {
       const seconds = (performance.now() - started) / 1000;
       context.onProgress({ stage: "load", layer: file.name, done, total, seconds });
       await this.#breathe(context);
-      found.push(...(await this.#run((wasm) => wasm.digests([file]))));
+      found.push(...(await this.#run(`hashing ${file.name}`, (wasm) => wasm.digests([file]))));
       done += file.size;
     }
     return found;
@@ -132,7 +144,7 @@ export class Engine {
     return choose(request, request !== "webgpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
   }
 
-  /** Merges; the output files go to `sink`. */
+  /** Merges; the output files go to `sink`, which is discarded if there is a failure. */
   async merge(
     job: MergeJob,
     context: RunContext,
@@ -158,10 +170,16 @@ export class Engine {
       adapters,
       options: maxLength === null ? job.options : { ...job.options, maxLength },
     };
-    const report = await this.#observed(context, sink, async (wasm, observer) =>
-      wasm.merge(source, await this.#device(wasm, choice), observer),
-    );
-    return { report, device: choice };
+    try {
+      const report = await this.#observed("merging", context, sink, async (wasm, observer) =>
+        wasm.merge(source, await this.#device(wasm, choice), observer),
+      );
+      return { report, device: choice };
+    } catch (error) {
+      // Whatever hinders it, the failure of the merge is what is told.
+      await sink.discard().catch(() => {});
+      throw error;
+    }
   }
 
   /** Compares base, adapters and merged adapters on the adapters' samples. */
@@ -178,7 +196,7 @@ export class Engine {
     );
     const { base, merged } = job;
     const compareOn = (tested: AdapterSource[], context: RunContext) =>
-      this.#observed(context, null, async (wasm, observer) =>
+      this.#observed("comparing", context, new BlobSink(), async (wasm, observer) =>
         wasm.compare(
           { base, adapters: tested, merged, options: { maxNewTokens } },
           await this.#device(wasm, choice),
@@ -201,7 +219,7 @@ export class Engine {
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.chooseDevice(job.device);
     const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
-    const generated = await this.#observed(context, null, async (wasm, observer) =>
+    const generated = await this.#observed("generating", context, new BlobSink(), async (wasm, observer) =>
       wasm.generate(
         { base: job.base, variants: job.variants, prompts, options: job.options },
         await this.#device(wasm, choice),
@@ -235,45 +253,57 @@ export class Engine {
   }
 
   async #observed<T>(
+    doing: string,
     context: RunContext,
-    sink: Sink | null,
+    sink: Sink,
     work: (wasm: IterisWasm, observer: Observer) => Promise<T>,
   ): Promise<T> {
     const throttle = new Throttle((progress) => context.onProgress(progress));
+    let sinkFailure: IterisError | null = null;
+    const output = async <T>(result: Promise<T>): Promise<T> => {
+      try {
+        return await result;
+      } catch (thrown) {
+        sinkFailure ??= thrown instanceof IterisError ? thrown : null;
+        throw thrown;
+      }
+    };
     const observer: Observer = {
       progress: async (progress) => {
+        this.#progress = progress;
         throttle.report(progress);
         await this.#host.nextTask();
         return !context.cancelled();
       },
-      write: async (file, bytes) => {
-        await sink?.write(file, bytes);
-      },
+      write: (file, bytes) => output(sink.write(file, bytes)),
+      read: (file, start, end) => output(sink.read(file, start, end)),
+      remove: (file) => output(sink.remove(file)),
     };
     if (context.cancelled()) throw cancelled();
-    const result = await this.#run((wasm) => work(wasm, observer));
+    const result = await this.#run(doing, (wasm) => work(wasm, observer)).catch((error: IterisError) => {
+      // The core tells the sink's failure in its own words, around those that the sink has told it in.
+      throw error.code === "write_failed" && sinkFailure !== null ? sinkFailure : error;
+    });
     throttle.flush();
     // Asked for in the last step, where the core has nothing left to stop: still not wanted.
     if (context.cancelled()) throw cancelled();
     return result;
   }
 
-  async #run<T>(work: (wasm: IterisWasm) => Promise<T>): Promise<T> {
+  /** @param doing - what an error says that it happened in */
+  async #run<T>(doing: string, work: (wasm: IterisWasm) => Promise<T>): Promise<T> {
+    this.#progress = null;
     try {
       this.#wasm ??= this.#host.loadWasm();
-      const wasm = await this.#wasm;
-      return await this.#host.faults.guard(work(wasm));
+      this.#module = await this.#wasm;
+      return await this.#host.faults.guard(work(this.#module));
     } catch (thrown) {
-      throw this.#explain(thrown);
+      throw explain(thrown, {
+        doing,
+        progress: this.#progress,
+        panic: this.#host.lastPanic?.() ?? null,
+        module: this.#module,
+      });
     }
-  }
-
-  /** A trap says only `unreachable`; the panic that caused it was told elsewhere, just before. */
-  #explain(thrown: unknown): IterisError {
-    const error = toIterisError(thrown);
-    const panic = error.code === "internal" ? (this.#host.lastPanic?.() ?? null) : null;
-    return panic === null
-      ? error
-      : new IterisError("internal", `Internal fault: ${panic}`, { cause: thrown });
   }
 }

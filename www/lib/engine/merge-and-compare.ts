@@ -13,7 +13,7 @@ import {
   makeVariant,
 } from "./compare-methods.ts";
 import type { Engine, MergeJob } from "./engine.ts";
-import { BlobSink, type Sink } from "./sink.ts";
+import { BlobSink, type Sink, sourcesOf } from "./sink.ts";
 
 /** A merge job whose adapters may have held-out samples. */
 export interface MergeAndCompareJob extends MergeJob {
@@ -43,19 +43,24 @@ export async function mergeAndCompare(
   job: MergeAndCompareJob,
   context: CompareContext,
   sink: Sink,
+  sinkForAverage: () => Sink = () => new BlobSink(),
 ): Promise<MergeAndCompareOutcome> {
   const tasks = job.tasks ?? tasksWithHeldOut(job.adapters);
   checkTexts({ ...job, tasks });
   const method = methodFacts(job.options.method ?? DEFAULT_METHOD).name;
   const { report, device } = await engine.merge(job, context, sink);
-  context.onVariant?.({ name: method, method, report, seconds: report.seconds.total, device }, sink);
+  context.onVariant?.(
+    { name: method, method, report, seconds: report.seconds.total, device },
+    await sink.files(),
+  );
 
   const rest = { ...job, tasks, device: device.kind };
   const wanted = job.average ?? tasks.length > 0;
-  const average = wanted && method !== "average" ? await linearAverage(engine, rest, context) : null;
+  const average =
+    wanted && method !== "average" ? await linearAverage(engine, rest, context, sinkForAverage()) : null;
   if (tasks.length === 0) return { report, device, comparison: null, average };
   const merged: MergedSource[] = [{ name: method, files: await sink.sources() }];
-  if (average !== null) merged.push({ name: average.name, files: sourcesOf(average) });
+  if (average !== null) merged.push({ name: average.name, files: sourcesOf(average.files) });
   const comparison = await compareMerged(engine, { ...rest, merged }, context);
   return { report, device, comparison: comparison.report, average };
 }
@@ -75,14 +80,14 @@ async function linearAverage(
   engine: Engine,
   job: MergeAndCompareJob,
   context: CompareContext,
+  sink: Sink,
 ): Promise<MergedVariant | null> {
   const sum = job.adapters.reduce((sum, { weight = 1 }) => sum + weight, 0);
   if (job.adapters.length < 2 || Math.abs(sum) < 1e-9) return null;
-  const sink = new BlobSink();
   const variant = { name: "average", options: averageOptions(job.options) };
   try {
     const made = await makeVariant(engine, job, variant, context, sink);
-    return { ...made, files: sink.files() };
+    return { ...made, files: await sink.files() };
   } catch (thrown) {
     throw failureOf(variant.name, thrown);
   }
@@ -91,8 +96,4 @@ async function linearAverage(
 /** Cut to the same rank, as an adapter that can be read back whatever form was asked for. */
 function averageOptions({ maxShardBytes: _, ...options }: Partial<MergeOptions>): Partial<MergeOptions> {
   return { ...options, method: "average", output: "adapter", format: "peft" };
-}
-
-function sourcesOf({ files }: MergedVariant): MergedSource["files"] {
-  return files.map(({ name, blob }) => ({ name, size: blob.size, blob }));
 }

@@ -59,6 +59,11 @@ export interface OutputFile {
   /** For example `adapter_model.safetensors` or `heads/emoint.safetensors`. */
   name: string;
   blob: Blob;
+  /**
+   * There where the blob is not in memory but in the browser's private file system: the folder of its merge. It is
+   * removed by `discard`, or when the page is closed.
+   */
+  onDisk?: string;
 }
 
 /** What `merge` takes. */

@@ -35,6 +35,7 @@ import type {
   SamplesFacts,
   SamplesInput,
 } from "../types.ts";
+import { takePageDisk } from "./page-disk.ts";
 import type {
   Call,
   CallEvent,
@@ -119,18 +120,20 @@ export class WorkerClient {
   #worker: WorkerLike | null = null;
   #running: Pending | null = null;
   #ids = 0;
+  #pageDisk: Promise<string | null> | null = null;
 
   constructor(start: () => WorkerLike) {
     this.#start = start;
   }
 
   async merge(request: MergeRequest): Promise<MergeResult> {
-    const [base, adapters] = await Promise.all([
+    const [base, adapters, disk] = await Promise.all([
       collectFiles(request.base ?? []),
       Promise.all(request.adapters.map(wireAdapter)),
+      this.#disk(),
     ]);
     const { options = {}, device = "auto", average } = request;
-    const ask = { base, adapters, options, average, device, ...wireComparison(request) };
+    const ask = { base, adapters, options, average, device, disk, ...wireComparison(request) };
     return this.#call("merge", ask, request);
   }
 
@@ -147,13 +150,15 @@ export class WorkerClient {
 
   async compareMethods(request: CompareMethodsRequest): Promise<CompareMethodsResult> {
     const variants = readMethods(request);
-    const [base, adapters, merged] = await Promise.all([
+    const [base, adapters, merged, disk] = await Promise.all([
       collectFiles(request.base),
       Promise.all(request.adapters.map(wireAdapter)),
       wireNamed(request.merged ?? []),
+      this.#disk(),
     ]);
     const { options = {}, device = "auto", failures } = request;
-    const ask = { base, adapters, variants, merged, options, failures, device, ...wireComparison(request) };
+    const inputs = { base, adapters, variants, merged };
+    const ask = { ...inputs, options, failures, device, disk, ...wireComparison(request) };
     return this.#call("compareMethods", ask, request);
   }
 
@@ -266,7 +271,14 @@ export class WorkerClient {
     this.#settle(pending, cancelled());
   }
 
+  #disk(): Promise<string | null> {
+    this.#pageDisk ??= takePageDisk();
+    return this.#pageDisk;
+  }
+
   #started(): WorkerLike {
+    // With the first worker already, so that what closed pages have left is gone before it is needed.
+    void this.#disk();
     const worker = this.#start();
     worker.onmessage = ({ data }) => {
       // A message that was on its way while the worker was terminated is not heard any more.

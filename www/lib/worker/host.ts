@@ -4,11 +4,17 @@
  * One call runs at a time (the page queues). While it runs, a `cancel` message is seen whenever the core
  * reports progress, because reporting lets waiting messages in.
  */
-import { type CompareContext, type ComparedAdapter, compareMethods } from "../engine/compare-methods.ts";
+import {
+  type CompareContext,
+  type ComparedAdapter,
+  compareMethods,
+  keepingFiles,
+} from "../engine/compare-methods.ts";
 import { type Engine, retires } from "../engine/engine.ts";
 import { mergeAndCompare } from "../engine/merge-and-compare.ts";
+import { OriginDisk } from "../engine/origin-disk.ts";
 import type { RunContext } from "../engine/run-context.ts";
-import { BlobSink, filesIn } from "../engine/sink.ts";
+import { BlobSink } from "../engine/sink.ts";
 import { toIterisError, toPlainError } from "../errors.ts";
 import { factsOf } from "../samples/facts.ts";
 import { openSamples } from "../samples/open.ts";
@@ -41,6 +47,11 @@ interface Running {
   cancelled(): boolean;
 }
 
+/** @param disk - the page's folder; each merge gets one of its own inside */
+function newSinkOn(disk: string | null): BlobSink {
+  return new BlobSink(disk === null ? null : new OriginDisk(`${disk}/${crypto.randomUUID()}`));
+}
+
 function contextOf({ tell, cancelled }: Running): RunContext {
   return { onProgress: (value) => tell({ name: "progress", value }), cancelled };
 }
@@ -49,7 +60,7 @@ function comparing(running: Running, taskByTask: boolean): CompareContext {
   const { tell } = running;
   return {
     ...contextOf(running),
-    onVariant: (made, sink) => tell({ name: "variant", value: { ...made, files: filesIn(sink) } }),
+    onVariant: (made, files) => tell({ name: "variant", value: { ...made, files } }),
     onFailure: (value) => tell({ name: "failure", value }),
     onTask: taskByTask ? (value) => tell({ name: "task", value }) : undefined,
   };
@@ -59,15 +70,17 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
   const context = contextOf(running);
   switch (call.name) {
     case "merge": {
-      const { base, adapters, taskByTask, ...rest } = call.ask;
-      const sink = new BlobSink();
+      const { base, adapters, taskByTask, disk, ...rest } = call.ask;
+      const newSink = () => newSinkOn(disk);
+      const sink = newSink();
       const job = {
         ...rest,
         base: await openFiles(base),
         adapters: await Promise.all(adapters.map(openAdapter)),
       };
-      const result = await mergeAndCompare(engine, job, comparing(running, taskByTask), sink);
-      return { ...result, files: sink.files() };
+      const watching = comparing(running, taskByTask);
+      const result = await mergeAndCompare(engine, job, watching, sink, newSink);
+      return { ...result, files: await sink.files() };
     }
     case "compare": {
       const { base, adapters, merged, maxLength, maxNewTokens, device } = call.ask;
@@ -82,23 +95,18 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
       return engine.compare(job, context);
     }
     case "compareMethods": {
-      const { base, adapters, merged, taskByTask, ...rest } = call.ask;
+      const { base, adapters, merged, taskByTask, disk, ...rest } = call.ask;
       const job = {
         ...rest,
         base: await openFiles(base),
         adapters: await Promise.all(adapters.map(openAdapter)),
         merged: await openNamed(merged),
       };
-      const sinks = new Map(rest.variants.map(({ name }) => [name, new BlobSink()]));
-      const sinkOf = (name: string) => sinks.get(name) ?? new BlobSink();
-      const { variants, ...result } = await compareMethods(
-        engine,
-        job,
-        comparing(running, taskByTask),
-        sinkOf,
+      const watching = comparing(running, taskByTask);
+      return keepingFiles(
+        () => newSinkOn(disk),
+        (sinkFor) => compareMethods(engine, job, watching, sinkFor),
       );
-      const withFiles = variants.map((made) => ({ ...made, files: sinkOf(made.name).files() }));
-      return { ...result, variants: withFiles };
     }
     case "generate": {
       const { base, variants, prompts, samples, ...rest } = call.ask;

@@ -40,6 +40,12 @@ export interface WireComparison {
   taskByTask: boolean;
 }
 
+/** Where the files of calls that merge go. */
+export interface WireOutput {
+  /** The page's folder in the origin private file system; `null` where it has none, and memory must do. */
+  disk: string | null;
+}
+
 /** What a running call tells before it answers. */
 export interface Events {
   progress: Progress;
@@ -54,13 +60,14 @@ export type CallEvent = { [Name in keyof Events]: { name: Name; value: Events[Na
 /** What can be asked of the worker, and what it answers. */
 export interface Calls {
   merge: {
-    ask: WireComparison & {
-      base: WireFile[];
-      adapters: WireAdapter[];
-      options: Partial<MergeOptions>;
-      average: boolean | undefined;
-      device: DeviceRequest;
-    };
+    ask: WireComparison &
+      WireOutput & {
+        base: WireFile[];
+        adapters: WireAdapter[];
+        options: Partial<MergeOptions>;
+        average: boolean | undefined;
+        device: DeviceRequest;
+      };
     answer: MergeResult;
   };
   compare: {
@@ -75,15 +82,16 @@ export interface Calls {
     answer: CompareResult;
   };
   compareMethods: {
-    ask: WireComparison & {
-      base: WireFile[];
-      adapters: WireAdapter[];
-      variants: Variant[];
-      merged: { name: string; files: WireFile[] }[];
-      options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
-      failures: CompareMethodsRequest["failures"];
-      device: DeviceRequest;
-    };
+    ask: WireComparison &
+      WireOutput & {
+        base: WireFile[];
+        adapters: WireAdapter[];
+        variants: Variant[];
+        merged: { name: string; files: WireFile[] }[];
+        options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
+        failures: CompareMethodsRequest["failures"];
+        device: DeviceRequest;
+      };
     answer: CompareMethodsResult;
   };
   generate: {

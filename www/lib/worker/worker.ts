@@ -10,7 +10,7 @@ import { Engine } from "../engine/engine.ts";
 import { Faults } from "../engine/faults.ts";
 import { nextTask } from "../engine/next-task.ts";
 import { listenForPanics } from "../engine/panics.ts";
-import { IterisError } from "../errors.ts";
+import { IterisError, toIterisError } from "../errors.ts";
 import type { IterisWasm } from "../wasm-interface.ts";
 import { WorkerHost } from "./host.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
@@ -22,16 +22,9 @@ const scope = globalThis as unknown as {
 };
 
 const faults = new Faults();
-const lastPanic = listenForPanics(console);
-
 function fail(error: IterisError): void {
   if (faults.watched) faults.raise(error);
   else scope.postMessage({ type: "broken" });
-}
-
-function fault(thrown: unknown): void {
-  const what = lastPanic() ?? (thrown instanceof Error ? thrown.message : String(thrown));
-  fail(new IterisError("internal", `Internal fault: ${what}`));
 }
 
 const watch = new DeviceWatch(scope.GPUAdapter?.prototype);
@@ -50,7 +43,7 @@ const engine = new Engine({
   gpuRemedy: "Use the CPU device, or a browser and a driver with WebGPU.",
   faults,
   nextTask,
-  lastPanic,
+  lastPanic: listenForPanics(console),
 });
 
 const host = new WorkerHost(
@@ -61,11 +54,11 @@ const host = new WorkerHost(
 
 scope.addEventListener("error", (event: ErrorEvent) => {
   event.preventDefault();
-  fault(event.error ?? event.message);
+  fail(toIterisError(event.error ?? event.message));
 });
 scope.addEventListener("unhandledrejection", (event: PromiseRejectionEvent) => {
   event.preventDefault();
-  fault(event.reason);
+  fail(toIterisError(event.reason));
 });
 scope.addEventListener("message", (event: MessageEvent<ToWorker>) => {
   void host.receive(event.data);

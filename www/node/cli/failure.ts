@@ -6,6 +6,7 @@ import type { Terminal } from "./terminal.ts";
 const faults: ReadonlySet<ErrorCode> = new Set([
   "internal",
   "device_lost",
+  "out_of_memory",
   "webgpu_unavailable",
   "write_failed",
   "cancelled",
