@@ -21,6 +21,20 @@ pub struct Progress {
     pub total: usize,
     /// Seconds since the work began.
     pub seconds: f64,
+    /// Bytes of the file at hand that are written, and all of them, where it is written as layers are merged.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
+}
+
+/// How much of a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Written {
+    /// Bytes so far.
+    #[serde(rename = "bytesDone")]
+    pub done: u64,
+    /// All of them.
+    #[serde(rename = "bytesTotal")]
+    pub total: u64,
 }
 
 /// Who is told of progress, and may cancel.
@@ -63,6 +77,19 @@ impl<'a> Pace<'a> {
             progress,
             told: Cell::new(now()),
         }
+    }
+
+    /// Of work that nobody watches.
+    pub fn unwatched() -> Self {
+        let progress = Progress {
+            stage: "load",
+            layer: String::new(),
+            done: 0,
+            total: 1,
+            seconds: 0.0,
+            written: None,
+        };
+        Self::new(&Silent, &|| 0.0, progress)
     }
 
     /// Called as often as is convenient; tells the observer, which may cancel, where some time has gone by.

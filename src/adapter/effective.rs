@@ -17,13 +17,14 @@ use crate::{
 };
 
 /// What is added to the weight (d_out x d_in) that `lora` is for, [one expert's](Lora::expert) where there are several;
-/// `weight` is the base's, where [`Lora::needs_base`]. `module` is named in errors.
+/// `weight` is the base's, where [`Module::needs_base`](crate::adapter::Module::needs_base). `module` is named in
+/// errors.
 ///
 /// # Errors
 /// [`Code::Missing`] without the base's weight where it is needed, [`Code::NotFinite`] for a change that overflows.
-pub fn delta_of(lora: &Lora, weight: Option<&[f32]>, module: &str) -> Result<Delta> {
-    let mut factors = plain(lora);
-    if !lora.needs_base() {
+pub fn delta_of(mut lora: Lora, weight: Option<&[f32]>, module: &str) -> Result<Delta> {
+    let mut factors = plain(&mut lora);
+    if lora.magnitude.is_none() && lora.init == Init::Plain {
         return Ok(Delta::LowRank(factors));
     }
     let Some(weight) = weight.filter(|weight| weight.len() == lora.d_out * lora.d_in) else {
@@ -43,8 +44,8 @@ pub fn delta_of(lora: &Lora, weight: Option<&[f32]>, module: &str) -> Result<Del
             ));
         }
         let first = match lora.init {
-            Init::Olora => leading_columns(lora, weight),
-            Init::Pissa | Init::Plain => leading_part(lora, weight),
+            Init::Olora => leading_columns(&lora, weight),
+            Init::Pissa | Init::Plain => leading_part(&lora, weight),
         };
         factors = LowRank::stack(vec![factors, first.scaled(-1.0)]);
     }
@@ -54,15 +55,13 @@ pub fn delta_of(lora: &Lora, weight: Option<&[f32]>, module: &str) -> Result<Del
     }
 }
 
-/// s B A as factors, the scaling in B.
-fn plain(lora: &Lora) -> LowRank {
-    let b = lora
-        .b
-        .iter()
-        .map(|&x| narrow(f64::from(x) * lora.scaling))
-        .collect();
+/// s B A as factors, the scaling in B, out of an update that keeps the rest.
+fn plain(lora: &mut Lora) -> LowRank {
+    let mut b = std::mem::take(&mut lora.b);
+    b.iter_mut()
+        .for_each(|x| *x = narrow(f64::from(*x) * lora.scaling));
     LowRank {
-        a: lora.a.clone(),
+        a: std::mem::take(&mut lora.a),
         b,
         rank: lora.rank,
         d_out: lora.d_out,

@@ -7,7 +7,9 @@
 mod config;
 mod effective;
 mod features;
+mod file;
 mod labels;
+mod module;
 mod peft;
 mod read;
 mod single_file;
@@ -19,11 +21,13 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     config::{AdapterConfig, TargetModules, TrainedBiases, TrainedTokens},
     effective::delta_of,
-    peft::{Extra, WholeTensor, adapter_tensors, merged_config, wrapping_order},
-    single_file::{DIFFUSERS_FILE, ImageFile, KOHYA_FILE, diffusers_file, fitting, kohya_file, lone},
+    file::{FileLayer, FilePlan, Scale, Shape},
+    module::{Module, lone},
+    peft::{Extra, WholeTensor, merged_config, peft_plan, wrapping_order},
+    single_file::{DIFFUSERS_FILE, KOHYA_FILE, diffusers_plan, fitting, kohya_plan},
 };
 use crate::{
-    io::{Dtype, Folder, HostTensor},
+    io::{Dtype, Folder, HostTensor, OutDtype},
     naming::{ModulePath, roles::is_bases_own, targets::kinds},
 };
 
@@ -116,6 +120,14 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
+    /// How many matrices the factors' products are for.
+    pub fn products(&self) -> usize {
+        match self {
+            Self::Parameter { experts, .. } => experts.unwrap_or(1),
+            Self::Linear | Self::Conv { .. } | Self::Embedding => 1,
+        }
+    }
+
     /// Whether it is a convolution that sees one place at a time, which is a linear layer.
     pub fn is_pointwise(&self) -> bool {
         matches!(self, Self::Conv { kernel, .. } if kernel.iter().all(|&side| side == 1))
@@ -134,7 +146,7 @@ pub enum Init {
     Olora,
 }
 
-/// One module's low-rank update, `scaling * b a`.
+/// One module's low-rank update in memory, `scaling * b a`.
 ///
 /// Of experts there are as many products: `a` has their factors one after another (experts * `rank` rows), and `b`
 /// (`d_out` rows of experts * `rank` numbers) those of one expert in every experts-th column, as PEFT has them.
@@ -173,8 +185,8 @@ pub struct TokenRows {
     pub data: Vec<f32>,
 }
 
-/// A PEFT LoRA adapter, read and checked.
-#[derive(Debug, Clone, PartialEq)]
+/// A LoRA adapter whose files were opened and checked. The factors of its modules are read when they are wanted.
+#[derive(Debug, Clone)]
 pub struct Adapter {
     /// What messages and reports call it.
     pub name: String,
@@ -184,7 +196,7 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// The updates by module path in the base model, such as
     /// `bert.encoder.layer.0.attention.self.query`: without `base_model.model.` and the adapter's name.
-    pub modules: BTreeMap<ModulePath, Lora>,
+    pub modules: BTreeMap<ModulePath, Module>,
     /// How a file of kohya's spells the modules' names, by path; empty for others.
     pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
@@ -197,6 +209,8 @@ pub struct Adapter {
     pub labels: Option<Vec<String>>,
     /// The element type of the factors in the file (of most of them, if they differ).
     pub dtype: Dtype,
+    /// The narrowest type that holds all of the factors.
+    pub widest: OutDtype,
     /// The length of the weight file in bytes.
     pub bytes: u64,
 }
@@ -252,27 +266,32 @@ pub struct HeadFacts {
 }
 
 impl Lora {
-    /// How many products there are.
-    pub fn products(&self) -> usize {
-        match self.layer {
-            LayerKind::Parameter { experts, .. } => experts.unwrap_or(1),
-            LayerKind::Linear | LayerKind::Conv { .. } | LayerKind::Embedding => 1,
+    /// The same update with directions of zeros up to `rank`.
+    #[must_use]
+    pub fn padded(mut self, rank: usize) -> Self {
+        if rank <= self.rank {
+            return self;
         }
-    }
-
-    /// The rank of the change, where it has one below the weight's: an initial product that is taken out again
-    /// doubles it.
-    pub fn change_rank(&self) -> usize {
-        match self.init {
-            Init::Plain => self.rank,
-            Init::Pissa | Init::Olora => 2 * self.rank,
+        let all = self.layer.products();
+        let (from, to) = (self.rank * all, rank * all);
+        let mut b = vec![0.0; self.d_out * to];
+        for (to, from) in b.chunks_exact_mut(to).zip(self.b.chunks_exact(from.max(1))) {
+            to[..from.len()].copy_from_slice(from);
         }
+        let mut a = Vec::with_capacity(to * self.d_in);
+        let one = self.rank * self.d_in;
+        for expert in 0..all {
+            a.extend_from_slice(&self.a[expert * one..(expert + 1) * one]);
+            a.resize((expert + 1) * rank * self.d_in, 0.0);
+        }
+        (self.a, self.b, self.rank) = (a, b, rank);
+        self
     }
 
     /// One expert's update, by itself.
     #[must_use]
     pub fn expert(&self, expert: usize) -> Self {
-        let (rank, all) = (self.rank, self.products());
+        let (rank, all) = (self.rank, self.layer.products());
         let row = |row: &[f32]| (0..rank).map(|k| row[k * all + expert]).collect::<Vec<_>>();
         let mut one = Self {
             a: self.a[expert * rank * self.d_in..(expert + 1) * rank * self.d_in].to_vec(),
@@ -299,30 +318,27 @@ impl Adapter {
     pub fn needs_base(&self) -> bool {
         !self.biases.is_empty()
             || !self.tokens.is_empty()
-            || self.modules.values().any(Lora::needs_base)
+            || self.modules.values().any(Module::needs_base)
             || self.heads.keys().any(|name| is_bases_own(name))
     }
 
     /// What it has beyond plain factors of linear layers, in words.
     fn features(&self) -> Vec<&'static str> {
-        let any = |test: fn(&Lora) -> bool| self.modules.values().any(test);
+        let any = |test: fn(&Module) -> bool| self.modules.values().any(test);
         let all: [(bool, &'static str); 10] = [
-            (any(|lora| lora.magnitude.is_some()), "DoRA"),
-            (any(|lora| lora.init == Init::Pissa), "PiSSA"),
-            (any(|lora| lora.init == Init::Olora), "OLoRA"),
+            (any(|module| module.has_magnitude), "DoRA"),
+            (any(|module| module.init == Init::Pissa), "PiSSA"),
+            (any(|module| module.init == Init::Olora), "OLoRA"),
             (
-                any(|lora| matches!(lora.layer, LayerKind::Conv { .. })),
+                any(|module| matches!(module.layer, LayerKind::Conv { .. })),
                 "convolutions",
             ),
-            (any(|lora| lora.layer == LayerKind::Embedding), "embeddings"),
+            (any(|module| module.layer == LayerKind::Embedding), "embeddings"),
             (
-                any(|lora| matches!(lora.layer, LayerKind::Parameter { .. })),
+                any(|module| matches!(module.layer, LayerKind::Parameter { .. })),
                 "parameters",
             ),
-            (
-                any(|lora| lora.bias.is_some()) || !self.biases.is_empty(),
-                "biases",
-            ),
+            (any(|module| module.has_bias) || !self.biases.is_empty(), "biases"),
             (!self.tokens.is_empty(), "token rows"),
             (
                 self.heads.keys().any(|name| is_bases_own(name)),
@@ -338,7 +354,7 @@ impl Adapter {
 
     /// What a person wants to know of it before merging.
     pub fn facts(&self) -> AdapterFacts {
-        let mut ranks: Vec<usize> = self.modules.values().map(|lora| lora.rank).collect();
+        let mut ranks: Vec<usize> = self.modules.values().map(|module| module.rank).collect();
         ranks.sort_unstable();
         ranks.dedup();
         let names: Vec<&str> = self.modules.keys().map(ModulePath::as_str).collect();
@@ -351,14 +367,10 @@ impl Adapter {
             rank: ranks.last().copied().unwrap_or(self.config.r),
             ranks,
             alpha: self.config.lora_alpha,
-            scaling: most(self.modules.values().map(|lora| lora.scaling)).unwrap_or(0.0),
+            scaling: most(self.modules.values().map(|module| module.scaling)).unwrap_or(0.0),
             targets: kinds(&names),
             modules: self.modules.len(),
-            parameters: self
-                .modules
-                .values()
-                .map(|lora| lora.a.len() + lora.b.len())
-                .sum(),
+            parameters: self.modules.values().map(Module::parameters).sum(),
             heads: self
                 .heads
                 .iter()
@@ -373,6 +385,16 @@ impl Adapter {
             bytes: self.bytes,
         }
     }
+}
+
+/// The narrowest of the types that are written which holds numbers of all of these types.
+fn widest(dtypes: impl IntoIterator<Item = Dtype>) -> OutDtype {
+    let each = dtypes.into_iter().map(|dtype| match dtype {
+        Dtype::F16 => OutDtype::F16,
+        Dtype::BF16 => OutDtype::Bf16,
+        _ => OutDtype::F32,
+    });
+    each.reduce(OutDtype::or_wider).unwrap_or(OutDtype::F32)
 }
 
 /// The value that occurs most often; of several, the one that occurs first.

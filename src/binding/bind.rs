@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    adapter::{self, LayerKind},
+    adapter::{LayerKind, Module},
     binding::{
         base::Base,
         locate::{self, Entry},
@@ -167,10 +167,7 @@ impl<'a> Binding<'a> {
             let Some(path) = source else { continue };
             let adapter = &read.adapter;
             let needs_base = match &site.place {
-                Place::Weight(_) => adapter
-                    .modules
-                    .get(path.as_str())
-                    .is_some_and(adapter::Lora::needs_base),
+                Place::Weight(_) => adapter.modules.get(path.as_str()).is_some_and(Module::needs_base),
                 Place::Bias => adapter.biases.contains_key(path),
                 Place::Rows(_) | Place::Whole(_) => true,
             };
@@ -181,7 +178,7 @@ impl<'a> Binding<'a> {
                 task,
                 name: &read.adapter.name,
                 weight: site.weights[task],
-                delta: locate::delta(site, adapter, path, original.as_deref())?,
+                delta: locate::delta(site, adapter, path, original.as_deref()).await?,
             });
         }
         Ok(parts)

@@ -4,7 +4,7 @@
 //! tied head is one tensor with the table of the inputs. Each is decided here, once.
 
 use crate::{
-    adapter::{self, Adapter, LayerKind, Lora},
+    adapter::{self, Adapter, LayerKind, Module},
     binding::{
         absent,
         base::{Base, BaseTensor},
@@ -50,10 +50,10 @@ pub(super) struct Entry {
 pub(super) fn entries(base: &Base, adapter: &Adapter) -> Result<Vec<Entry>> {
     let look = Look { base, adapter };
     let mut entries = Vec::new();
-    for (path, lora) in &adapter.modules {
-        entries.extend(look.weights(path, lora)?);
-        if lora.bias.is_some() {
-            entries.push(look.bias(&format!("{path}.bias"), lora.d_out, false)?);
+    for (path, module) in &adapter.modules {
+        entries.extend(look.weights(path, module)?);
+        if module.has_bias {
+            entries.push(look.bias(&format!("{path}.bias"), module.d_out, false)?);
         }
     }
     for (path, bias) in &adapter.biases {
@@ -94,7 +94,7 @@ pub(super) fn entries(base: &Base, adapter: &Adapter) -> Result<Vec<Entry>> {
 
 /// The change that `adapter` makes to `target`, which it calls `path`; `original` is what the base has of it,
 /// where that is needed.
-pub(super) fn delta(
+pub(super) async fn delta(
     target: &MergeSite,
     adapter: &Adapter,
     path: &str,
@@ -118,12 +118,13 @@ pub(super) fn delta(
     };
     match &target.place {
         Place::Weight(_) => {
-            let lora = adapter.modules.get(path).ok_or_else(lost)?;
-            if lora.products() > 1 {
-                adapter::delta_of(&lora.expert(target.expert), original, path)
-            } else {
-                adapter::delta_of(lora, original, path)
-            }
+            let module = adapter.modules.get(path).ok_or_else(lost)?;
+            let lora = module.load().await?;
+            let lora = match module.layer.products() {
+                1 => lora,
+                _ => lora.expert(target.expert),
+            };
+            adapter::delta_of(lora, original, path)
         }
         Place::Bias => {
             // A trained bias, one of lora_B, or both.
@@ -132,13 +133,13 @@ pub(super) fn delta(
                 sum = against(value);
             }
             let module = path.strip_suffix(".bias").unwrap_or(path);
-            if let Some(lora) = adapter.modules.get(module)
-                && let Some(bias) = &lora.bias
+            if let Some(module) = adapter.modules.get(module)
+                && let Some(bias) = module.bias().await?
             {
                 let add = |(to, &b): (&mut f32, &f32)| {
-                    *to = narrow(f64::from(*to) + lora.scaling * f64::from(b));
+                    *to = narrow(f64::from(*to) + module.scaling * f64::from(b));
                 };
-                sum.iter_mut().zip(bias).for_each(add);
+                sum.iter_mut().zip(&bias).for_each(add);
             }
             Ok(column(sum))
         }
@@ -221,22 +222,22 @@ impl Look<'_> {
     }
 
     /// The weights that a module's factors are for: one, or one an expert.
-    fn weights(&self, path: &str, lora: &Lora) -> Result<Vec<Entry>> {
+    fn weights(&self, path: &str, module: &Module) -> Result<Vec<Entry>> {
         let name = self.base.canonical(path);
         let name = name.as_ref();
-        let (tensor, shared) = self.weight(name, path, lora)?;
-        let layer = as_stored(&lora.layer, lora.d_in, tensor.as_ref());
+        let (tensor, shared) = self.weight(name, path, module)?;
+        let layer = as_stored(&module.layer, module.d_in, tensor.as_ref());
         let entry = |expert: usize, name: String| Entry {
             path: path.to_owned(),
             name,
             place: Place::Weight(layer.clone()),
             expert,
-            d_out: lora.d_out,
-            d_in: lora.d_in,
+            d_out: module.d_out,
+            d_in: module.d_in,
             tensor: tensor.clone(),
             shared,
         };
-        Ok(match lora.products() {
+        Ok(match module.layer.products() {
             1 => vec![entry(0, name.to_owned())],
             experts => (0..experts)
                 .map(|expert| entry(expert, format!("{name}[{expert}]")))
@@ -245,9 +246,9 @@ impl Look<'_> {
     }
 
     /// Where the base has the tensor that the factors are for, checked for its shape.
-    fn weight(&self, name: &str, path: &str, lora: &Lora) -> Result<(Option<BaseTensor>, bool)> {
-        let (d_out, d_in) = (lora.d_out, lora.d_in);
-        if let (Base::Model(model), LayerKind::Linear) = (self.base, &lora.layer) {
+    fn weight(&self, name: &str, path: &str, factors: &Module) -> Result<(Option<BaseTensor>, bool)> {
+        let (d_out, d_in) = (factors.d_out, factors.d_in);
+        if let (Base::Model(model), LayerKind::Linear) = (self.base, &factors.layer) {
             if let Some(module) = model.module(name) {
                 if (module.d_out, module.d_in) != (d_out, d_in) {
                     return Err(self.mismatch(
@@ -269,7 +270,7 @@ impl Look<'_> {
                         ),
                     ));
                 }
-                if module.transposed && lora.init == adapter::Init::Olora {
+                if module.transposed && factors.init == adapter::Init::Olora {
                     return Err(Error::new(
                         Code::AdapterUnsupported,
                         format!(
@@ -285,16 +286,16 @@ impl Look<'_> {
                 return Err(self.mismatch(&absent::instead(model.family.modules(), name), path));
             }
         }
-        let key = match &lora.layer {
+        let key = match &factors.layer {
             LayerKind::Parameter { .. } => name.to_owned(),
             LayerKind::Linear | LayerKind::Conv { .. } | LayerKind::Embedding => format!("{name}.weight"),
         };
-        let (tensor, shared) = self.tensor(&key, path, lora.needs_base())?;
+        let (tensor, shared) = self.tensor(&key, path, factors.needs_base())?;
         let Some(mut tensor) = tensor else {
             return Ok((None, false));
         };
         // As it is stored, and with its sides swapped.
-        let layer = as_stored(&lora.layer, d_in, Some(&tensor));
+        let layer = as_stored(&factors.layer, d_in, Some(&tensor));
         let (straight, swapped) = match &layer {
             LayerKind::Linear => (vec![d_out, d_in], Some(vec![d_in, d_out])),
             LayerKind::Conv { channels, kernel } => {

@@ -6,6 +6,7 @@ use crate::{
     adapter::LayerKind,
     binding::base::BaseTensor,
     compute::transpose,
+    delta::LowRank,
     error::{Code, Error, Result},
 };
 
@@ -48,7 +49,7 @@ pub struct MergeSite {
 
 impl MergeSite {
     /// Whether the base has the matrix transposed, (d_in x d_out).
-    pub(super) fn stored_transposed(&self) -> bool {
+    pub fn stored_transposed(&self) -> bool {
         self.place == Place::Weight(LayerKind::Embedding)
             || self.tensor.as_ref().is_some_and(|tensor| tensor.transposed)
     }
@@ -87,6 +88,18 @@ impl MergeSite {
     pub(super) fn swap_halves(&self, matrix: &mut [f32]) {
         if self.tensor.as_ref().is_some_and(|tensor| tensor.halves_swapped) {
             matrix.rotate_left(self.d_out / 2 * self.d_in);
+        }
+    }
+
+    /// Factors of a (d_out x d_in) matrix as those of the matrix that the base's tensor has.
+    pub fn stored_factors(&self, mut factors: LowRank) -> LowRank {
+        if self.tensor.as_ref().is_some_and(|tensor| tensor.halves_swapped) {
+            factors.b.rotate_left(self.d_out / 2 * factors.rank);
+        }
+        if self.stored_transposed() {
+            factors.transposed()
+        } else {
+            factors
         }
     }
 

@@ -4,6 +4,8 @@ use std::cell::Cell;
 
 use web_time::Instant;
 
+use crate::progress::Written;
+
 /// A stage of the work, as reports and progress events name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -30,6 +32,8 @@ pub struct Meter {
     operations: [Cell<f64>; STAGES],
     /// Whether the model's passes are those of a generation.
     generating: Cell<bool>,
+    /// Of the file that is being written: bytes that are, and all.
+    written: Cell<Option<Written>>,
 }
 
 impl Default for Meter {
@@ -39,6 +43,7 @@ impl Default for Meter {
             seconds: Default::default(),
             operations: Default::default(),
             generating: Cell::new(false),
+            written: Cell::new(None),
         }
     }
 }
@@ -47,6 +52,16 @@ impl Meter {
     /// Seconds since the meter was made.
     pub fn elapsed(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+
+    /// Notes how many bytes of the file at hand are written, of how many.
+    pub fn set_written(&self, done: u64, total: u64) {
+        self.written.set(Some(Written { done, total }));
+    }
+
+    /// How many bytes of the file at hand are written, of how many.
+    pub const fn written(&self) -> Option<Written> {
+        self.written.get()
     }
 
     /// Adds the time since `start` (a value of [`elapsed`](Self::elapsed)) to a stage.

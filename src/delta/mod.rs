@@ -5,7 +5,9 @@ mod device;
 mod norm;
 
 pub use self::{device::DeviceDelta, norm::adapted_weight_norm};
-use crate::compute::{Compute, gemm, narrow};
+use std::ops::Range;
+
+use crate::compute::{Compute, gemm, narrow, transpose};
 
 /// What is added to one parameter, seen as a (d_out x d_in) matrix.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,6 +198,28 @@ impl LowRank {
             self.rank = rank;
         }
         self
+    }
+
+    /// The transposed delta, (d_in x d_out).
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self {
+            a: transpose(&self.b, self.d_out, self.rank),
+            b: transpose(&self.a, self.rank, self.d_in),
+            rank: self.rank,
+            d_out: self.d_in,
+            d_in: self.d_out,
+        }
+    }
+
+    /// Some rows of the dense delta (rows x d_in), in f32. The same rows have the same bits whenever they are formed.
+    pub fn rows(&self, rows: Range<usize>) -> Vec<f32> {
+        let mut out = vec![0.0; rows.len() * self.d_in];
+        let b = &self.b[rows.start * self.rank..rows.end * self.rank];
+        let b = gemm::View::new(b, rows.len(), self.rank);
+        let a = gemm::View::new(&self.a, self.rank, self.d_in);
+        gemm::multiply(b, a, 1.0, gemm::Part::Full, &mut out, self.d_in);
+        out
     }
 
     /// The dense (d_out x d_in) delta.

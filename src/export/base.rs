@@ -1,16 +1,19 @@
-//! The base model with the merged changes added, in the files that it came in, a tensor at a time.
+//! The base model with the merged changes added, in the files that it came in, some rows of a tensor at a time.
 //!
 //! A tensor that nothing changes is copied byte for byte, whatever its type. Each delta is held against the tensor that
-//! it is added to, and one that finds none is an error.
+//! it is added to, and one that finds none is an error. A factored delta is never dense: its rows are formed as those
+//! of the tensor are written.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     binding::{MergeSite, Place},
-    delta::Delta,
+    delta::{Delta, LowRank},
     error::{Code, Error, Result},
     export::{Writing, copied, json, layout::Layout},
-    io::{Checkpoint, Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, TensorInfo, encode},
+    io::{
+        Checkpoint, Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, TensorInfo, encode_piece,
+    },
     merge::{
         layer::{LayerReport, SolvedLayer},
         truncate::Truncated,
@@ -19,6 +22,9 @@ use crate::{
 
 /// How much of a tensor that is merely copied is in memory at a time.
 const PIECE_BYTES: u64 = 16 << 20;
+
+/// How many numbers of a tensor that is changed are in memory at a time.
+const PIECE_NUMBERS: usize = 4 << 20;
 
 /// Writes the base model with every change added.
 pub(super) async fn write<'a>(
@@ -56,27 +62,29 @@ pub(super) async fn write<'a>(
                 .iter()
                 .map(|entry| (entry.name.clone(), entry.dtype, entry.shape.clone()));
             let header = StreamHeader::new(entries, &metadata)?;
+            let bytes = header.file_bytes();
             let order: Vec<(String, Dtype)> = header
                 .tensors()
                 .map(|(name, info)| (name.to_owned(), info.dtype))
                 .collect();
-            let mut writer = StreamWriter::begin(sink, file, header).await?;
+            let mut writer = StreamWriter::begin(sink, file, header);
             for (name, dtype) in order {
                 let info = checkpoint.require(&name)?;
                 let Some(here) = sites.remove(&(part, info.name.as_str())) else {
                     unchanged(checkpoint, info, dtype, &mut writer).await?;
                     continue;
                 };
-                let mut sum = Sum::read(checkpoint, info).await?;
+                let mut changes = Vec::with_capacity(here.len());
                 for site in here {
+                    out.written(writer.bytes(), bytes);
                     out.tell(&site.name, reports.len()).await?;
                     let SolvedLayer { delta, report } = solved.take(site).await?;
                     reports.insert(site.name.clone(), report);
-                    sum.add(site, delta)?;
+                    changes.push(Change::of(site, delta, info)?);
                 }
-                writer.write(&name, &sum.encoded(&name, dtype)?).await?;
+                changed(checkpoint, info, dtype, &changes, &mut writer).await?;
             }
-            writer.finish()?;
+            writer.finish().await?;
         }
         if let Some((name, index)) = layout.index() {
             sink.write(name, &json(&index)?).await?;
@@ -99,8 +107,12 @@ async fn unchanged(
     writer: &mut StreamWriter<'_>,
 ) -> Result<()> {
     if let Some(out) = other_type(info.dtype, dtype) {
-        let data = checkpoint.f32(&info.name).await?;
-        return writer.write(&info.name, &encode(&info.name, &data, out)?).await;
+        for range in pieces(info.elements(), 1) {
+            let data = checkpoint.f32_range(&info.name, range.clone()).await?;
+            let bytes = encode_piece(&info.name, range.start, &data, out)?;
+            writer.piece(&info.name, &bytes).await?;
+        }
+        return Ok(());
     }
     let mut at = 0;
     loop {
@@ -136,7 +148,126 @@ fn out(dtype: Dtype) -> Option<OutDtype> {
     }
 }
 
-/// A tensor of the base while changes are added to it.
+/// Numbers of a tensor, some at a time and in whole rows of `width`; one empty piece of an empty tensor.
+fn pieces(elements: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
+    let step = (PIECE_NUMBERS / width.max(1)).max(1) * width.max(1);
+    (0..elements.max(1))
+        .step_by(step)
+        .map(move |start| start..elements.min(start + step))
+}
+
+/// Writes a tensor with its changes.
+async fn changed(
+    checkpoint: &Checkpoint,
+    info: &TensorInfo,
+    dtype: Dtype,
+    changes: &[Change],
+    writer: &mut StreamWriter<'_>,
+) -> Result<()> {
+    // Changes of several experts or parts have one width, which then divides their places, too.
+    let width = changes.iter().map(|change| change.width).max().unwrap_or(1);
+    let fits = |change: &Change| change.width == width && change.start.is_multiple_of(width);
+    let width = if changes.iter().all(fits) {
+        width
+    } else {
+        info.elements().max(1)
+    };
+    for range in pieces(info.elements(), width) {
+        let mut sum = Sum::read(checkpoint, info, range.clone()).await?;
+        for change in changes {
+            change.add(range.clone(), &mut |at, delta| sum.add(at, delta));
+        }
+        let bytes = sum.encoded(&info.name, range.start, dtype)?;
+        writer.piece(&info.name, &bytes).await?;
+    }
+    Ok(())
+}
+
+/// A change as the base's tensor has its place: row by row from `start` on, each row `width` numbers.
+struct Change {
+    numbers: Numbers,
+    width: usize,
+    start: usize,
+}
+
+enum Numbers {
+    /// The rows of B A.
+    Factors(LowRank),
+    Dense(Vec<f32>),
+    /// Rows of a table that lie apart: which, and their numbers.
+    Rows(Vec<usize>, Vec<f32>),
+}
+
+impl Change {
+    fn of(site: &MergeSite, delta: Delta, info: &TensorInfo) -> Result<Self> {
+        let misfit = || {
+            Error::new(
+                Code::ShapeMismatch,
+                format!("a change does not fit the base's tensor: {}", site.name),
+            )
+        };
+        let elements = info.elements();
+        let (d_out, d_in) = delta.shape();
+        if let Place::Rows(rows) = &site.place {
+            let inside = rows.last().is_none_or(|row| (row + 1) * site.d_in <= elements);
+            if (d_out, d_in) != (rows.len(), site.d_in) || !inside {
+                return Err(misfit());
+            }
+            return Ok(Self {
+                numbers: Numbers::Rows(rows.clone(), delta.into_dense()),
+                width: site.d_in.max(1),
+                start: 0,
+            });
+        }
+        let range = site.range();
+        if d_out * d_in != range.len() || range.end > elements {
+            return Err(misfit());
+        }
+        let numbers = match delta {
+            Delta::LowRank(factors) => Numbers::Factors(site.stored_factors(factors)),
+            Delta::Dense(dense) => Numbers::Dense(site.stored(dense.data)),
+        };
+        let width = if site.stored_transposed() { d_out } else { d_in };
+        Ok(Self {
+            numbers,
+            width: width.max(1),
+            start: range.start,
+        })
+    }
+
+    /// Hands over what the change adds to the numbers `range` of the tensor, with the place of each stretch in it.
+    fn add(&self, range: Range<usize>, put: &mut dyn FnMut(usize, &[f32])) {
+        let width = self.width;
+        // Rows of the change that have a number in the range.
+        let rows = |rows: usize| {
+            let end = self.start + rows * width;
+            let (from, to) = (range.start.max(self.start), range.end.min(end));
+            (from < to).then(|| ((from - self.start) / width, (to - self.start).div_ceil(width)))
+        };
+        let place = |row: usize| self.start + row * width - range.start;
+        match &self.numbers {
+            Numbers::Factors(factors) => {
+                if let Some((first, last)) = rows(factors.d_out) {
+                    put(place(first), &factors.rows(first..last));
+                }
+            }
+            Numbers::Dense(data) => {
+                if let Some((first, last)) = rows(data.len() / width) {
+                    put(place(first), &data[first * width..last * width]);
+                }
+            }
+            Numbers::Rows(ids, data) => {
+                for (id, row) in ids.iter().zip(data.chunks_exact(width)) {
+                    if (range.start..range.end).contains(&(id * width)) {
+                        put(id * width - range.start, row);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some numbers of a tensor of the base while changes are added to them.
 enum Sum {
     Single(Vec<f32>),
     /// Of a checkpoint in f64, which stays exact where nothing is added.
@@ -144,14 +275,20 @@ enum Sum {
 }
 
 impl Sum {
-    async fn read(checkpoint: &Checkpoint, info: &TensorInfo) -> Result<Self> {
+    async fn read(checkpoint: &Checkpoint, info: &TensorInfo, range: Range<usize>) -> Result<Self> {
         match info.dtype {
             Dtype::F64 => {
-                let bytes = checkpoint.bytes(&info.name).await?;
+                let bytes = if info.strides.is_some() {
+                    let all = checkpoint.bytes(&info.name).await?;
+                    all[range.start * 8..range.end * 8].to_vec()
+                } else {
+                    let bytes = range.start as u64 * 8..range.end as u64 * 8;
+                    checkpoint.bytes_range(&info.name, bytes).await?
+                };
                 let numbers = bytes.as_chunks::<8>().0.iter();
                 Ok(Self::Double(numbers.map(|&b| f64::from_le_bytes(b)).collect()))
             }
-            _ if info.is_float() => Ok(Self::Single(checkpoint.f32(&info.name).await?)),
+            _ if info.is_float() => Ok(Self::Single(checkpoint.f32_range(&info.name, range).await?)),
             other => Err(Error::new(
                 Code::DtypeUnsupported,
                 format!(
@@ -162,53 +299,22 @@ impl Sum {
         }
     }
 
-    /// Adds a change in its place.
-    fn add(&mut self, site: &MergeSite, delta: Delta) -> Result<()> {
-        let delta = site.stored(delta.into_dense());
-        let misfit = || {
-            Error::new(
-                Code::ShapeMismatch,
-                format!("a change does not fit the base's tensor: {}", site.name),
-            )
-        };
-        let length = match self {
-            Self::Single(data) => data.len(),
-            Self::Double(data) => data.len(),
-        };
-        let mut put = |at: usize, delta: &[f32]| -> Result<()> {
-            let place = at..at + delta.len();
-            match self {
-                Self::Single(data) => {
-                    let place = data.get_mut(place).ok_or_else(misfit)?;
-                    place.iter_mut().zip(delta).for_each(|(w, d)| *w += d);
-                }
-                Self::Double(data) => {
-                    let place = data.get_mut(place).ok_or_else(misfit)?;
-                    place.iter_mut().zip(delta).for_each(|(w, &d)| *w += f64::from(d));
-                }
+    /// Adds a change from the number `at` on.
+    fn add(&mut self, at: usize, delta: &[f32]) {
+        match self {
+            Self::Single(data) => data[at..].iter_mut().zip(delta).for_each(|(w, d)| *w += d),
+            Self::Double(data) => {
+                let pairs = data[at..].iter_mut().zip(delta);
+                pairs.for_each(|(w, &d)| *w += f64::from(d));
             }
-            Ok(())
-        };
-        if let Place::Rows(rows) = &site.place {
-            if delta.len() != rows.len() * site.d_in {
-                return Err(misfit());
-            }
-            for (row, delta) in rows.iter().zip(delta.chunks_exact(site.d_in.max(1))) {
-                put(row * site.d_in, delta)?;
-            }
-            return Ok(());
         }
-        if delta.len() != site.range().len() || length < delta.len() {
-            return Err(misfit());
-        }
-        put(site.range().start, &delta)
     }
 
     #[allow(
         clippy::cast_possible_truncation,
         reason = "the caller asked for a narrower type; what it cannot hold is refused"
     )]
-    fn encoded(self, name: &str, dtype: Dtype) -> Result<Vec<u8>> {
+    fn encoded(self, name: &str, start: usize, dtype: Dtype) -> Result<Vec<u8>> {
         let data = match self {
             Self::Single(data) => data,
             Self::Double(data) if dtype == Dtype::F64 => {
@@ -216,8 +322,9 @@ impl Sum {
                     return Err(Error::new(
                         Code::NotFinite,
                         format!(
-                            "A result holds {} at element {at} and is not written: {name}",
-                            data[at]
+                            "A result holds {} at element {} and is not written: {name}",
+                            data[at],
+                            start + at
                         ),
                     ));
                 }
@@ -225,6 +332,6 @@ impl Sum {
             }
             Self::Double(data) => data.into_iter().map(|x| x as f32).collect(),
         };
-        encode(name, &data, out(dtype).unwrap_or(OutDtype::F32))
+        encode_piece(name, start, &data, out(dtype).unwrap_or(OutDtype::F32))
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     io::FileDigest,
     merge::{
         layer::LayerReport,
-        options::{MergeOptions, OutputKind, Ranks},
+        options::{MergeOptions, OutputKind},
     },
 };
 
@@ -231,7 +231,7 @@ impl Card<'_> {
         let options = self.options;
         let ranks = if options.output == OutputKind::Base {
             String::new()
-        } else if options.ranks == Ranks::Uniform || smallest == largest {
+        } else if smallest == largest {
             format!(", written with rank {largest}")
         } else {
             format!(", written with ranks from {smallest} to {largest}")

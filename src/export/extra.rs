@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    adapter::{Extra, LayerKind, Lora, TokenRows, WholeTensor},
+    adapter::{Extra, LayerKind, Shape, TokenRows, WholeTensor},
     binding::{Binding, MergeSite, Place, ReadAdapter, paths::Paths},
     compute::narrow,
     error::{Code, Error, Result},
@@ -18,17 +18,16 @@ use crate::{
     naming::ModulePath,
 };
 
-/// What the merged adapter has beside the factors of `modules`, to which `lora_B`'s biases are added.
+/// What the merged adapter has beside the factors of `modules`.
 pub(super) async fn of<'a>(
     out: &Writing<'a>,
     solved: &mut Truncated<'a>,
     paths: &Paths,
-    modules: &mut BTreeMap<ModulePath, Lora>,
+    modules: &BTreeMap<ModulePath, Shape>,
     reports: &mut BTreeMap<String, LayerReport>,
 ) -> Result<Extra> {
     let binding = out.binding;
     let mut extra = Extra::default();
-    let mut added: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     let in_place = biases_in_place(binding, paths, modules);
     for site in &binding.sites {
         if matches!(site.place, Place::Weight(_)) {
@@ -39,7 +38,7 @@ pub(super) async fn of<'a>(
         let path = paths.of_site(binding, site);
         if site.place == Place::Bias && !in_place {
             let module = path.strip_suffix(".bias").unwrap_or(&path);
-            added.insert(module.to_owned(), delta.dense());
+            extra.added.insert(module.to_owned(), delta.dense());
             continue;
         }
         let data = sum(&binding.original(site).await?, &delta.dense());
@@ -80,22 +79,13 @@ pub(super) async fn of<'a>(
     {
         return Err(both_ways(&both.module));
     }
-    if !added.is_empty() {
-        for (module, lora) in modules.iter_mut() {
-            lora.bias = Some(
-                added
-                    .remove(module.as_str())
-                    .unwrap_or_else(|| vec![0.0; lora.d_out]),
-            );
-        }
-    }
     Ok(extra)
 }
 
 /// Whether biases are written as the base's own with the changes added, in place of biases of `lora_B`: where an
 /// adapter trained those, or has factors of what PEFT gives no such bias.
-fn biases_in_place(binding: &Binding<'_>, paths: &Paths, modules: &BTreeMap<ModulePath, Lora>) -> bool {
-    let without = |lora: &Lora| matches!(lora.layer, LayerKind::Embedding | LayerKind::Parameter { .. });
+fn biases_in_place(binding: &Binding<'_>, paths: &Paths, modules: &BTreeMap<ModulePath, Shape>) -> bool {
+    let without = |shape: &Shape| matches!(shape.layer, LayerKind::Embedding | LayerKind::Parameter { .. });
     modules.values().any(without)
         || binding
             .sites
@@ -124,7 +114,7 @@ fn module_of<'a, 'b>(path: &'a str, mut saved: impl Iterator<Item = &'b str>) ->
     &path[..end.unwrap_or(parent)]
 }
 
-fn alone(module: &str, modules: &BTreeMap<ModulePath, Lora>, site: &MergeSite) -> Result<()> {
+fn alone(module: &str, modules: &BTreeMap<ModulePath, Shape>, site: &MergeSite) -> Result<()> {
     if modules.contains_key(module) {
         return Err(both_ways(&site.name));
     }

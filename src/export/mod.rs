@@ -9,6 +9,7 @@ mod layout;
 mod metadata;
 mod method;
 pub mod report;
+mod spool;
 mod text;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     export::{
         card::{CARD_FILE, Card},
         report::{AdapterReport, InputReport, MergeReport, Operations, SamplesReport, SelfReport},
+        spool::SPOOL_FILE,
     },
     io::{FileDigest, OutDtype, OutTensor, Sink, serialize},
     merge::{
@@ -37,7 +39,7 @@ use crate::{
         truncate::Truncated,
     },
     model::batch::{Input, StreamInput},
-    progress::{Observer, Progress},
+    progress::{Observer, Pace, Progress},
 };
 
 /// The name of the report.
@@ -77,6 +79,11 @@ impl Writing<'_> {
         metadata::beside(&self.metadata, own)
     }
 
+    /// Notes how much of the file at hand is written, for whoever tells of progress.
+    fn written(&self, bytes: u64, total: u64) {
+        self.compute.meter.set_written(bytes, total);
+    }
+
     /// Tells what is being written while `done` of all layers are; a place to cancel.
     async fn tell(&self, what: &str, done: usize) -> Result<()> {
         let progress = Progress {
@@ -85,6 +92,7 @@ impl Writing<'_> {
             done,
             total: self.binding.sites.len(),
             seconds: self.compute.meter.elapsed(),
+            written: self.compute.meter.written(),
         };
         self.observer.progress(progress).await
     }
@@ -94,6 +102,14 @@ impl Writing<'_> {
 fn format_of(binding: &Binding<'_>, options: &MergeOptions) -> Format {
     let formats = binding.adapters.iter().map(|read| read.adapter.format);
     options.format.of(formats)
+}
+
+/// The element type of an adapter's tensors: the caller's, or the widest of the adapters'.
+fn dtype_of(binding: &Binding<'_>, options: &MergeOptions) -> OutDtype {
+    let own = binding.adapters.iter().map(|read| read.adapter.widest);
+    options
+        .dtype
+        .or(own.reduce(OutDtype::or_wider).unwrap_or(OutDtype::F32))
 }
 
 /// Writes a finished solution: `adapter_config.json` and `adapter_model.safetensors` (or the base model in the files
@@ -122,13 +138,16 @@ pub async fn write(
         done: 0,
         total: 1,
         seconds: start,
+        written: None,
     };
-    observer.progress(hashing).await?;
+    observer.progress(hashing.clone()).await?;
+    let now = || compute.meter.elapsed();
+    let pace = Pace::new(observer, &now, hashing);
     let base = match binding.base.folder() {
         Some(folder) => Some(InputReport {
             name: folder.label().to_owned(),
             path: inputs.base_path.clone(),
-            files: folder.sha256().await?,
+            files: folder.sha256(&pace).await?,
         }),
         None => None,
     };
@@ -154,7 +173,7 @@ pub async fn write(
     let reports = layers
         .solution()
         .in_order(sites.filter_map(|site| reports.remove(&site.name)));
-    let dtype = options.dtype.or(OutDtype::F32);
+    let dtype = dtype_of(binding, options);
     for (index, read) in binding.adapters.iter().enumerate() {
         let merged = binding
             .sites
@@ -299,7 +318,7 @@ fn adapter_report(read: &ReadAdapter, given: Option<&TaskSamples>, task: Option<
             .adapter
             .modules
             .values()
-            .map(|lora| lora.rank)
+            .map(|module| module.rank)
             .max()
             .unwrap_or(0),
         files: read.files.clone(),
@@ -401,6 +420,9 @@ impl Digesting<'_> {
 #[async_trait::async_trait(?Send)]
 impl Sink for Digesting<'_> {
     async fn write(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        if file == SPOOL_FILE {
+            return self.sink.write(file, bytes).await;
+        }
         if self.files.last().is_none_or(|(name, ..)| name != file) {
             self.files.push((file.to_owned(), 0, Sha256::new()));
         }
@@ -416,7 +438,6 @@ impl Sink for Digesting<'_> {
     }
 
     async fn remove(&mut self, file: &str) -> Result<()> {
-        self.files.retain(|(name, ..)| name != file);
         self.sink.remove(file).await
     }
 }

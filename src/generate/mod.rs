@@ -387,6 +387,7 @@ impl Session<'_> {
                 done: self.counted.0 * most + done,
                 total: self.counted.1 * most,
                 seconds: self.generation.compute.meter.elapsed(),
+                written: None,
             })
             .await
     }

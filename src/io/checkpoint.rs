@@ -8,9 +8,7 @@ mod safetensors;
 mod shards;
 mod strided;
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::rc::Rc;
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc};
 
 use ::safetensors::Dtype;
 use half::{bf16, f16};
@@ -28,12 +26,33 @@ use crate::{
 /// How many bytes of a tensor are in memory at once beside the floats they become.
 const READ_CHUNK_BYTES: u64 = 16 << 20;
 
+/// How much is read at once of a file whose tensors are small and wanted in the order of their bytes.
+const WINDOW_BYTES: u64 = 4 << 20;
+
 /// The tensors of one file, or of all the shards of one model.
 #[derive(Clone)]
 pub struct Checkpoint {
     sources: Vec<Rc<dyn ByteSource>>,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
+    window: Rc<RefCell<Window>>,
+}
+
+/// A stretch of a file that was read for one small tensor and is likely to hold the next one.
+#[derive(Default)]
+struct Window {
+    source: usize,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// The bytes of `range`, if they are here.
+    fn get(&self, source: usize, range: &Range<u64>) -> Option<&[u8]> {
+        let place = |at: u64| usize::try_from(at.checked_sub(self.start)?).ok();
+        let bytes = self.bytes.get(place(range.start)?..place(range.end)?);
+        bytes.filter(|_| self.source == source)
+    }
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -139,6 +158,7 @@ impl Checkpoint {
             sources: vec![source],
             tensors,
             metadata: contents.metadata,
+            window: Rc::default(),
         }
     }
 
@@ -241,6 +261,38 @@ impl Checkpoint {
         self.f32_range(name, 0..elements).await
     }
 
+    /// As [`Checkpoint::f32_range`], for tensors that are wanted one after another in about the order of their bytes:
+    /// small ones that lie near each other are read at once.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::f32_range`].
+    pub async fn f32_near(&self, name: &str, range: Range<usize>) -> Result<Vec<f32>> {
+        let info = self.require(name)?;
+        let widen = Widen::of(info)?;
+        if info.strides.is_some() || info.bytes() >= WINDOW_BYTES || range.end > info.elements() {
+            return self.f32_range(name, range).await;
+        }
+        let source = self.source_of(info)?;
+        if self.window.borrow().get(info.source, &info.range).is_none() {
+            let end = source.len().min(info.range.start + WINDOW_BYTES);
+            // The old stretch goes before the new one comes.
+            self.window.take();
+            let bytes = source.read(info.range.start..end).await?;
+            self.window.replace(Window {
+                source: info.source,
+                start: info.range.start,
+                bytes,
+            });
+        }
+        let mut values = room(range.len(), name)?;
+        let window = self.window.borrow();
+        let bytes = window.get(info.source, &info.range).unwrap_or_default();
+        let bytes = bytes.get(range.start * widen.bytes..range.end * widen.bytes);
+        (widen.widen)(bytes.unwrap_or_default(), &mut values);
+        finite(&values, range.start, name, source)?;
+        Ok(values)
+    }
+
     /// The elements `range` of a tensor, counted row by row: some rows of an embedding table that is
     /// not wanted whole.
     ///
@@ -258,16 +310,7 @@ impl Checkpoint {
                 ),
             ));
         }
-        let mut values = Vec::new();
-        values.try_reserve_exact(range.len()).map_err(|_| {
-            Error::new(
-                Code::ReadFailed,
-                format!(
-                    "There is no memory for a tensor of {} elements: {name}",
-                    range.len()
-                ),
-            )
-        })?;
+        let mut values = room(range.len(), name)?;
         let source = self.source_of(info)?;
         if let Some(strided) = Strided::of(info) {
             let bytes = strided.read(source, range.clone()).await?;
@@ -283,18 +326,36 @@ impl Checkpoint {
                 at = next;
             }
         }
-        if let Some(first) = values.iter().position(|value| !value.is_finite()) {
-            return Err(Error::new(
-                Code::NotFinite,
-                format!(
-                    "Element {} is {} as f32; the file is damaged or its training diverged, so use another ({}): {name}",
-                    range.start + first,
-                    values[first],
-                    source.name()
-                ),
-            ));
-        }
+        finite(&values, range.start, name, source)?;
         Ok(values)
+    }
+}
+
+/// Room for the numbers of a tensor.
+fn room(elements: usize, name: &str) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(elements).map_err(|_| {
+        Error::new(
+            Code::ReadFailed,
+            format!("There is no memory for a tensor of {elements} elements: {name}"),
+        )
+    })?;
+    Ok(values)
+}
+
+/// Refuses what is no number; `start` is the place of the first value in its tensor.
+fn finite(values: &[f32], start: usize, name: &str, source: &dyn ByteSource) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(first) => Err(Error::new(
+            Code::NotFinite,
+            format!(
+                "Element {} is {} as f32; the file is damaged or its training diverged, so use another ({}): {name}",
+                start + first,
+                values[first],
+                source.name()
+            ),
+        )),
     }
 }
 

@@ -17,7 +17,8 @@ pub(crate) use self::source::parse_json;
 pub use self::source::{ByteSource, FileDigest, Folder, MemorySource, sha256};
 pub use self::tensor::{HostTensor, TensorInfo};
 pub use self::write::{
-    DtypeChoice, MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, serialize,
+    DtypeChoice, MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, encode_piece,
+    serialize,
 };
 /// A tensor's element type, as the safetensors crate names it.
 pub use ::safetensors::Dtype;

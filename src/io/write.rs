@@ -26,11 +26,27 @@ pub enum OutDtype {
     Bf16,
 }
 
+impl OutDtype {
+    /// The narrowest type that holds what either does.
+    #[must_use]
+    pub fn or_wider(self, other: Self) -> Self {
+        if self == other { self } else { Self::F32 }
+    }
+
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
 /// The element type that a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DtypeChoice {
-    /// An adapter in f32, a base model's tensors each in their own type.
+    /// An adapter in the widest type of those it is made of, a base model's tensors each in their own type.
     Auto,
     /// 32-bit floats.
     F32,
@@ -154,12 +170,21 @@ impl Sink for MemorySink {
 /// `not_finite` for NaN or infinity, `option_invalid` for a number that f16 cannot hold; both name
 /// the tensor.
 pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
+    encode_piece(name, 0, data, dtype)
+}
+
+/// As [`encode`], of a tensor's elements from `start` on.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_piece(name: &str, start: usize, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
     if let Some(at) = data.iter().position(|value| !value.is_finite()) {
         return Err(Error::new(
             Code::NotFinite,
             format!(
-                "A result holds {} at element {at} and is not written: {name}",
-                data[at]
+                "A result holds {} at element {} and is not written: {name}",
+                data[at],
+                start + at
             ),
         ));
     }
@@ -176,7 +201,10 @@ pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
                 if half.is_infinite() {
                     return Err(Error::new(
                         Code::OptionInvalid,
-                        format!("{value} at element {at} does not fit f16, choose dtype f32: {name}"),
+                        format!(
+                            "{value} at element {} does not fit f16, choose dtype f32: {name}",
+                            start + at
+                        ),
                     ));
                 }
                 bytes.extend_from_slice(&half.to_le_bytes());
@@ -329,6 +357,9 @@ impl Serialize for Ordered<'_> {
     }
 }
 
+/// Bytes that are gathered before they are handed to the sink: many tensors are small.
+const GATHERED_BYTES: usize = 1 << 20;
+
 /// Streams the tensors of one safetensors file into a sink, holding it to the header's order.
 pub struct StreamWriter<'a> {
     sink: &'a mut dyn Sink,
@@ -337,22 +368,24 @@ pub struct StreamWriter<'a> {
     written: usize,
     /// Bytes of the next tensor that are already written.
     begun: usize,
+    /// What is to go to the sink.
+    gathered: Vec<u8>,
+    /// Bytes of the file that were given so far.
+    bytes: u64,
 }
 
 impl<'a> StreamWriter<'a> {
     /// Begins the file with its header.
-    ///
-    /// # Errors
-    /// Whatever the sink gives.
-    pub async fn begin(sink: &'a mut dyn Sink, file: &str, header: StreamHeader) -> Result<Self> {
-        sink.write(file, header.bytes()).await?;
-        Ok(Self {
+    pub fn begin(sink: &'a mut dyn Sink, file: &str, header: StreamHeader) -> Self {
+        Self {
             sink,
             file: file.to_owned(),
+            gathered: header.bytes().to_vec(),
+            bytes: header.bytes().len() as u64,
             header,
             written: 0,
             begun: 0,
-        })
+        }
     }
 
     /// Name, type and shape of the tensor to be written next; none when all are.
@@ -361,6 +394,16 @@ impl<'a> StreamWriter<'a> {
             .tensors
             .get(self.written)
             .map(|(name, info)| (name.as_str(), info))
+    }
+
+    /// Bytes of the file that were given so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The sink, for other files on the way.
+    pub fn sink(&mut self) -> &mut dyn Sink {
+        self.sink
     }
 
     /// Writes the whole of the next tensor.
@@ -394,7 +437,15 @@ impl<'a> StreamWriter<'a> {
         if begun > whole {
             check_len(name, info, begun)?;
         }
-        self.sink.write(&self.file, bytes).await?;
+        self.bytes += bytes.len() as u64;
+        if self.gathered.is_empty() && bytes.len() >= GATHERED_BYTES {
+            self.sink.write(&self.file, bytes).await?;
+        } else {
+            self.gathered.extend_from_slice(bytes);
+            if self.gathered.len() >= GATHERED_BYTES {
+                self.flush().await?;
+            }
+        }
         if begun == whole {
             self.written += 1;
             self.begun = 0;
@@ -404,11 +455,20 @@ impl<'a> StreamWriter<'a> {
         Ok(())
     }
 
+    async fn flush(&mut self) -> Result<()> {
+        if !self.gathered.is_empty() {
+            self.sink.write(&self.file, &self.gathered).await?;
+            self.gathered.clear();
+        }
+        Ok(())
+    }
+
     /// Ends the file.
     ///
     /// # Errors
-    /// `internal`, naming the first tensor that was not written.
-    pub fn finish(self) -> Result<()> {
+    /// `internal`, naming the first tensor that was not written; whatever the sink gives.
+    pub async fn finish(mut self) -> Result<()> {
+        self.flush().await?;
         match self.next() {
             None => Ok(()),
             Some((name, _)) => Err(Error::new(

@@ -10,7 +10,7 @@ use crate::{
     io::Folder,
     jobs::inputs::{AdapterInput, read_adapters},
     model,
-    progress::Observer,
+    progress::{Observer, Pace},
 };
 
 /// A merged model to be compared.
@@ -44,7 +44,7 @@ pub async fn compare(
 ) -> Result<CompareReport> {
     let base = Base::open(Some(request.base)).await?;
     let model = base.model("a comparison")?;
-    let (adapters, samples) = read_adapters(request.adapters, &base).await?;
+    let (adapters, samples) = read_adapters(request.adapters, &base, &Pace::unwatched()).await?;
     check_samples(model, &adapters, &samples)?;
     let mut merged_adapters = Vec::new();
     let mut merged_models = Vec::new();

@@ -9,6 +9,7 @@ use crate::{
     error::{Code, Error, Result},
     io::Folder,
     jobs::pictures,
+    progress::Pace,
 };
 
 /// One adapter as the caller gives it.
@@ -35,6 +36,7 @@ pub struct AdapterInput {
 pub async fn read_adapters(
     inputs: Vec<AdapterInput>,
     base: &Base,
+    pace: &Pace<'_>,
 ) -> Result<(Vec<ReadAdapter>, Vec<Option<TaskSamples>>)> {
     if inputs.is_empty() {
         return Err(Error::new(
@@ -75,7 +77,7 @@ pub async fn read_adapters(
         adapters.push(ReadAdapter {
             adapter,
             weight,
-            files: folder.sha256().await?,
+            files: folder.sha256(pace).await?,
             path,
         });
     }

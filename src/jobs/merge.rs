@@ -15,9 +15,9 @@ use crate::{
         context::{SolveContext, check_weights, tasks},
         layer::{LayerReport, SolvedLayer},
         methods::iteris::MICRO_BATCH_ROWS,
-        options::{MergeOptions, OutputKind},
+        options::MergeOptions,
         solution::{Solution, merged},
-        truncate::{Truncated, Uncut},
+        truncate::Truncated,
     },
     model::{WorkloadEstimate, batch::Sample},
     progress::{Observer, Pace, Progress},
@@ -62,15 +62,18 @@ pub async fn merge(
         done: 0,
         total: 1,
         seconds: 0.0,
+        written: None,
     };
     observer.progress(loading.clone()).await?;
+    let now = || compute.meter.elapsed();
+    let pace = Pace::new(observer, &now, loading);
     let start = compute.meter.elapsed();
     let method = options.method.find();
     let base = Base::open(base).await?;
     if method.needs_samples() {
         base.model("this method")?;
     }
-    let (adapters, samples) = read_adapters(adapters, &base).await?;
+    let (adapters, samples) = read_adapters(adapters, &base, &pace).await?;
     let binding = Binding::new(&base, &adapters, &options.layer_weights.patterns(adapters.len())?)?;
     let mut inputs = export::Inputs {
         base_path,
@@ -87,8 +90,6 @@ pub async fn merge(
         let tasks = tasks(&binding).await?;
         compute.meter.add_since(Stage::Load, start);
         let mut context = SolveContext::new(model, compute, tasks, &options, observer);
-        let now = || compute.meter.elapsed();
-        let pace = Pace::new(observer, &now, loading);
         for site in binding.sites.iter().filter(|site| site.place == Place::Bias) {
             let delta = merged(&binding, method, &options, site, &pace).await?;
             let device = Rc::new(delta.to_device(compute));
@@ -104,11 +105,7 @@ pub async fn merge(
     }
     let mut solution = Solution::new(&binding, &options, passed, compute, observer);
     biases.into_iter().for_each(|layer| solution.hold(layer));
-    let otherwise = match options.output {
-        OutputKind::Adapter => Uncut::Factors,
-        OutputKind::Base => Uncut::Whole,
-    };
-    let layers = Truncated::new(solution, otherwise).await?;
+    let layers = Truncated::new(solution);
     export::write(&inputs, layers, sink).await
 }
 

@@ -77,6 +77,8 @@ pub enum MajoritySign {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ranks {
+    /// One rank in PEFT's form, each layer's own in forms of which every reader takes it.
+    Auto,
     /// One rank, which every program loads.
     Uniform,
     /// Each layer's own, in PEFT's `rank_pattern`.
@@ -350,10 +352,11 @@ options! {
                 .field(Place::Output, "Share kept")
                 .hint("Of each layer’s squared norm.");
 
-        /// One rank for all layers, which every program loads (`uniform`), or each layer's own, in PEFT's
-        /// `rank_pattern` (`per-layer`).
-        ranks: Ranks = Ranks::Uniform,
+        /// One rank for all layers, which every program loads (`uniform`), or each layer's own (`per-layer`, in PEFT's
+        /// form by `rank_pattern`); `auto`: one rank in PEFT's form, each layer's own in the others.
+        ranks: Ranks = Ranks::Auto,
             Told::word(&[
+                Word::new("auto", "As the form has it"),
                 Word::new("uniform", "One for all"),
                 Word::new("per-layer", "Per layer"),
             ])
@@ -388,8 +391,8 @@ options! {
             .section(Section::Output)
             .field(Place::Output, "Result");
 
-        /// Element type of the written tensors: `f32`, `f16` or `bf16`; `auto`: f32 in an adapter, in a base model each
-        /// tensor's own.
+        /// Element type of the written tensors: `f32`, `f16` or `bf16`; `auto`: in an adapter the widest of those it is
+        /// made of, in a base model each tensor's own.
         dtype: DtypeChoice = DtypeChoice::Auto,
             Told::word(&[
                 Word::new("auto", "Automatic"),

@@ -68,6 +68,11 @@ impl<'a> Solution<'a> {
         self.passed.insert(layer.report.module.clone(), layer);
     }
 
+    /// The delta of a site that is solved and was not taken yet.
+    pub fn passed(&self, site: &MergeSite) -> Option<&Delta> {
+        self.passed.get(&site.name).map(|layer| &layer.delta)
+    }
+
     /// The layer of one of the binding's sites, in whatever order the caller wants them.
     ///
     /// # Errors
@@ -84,6 +89,7 @@ impl<'a> Solution<'a> {
             done: self.taken - 1,
             total: all,
             seconds: self.compute.meter.elapsed(),
+            written: self.compute.meter.written(),
         };
         self.observer.progress(progress.clone()).await?;
         let now = || self.compute.meter.elapsed();

@@ -1,94 +1,58 @@
 //! Truncation to a rank: a step of its own between a solution and what is written.
 //!
 //! The rank is what the options ask for, within what the method itself cuts to, else what loses nothing where nothing
-//! has to be lost. A uniform rank for an energy is the largest that any layer needs, so there all layers are solved
-//! before the first is cut.
-
-use std::collections::BTreeMap;
+//! has to be lost. Where it does not depend on the numbers it is known before a layer is solved, so that a file's header
+//! can be written first.
 
 use crate::{
-    adapter::Lora,
+    adapter::Module,
     binding::{Binding, MergeSite, Place},
     compute::svd,
-    delta::{Delta, LowRank},
+    delta::{Delta, Dense, LowRank},
     error::Result,
-    merge::{layer::SolvedLayer, options::Ranks, solution::Solution},
+    merge::{
+        layer::{LayerReport, SolvedLayer},
+        methods::Form,
+        solution::Solution,
+    },
 };
-
-/// What is not cut because nobody asked for a rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Uncut {
-    /// Stays as it is, dense or not.
-    Whole,
-    /// Dense weights are cut to the exact rank of a sum of the adapters; what is written has to be factors.
-    Factors,
-}
-
-/// At which rank a delta is cut.
-struct Limit {
-    /// At this one at the latest.
-    most: usize,
-    /// Before it, at the smallest that keeps this share.
-    energy: Option<f64>,
-}
 
 /// A solution whose weights are cut to a rank, layer by layer.
 pub struct Truncated<'a> {
     solution: Solution<'a>,
-    limit: Option<Limit>,
-    /// Whether options or method ask for a rank.
-    asked: bool,
-    /// Layers that had to be solved before the rank was known.
-    held: BTreeMap<String, SolvedLayer>,
+    /// The rank that options or method ask for.
+    most: Option<usize>,
+    /// The share of the squared norm that is kept, at the smallest rank that does.
+    energy: Option<f64>,
+}
+
+/// One layer of a file, cut to factors.
+pub enum Factored {
+    /// The factors of each part, which may share their lower one.
+    Parts(Vec<Option<LowRank>>),
+    /// The factors of the whole, where its parts were cut as one matrix.
+    Whole(LowRank),
 }
 
 impl<'a> Truncated<'a> {
-    /// Cuts the weights of `solution` to what options and method ask for; `otherwise` says what happens where they
-    /// leave it open.
-    ///
-    /// # Errors
-    /// As [`Solution::take`], where the rank depends on the numbers.
-    pub async fn new(mut solution: Solution<'a>, otherwise: Uncut) -> Result<Self> {
-        let (binding, options) = (solution.binding, solution.options);
-        let ranks = binding
-            .adapters
-            .iter()
-            .flat_map(|read| read.adapter.modules.values());
-        let largest = ranks.map(|lora| lora.rank).max().unwrap_or(1);
+    /// Cuts the weights of `solution` to what options and method ask for.
+    pub fn new(solution: Solution<'a>) -> Self {
+        let options = solution.options;
+        let modules = solution.binding.adapters.iter();
+        let ranks = modules.flat_map(|read| read.adapter.modules.values().map(|module| module.rank));
+        let largest = ranks.max().unwrap_or(1);
+        // The method's own rank is a default, which a rank that is asked for overrides.
         let own = solution.method.rank(options, largest);
-        let uniform = options.ranks == Ranks::Uniform;
-        let mut held = BTreeMap::new();
-        let mut wanted = options.rank;
-        if let Some(energy) = options.energy.filter(|_| uniform) {
-            let mut rank = 1;
-            let weights = |site: &&MergeSite| matches!(site.place, Place::Weight(_));
-            for site in binding.sites.iter().filter(weights) {
-                let layer = solution.take(site).await?;
-                rank = rank.max(rank_for(&layer.delta, energy));
-                held.insert(site.name.clone(), layer);
-            }
-            wanted = Some(rank);
-        }
-        let energy = options.energy.filter(|_| !uniform);
-        let most = own.into_iter().chain(wanted).min();
-        let asked = most.is_some() || energy.is_some();
-        let limit = match otherwise {
-            _ if asked => Some(Limit {
-                most: most.unwrap_or(usize::MAX),
-                energy,
-            }),
-            Uncut::Factors => Some(Limit {
-                most: exact(binding),
-                energy: None,
-            }),
-            Uncut::Whole => None,
+        let most = match (options.svd_rank, options.rank) {
+            (None, Some(rank)) => Some(rank),
+            _ => own.into_iter().chain(options.rank).min(),
         };
-        Ok(Self {
+        let energy = options.energy;
+        Self {
             solution,
-            limit,
-            asked,
-            held,
-        })
+            most,
+            energy,
+        }
     }
 
     /// The solution behind it.
@@ -98,25 +62,27 @@ impl<'a> Truncated<'a> {
 
     /// Whether options or method ask for a rank.
     pub const fn asked(&self) -> bool {
-        self.asked
+        self.most.is_some() || self.energy.is_some()
     }
 
-    /// The layer of one of the binding's sites, cut if it is a weight; its report says what the cut keeps.
+    /// The rank that the caller asks for in so many words.
+    pub fn asked_rank(&self) -> Option<usize> {
+        let options = self.solution.options;
+        self.most
+            .filter(|_| self.energy.is_none() && (options.rank.is_some() || options.svd_rank.is_some()))
+    }
+
+    /// The layer of one of the binding's sites, cut if it is a weight and a rank is asked for; its report says what the
+    /// cut keeps.
     ///
     /// # Errors
     /// As [`Solution::take`].
     pub async fn take(&mut self, site: &'a MergeSite) -> Result<SolvedLayer> {
-        let mut layer = match self.held.remove(&site.name) {
-            Some(layer) => layer,
-            None => self.solution.take(site).await?,
-        };
+        let mut layer = self.solution.take(site).await?;
         let (mut kept, mut error) = (1.0, 0.0);
-        if let Some(limit) = self
-            .limit
-            .as_ref()
-            .filter(|_| matches!(site.place, Place::Weight(_)))
-        {
-            let reduced = limit.apply(&layer.delta);
+        if self.asked() && matches!(site.place, Place::Weight(_)) {
+            let rank = self.rank_for(&layer.delta);
+            let reduced = to_rank(layer.delta, rank);
             (kept, error) = (reduced.energy_kept, reduced.error);
             layer.delta = Delta::LowRank(reduced.factors);
         }
@@ -125,28 +91,266 @@ impl<'a> Truncated<'a> {
         layer.report.error = Some(error);
         Ok(layer)
     }
-}
 
-impl Limit {
-    fn apply(&self, delta: &Delta) -> Reduced {
-        let rank = match self.energy {
-            Some(energy) => self.most.min(rank_for(delta, energy)),
-            None => self.most,
+    /// One layer of a file as factors, of the sites of its parts, each with as many outputs as `heights` says. Parts
+    /// that have to be cut are cut as the one matrix that they are in the file, so that its rank does not grow.
+    ///
+    /// # Errors
+    /// As [`Solution::take`].
+    pub async fn take_factors(
+        &mut self,
+        parts: &[Option<&'a MergeSite>],
+        heights: &[usize],
+    ) -> Result<(Factored, Vec<LayerReport>)> {
+        let mut deltas = Vec::with_capacity(parts.len());
+        let mut reports = Vec::new();
+        for part in parts {
+            let Some(site) = part else {
+                deltas.push(None);
+                continue;
+            };
+            let SolvedLayer { delta, report } = self.solution.take(site).await?;
+            deltas.push(Some(delta));
+            reports.push(report);
+        }
+        let (factored, kept, error) = self.cut(parts, deltas, heights);
+        let rank = match &factored {
+            Factored::Whole(factors) => factors.rank,
+            Factored::Parts(parts) => parts.iter().flatten().map(|part| part.rank).max().unwrap_or(1),
         };
-        to_rank(delta, rank)
+        for report in &mut reports {
+            report.rank = rank;
+            report.energy_kept = Some(kept);
+            report.error = Some(error);
+        }
+        Ok((factored, reports))
+    }
+
+    fn cut(
+        &self,
+        parts: &[Option<&'a MergeSite>],
+        deltas: Vec<Option<Delta>>,
+        heights: &[usize],
+    ) -> (Factored, f64, f64) {
+        let alone = deltas.len() == 1;
+        let fits = |delta: &Delta| {
+            let (d_out, d_in) = delta.shape();
+            delta.as_low_rank().is_some() && delta.rank() <= d_out.min(d_in)
+        };
+        let uncut = deltas.iter().flatten().all(fits) && {
+            let rank = stacked_rank(&deltas);
+            self.energy.is_none() && self.most.is_none_or(|most| rank <= most)
+        };
+        if uncut {
+            let factors = deltas.into_iter().map(|delta| match delta {
+                Some(Delta::LowRank(factors)) => Some(factors),
+                Some(Delta::Dense(_)) | None => None,
+            });
+            return (Factored::Parts(factors.collect()), 1.0, 0.0);
+        }
+        let whole = stacked(deltas, heights);
+        let rank = if self.asked() {
+            self.rank_for(&whole)
+        } else {
+            self.exact(parts)
+        };
+        let reduced = to_rank(whole, rank);
+        let factored = if alone {
+            Factored::Parts(vec![Some(reduced.factors)])
+        } else {
+            Factored::Whole(reduced.factors)
+        };
+        (factored, reduced.energy_kept, reduced.error)
+    }
+
+    /// The rank of [`Truncated::take_factors`], where it does not depend on the numbers.
+    pub fn rank_of(&self, parts: &[Option<&MergeSite>], heights: &[usize]) -> Option<usize> {
+        if self.energy.is_some() {
+            return None;
+        }
+        let there: Vec<&MergeSite> = parts.iter().copied().flatten().collect();
+        let first = there.first()?;
+        let side = heights.iter().sum::<usize>().min(first.d_in);
+        let forms: Vec<Form> = there.iter().map(|site| self.form(site)).collect();
+        if forms.contains(&Form::Unknown) {
+            return None;
+        }
+        let rank = if forms.contains(&Form::Dense) {
+            self.most.unwrap_or_else(|| self.exact(parts))
+        } else {
+            let ranks: Vec<usize> = there.iter().map(|site| self.stacked_rank(site)).collect();
+            let largest = ranks.iter().copied().max()?;
+            let one = ranks.len() == 1 && parts.len() == 1;
+            match self.most {
+                Some(most) if most <= largest => most,
+                _ if one || self.share(parts) => self.most.map_or(largest, |most| most.min(largest)),
+                // Whether parts share directions shows when they are there.
+                _ => return None,
+            }
+        };
+        Some(rank.min(side).max(1))
+    }
+
+    fn form(&self, site: &MergeSite) -> Form {
+        match self.solution.passed(site) {
+            Some(Delta::LowRank(_)) => Form::Stacked,
+            Some(Delta::Dense(_)) => Form::Dense,
+            None => {
+                let form = self.solution.method.form(self.solution.options);
+                let dense = modules(self.solution.binding, site).any(|(_, module)| module.has_magnitude);
+                if form == Form::Stacked && dense {
+                    Form::Dense
+                } else {
+                    form
+                }
+            }
+        }
+    }
+
+    fn stacked_rank(&self, site: &MergeSite) -> usize {
+        match self.solution.passed(site) {
+            Some(delta) => delta.rank(),
+            None => modules(self.solution.binding, site)
+                .map(|(_, module)| module.change_rank())
+                .sum(),
+        }
+    }
+
+    /// Whether the parts of a fused layer have one lower factor, whatever is merged.
+    fn share(&self, parts: &[Option<&MergeSite>]) -> bool {
+        let binding = self.solution.binding;
+        let Some(sites) = parts.iter().copied().collect::<Option<Vec<&MergeSite>>>() else {
+            return false;
+        };
+        let of_adapter = |task: usize| {
+            let found = sites.iter().map(|site| module(binding, site, task));
+            found.collect::<Vec<Option<&Module>>>()
+        };
+        (0..binding.adapters.len()).all(|task| shared(&of_adapter(task)))
+            && sites.iter().all(|site| self.solution.passed(site).is_none())
+    }
+
+    /// The exact rank of a sum of the adapters at one layer of a file.
+    fn exact(&self, parts: &[Option<&MergeSite>]) -> usize {
+        let binding = self.solution.binding;
+        let of_adapter = |task: usize| {
+            let found = parts.iter().flatten().map(|site| module(binding, site, task));
+            let found: Vec<Option<&Module>> = found.collect();
+            let ranks = || found.iter().flatten().map(|module| module.change_rank());
+            if shared(&found) {
+                ranks().max().unwrap_or(0)
+            } else {
+                ranks().sum()
+            }
+        };
+        (0..binding.adapters.len()).map(of_adapter).sum()
+    }
+
+    fn rank_for(&self, delta: &Delta) -> usize {
+        let most = self.most.unwrap_or(usize::MAX);
+        match self.energy {
+            Some(energy) => most.min(rank_for(delta, energy)),
+            None => most,
+        }
     }
 }
 
-/// The exact rank of a sum of the adapters.
-fn exact(binding: &Binding<'_>) -> usize {
-    let ranks = binding.sites.iter().map(|site| {
-        let sources = site.sources.iter().zip(binding.adapters);
-        sources
-            .filter_map(|(path, read)| read.adapter.modules.get(path.as_deref()?))
-            .map(Lora::change_rank)
-            .sum()
-    });
-    ranks.max().unwrap_or(1)
+/// What an adapter has of a site.
+fn module<'b>(binding: &'b Binding<'_>, site: &MergeSite, task: usize) -> Option<&'b Module> {
+    let path = site.sources.get(task)?.as_deref()?;
+    binding.adapters.get(task)?.adapter.modules.get(path)
+}
+
+/// What the adapters have of a site.
+fn modules<'b>(binding: &'b Binding<'_>, site: &'b MergeSite) -> impl Iterator<Item = (usize, &'b Module)> {
+    (0..binding.adapters.len()).filter_map(move |task| Some((task, module(binding, site, task)?)))
+}
+
+/// Whether one adapter's parts of a fused layer have one lower factor, or it has none of them.
+fn shared(parts: &[Option<&Module>]) -> bool {
+    match parts.iter().flatten().next() {
+        None => true,
+        Some(first) => parts
+            .iter()
+            .all(|part| part.is_some_and(|part| part.shares_lower(first))),
+    }
+}
+
+/// The rank of factors that are put under each other.
+fn stacked_rank(deltas: &[Option<Delta>]) -> usize {
+    if one_lower(deltas).is_some() {
+        return deltas.iter().flatten().map(Delta::rank).max().unwrap_or(1);
+    }
+    deltas.iter().flatten().map(Delta::rank).sum()
+}
+
+/// The lower factor of all parts, if they are factors with the same one.
+fn one_lower(deltas: &[Option<Delta>]) -> Option<&LowRank> {
+    let factors: Vec<&LowRank> = deltas
+        .iter()
+        .map(|delta| delta.as_ref()?.as_low_rank())
+        .collect::<Option<_>>()?;
+    let (first, others) = factors.split_first()?;
+    let same_bits = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits();
+    let same = |other: &&LowRank| other.rank == first.rank && other.a.iter().zip(&first.a).all(same_bits);
+    others.iter().all(same).then_some(*first)
+}
+
+/// Parts under each other as one matrix, which is nothing where a part is absent.
+fn stacked(mut deltas: Vec<Option<Delta>>, heights: &[usize]) -> Delta {
+    if deltas.len() == 1
+        && let Some(Some(delta)) = deltas.pop()
+    {
+        return delta;
+    }
+    let d_out = heights.iter().sum();
+    let d_in = deltas
+        .iter()
+        .flatten()
+        .map(|delta| delta.shape().1)
+        .max()
+        .unwrap_or(0);
+    if let Some(first) = one_lower(&deltas) {
+        let factors = || deltas.iter().flatten().filter_map(Delta::as_low_rank);
+        return Delta::LowRank(LowRank {
+            a: first.a.clone(),
+            b: factors().flat_map(|part| &part.b).copied().collect(),
+            rank: first.rank,
+            d_out,
+            d_in,
+        });
+    }
+    if deltas.iter().flatten().all(|delta| delta.as_low_rank().is_some()) {
+        let rank = deltas.iter().flatten().map(Delta::rank).sum();
+        let mut factors = LowRank {
+            a: Vec::with_capacity(rank * d_in),
+            b: vec![0.0; d_out * rank],
+            rank,
+            d_out,
+            d_in,
+        };
+        let (mut row, mut column) = (0, 0);
+        for (delta, height) in deltas.iter().zip(heights) {
+            if let Some(part) = delta.as_ref().and_then(Delta::as_low_rank) {
+                factors.a.extend_from_slice(&part.a);
+                for (at, values) in part.b.chunks_exact(part.rank).enumerate() {
+                    let start = (row + at) * rank + column;
+                    factors.b[start..start + part.rank].copy_from_slice(values);
+                }
+                column += part.rank;
+            }
+            row += height;
+        }
+        return Delta::LowRank(factors);
+    }
+    let mut data = Vec::with_capacity(d_out * d_in);
+    for (delta, height) in deltas.into_iter().zip(heights) {
+        match delta {
+            Some(delta) => data.extend(delta.into_dense()),
+            None => data.resize(data.len() + height * d_in, 0.0),
+        }
+    }
+    Delta::Dense(Dense { data, d_out, d_in })
 }
 
 /// A delta cut to factors.
@@ -160,13 +364,13 @@ struct Reduced {
 }
 
 /// The best approximation of a rank; factors of at most that rank stay as they are.
-fn to_rank(delta: &Delta, rank: usize) -> Reduced {
+fn to_rank(delta: Delta, rank: usize) -> Reduced {
     let (d_out, d_in) = delta.shape();
     let rank = rank.min(d_out).min(d_in).max(1);
     let truncated = match delta {
         Delta::LowRank(factors) if factors.rank <= rank => {
             return Reduced {
-                factors: factors.clone(),
+                factors,
                 energy_kept: 1.0,
                 error: 0.0,
             };
@@ -245,7 +449,7 @@ mod tests {
         let own = factors(40, 9, 30);
         for rank in [1, 4, 8, 9, 20] {
             let [factored, dense] = both(&own).map(|delta| {
-                let cut = to_rank(&delta, rank);
+                let cut = to_rank(delta.clone(), rank);
                 let found = error_of(&delta, &cut.factors);
                 assert!(
                     (found - cut.error).abs() < 2e-7,
@@ -267,10 +471,10 @@ mod tests {
         let own = factors(40, 9, 30);
         for delta in both(&own) {
             for energy in [0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
-                let cut = to_rank(&delta, rank_for(&delta, energy));
+                let cut = to_rank(delta.clone(), rank_for(&delta, energy));
                 assert!(cut.energy_kept >= energy - 1e-12, "{energy}: {}", cut.energy_kept);
                 if cut.factors.rank > 1 {
-                    let smaller = to_rank(&delta, cut.factors.rank - 1);
+                    let smaller = to_rank(delta.clone(), cut.factors.rank - 1);
                     assert!(
                         smaller.energy_kept < energy,
                         "{energy}: rank {}",

@@ -143,6 +143,7 @@ impl Model {
                     done: pass.steps.done(),
                     total: pass.steps.total(),
                     seconds: pass.compute.meter.elapsed(),
+                    written: None,
                 })
                 .await?;
             let block = self.block(&loader, index, pass.heads).await?;

@@ -297,7 +297,7 @@ fn the_factored_svd_is_the_dense_svd() {
 fn a_rank_asked_for_stays_within_what_the_method_cuts_to() {
     let adapters = || vec![golden("qv", 1.0), golden("all", 1.0)];
     for (rank, energy, expected) in [(Some(5), None, 2), (Some(1), None, 1), (None, Some(0.999), 2)] {
-        for ranks in [Ranks::Uniform, Ranks::PerLayer] {
+        for ranks in [Ranks::Auto, Ranks::Uniform, Ranks::PerLayer] {
             let options = MergeOptions {
                 svd_rank: Some(2),
                 rank,
@@ -338,7 +338,7 @@ fn an_energy_is_kept_by_the_smallest_uniform_rank_and_by_each_layers_own() {
                     .unwrap()
             };
             let needed = spectra.iter().map(|(_, values)| smallest(values)).max().unwrap();
-            for ranks in [Ranks::Uniform, Ranks::PerLayer] {
+            for ranks in [Ranks::Auto, Ranks::Uniform, Ranks::PerLayer] {
                 let options = MergeOptions {
                     energy: Some(energy),
                     ranks,
@@ -352,7 +352,7 @@ fn an_energy_is_kept_by_the_smallest_uniform_rank_and_by_each_layers_own() {
                     let own = smallest(values);
                     match ranks {
                         // A layer of a smaller rank has nothing more to keep.
-                        Ranks::Uniform => assert!(layer.rank <= needed, "{method:?} {module}"),
+                        Ranks::Auto | Ranks::Uniform => assert!(layer.rank <= needed, "{method:?} {module}"),
                         Ranks::PerLayer => assert_eq!(layer.rank, own, "{method:?} {module} {energy}"),
                     }
                     assert!(
@@ -367,7 +367,7 @@ fn an_energy_is_kept_by_the_smallest_uniform_rank_and_by_each_layers_own() {
                     );
                 }
                 match ranks {
-                    Ranks::Uniform => {
+                    Ranks::Auto | Ranks::Uniform => {
                         assert_eq!(config["r"], needed, "{method:?} {energy}");
                         assert_eq!(config["rank_pattern"], serde_json::json!({}));
                     }

@@ -11,6 +11,7 @@ mod base;
 mod card;
 mod header;
 mod ranks;
+mod streaming;
 
 use std::{collections::BTreeMap, rc::Rc};
 
@@ -122,11 +123,11 @@ fn mixed(tensors: &Raw) -> Vec<u8> {
     let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
     let mut sink = MemorySink::default();
     pollster::block_on(async {
-        let mut writer = StreamWriter::begin(&mut sink, "file", header).await?;
+        let mut writer = StreamWriter::begin(&mut sink, "file", header);
         for name in order {
             writer.write(&name, &tensors[&name].2).await?;
         }
-        writer.finish()
+        writer.finish().await
     })
     .unwrap();
     file(&sink, "file")

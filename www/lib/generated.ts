@@ -144,10 +144,11 @@ export interface MergeOptions {
    */
   energy: number | null;
   /**
-   * One rank for all layers, which every program loads (`uniform`), or each layer's own, in PEFT's
-   * `rank_pattern` (`per-layer`). By default `uniform`.
+   * One rank for all layers, which every program loads (`uniform`), or each layer's own (`per-layer`, in
+   * PEFT's form by `rank_pattern`); `auto`: one rank in PEFT's form, each layer's own in the others. By
+   * default `auto`.
    */
-  ranks: "uniform" | "per-layer";
+  ranks: "auto" | "uniform" | "per-layer";
   /**
    * Whose adapter files are written: those of `peft`, `kohya` (ComfyUI too) or `diffusers`; `auto`: of the
    * adapters' own form. By default `auto`.
@@ -156,8 +157,8 @@ export interface MergeOptions {
   /** What is written: an `adapter`, or the `base` model with the merge applied. By default `adapter`. */
   output: "adapter" | "base";
   /**
-   * Element type of the written tensors: `f32`, `f16` or `bf16`; `auto`: f32 in an adapter, in a base model
-   * each tensor's own. By default `auto`.
+   * Element type of the written tensors: `f32`, `f16` or `bf16`; `auto`: in an adapter the widest of those it
+   * is made of, in a base model each tensor's own. By default `auto`.
    */
   dtype: "auto" | "f32" | "f16" | "bf16";
   /**
@@ -194,7 +195,7 @@ export interface ReportOptions {
   layer_weights: Record<string, number[]>;
   rank: number | null;
   energy: number | null;
-  ranks: "uniform" | "per-layer";
+  ranks: "auto" | "uniform" | "per-layer";
   format: "auto" | "peft" | "kohya" | "diffusers";
   output: "adapter" | "base";
   dtype: "auto" | "f32" | "f16" | "bf16";
@@ -619,8 +620,11 @@ export const OPTIONS = {
   },
   ranks: {
     kind: "word",
-    default: "uniform",
+    default: "auto",
     choices: {
+      auto: {
+        label: "As the form has it",
+      },
       uniform: {
         label: "One for all",
       },
@@ -629,7 +633,7 @@ export const OPTIONS = {
       },
     },
     sentence:
-      "One rank for all layers, which every program loads (uniform), or each layer's own, in PEFT's rank_pattern (per-layer).",
+      "One rank for all layers, which every program loads (uniform), or each layer's own (per-layer, in PEFT's form by rank_pattern); auto: one rank in PEFT's form, each layer's own in the others.",
     flag: {
       name: "ranks",
       value: "KIND",
@@ -714,7 +718,7 @@ export const OPTIONS = {
       },
     },
     sentence:
-      "Element type of the written tensors: f32, f16 or bf16; auto: f32 in an adapter, in a base model each tensor's own.",
+      "Element type of the written tensors: f32, f16 or bf16; auto: in an adapter the widest of those it is made of, in a base model each tensor's own.",
     flag: {
       name: "dtype",
       value: "TYPE",

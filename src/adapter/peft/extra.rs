@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    adapter::{LayerKind, Lora, TokenRows},
+    adapter::{LayerKind, Shape, TokenRows},
     io::OutTensor,
     naming::ModulePath,
 };
@@ -31,6 +31,8 @@ pub struct WholeTensor {
 pub struct Extra {
     /// Values of the base's biases, by name.
     pub biases: BTreeMap<String, Vec<f32>>,
+    /// Biases of `lora_B`, which are added, by module: of every module, or of none.
+    pub added: BTreeMap<String, Vec<f32>>,
     /// Values of rows of embedding tables, by module.
     pub tokens: BTreeMap<String, TokenRows>,
     /// Modules saved whole.
@@ -40,14 +42,19 @@ pub struct Extra {
 impl Extra {
     /// The name of something that there is beside factors.
     pub fn first(&self) -> Option<&str> {
-        let names = self.biases.keys().chain(self.tokens.keys()).map(String::as_str);
+        let names = self
+            .biases
+            .keys()
+            .chain(self.added.keys())
+            .chain(self.tokens.keys());
+        let names = names.map(String::as_str);
         names
             .chain(self.whole.iter().map(|tensor| tensor.module.as_str()))
             .next()
     }
 
     /// Its tensors under PEFT's names, beside the factors of `modules`.
-    pub fn tensors(&self, modules: &BTreeMap<ModulePath, Lora>) -> Vec<OutTensor> {
+    pub fn tensors(&self, modules: &BTreeMap<ModulePath, Shape>) -> Vec<OutTensor> {
         let biases = self.biases.iter().map(|(name, data)| {
             let module = name.strip_suffix(".bias").unwrap_or(name);
             let place = if modules.contains_key(module) {
@@ -76,7 +83,7 @@ impl Extra {
 
     /// Sets the fields of a configuration by which PEFT finds the tensors again, and those of `modules` that are
     /// no layer's weight.
-    pub fn configure(&self, config: &mut Value, modules: &BTreeMap<ModulePath, Lora>) {
+    pub fn configure(&self, config: &mut Value, modules: &BTreeMap<ModulePath, Shape>) {
         let of_module = |name: &String| {
             let module = name.strip_suffix(".bias").unwrap_or(name);
             modules.contains_key(module)
@@ -85,7 +92,7 @@ impl Extra {
             let only = self.biases.keys().all(of_module);
             config["bias"] = if only { "lora_only" } else { "all" }.into();
         }
-        config["lora_bias"] = modules.values().any(|lora| lora.bias.is_some()).into();
+        config["lora_bias"] = (!self.added.is_empty()).into();
         if !self.tokens.is_empty() {
             let ids: Map<String, Value> = self
                 .tokens
@@ -100,7 +107,7 @@ impl Extra {
         }
         let parameters: Vec<&str> = modules
             .iter()
-            .filter(|(_, lora)| matches!(lora.layer, LayerKind::Parameter { .. }))
+            .filter(|(_, shape)| matches!(shape.layer, LayerKind::Parameter { .. }))
             .map(|(path, _)| path.as_str())
             .collect();
         if !parameters.is_empty() {

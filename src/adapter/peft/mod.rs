@@ -9,5 +9,5 @@ mod write;
 pub(super) use self::read::read;
 pub use self::{
     extra::{Extra, WholeTensor},
-    write::{adapter_tensors, merged_config, wrapping_order},
+    write::{merged_config, peft_plan, wrapping_order},
 };

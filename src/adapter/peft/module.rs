@@ -3,10 +3,12 @@
 //! What the product is added to follows from the tensors' names and dimensions together, and whatever fits none of them
 //! is refused.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use crate::{
-    adapter::{AdapterConfig, Init, LayerKind, Lora, config::ends_with_path, peft::keys::Side},
+    adapter::{
+        AdapterConfig, Init, LayerKind, Module, config::ends_with_path, module::Stored, peft::keys::Side,
+    },
     error::{Code, Error, Result},
     io::{Checkpoint, TensorInfo},
 };
@@ -70,15 +72,15 @@ pub(super) fn parameter(
     Ok(names.iter().rev().nth(depth).map(|name| (*name).to_owned()))
 }
 
-/// Reads a module's update and checks that its tensors fit each other and the configuration. `path` is the
+/// What there is of a module's update, whose tensors fit each other and the configuration. `path` is the
 /// module's, or the adapted parameter's (then `is_parameter`).
-pub(super) async fn read(
-    checkpoint: &Checkpoint,
+pub(super) fn read(
+    checkpoint: &Rc<Checkpoint>,
     config: &AdapterConfig,
     path: &str,
     is_parameter: bool,
     sides: &Sides,
-) -> Result<Lora> {
+) -> Result<Module> {
     let embedding = sides.contains_key(&Side::EmbeddingA) || sides.contains_key(&Side::EmbeddingB);
     let (side_a, side_b, name_a, name_b) = if embedding {
         (
@@ -133,7 +135,7 @@ pub(super) async fn read(
             ));
         }
     };
-    let vector = async |side: Side, length: usize, asked: bool, field: &str| match (sides.get(&side), asked) {
+    let vector = |side: Side, length: usize, asked: bool, field: &str| match (sides.get(&side), asked) {
         (Some(tensor), true) => {
             let info = checkpoint.require(tensor)?;
             if info.elements() != length {
@@ -145,7 +147,7 @@ pub(super) async fn read(
                     ),
                 ));
             }
-            Ok(Some(checkpoint.f32(tensor).await?))
+            Ok(Some(tensor.clone()))
         }
         (Some(tensor), false) => Err(Error::new(
             Code::AdapterUnsupported,
@@ -160,31 +162,40 @@ pub(super) async fn read(
         shape.d_out,
         config.use_dora,
         "use_dora (DoRA's magnitudes)",
-    )
-    .await?;
+    )?;
     if config.use_dora && magnitude.is_none() {
         return Err(Error::new(
             Code::Missing,
             format!("The configuration says use_dora, and a module has no lora_magnitude_vector: {path}"),
         ));
     }
-    Ok(Lora {
-        a: checkpoint.f32(a).await?,
-        b: checkpoint.f32(b).await?,
+    let bias = vector(
+        Side::Bias,
+        shape.d_out,
+        config.lora_bias,
+        "lora_bias (a bias of lora_B)",
+    )?;
+    Ok(Module {
+        layer,
         rank,
         d_in: shape.d_in,
         d_out: shape.d_out,
         scaling: config.scaling_of(path),
-        layer,
-        magnitude,
-        bias: vector(
-            Side::Bias,
-            shape.d_out,
-            config.lora_bias,
-            "lora_bias (a bias of lora_B)",
-        )
-        .await?,
         init,
+        has_magnitude: magnitude.is_some(),
+        has_bias: bias.is_some(),
+        stored: Stored {
+            checkpoint: Rc::clone(checkpoint),
+            lower: a.clone(),
+            upper: b.clone(),
+            core: None,
+            magnitude,
+            bias,
+            rank,
+            d_out: shape.d_out,
+            swapped: false,
+            cut: None,
+        },
     })
 }
 

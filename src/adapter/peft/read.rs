@@ -1,8 +1,11 @@
-//! An adapter's folder, read into factors and heads, with every tensor accounted for.
+//! An adapter's folder: its factors found, its heads read, and every tensor accounted for.
 //!
 //! Each tensor ends up in a factor, in a head, or in an error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use serde_json::Value;
 
@@ -13,6 +16,7 @@ use crate::{
             keys::{Key, is_saved},
             module::{self, Sides},
         },
+        widest,
     },
     error::{Code, Error, Result},
     io::{Checkpoint, Dtype, Folder, HostTensor, parse_json},
@@ -36,7 +40,7 @@ struct Sorted {
 pub(in crate::adapter) async fn read(name: &str, folder: &Folder) -> Result<Adapter> {
     let file = folder.require(CONFIG_FILE)?;
     let config = AdapterConfig::parse(&parse_json::<Value>(file.as_ref()).await?, file.name())?;
-    let checkpoint = Checkpoint::open(folder, "adapter_model").await?;
+    let checkpoint = Rc::new(Checkpoint::open(folder, "adapter_model").await?);
     let sorted = sort(&checkpoint, &config)?;
 
     let mut modules = BTreeMap::new();
@@ -49,8 +53,8 @@ pub(in crate::adapter) async fn read(name: &str, folder: &Folder) -> Result<Adap
                 Some(parameter) => format!("{module}.{parameter}"),
                 None => module.clone(),
             };
-            let lora = module::read(&checkpoint, &config, &path, parameter.is_some(), sides).await?;
-            modules.insert(ModulePath::new(&path), lora);
+            let module = module::read(&checkpoint, &config, &path, parameter.is_some(), sides)?;
+            modules.insert(ModulePath::new(&path), module);
         }
     }
     for (name, tensor) in &sorted.frozen {
@@ -58,7 +62,7 @@ pub(in crate::adapter) async fn read(name: &str, folder: &Folder) -> Result<Adap
         let elements = checkpoint.require(tensor)?.elements();
         if modules
             .get(module)
-            .is_none_or(|lora| lora.d_in * lora.d_out != elements)
+            .is_none_or(|module| module.d_in * module.d_out != elements)
         {
             return Err(unaccounted(&checkpoint, std::slice::from_ref(tensor)));
         }
@@ -76,12 +80,11 @@ pub(in crate::adapter) async fn read(name: &str, folder: &Folder) -> Result<Adap
         tokens.insert(module.clone(), rows(&checkpoint, &config, module, tensor).await?);
     }
     let sides = sorted.factors.values().flat_map(BTreeMap::values);
-    let dtype = most(
-        sides
-            .flat_map(BTreeMap::values)
-            .filter_map(|tensor| checkpoint.info(tensor))
-            .map(|info| info.dtype),
-    );
+    let types: Vec<Dtype> = sides
+        .flat_map(BTreeMap::values)
+        .filter_map(|tensor| checkpoint.info(tensor))
+        .map(|info| info.dtype)
+        .collect();
     Ok(Adapter {
         name: name.to_owned(),
         format: Format::Peft,
@@ -92,7 +95,8 @@ pub(in crate::adapter) async fn read(name: &str, folder: &Folder) -> Result<Adap
         heads,
         biases,
         tokens,
-        dtype: dtype.unwrap_or(Dtype::F32),
+        dtype: most(types.iter().copied()).unwrap_or(Dtype::F32),
+        widest: widest(types),
         bytes: checkpoint.file_bytes(),
     })
 }

@@ -8,64 +8,50 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    adapter::{Adapter, LayerKind, Lora, most, peft::module::in_wrapping_order},
-    compute::scaled,
-    io::OutTensor,
+    adapter::{
+        Adapter, FileLayer, FilePlan, LayerKind, Scale, Shape, file::Alpha, most,
+        peft::module::in_wrapping_order,
+    },
+    error::Result,
+    io::OutDtype,
     naming::ModulePath,
 };
 
-/// The tensors of a merged adapter under PEFT's names, each module's scaling folded into its `lora_B`.
-pub fn adapter_tensors(modules: &BTreeMap<ModulePath, Lora>) -> Vec<OutTensor> {
-    let mut tensors = Vec::with_capacity(2 * modules.len());
-    for (path, lora) in modules {
-        let (rank, d_in, d_out) = (lora.rank * lora.products(), lora.d_in, lora.d_out);
+/// The file of an adapter with these modules under PEFT's names, each module's scaling folded into its `lora_B`.
+pub fn peft_plan(modules: &BTreeMap<ModulePath, Shape>) -> FilePlan {
+    let layers = modules.iter().map(|(path, shape)| {
         let of_weight = |side: &str| format!("base_model.model.{path}.{side}.weight");
-        let (names, shapes) = match &lora.layer {
-            LayerKind::Linear => (
-                [of_weight("lora_A"), of_weight("lora_B")],
-                [vec![rank, d_in], vec![d_out, rank]],
-            ),
-            LayerKind::Conv { channels, kernel } => {
-                let sides = [rank, *channels].into_iter().chain(kernel.iter().copied());
-                let ones = [d_out, rank].into_iter().chain(kernel.iter().map(|_| 1));
-                (
-                    [of_weight("lora_A"), of_weight("lora_B")],
-                    [sides.collect(), ones.collect()],
-                )
+        let [lower, upper] = match &shape.layer {
+            LayerKind::Linear | LayerKind::Conv { .. } => [of_weight("lora_A"), of_weight("lora_B")],
+            LayerKind::Embedding => {
+                ["A", "B"].map(|side| format!("base_model.model.{path}.lora_embedding_{side}"))
             }
-            LayerKind::Embedding => (
-                ["A", "B"].map(|side| format!("base_model.model.{path}.lora_embedding_{side}")),
-                [vec![rank, d_in], vec![d_out, rank]],
-            ),
             LayerKind::Parameter { .. } => {
                 let wrapped = wrapped(path, modules);
-                (
-                    ["A", "B"].map(|side| format!("base_model.model.{wrapped}.lora_{side}.weight")),
-                    [vec![rank, d_in], vec![d_out, rank]],
-                )
+                ["A", "B"].map(|side| format!("base_model.model.{wrapped}.lora_{side}.weight"))
             }
         };
-        let [name_a, name_b] = names;
-        let [shape_a, shape_b] = shapes;
-        tensors.push(OutTensor {
-            name: name_a,
-            shape: shape_a,
-            data: lora.a.clone(),
-        });
-        tensors.push(OutTensor {
-            name: name_b,
-            shape: shape_b,
-            data: scaled(&lora.b, lora.scaling),
-        });
-        if let Some(bias) = &lora.bias {
-            tensors.push(OutTensor {
-                name: format!("base_model.model.{path}.lora_B.bias"),
-                shape: vec![d_out],
-                data: scaled(bias, lora.scaling),
-            });
+        FileLayer {
+            parts: vec![Some(path.clone())],
+            heights: vec![shape.d_out],
+            shape: shape.clone(),
+            lower,
+            upper,
+            alpha_name: String::new(),
+            alpha: Alpha::Folded,
+            bias_name: format!("base_model.model.{path}.lora_B.bias"),
+            swapped: false,
         }
+    });
+    FilePlan {
+        layers: layers.collect(),
+        header: metadata,
     }
-    tensors
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "other formats' headers may fail")]
+fn metadata(_layers: &[(&FileLayer, Scale)], _dtype: OutDtype) -> Result<BTreeMap<String, String>> {
+    Ok(BTreeMap::from([(String::from("format"), String::from("pt"))]))
 }
 
 /// Adapted parameters of one module, the innermost of PEFT's wrappers first; none if its class has them in an order
@@ -77,11 +63,11 @@ pub fn wrapping_order<'a>(module: &str, paths: impl Iterator<Item = &'a str>) ->
 }
 
 /// The path of an adapted parameter's wrapper.
-fn wrapped(path: &str, modules: &BTreeMap<ModulePath, Lora>) -> String {
+fn wrapped(path: &str, modules: &BTreeMap<ModulePath, Shape>) -> String {
     let (module, name) = path.rsplit_once('.').unwrap_or(("", path));
     let paths = modules
         .iter()
-        .filter(|(_, lora)| matches!(lora.layer, LayerKind::Parameter { .. }))
+        .filter(|(_, shape)| matches!(shape.layer, LayerKind::Parameter { .. }))
         .map(|(path, _)| path.as_str());
     let names = wrapping_order(module, paths).unwrap_or_default();
     let depth = names.iter().rev().position(|other| *other == name).unwrap_or(0);

@@ -10,45 +10,68 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     adapter::{
-        Format, Lora, most,
-        single_file::{
-            image::{ImageFile, check, shapes},
-            metadata::ENTRY,
-            spelling,
-        },
+        FileLayer, FilePlan, Format, Scale, Shape,
+        file::Alpha,
+        most,
+        single_file::{image::check, metadata::ENTRY, spelling},
     },
-    compute::scaled,
     error::{Code, Error, Result},
-    io::OutTensor,
+    io::OutDtype,
     naming::{ModulePath, split_component, without_text_model},
 };
 
-/// The file of a merged adapter.
+/// The file of an adapter with these modules.
 ///
 /// # Errors
 /// `option_invalid`, with the formats that fit, for modules that are of no component of a pipeline.
-pub fn diffusers_file(modules: &BTreeMap<ModulePath, Lora>) -> Result<ImageFile> {
+pub fn diffusers_plan(modules: &BTreeMap<ModulePath, Shape>) -> Result<FilePlan> {
     check(modules, Format::Diffusers, "diffusers")?;
-    let mut tensors = Vec::with_capacity(2 * modules.len());
-    let mut components: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
-    for (path, lora) in modules {
-        let component = spelling::component(path).unwrap_or_default();
-        let module = split_component(path).map_or(path.as_str(), |(_, module)| module);
-        components.entry(component).or_default().insert(module, lora.rank);
-        let (down, up) = shapes(lora);
+    let layers = modules.iter().map(|(path, shape)| {
+        let (component, module) = place(path);
         // diffusers' own names; for text encoders it tells its layouts apart by these.
         let (lower, upper) = if component.starts_with("text_encoder") {
             ("lora_linear_layer.down", "lora_linear_layer.up")
         } else {
             ("lora_A", "lora_B")
         };
-        let tensor = |side: &str, shape: Vec<usize>, data: Vec<f32>| OutTensor {
-            name: format!("{component}.{module}.{side}.weight"),
-            shape,
-            data,
-        };
-        tensors.push(tensor(lower, down, lora.a.clone()));
-        tensors.push(tensor(upper, up, scaled(&lora.b, lora.scaling)));
+        FileLayer {
+            parts: vec![Some(path.clone())],
+            heights: vec![shape.d_out],
+            shape: shape.clone(),
+            lower: format!("{component}.{module}.{lower}.weight"),
+            upper: format!("{component}.{module}.{upper}.weight"),
+            alpha_name: String::new(),
+            alpha: Alpha::Folded,
+            bias_name: String::new(),
+            swapped: false,
+        }
+    });
+    Ok(FilePlan {
+        layers: layers.collect(),
+        header: metadata,
+    })
+}
+
+/// A module's component and its name there.
+fn place(path: &ModulePath) -> (&str, &str) {
+    let component = spelling::component(path).unwrap_or_default();
+    (
+        component,
+        split_component(path).map_or(path.as_str(), |(_, module)| module),
+    )
+}
+
+/// The configuration of each component.
+fn metadata(layers: &[(&FileLayer, Scale)], _dtype: OutDtype) -> Result<BTreeMap<String, String>> {
+    let mut components: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
+    for (layer, scale) in layers {
+        for path in layer.parts.iter().flatten() {
+            let (component, module) = place(path);
+            components
+                .entry(component)
+                .or_default()
+                .insert(module, scale.rank);
+        }
     }
     let mut said = BTreeMap::new();
     for (component, modules) in &components {
@@ -62,14 +85,10 @@ pub fn diffusers_file(modules: &BTreeMap<ModulePath, Lora>) -> Result<ImageFile>
             format!("a header cannot be written as JSON: {error}"),
         )
     })?;
-    let metadata = [("format", String::from("pt")), (ENTRY, said)];
-    Ok(ImageFile {
-        tensors,
-        metadata: metadata
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect(),
-    })
+    Ok(BTreeMap::from([
+        (String::from("format"), String::from("pt")),
+        (String::from(ENTRY), said),
+    ]))
 }
 
 /// PEFT's configuration of one component's modules, given with their ranks.

@@ -1,18 +1,17 @@
-//! The factors of one module: from the tensors of a file to `scaling * b a`, and from an original's fused layer to
-//! diffusers' modules.
+//! The factors of one module: which tensors of a file they are and how they are scaled, and from an original's fused
+//! layer to diffusers' modules.
 //!
 //! Every shape is held against the others, since one may fit by accident: a convolution's kernel belongs to the lower
 //! factor, or to the core of a Tucker decomposition, and nowhere else.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
 use crate::{
     adapter::{
-        AdapterConfig, LayerKind, Lora,
+        AdapterConfig, Init, LayerKind, Module,
+        module::Stored,
         single_file::{Piece, key::Role},
     },
-    compute::narrow,
     error::{Code, Error, Result},
     io::Checkpoint,
     naming::{Rows, Target},
@@ -20,7 +19,7 @@ use crate::{
 
 /// The tensors of one module.
 pub(super) struct Part<'a> {
-    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) checkpoint: &'a Rc<Checkpoint>,
     /// As the file names it.
     pub(super) module: &'a str,
     pub(super) roles: &'a BTreeMap<Role, String>,
@@ -34,10 +33,14 @@ struct Sides {
 }
 
 impl Part<'_> {
-    /// Reads the module; `config` is what a header says of it, with the module's name there.
-    pub(super) async fn read(&self, config: Option<(&AdapterConfig, &str)>) -> Result<Lora> {
-        let down = self.sides(self.require(Role::Down, Role::Up)?)?;
-        let up = self.sides(self.require(Role::Up, Role::Down)?)?;
+    /// What there is of the module; `config` is what a header says of it, with the module's name there.
+    pub(super) async fn read(&self, config: Option<(&AdapterConfig, &str)>) -> Result<Module> {
+        let (lower, upper) = (
+            self.require(Role::Down, Role::Up)?,
+            self.require(Role::Up, Role::Down)?,
+        );
+        let down = self.sides(lower)?;
+        let up = self.sides(upper)?;
         let rank = down.rows;
         if up.columns != rank || !up.is_flat() {
             return Err(self.misfit(&format!(
@@ -45,38 +48,51 @@ impl Part<'_> {
                 up.rows, up.columns, up.kernel
             )));
         }
-        let mut lora = Lora {
-            b: self.numbers(Role::Up).await?,
-            rank,
-            d_out: up.rows,
-            scaling: self.scaling(rank, config).await?,
-            ..Lora::default()
-        };
         let channels = down.columns;
-        let kernel;
-        (lora.a, kernel) = if let Some(mid) = self.roles.get(&Role::Mid) {
-            let mid = self.sides(mid)?;
+        let mut kernel = down.kernel.clone();
+        let core = self.roles.get(&Role::Mid);
+        if let Some(core) = core {
+            let mid = self.sides(core)?;
             if (mid.rows, mid.columns) != (rank, rank) || !down.is_flat() || mid.kernel.is_empty() {
                 return Err(self.misfit(&format!(
                     "the core is {} x {} with a kernel of {:?}, the rank {rank}",
                     mid.rows, mid.columns, mid.kernel
                 )));
             }
-            let core = self.numbers(Role::Mid).await?;
-            let composed = compose(&core, &self.numbers(Role::Down).await?, rank, channels);
-            (composed, mid.kernel)
-        } else {
-            (self.numbers(Role::Down).await?, down.kernel)
-        };
-        lora.d_in = lora.a.len() / rank;
-        if !kernel.is_empty() {
-            lora.layer = LayerKind::Conv { channels, kernel };
+            kernel = mid.kernel;
         }
-        lora.magnitude = self.magnitude(lora.d_out, channels).await?;
-        if self.roles.contains_key(&Role::Bias) {
-            lora.bias = Some(self.one_an_output(Role::Bias, lora.d_out).await?);
+        let d_in = channels * kernel.iter().product::<usize>();
+        let magnitude = self.magnitude(up.rows, channels)?;
+        let bias = self.roles.get(&Role::Bias);
+        if let Some(bias) = bias {
+            self.one_an_output(bias, up.rows)?;
         }
-        Ok(lora)
+        Ok(Module {
+            layer: if kernel.is_empty() {
+                LayerKind::Linear
+            } else {
+                LayerKind::Conv { channels, kernel }
+            },
+            rank,
+            d_in,
+            d_out: up.rows,
+            scaling: self.scaling(rank, config).await?,
+            init: Init::Plain,
+            has_magnitude: magnitude.is_some(),
+            has_bias: bias.is_some(),
+            stored: Stored {
+                checkpoint: Rc::clone(self.checkpoint),
+                lower: lower.to_owned(),
+                upper: upper.to_owned(),
+                core: core.cloned(),
+                magnitude: magnitude.map(str::to_owned),
+                bias: bias.cloned(),
+                rank,
+                d_out: up.rows,
+                swapped: false,
+                cut: None,
+            },
+        })
     }
 
     /// The factor s: alpha / rank, what the header says, or 1.
@@ -114,18 +130,19 @@ impl Part<'_> {
         }
     }
 
-    /// DoRA's magnitudes, one an output.
-    async fn magnitude(&self, d_out: usize, channels: usize) -> Result<Option<Vec<f32>>> {
-        if self.roles.contains_key(&Role::Magnitude) {
-            return self.one_an_output(Role::Magnitude, d_out).await.map(Some);
+    /// The tensor of DoRA's magnitudes, one an output.
+    fn magnitude(&self, d_out: usize, channels: usize) -> Result<Option<&str>> {
+        if let Some(name) = self.roles.get(&Role::Magnitude) {
+            self.one_an_output(name, d_out)?;
+            return Ok(Some(name));
         }
         let Some(name) = self.roles.get(&Role::DoraScale) else {
             return Ok(None);
         };
-        let shape = &self.checkpoint.require(name)?.shape;
-        let elements = self.checkpoint.require(name)?.elements();
+        let info = self.checkpoint.require(name)?;
+        let (shape, elements) = (&info.shape, info.elements());
         if elements == d_out && shape.first() == Some(&d_out) {
-            return self.one_an_output(Role::DoraScale, d_out).await.map(Some);
+            return Ok(Some(name));
         }
         if elements == channels && shape.first() == Some(&1) {
             return Err(self.refused(
@@ -137,22 +154,14 @@ impl Part<'_> {
         )))
     }
 
-    async fn one_an_output(&self, role: Role, d_out: usize) -> Result<Vec<f32>> {
-        let numbers = self.numbers(role).await?;
-        if numbers.len() == d_out {
-            return Ok(numbers);
+    fn one_an_output(&self, name: &str, d_out: usize) -> Result<()> {
+        let elements = self.checkpoint.require(name)?.elements();
+        if elements == d_out {
+            return Ok(());
         }
         Err(self.misfit(&format!(
-            "the layer has {d_out} outputs, its magnitude or bias {} numbers",
-            numbers.len()
+            "the layer has {d_out} outputs, its magnitude or bias {elements} numbers"
         )))
-    }
-
-    async fn numbers(&self, role: Role) -> Result<Vec<f32>> {
-        match self.roles.get(&role) {
-            Some(name) => self.checkpoint.f32(name).await,
-            None => Ok(Vec::new()),
-        }
     }
 
     fn require(&self, role: Role, other: Role) -> Result<&str> {
@@ -208,32 +217,13 @@ impl Sides {
     }
 }
 
-/// The lower factor of a Tucker decomposition with its core put into it: `a[m, j, k] = sum_n core[m, n, k] down[n, j]`.
-fn compose(core: &[f32], down: &[f32], rank: usize, channels: usize) -> Vec<f32> {
-    let places = core.len() / (rank * rank);
-    let mut a = Vec::with_capacity(rank * channels * places);
-    for m in 0..rank {
-        for j in 0..channels {
-            for k in 0..places {
-                let sum: f64 = (0..rank)
-                    .map(|n| f64::from(core[(m * rank + n) * places + k]) * f64::from(down[n * channels + j]))
-                    .sum();
-                a.push(narrow(sum));
-            }
-        }
-    }
-    a
-}
-
 /// The modules that a layer's update is of, with their paths; `module` is named in errors.
 ///
 /// A fused layer's factors are divided by the rows of the upper one. If that is block-diagonal, as kohya's scripts
 /// write it where the parts were trained apart, each part has only its own rank; else all share the lower factor.
-pub(super) fn divide(mut lora: Lora, target: &Target, module: &str) -> Result<Vec<Piece>> {
-    if target.rows.swaps(lora.d_out, lora.d_in) {
-        swap_halves(&mut lora);
-    }
-    let ranges = target.rows.ranges(lora.d_out, lora.d_in);
+pub(super) async fn divide(mut layer: Module, target: &Target, module: &str) -> Result<Vec<Piece>> {
+    layer.stored.swapped = target.rows.swaps(layer.d_out, layer.d_in);
+    let ranges = target.rows.ranges(layer.d_out, layer.d_in);
     let ranges = ranges
         .filter(|ranges| ranges.len() == target.parts.len())
         .ok_or_else(|| {
@@ -241,16 +231,16 @@ pub(super) fn divide(mut lora: Lora, target: &Target, module: &str) -> Result<Ve
                 Code::ShapeMismatch,
                 format!(
                     "A layer of {} x {} cannot be the fused one of its name, of {} parts: {module}",
-                    lora.d_out,
-                    lora.d_in,
+                    layer.d_out,
+                    layer.d_in,
                     target.parts.len()
                 ),
             )
         })?;
     if target.rows == Rows::Whole || ranges.len() == 1 {
-        return Ok(target.parts.iter().cloned().zip([lora]).collect());
+        return Ok(target.parts.iter().cloned().zip([layer]).collect());
     }
-    let apart = own_ranks(&lora, &ranges);
+    let apart = own_ranks(&layer, &ranges).await?;
     Ok(target
         .parts
         .iter()
@@ -259,58 +249,41 @@ pub(super) fn divide(mut lora: Lora, target: &Target, module: &str) -> Result<Ve
         .map(|(part, (path, rows))| {
             let columns = match apart {
                 Some(rank) => part * rank..(part + 1) * rank,
-                None => 0..lora.rank,
+                None => 0..layer.rank,
             };
-            (path.clone(), cut(&lora, &rows, &columns))
+            (path.clone(), cut(&layer, rows, columns))
         })
         .collect())
 }
 
 /// The rank of each part if the upper factor is block-diagonal.
-fn own_ranks(lora: &Lora, ranges: &[Range<usize>]) -> Option<usize> {
-    let rank = lora.rank / ranges.len();
-    if rank * ranges.len() != lora.rank {
-        return None;
+async fn own_ranks(layer: &Module, ranges: &[Range<usize>]) -> Result<Option<usize>> {
+    let rank = layer.rank / ranges.len();
+    if rank * ranges.len() != layer.rank {
+        return Ok(None);
     }
+    let upper = layer.stored.upper().await?;
     let diagonal = ranges.iter().enumerate().all(|(part, rows)| {
         rows.clone().all(|row| {
             let outside = |column: &usize| column / rank != part;
             // A negative zero would not come back when the parts are fused again.
-            (0..lora.rank)
+            (0..layer.rank)
                 .filter(outside)
-                .all(|column| lora.b[row * lora.rank + column].to_bits() == 0)
+                .all(|column| upper[row * layer.rank + column].to_bits() == 0)
         })
     });
-    diagonal.then_some(rank)
+    Ok(diagonal.then_some(rank))
 }
 
 /// Some rows of an update, by some of its directions.
-fn cut(lora: &Lora, rows: &Range<usize>, columns: &Range<usize>) -> Lora {
-    let b = rows
-        .clone()
-        .flat_map(|row| &lora.b[row * lora.rank + columns.start..row * lora.rank + columns.end])
-        .copied()
-        .collect();
-    let outputs = |values: &Option<Vec<f32>>| values.as_ref().map(|values| values[rows.clone()].to_vec());
-    Lora {
-        a: lora.a[columns.start * lora.d_in..columns.end * lora.d_in].to_vec(),
-        b,
+fn cut(layer: &Module, rows: Range<usize>, columns: Range<usize>) -> Module {
+    Module {
         rank: columns.len(),
-        d_in: lora.d_in,
         d_out: rows.len(),
-        scaling: lora.scaling,
-        layer: lora.layer.clone(),
-        magnitude: outputs(&lora.magnitude),
-        bias: outputs(&lora.bias),
-        init: lora.init,
-    }
-}
-
-/// Puts the second half of an update's rows first.
-pub(in crate::adapter) fn swap_halves(lora: &mut Lora) {
-    let half = lora.d_out / 2;
-    lora.b.rotate_left(half * lora.rank);
-    for values in [&mut lora.magnitude, &mut lora.bias].into_iter().flatten() {
-        values.rotate_left(half);
+        stored: Stored {
+            cut: Some((rows, columns)),
+            ..layer.stored.clone()
+        },
+        ..layer.clone()
     }
 }

@@ -1,47 +1,19 @@
-//! What kohya's and diffusers' files have in common: one file, plain factors, shapes with the kernel in them.
+//! What kohya's and diffusers' files have in common: one file of plain factors.
 //!
 //! A merge that a format cannot hold (a DoRA's magnitude, an embedding's rows) is refused with the formats that can.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    adapter::{Adapter, Format, Init, LayerKind, Lora, single_file::spelling},
+    adapter::{Format, LayerKind, Shape, single_file::spelling},
     error::{Code, Error, Result},
-    io::OutTensor,
     naming::{ModulePath, NATIVE, split_component},
 };
 
-/// What goes into the one file of such an adapter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ImageFile {
-    /// Its tensors.
-    pub tensors: Vec<OutTensor>,
-    /// The strings in its header.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// The adapter's own factors as the result of a merge of it alone with weight `factor`: untouched, so that a file
-/// written of them has the numbers of the file they were read from, bit for bit. None if it is more than plain
-/// factors, or they are not all there is to it.
-pub fn lone(adapter: &Adapter, factor: f64) -> Option<BTreeMap<ModulePath, Lora>> {
-    let plain = |lora: &Lora| lora.magnitude.is_none() && lora.bias.is_none() && lora.init == Init::Plain;
-    if !adapter.biases.is_empty() || !adapter.tokens.is_empty() || !adapter.modules.values().all(plain) {
-        return None;
-    }
-    let scaled = |(path, lora): (&ModulePath, &Lora)| {
-        let lora = Lora {
-            scaling: lora.scaling * factor,
-            ..lora.clone()
-        };
-        (path.clone(), lora)
-    };
-    Some(adapter.modules.iter().map(scaled).collect())
-}
-
 /// The formats that can say such a merge.
-pub fn fitting(modules: &BTreeMap<ModulePath, Lora>) -> Vec<Format> {
-    let all = |test: &dyn Fn(&str, &Lora) -> bool| modules.iter().all(|(path, lora)| test(path, lora));
-    let layers = all(&|_, lora| matches!(lora.layer, LayerKind::Linear | LayerKind::Conv { .. }));
+pub fn fitting(modules: &BTreeMap<ModulePath, Shape>) -> Vec<Format> {
+    let all = |test: &dyn Fn(&str, &Shape) -> bool| modules.iter().all(|(path, shape)| test(path, shape));
+    let layers = all(&|_, shape| matches!(shape.layer, LayerKind::Linear | LayerKind::Conv { .. }));
     let mut formats = Vec::new();
     if all(&|path, _| split_component(path).is_none()) {
         formats.push(Format::Peft);
@@ -56,18 +28,7 @@ pub fn fitting(modules: &BTreeMap<ModulePath, Lora>) -> Vec<Format> {
 }
 
 /// Checks that a format can say such a merge.
-pub(super) fn check(modules: &BTreeMap<ModulePath, Lora>, format: Format, called: &str) -> Result<()> {
-    if let Some((path, _)) = modules
-        .iter()
-        .find(|(_, lora)| lora.magnitude.is_some() || lora.bias.is_some())
-    {
-        return Err(Error::new(
-            Code::OptionInvalid,
-            format!(
-                "format {called} is written from plain factors, without magnitudes and biases; module: {path}"
-            ),
-        ));
-    }
+pub(super) fn check(modules: &BTreeMap<ModulePath, Shape>, format: Format, called: &str) -> Result<()> {
     let fitting = fitting(modules);
     if fitting.contains(&format) {
         return Ok(());
@@ -78,11 +39,11 @@ pub(super) fn check(modules: &BTreeMap<ModulePath, Lora>, format: Format, called
     } else {
         format!("choose {}", others.join(" or "))
     };
-    let outside = modules.iter().find(|(path, lora)| {
+    let outside = modules.iter().find(|(path, shape)| {
         let component = spelling::component(path);
         component.is_none()
             || format == Format::Diffusers && component == Some(NATIVE)
-            || !matches!(lora.layer, LayerKind::Linear | LayerKind::Conv { .. })
+            || !matches!(shape.layer, LayerKind::Linear | LayerKind::Conv { .. })
     });
     Err(Error::new(
         Code::OptionInvalid,
@@ -91,18 +52,4 @@ pub(super) fn check(modules: &BTreeMap<ModulePath, Lora>, format: Format, called
             outside.map_or("", |(path, _)| path)
         ),
     ))
-}
-
-/// The shapes of the lower and the upper factor, with the kernel's axes.
-pub(super) fn shapes(lora: &Lora) -> (Vec<usize>, Vec<usize>) {
-    match &lora.layer {
-        LayerKind::Conv { channels, kernel } => {
-            let mut down = vec![lora.rank, *channels];
-            down.extend(kernel);
-            let mut up = vec![lora.d_out, lora.rank];
-            up.extend(kernel.iter().map(|_| 1));
-            (down, up)
-        }
-        _ => (vec![lora.rank, lora.d_in], vec![lora.d_out, lora.rank]),
-    }
 }

@@ -24,12 +24,12 @@ use crate::adapter::single_file::{
 };
 
 pub use self::{
-    diffusers::diffusers_file,
-    image::{ImageFile, fitting, lone},
-    kohya::{KOHYA_FILE, kohya_file},
+    diffusers::diffusers_plan,
+    image::fitting,
+    kohya::{KOHYA_FILE, kohya_plan},
 };
 use crate::{
-    adapter::{Adapter, AdapterConfig, CONFIG_FILE, Format, Lora, most},
+    adapter::{Adapter, AdapterConfig, CONFIG_FILE, Format, Module, most, widest},
     error::{Code, Error, Result},
     io::{ByteSource, Checkpoint, Dtype, Folder},
     naming::{
@@ -91,7 +91,7 @@ pub(in crate::adapter) async fn read(
     let Some(source) = file_of(folder)? else {
         return Ok(None);
     };
-    let checkpoint = Checkpoint::open_source(source).await?;
+    let checkpoint = Rc::new(Checkpoint::open_source(source).await?);
     // Trainers that put PEFT on an image model may save what PEFT calls it, with no configuration beside.
     let peft = checkpoint.names().any(|tensor| tensor.starts_with(PEFT));
     let of_image = |tensor: &str| match Key::of(&unwrapped(tensor)) {
@@ -121,6 +121,7 @@ pub(in crate::adapter) async fn read(
     };
     let xlabs = checkpoint.names().any(key::is_xlabs);
     let configs = Configs::of(checkpoint.metadata(), file)?;
+    let types = types(&checkpoint, &sorted);
     let mut adapter = Adapter {
         name: name.to_owned(),
         format,
@@ -131,7 +132,8 @@ pub(in crate::adapter) async fn read(
         biases: BTreeMap::new(),
         tokens: BTreeMap::new(),
         labels: None,
-        dtype: dtype_of(&checkpoint, &sorted),
+        dtype: most(types.iter().copied()).unwrap_or(Dtype::F32),
+        widest: widest(types),
         bytes: checkpoint.file_bytes(),
     };
     for (module, target) in targets {
@@ -141,12 +143,12 @@ pub(in crate::adapter) async fn read(
             module,
             roles,
         };
-        let lora = part.read(configs.of_module(module)).await?;
-        for (path, lora) in factors::divide(lora, &target, module)? {
+        let layer = part.read(configs.of_module(module)).await?;
+        for (path, piece) in factors::divide(layer, &target, module).await? {
             if format == Format::Kohya && !xlabs {
                 adapter.spelled.insert(path.clone(), format!("{around}{module}"));
             }
-            if adapter.modules.insert(ModulePath::new(&path), lora).is_some() {
+            if adapter.modules.insert(ModulePath::new(&path), piece).is_some() {
                 return Err(Error::new(
                     Code::Duplicate,
                     format!("{file} holds the same module under two names, one of which is {module}: {path}"),
@@ -154,15 +156,15 @@ pub(in crate::adapter) async fn read(
             }
         }
     }
-    let rank = most(adapter.modules.values().map(|lora| lora.rank)).unwrap_or(1);
-    let scaling = most(adapter.modules.values().map(|lora| lora.scaling)).unwrap_or(1.0);
+    let rank = most(adapter.modules.values().map(|module| module.rank)).unwrap_or(1);
+    let scaling = most(adapter.modules.values().map(|module| module.scaling)).unwrap_or(1.0);
     let base_name = checkpoint.metadata().get("ss_sd_model_name");
     adapter.config = plain_config(rank, scaling, base_name.map(String::as_str), file)?;
     Ok(Some(adapter))
 }
 
 /// A module of the merge with its path.
-type Piece = (String, Lora);
+type Piece = (String, Module);
 
 /// Gives every tensor its place, or refuses the file.
 fn sort(checkpoint: &Checkpoint, file: &str) -> Result<Sorted> {
@@ -289,12 +291,12 @@ fn plain_config(rank: usize, scaling: f64, base: Option<&str>, file: &str) -> Re
     )
 }
 
-/// The element type of most factors.
-fn dtype_of(checkpoint: &Checkpoint, sorted: &Sorted) -> Dtype {
+/// The element types of the factors.
+fn types(checkpoint: &Checkpoint, sorted: &Sorted) -> Vec<Dtype> {
     let factors = sorted
         .values()
         .flatten()
         .filter(|(role, _)| matches!(role, Role::Down | Role::Up))
         .filter_map(|(_, tensor)| checkpoint.info(tensor));
-    most(factors.map(|info| info.dtype)).unwrap_or(Dtype::F32)
+    factors.map(|info| info.dtype).collect()
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    adapter::Lora,
+    adapter::Shape,
     naming::{
         ModulePath, NATIVE, Rows,
         path::PEFT,
@@ -74,7 +74,7 @@ pub(crate) struct Spelled {
 impl Spelling {
     /// The spelling of a file with these modules: of those there are, the one that gives most of the names in
     /// `spelled`, and the usual one for such modules if none gives more.
-    pub(crate) fn of(modules: &BTreeMap<ModulePath, Lora>, spelled: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn of(modules: &BTreeMap<ModulePath, Shape>, spelled: &BTreeMap<String, String>) -> Self {
         let usual = Self::usual(modules);
         let mut best = (usual, usual.score(spelled));
         if spelled.is_empty() {
@@ -126,7 +126,7 @@ impl Spelling {
     }
 
     /// What kohya's scripts do for a model with these modules.
-    fn usual(modules: &BTreeMap<ModulePath, Lora>) -> Self {
+    fn usual(modules: &BTreeMap<ModulePath, Shape>) -> Self {
         let any = |test: &dyn Fn(&str) -> bool| modules.keys().any(|path| test(path));
         let transformer = any(&|path| component(path) == Some("transformer"));
         let several = any(&|path| path.starts_with("text_encoder_"));
@@ -221,12 +221,12 @@ pub(crate) fn component(path: &str) -> Option<&str> {
 }
 
 /// Which transformer the modules are of, by modules that only one has or by the width of the stream.
-fn transformer_family(modules: &BTreeMap<ModulePath, Lora>) -> Option<Family> {
+fn transformer_family(modules: &BTreeMap<ModulePath, Shape>) -> Option<Family> {
     let of_transformer = modules
         .iter()
         .filter(|(path, _)| component(path) == Some("transformer"));
     let mut family = None;
-    for (path, lora) in of_transformer {
+    for (path, shape) in of_transformer {
         if path.contains("single_transformer_blocks.") || path.contains("guidance_embedder.") {
             return Some(Family::Flux);
         }
@@ -234,9 +234,9 @@ fn transformer_family(modules: &BTreeMap<ModulePath, Lora>) -> Option<Family> {
             return Some(Family::Mmdit);
         }
         if path.contains("transformer_blocks.") && !path.ends_with(".net.2") {
-            if lora.d_in == FLUX_WIDTH {
+            if shape.d_in == FLUX_WIDTH {
                 family = Some(Family::Flux);
-            } else if MMDIT_WIDTHS.contains(&lora.d_in) {
+            } else if MMDIT_WIDTHS.contains(&shape.d_in) {
                 family = Some(Family::Mmdit);
             }
         }
@@ -249,15 +249,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::Spelling;
-    use crate::adapter::Lora;
+    use crate::adapter::Shape;
     use crate::naming::{ModulePath, module_path};
 
-    fn modules(names: &[&str]) -> (BTreeMap<ModulePath, Lora>, BTreeMap<String, String>) {
+    fn modules(names: &[&str]) -> (BTreeMap<ModulePath, Shape>, BTreeMap<String, String>) {
         let mut modules = BTreeMap::new();
         let mut spelled = BTreeMap::new();
         for name in names {
             for path in module_path(name, None).unwrap().parts {
-                modules.insert(ModulePath::new(&path), Lora::default());
+                modules.insert(ModulePath::new(&path), Shape::default());
                 spelled.insert(path, (*name).to_owned());
             }
         }

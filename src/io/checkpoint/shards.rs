@@ -3,8 +3,7 @@
 //!
 //! An index and its shards may be of different downloads: every entry is held against the header of the shard it names.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt, rc::Rc};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -85,6 +84,7 @@ pub(super) async fn open(folder: &Folder, index: &dyn ByteSource) -> Result<Chec
         sources: Vec::new(),
         tensors: BTreeMap::new(),
         metadata: BTreeMap::new(),
+        window: Rc::default(),
     };
     for file in files {
         let source = folder.find(file).ok_or_else(|| {

@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     merge::{
         methods::{
-            Layer, Method,
+            Form, Layer, Method,
             elementwise::{self, Combine},
             prune::Pruner,
         },
@@ -38,6 +38,10 @@ impl Method for DareLinear {
 
     fn rank(&self, options: &MergeOptions, largest: usize) -> Option<usize> {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
+    }
+
+    fn form(&self, _options: &MergeOptions) -> Form {
+        Form::Dense
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {

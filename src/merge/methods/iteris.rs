@@ -314,6 +314,7 @@ impl Hook for Solver<'_> {
                 done: self.steps.done(),
                 total: self.steps.total(),
                 seconds: self.work.compute.meter.elapsed(),
+                written: None,
             };
             self.work.observer.progress(event).await?;
             let start = self.work.compute.meter.elapsed();

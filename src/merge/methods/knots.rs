@@ -22,7 +22,10 @@ use crate::{
     compute::narrow,
     delta::{Delta, LowRank},
     error::Result,
-    merge::methods::{Layer, Method, prune::Pruner, signs},
+    merge::{
+        methods::{Form, Layer, Method, prune::Pruner, signs},
+        options::MergeOptions,
+    },
 };
 
 /// `knots`.
@@ -35,6 +38,10 @@ const NEGLIGIBLE: f64 = 1e-6;
 impl Method for Knots {
     fn reads(&self) -> &'static [&'static str] {
         &["density", "majority_sign_method", "scale"]
+    }
+
+    fn form(&self, _options: &MergeOptions) -> Form {
+        Form::Unknown
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {

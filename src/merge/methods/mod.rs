@@ -34,6 +34,17 @@ use crate::{
     progress::Pace,
 };
 
+/// What [`Method::layer`] gives, before anything is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The adapters' factors side by side; dense where an adapter's change is.
+    Stacked,
+    /// A dense matrix.
+    Dense,
+    /// Factors of a rank that depends on the numbers.
+    Unknown,
+}
+
 /// A way to merge.
 #[async_trait(?Send)]
 pub trait Method {
@@ -49,6 +60,10 @@ pub trait Method {
     /// The rank to which its result is cut where the caller asks for none; `largest` is that of the adapters.
     fn rank(&self, _options: &MergeOptions, _largest: usize) -> Option<usize> {
         None
+    }
+    /// What a layer's delta is.
+    fn form(&self, _options: &MergeOptions) -> Form {
+        Form::Stacked
     }
     /// How many times its change a lone adapter of that weight becomes, where the method does nothing else to it.
     fn alone(&self, _options: &MergeOptions, _weight: f64) -> Option<f64> {

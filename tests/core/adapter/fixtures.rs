@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use iteris_web::adapter::{Adapter, TargetModules};
+use iteris_web::adapter::TargetModules;
 use iteris_web::io::{ByteSource, Dtype, FileSource, Folder};
+use iteris_web::progress::Pace;
 use pollster::block_on;
+
+use super::whole::Loaded;
 
 const TASKS: [(&str, &[&str]); 3] = [
     ("emoint", &["anger", "fear", "joy", "sadness"]),
@@ -43,7 +46,7 @@ fn open(directory: &Path, name: &str) -> Folder {
 fn real_adapters_are_read_as_numpy_reads_them() {
     let Some(fixtures) = fixtures() else { return };
     for (task, labels) in TASKS {
-        let adapter = block_on(Adapter::read(task, &open(&fixtures.join(task), task))).unwrap();
+        let adapter = Loaded::read(task, &open(&fixtures.join(task), task)).unwrap();
         assert_eq!(adapter.modules.len(), 12, "query and value of six layers");
         for (module, lora) in &adapter.modules {
             assert!(module.starts_with("bert.encoder.layer."), "{module}");
@@ -71,7 +74,7 @@ fn real_adapters_are_read_as_numpy_reads_them() {
 fn the_numbers_of_a_real_tensor_are_numpys() {
     let Some(fixtures) = fixtures() else { return };
     let folder = open(&fixtures.join("emoint"), "emoint");
-    let adapter = block_on(Adapter::read("emoint", &folder)).unwrap();
+    let adapter = Loaded::read("emoint", &folder).unwrap();
     // numpy: t = f.get_tensor("base_model.model.bert…layer.3…query.lora_B.weight").astype("f8"),
     // t.sum(), (t * t).sum(), t[5, 3].
     let b = &adapter.modules["bert.encoder.layer.3.attention.self.query"].b;
@@ -83,7 +86,7 @@ fn the_numbers_of_a_real_tensor_are_numpys() {
     assert_eq!(b[5 * 8 + 3].to_bits(), 0.006_287_215_f32.to_bits());
     assert_eq!(adapter.bytes, 304_600);
 
-    let digests = block_on(folder.sha256()).unwrap();
+    let digests = block_on(folder.sha256(&Pace::unwatched())).unwrap();
     let weights = digests
         .iter()
         .find(|digest| digest.name == "adapter_model.safetensors")

@@ -12,16 +12,18 @@ mod fixtures;
 mod image_refusals;
 mod images;
 mod tensors;
+mod whole;
 mod write;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use iteris_web::adapter::{Adapter, CONFIG_FILE, WEIGHTS_FILE};
+use iteris_web::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use iteris_web::error::{Code, Result};
 use iteris_web::io::{ByteSource, Folder, MemorySource, OutDtype, OutTensor, serialize};
-use pollster::block_on;
 use serde_json::{Value, json};
+
+use whole::Loaded;
 
 const QUERY: &str = "bert.encoder.layer.0.attention.self.query";
 
@@ -59,15 +61,15 @@ fn weights(tensors: &[OutTensor]) -> Vec<u8> {
     serialize(tensors, OutDtype::F32, &BTreeMap::new()).unwrap()
 }
 
-fn read_files(files: Vec<(&str, Vec<u8>)>) -> Result<Adapter> {
+fn read_files(files: Vec<(&str, Vec<u8>)>) -> Result<Loaded> {
     let files = files
         .into_iter()
         .map(|(name, bytes)| Rc::new(MemorySource::new(name, bytes)) as Rc<dyn ByteSource>)
         .collect();
-    block_on(Adapter::read("mine", &Folder::new("the adapter", files)?))
+    Loaded::read("mine", &Folder::new("the adapter", files)?)
 }
 
-fn read(config: &Value, tensors: &[OutTensor]) -> Result<Adapter> {
+fn read(config: &Value, tensors: &[OutTensor]) -> Result<Loaded> {
     read_files(vec![
         (CONFIG_FILE, config.to_string().into_bytes()),
         (WEIGHTS_FILE, weights(tensors)),

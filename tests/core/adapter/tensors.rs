@@ -319,7 +319,7 @@ fn parameters_of_experts_are_told_by_their_nesting() {
     let adapter = read(&of(&["experts.gate_up_proj", "experts.down_proj"]), &both).unwrap();
     let shape = |path: &str| {
         let lora = &adapter.modules[path];
-        (lora.rank, lora.d_out, lora.d_in, lora.products())
+        (lora.rank, lora.d_out, lora.d_in, lora.layer.products())
     };
     assert_eq!(shape("mlp.experts.gate_up_proj"), (1, 10, 4, 2));
     assert_eq!(shape("mlp.experts.down_proj"), (1, 4, 5, 2));
@@ -462,7 +462,7 @@ fn labelled(
         ("d/adapter_model.safetensors", weights(&tensors)),
         (file, content.as_bytes().to_vec()),
     ];
-    read_files(files).map(|adapter| adapter.labels)
+    read_files(files).map(|adapter| adapter.labels.clone())
 }
 
 #[test]

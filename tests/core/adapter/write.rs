@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use iteris_web::adapter::{Lora, adapter_tensors, merged_config};
+use iteris_web::adapter::{Lora, merged_config};
 use iteris_web::naming::targets::suffix_targets;
 use serde_json::{Value, json};
 
-use super::{QUERY, config, factors, read};
+use super::{QUERY, config, factors, read, whole::peft_tensors};
 
 fn product(lora: &Lora) -> Vec<f64> {
     let mut delta = vec![0.0; lora.d_out * lora.d_in];
@@ -44,7 +44,7 @@ fn a_written_adapter_is_read_back_with_the_same_deltas() {
     assert_eq!(written["rank_pattern"], json!({ format!("^{QUERY}"): 3 }));
     assert_eq!(written["alpha_pattern"], written["rank_pattern"]);
 
-    let again = read(&written, &adapter_tensors(&source.modules)).unwrap();
+    let again = read(&written, &peft_tensors(&source.modules)).unwrap();
     assert_eq!(again.modules.len(), 3);
     for (name, lora) in &again.modules {
         assert!((lora.scaling - 1.0).abs() < 1e-15);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use iteris_web::error::Code;
 use iteris_web::io::{ByteSource, Checkpoint, Folder, MemorySource, OutDtype, serialize, sha256};
+use iteris_web::progress::Pace;
 use pollster::block_on;
 
 use super::{Watched, folder, metadata, refused, source, tensors};
@@ -74,7 +75,7 @@ fn json_is_read_and_bad_json_is_named() {
 fn a_hash_is_that_of_the_whole_file() {
     // The SHA-256 of "abc" is the first example of FIPS 180-2; of a million "a", its third.
     let folder = folder(&[("b/abc", b"abc".to_vec()), ("b/sub/a", vec![b'a'; 1_000_000])]);
-    let digests = block_on(folder.sha256()).unwrap();
+    let digests = block_on(folder.sha256(&Pace::unwatched())).unwrap();
     let found: Vec<_> = digests
         .iter()
         .map(|d| (d.name.as_str(), d.bytes, d.sha256.as_str()))
@@ -100,7 +101,7 @@ fn a_hash_is_that_of_the_whole_file() {
         inner: MemorySource::new("l", long.clone()),
         reads: Default::default(),
     };
-    let digest = block_on(sha256(&watched)).unwrap();
+    let digest = block_on(sha256(&watched, &Pace::unwatched())).unwrap();
     assert_eq!(watched.reads.borrow().len(), 3);
     let at_once = <sha2::Sha256 as sha2::Digest>::digest(&long);
     assert_eq!(

@@ -102,7 +102,7 @@ fn a_streamed_file_equals_the_whole_one() {
 
     let mut sink = MemorySink::default();
     block_on(async {
-        let mut writer = StreamWriter::begin(&mut sink, "out", header.clone()).await?;
+        let mut writer = StreamWriter::begin(&mut sink, "out", header.clone());
         while let Some((name, _)) = writer.next() {
             let name = name.to_owned();
             let tensor = tensors().into_iter().find(|tensor| tensor.name == name).unwrap();
@@ -110,7 +110,7 @@ fn a_streamed_file_equals_the_whole_one() {
                 .write(&name, &encode(&name, &tensor.data, OutDtype::F32)?)
                 .await?;
         }
-        writer.finish()?;
+        writer.finish().await?;
         sink.write("other", b"x").await
     })
     .unwrap();
@@ -129,11 +129,11 @@ fn a_tensor_may_come_in_pieces() {
     let run = |pieces: &[(&str, &[u8])]| {
         block_on(async {
             let mut sink = MemorySink::default();
-            let mut writer = StreamWriter::begin(&mut sink, "out", header()).await?;
+            let mut writer = StreamWriter::begin(&mut sink, "out", header());
             for (name, bytes) in pieces {
                 writer.piece(name, bytes).await?;
             }
-            writer.finish()?;
+            writer.finish().await?;
             Ok(sink.file("out").unwrap()[header().bytes().len()..].to_vec())
         })
     };
@@ -181,11 +181,11 @@ fn a_stream_is_held_to_its_header() {
     let run = |write: &[(&str, usize)]| {
         block_on(async {
             let mut sink = MemorySink::default();
-            let mut writer = StreamWriter::begin(&mut sink, "out", header()).await?;
+            let mut writer = StreamWriter::begin(&mut sink, "out", header());
             for (name, bytes) in write {
                 writer.write(name, &vec![0; *bytes]).await?;
             }
-            writer.finish()
+            writer.finish().await
         })
     };
     assert_eq!(run(&[("a", 4), ("b", 8)]), Ok(()));

@@ -157,7 +157,7 @@ fn every_tensor_keeps_its_type_and_all_but_the_targets_their_bytes() {
             continue;
         }
         *changed.entry(format!("{}", tensor.0)).or_insert(0) += 1;
-        // Half of the last of a type's significant bits; f64 takes a change in f32.
+        // Half of the last of a type's significant bits; f64 takes a change whose products are summed in f32.
         let tolerance = match tensor.0 {
             Dtype::F16 => 1.0 / 2048.0,
             Dtype::BF16 => 1.0 / 256.0,
@@ -166,10 +166,12 @@ fn every_tensor_keeps_its_type_and_all_but_the_targets_their_bytes() {
         for ((found, before), delta) in values(found).iter().zip(values(tensor)).zip(delta(module)) {
             let wanted = before + f64::from(delta);
             let error = (found - wanted).abs();
-            assert!(
-                error <= tolerance * wanted.abs().max(1e-3),
-                "{name}: {found} for {wanted}"
-            );
+            let size = wanted
+                .abs()
+                .max(before.abs())
+                .max(f64::from(delta).abs())
+                .max(1e-3);
+            assert!(error <= tolerance * size, "{name}: {found} for {wanted}");
         }
     }
     assert_eq!(
@@ -478,21 +480,53 @@ impl Sink for Widest {
 }
 
 #[test]
-fn a_model_is_written_a_tensor_at_a_time() {
-    let request = || MergeRequest {
-        base: Some(tiny()),
+fn a_model_is_written_some_rows_at_a_time() {
+    let (d_out, d_in) = (2400, 3000);
+    let elements = d_out * d_in;
+    let weight: Vec<f32> = (0..elements).map(|at| (at % 1009) as f32).collect();
+    let base = || {
+        let tensors = BTreeMap::from([
+            (
+                "a.weight".to_owned(),
+                numbers(OutDtype::F32, &[d_out, d_in], &weight),
+            ),
+            (
+                "b.weight".to_owned(),
+                numbers(OutDtype::F32, &[d_out, d_in], &weight),
+            ),
+        ]);
+        files("base", vec![("x.safetensors", mixed(&tensors))])
+    };
+    let request = |options: MergeOptions| MergeRequest {
+        base: Some(base()),
         base_path: None,
         device_why: None,
-        adapters: vec![golden("qv")],
-        options: whole(),
+        // Its change is 1 everywhere.
+        adapters: vec![input("one", adapter(&[("a", d_out, d_in)]), 1.0)],
+        options,
     };
-    let (mut pieces, mut all) = (Widest::default(), MemorySink::default());
-    pollster::block_on(merge(request(), &Compute::cpu(), &Silent, &mut pieces)).unwrap();
-    pollster::block_on(merge(request(), &Compute::cpu(), &Silent, &mut all)).unwrap();
-    let bytes = file(&all, "model.safetensors");
-    let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
-    let largest = raw(&opened(&bytes)).values().map(|(.., bytes)| bytes.len()).max();
-    let widest = pieces.0["model.safetensors"];
-    assert_eq!(widest, largest.unwrap().max(header));
-    assert!(widest < bytes.len() / 2, "{widest} of {}", bytes.len());
+    for (dtype, bytes) in [(DtypeChoice::Auto, 4), (DtypeChoice::F16, 2)] {
+        let options = MergeOptions { dtype, ..whole() };
+        let (mut pieces, mut all) = (Widest::default(), MemorySink::default());
+        pollster::block_on(merge(
+            request(options.clone()),
+            &Compute::cpu(),
+            &Silent,
+            &mut pieces,
+        ))
+        .unwrap();
+        pollster::block_on(merge(request(options), &Compute::cpu(), &Silent, &mut all)).unwrap();
+        let widest = pieces.0["x.safetensors"];
+        assert!(widest < 17 << 20 && widest < elements * bytes, "{widest}");
+        let found = opened(&file(&all, "x.safetensors"));
+        let close = |name: &str, wanted: &dyn Fn(usize) -> f32| {
+            let found = pollster::block_on(found.f32(name)).unwrap();
+            assert_eq!(found.len(), elements);
+            // f16 has 11 bits.
+            let off = |(at, x): (usize, &f32)| (x - wanted(at)).abs() > 1e-3 * wanted(at).abs();
+            assert!(!found.iter().enumerate().any(off), "{name}");
+        };
+        close("a.weight", &|at| weight[at] + 1.0);
+        close("b.weight", &|at| weight[at]);
+    }
 }
