@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DEFAULTS, mergeOptions } from "../../www/page/settings.ts";
 import { root } from "../../xtask/paths.mjs";
 import { type ExampleFolder, layOutExample } from "./example-files.ts";
-import { launchBrowser } from "./harness/browser.ts";
+import { launchBrowser, mainThreadTasks } from "./harness/browser.ts";
 import { type Served, serveApp, serveLibrary } from "./harness/serve.ts";
 import {
   compared,
@@ -364,25 +364,6 @@ describe("merging", () => {
     await page.context().close();
   });
 });
-
-/**
- * Milliseconds that each task of the pages' main threads has computed, from a Chromium trace. Computed, not
- * waited: what other programs on the machine take away says nothing about the page.
- */
-function mainThreadTasks(trace: Buffer): number[] {
-  const { traceEvents } = JSON.parse(trace.toString()) as {
-    traceEvents: { name: string; pid: number; tid: number; tdur?: number; args?: { name?: string } }[];
-  };
-  const thread = ({ pid, tid }: { pid: number; tid: number }) => `${pid} ${tid}`;
-  const mainThreads = new Set(
-    traceEvents
-      .filter(({ name, args }) => name === "thread_name" && args?.name === "CrRendererMain")
-      .map(thread),
-  );
-  return traceEvents
-    .filter((event) => event.name === "RunTask" && event.tdur !== undefined && mainThreads.has(thread(event)))
-    .map(({ tdur }) => (tdur ?? 0) / 1000);
-}
 
 describe("for everybody", () => {
   test.each(["light", "dark"] as const)(

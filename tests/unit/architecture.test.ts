@@ -58,6 +58,8 @@ const TYPESCRIPT: Order = [
   ["lib/errors", ["lib/generated"]],
   ["lib/types", ["lib/generated", "lib/errors"]],
   ["lib/layer-weights", []],
+  ["lib/patterns", []],
+  ["lib/pace", facts],
   ["lib/options", facts],
   ["lib/methods", facts],
   ["lib/sampling", [...facts, "lib/options"]],
@@ -70,10 +72,10 @@ const TYPESCRIPT: Order = [
   ["lib/device", facts],
   ["lib/engine", [...inputs, "lib/device"]],
   ["lib/worker", engine],
-  ["lib/index", [...inputs, "lib/layer-weights", "lib/recipe", "lib/worker"]],
+  ["lib/index", [...inputs, "lib/layer-weights", "lib/patterns", "lib/pace", "lib/recipe", "lib/worker"]],
 
   ["node", engine],
-  ["node/index", [...engine, "lib/layer-weights", "node"]],
+  ["node/index", [...engine, "lib/layer-weights", "lib/patterns", "lib/pace", "node"]],
 
   ["page", ["lib/index"]],
   ["node/cli", ["node/index"]],

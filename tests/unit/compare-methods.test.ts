@@ -1,8 +1,11 @@
 /** Several merges of the same inputs and their comparison, through the worker's protocol, with a fake module. */
 import { beforeEach, describe, expect, it } from "vitest";
+import { Engine } from "../../www/lib/engine/engine.ts";
+import { Faults } from "../../www/lib/engine/faults.ts";
+import { nextTask } from "../../www/lib/engine/next-task.ts";
 import type { CompareMethodsRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
-import { coreError, decoder, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
+import { coreError, decoder, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
 import { LocalWorker } from "./local-worker.ts";
 
 let behaviour: FakeBehaviour;
@@ -178,4 +181,23 @@ it("digests of files are those of their bytes, with progress by bytes", async ()
     ["a", 0, 3],
     ["b", 3, 3],
   ]);
+});
+
+it("digests are cancelled in the middle of a file, too", async () => {
+  let reads = 0;
+  const read = async () => {
+    reads += 1;
+    return Uint8Array.of(0);
+  };
+  const engine = new Engine({
+    loadWasm: async () => fakeWasm(),
+    gpu: async () => undefined,
+    gpuRemedy: "",
+    faults: new Faults(),
+    nextTask,
+  });
+  const context = { onProgress: () => {}, cancelled: () => reads === 3 };
+  const digests = engine.digests([{ name: "a", size: 100, read }], context);
+  await expect(digests).rejects.toMatchObject({ code: "cancelled" });
+  expect(reads).toBe(3);
 });

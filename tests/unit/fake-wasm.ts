@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { METHODS } from "../../www/lib/methods.ts";
-import { readAll } from "../../www/lib/sources/open.ts";
+import { readRange } from "../../www/lib/sources/open.ts";
 import type { BaseFacts, MergeOptions, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
@@ -92,7 +92,9 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     digests: (files) =>
       Promise.all(
         files.map(async (file) => {
-          const sha256 = createHash("sha256").update(await readAll(file));
+          const sha256 = createHash("sha256");
+          // In pieces, as the core reads.
+          for (let at = 0; at < file.size; at += 1) sha256.update(await readRange(file, at, at + 1));
           return { name: file.name, bytes: file.size, sha256: sha256.digest("hex") };
         }),
       ),

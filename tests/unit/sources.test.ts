@@ -1,10 +1,15 @@
+import { createHash } from "node:crypto";
+import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { collectFiles, collectSamples } from "../../www/lib/sources/collect.ts";
 import { withoutSharedFolder } from "../../www/lib/sources/names.ts";
 import { openFile, readAll } from "../../www/lib/sources/open.ts";
 import { kindOfWeights } from "../../www/lib/sources/weights-kind.ts";
+import { OpenFiles } from "../../www/node/files.ts";
 
 const names = (files: { name: string }[]) => files.map(({ name }) => name);
 
@@ -80,6 +85,27 @@ describe("files", () => {
 
   it("at no address are refused", async () => {
     await expect(collectFiles([{ url: "config.json" }])).rejects.toMatchObject({ code: "read_failed" });
+  });
+});
+
+describe("a file of this machine", () => {
+  it("is hashed in pieces, as a whole would be", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "iteris-hash-"));
+    // More than one piece, and none that is full at the end; and nothing at all.
+    const bytes = Buffer.alloc((9 << 20) + 5, "some weights ");
+    await writeFile(join(folder, "a"), bytes);
+    await writeFile(join(folder, "b"), "");
+    const files = new OpenFiles();
+    const found = await files.folder(folder);
+    const expected = [bytes, ""].map((content) => createHash("sha256").update(content).digest("hex"));
+    expect(await Promise.all(found.map((file) => file.sha256?.()))).toEqual(expected);
+    await truncate(join(folder, "a"), 100);
+    await expect(found[0]?.sha256?.()).rejects.toMatchObject({
+      code: "read_failed",
+      message: expect.stringContaining("it ends after 100 bytes"),
+    });
+    await files.close();
+    await rm(folder, { recursive: true });
   });
 });
 

@@ -27,6 +27,8 @@ export interface SourceFile {
   blob?: Blob;
   /** Resolves to exactly the bytes `start..end`. */
   read?(start: number, end: number): Promise<Uint8Array>;
+  /** Of all its bytes, in lower-case hexadecimal: there where the place hashes faster than the core. */
+  sha256?(): Promise<string>;
 }
 
 /** Pictures of one task, which the core decodes. */

@@ -3,6 +3,7 @@
  *
  * File handles belong to an {@link OpenFiles}, which closes all of them when the call that needed them has ended.
  */
+import { createHash } from "node:crypto";
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -42,6 +43,9 @@ function unreadable(path: string, cause: unknown): IterisError {
   const why = (cause as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : String(cause);
   return new IterisError("read_failed", `Cannot be read (${why}): ${path}`, { cause });
 }
+
+/** Read at a time to be hashed: signals and timers of the process are seen in between. */
+const hashedBytes = 4 << 20;
 
 /** Fills `bytes` with what stands in the file from `start` on. */
 export async function readFully(handle: FileHandle, bytes: Uint8Array, start: number): Promise<void> {
@@ -103,7 +107,12 @@ export class OpenFiles {
   async #file(path: string, name: string): Promise<SourceFile> {
     try {
       const { size } = await stat(path);
-      return { name, size, read: (start, end) => this.#read(path, start, end) };
+      return {
+        name,
+        size,
+        read: (start, end) => this.#read(path, start, end),
+        sha256: () => this.#sha256(path, size),
+      };
     } catch (cause) {
       throw unreadable(path, cause);
     }
@@ -112,12 +121,32 @@ export class OpenFiles {
   async #read(path: string, start: number, end: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(end - start);
     try {
-      const opened = this.#handles.get(path) ?? open(path);
-      this.#handles.set(path, opened);
-      await readFully(await opened, bytes, start);
+      await readFully(await this.#handle(path), bytes, start);
     } catch (cause) {
       throw unreadable(path, cause);
     }
     return bytes;
+  }
+
+  async #sha256(path: string, size: number): Promise<string> {
+    const hash = createHash("sha256");
+    const piece = new Uint8Array(Math.min(hashedBytes, size));
+    try {
+      const handle = await this.#handle(path);
+      for (let start = 0; start < size; start += piece.length) {
+        const bytes = piece.subarray(0, Math.min(piece.length, size - start));
+        await readFully(handle, bytes, start);
+        hash.update(bytes);
+      }
+    } catch (cause) {
+      throw unreadable(path, cause);
+    }
+    return hash.digest("hex");
+  }
+
+  #handle(path: string): Promise<FileHandle> {
+    const opened = this.#handles.get(path) ?? open(path);
+    this.#handles.set(path, opened);
+    return opened;
   }
 }

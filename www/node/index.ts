@@ -69,6 +69,9 @@ export {
   optionChoices,
   optionNames,
 } from "../lib/options.ts";
+export { Pace, shareOf } from "../lib/pace.ts";
+export type { PatternGroup } from "../lib/patterns.ts";
+export { groupByPattern, patternOf } from "../lib/patterns.ts";
 export type {
   FoundInputs,
   Mismatch,

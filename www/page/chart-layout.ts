@@ -4,6 +4,7 @@
  * All panels share one scale from 0. A residual that is not known (NaN where an adapter does nothing at a layer) is
  * left out: drawn as 0 it would read as perfect.
  */
+import { patternOf } from "../lib/index.ts";
 import { layerPlace } from "./format.ts";
 import type { Comparison } from "./state.ts";
 
@@ -51,8 +52,11 @@ export function layout(
     ({ residual, variant }) => Number.isFinite(residual) && variants.includes(variant),
   );
   if (shown.length === 0) return [];
-  const place = (module: string): number => (order.includes(module) ? order.indexOf(module) : order.length);
+  const places = new Map(order.map((module, index) => [module, index]));
+  const place = (module: string): number => places.get(module) ?? order.length;
   const modules = [...new Set(shown.map(({ module }) => module))].sort((a, b) => place(a) - place(b));
+  const key = (task: string, module: string, variant: string): string => `${task}\n${module}\n${variant}`;
+  const entries = new Map(shown.map((entry) => [key(entry.task, entry.module, entry.variant), entry]));
   const ticks = ticksTo(Math.max(...shown.map(({ residual }) => residual)));
   const top = ticks.at(-1) ?? 1;
   const y = (value: number): number => TOP + (HEIGHT - TOP - BOTTOM) * (1 - value / top);
@@ -77,11 +81,47 @@ export function layout(
       module,
       x: x(index) + columnWidth / 2,
       points: variants.flatMap((variant) => {
-        const entry = shown.find((e) => e.task === task && e.module === module && e.variant === variant);
+        const entry = entries.get(key(task, module, variant));
         return entry ? [{ variant, value: entry.residual, y: y(entry.residual) }] : [];
       }),
     })),
   }));
+}
+
+/** So many columns can be told apart. */
+const MOST_COLUMNS = 160;
+
+/** What a column stands for where there are too many modules. */
+export type ColumnKind = "module" | "layer" | "kind";
+
+/**
+ * The residuals as they are where a column a module has room, else means: of a layer's modules, or of modules of one kind
+ * where the names tell no layers.
+ */
+export function condensed(residuals: Residuals): { residuals: Residuals; columns: ColumnKind } {
+  const modules = [...new Set(residuals.map(({ module }) => module))];
+  if (modules.length <= MOST_COLUMNS) return { residuals, columns: "module" };
+  const layers = new Map(modules.map((module) => [module, wholeLayer(module)]));
+  const byLayer = new Set(layers.values()).size <= MOST_COLUMNS && ![...layers.values()].includes(undefined);
+  const nameOf = (module: string): string => (byLayer && layers.get(module)) || patternOf(module);
+  const sums = new Map<string, { entry: Residuals[number]; sum: number; count: number }>();
+  for (const entry of residuals) {
+    if (!Number.isFinite(entry.residual)) continue;
+    const module = nameOf(entry.module);
+    const key = `${entry.task}\n${module}\n${entry.variant}`;
+    const known = sums.get(key) ?? { entry: { ...entry, module }, sum: 0, count: 0 };
+    known.sum += entry.residual;
+    known.count += 1;
+    sums.set(key, known);
+  }
+  const means = [...sums.values()].map(({ entry, sum, count }) => ({ ...entry, residual: sum / count }));
+  return { residuals: means, columns: byLayer ? "layer" : "kind" };
+}
+
+/** The name of the layer that a module is part of: `model.layers.3` of `model.layers.3.self_attn.q_proj`. */
+function wholeLayer(module: string): string | undefined {
+  const place = layerPlace(module);
+  return place && (place.rest === "" ? module : module.slice(0, -place.rest.length - 1));
 }
 
 /** 0 and round steps up to at least `max`: steps of 1, 2 or 5 times a power of ten, four to six of them. */

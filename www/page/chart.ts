@@ -7,7 +7,9 @@
 import { html, nothing, svg, type TemplateResult } from "lit-html";
 import {
   BOTTOM,
+  type ColumnKind,
   type ColumnMark,
+  condensed,
   HEIGHT,
   LEFT,
   layout,
@@ -36,19 +38,23 @@ function fullestLayer(modules: readonly string[]): string[] {
 
 /** `order` is that of the model's own pass. */
 export function chartView(comparison: Comparison, order: readonly string[]): TemplateResult | typeof nothing {
-  const panels = layout(comparison.residuals, comparison.variants, order);
+  const { residuals, columns } = condensed(comparison.residuals);
+  const panels = layout(residuals, comparison.variants, order);
   if (panels.length === 0) return nothing;
   const modules = (panels[0]?.columns ?? []).map(({ module }) => module);
   const inLayer = fullestLayer(modules).map(placeInLayer);
-  const axis = modules.some((module) => layerPlace(module)?.side)
-    ? "layers of the encoder (e) and the decoder (d)"
-    : "layer";
+  const axis =
+    columns === "kind"
+      ? "kinds of modules"
+      : modules.some((module) => layerPlace(module)?.side)
+        ? "layers of the encoder (e) and the decoder (d)"
+        : "layer";
   return html`
     <section class="panel" aria-labelledby="chart-heading">
       <h3 id="chart-heading">What merging loses, layer by layer</h3>
       <p class="muted">
         The share of what an adapter does at a layer that the merged one does not do: 0 is nothing lost, 1 as much
-        as leaving the adapter out. In each layer, from left to right: ${inLayer.join(", ")}.
+        as leaving the adapter out. ${explained(columns, inLayer)}
       </p>
       <ul class="legend">
         ${comparison.variants.map(
@@ -66,6 +72,17 @@ export function chartView(comparison: Comparison, order: readonly string[]): Tem
       ${residualTable(panels, comparison.variants)}
     </section>
   `;
+}
+
+function explained(columns: ColumnKind, inLayer: readonly string[]): string {
+  switch (columns) {
+    case "module":
+      return `In each layer, from left to right: ${inLayer.join(", ")}.`;
+    case "layer":
+      return "There are too many modules for a column each: a column is the mean of a layer’s modules.";
+    case "kind":
+      return "There are too many modules for a column each: a column is the mean of the modules of one kind.";
+  }
 }
 
 /** The first variant is the one that was asked for, the second what it is compared with. */

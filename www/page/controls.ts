@@ -63,7 +63,9 @@ export function loadable<T>(value: Loadable<T>, view: (value: T) => TemplateResu
   return view(value.value);
 }
 
-export const factList = (facts: readonly (readonly [string, string])[]): TemplateResult => html`
+export const factList = (
+  facts: readonly (readonly [string, string | TemplateResult])[],
+): TemplateResult => html`
   <dl class="facts">
     ${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
   </dl>

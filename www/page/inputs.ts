@@ -2,7 +2,7 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { repeat } from "lit-html/directives/repeat.js";
-import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
+import { type AdapterFacts, type BaseFacts, groupByPattern } from "../lib/index.ts";
 import { baseUse } from "./checklist.ts";
 import { factList, loadable, picker } from "./controls.ts";
 import { giveOpen, outdate, removeAdapter, removeBase } from "./edits.ts";
@@ -199,7 +199,7 @@ function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
     ["Rank", facts.ranks.length > 1 ? facts.ranks.join(", ") : String(facts.rank)],
     ["Alpha", setting(facts.alpha)],
     ["Scaling", setting(facts.scaling)],
-    ["Targets", `${list(facts.targets)} in ${plural(facts.modules, "module")}`],
+    ["Targets", targets(facts)],
     ["Parameters", compact(facts.parameters)],
     ...(facts.format === "peft" || heads.length > 0
       ? [["Head", heads.length > 0 ? `${list(heads)}${labels}` : "none"] as const]
@@ -214,6 +214,31 @@ function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
       ${facts.needsBase ? html`<li class="tag needs">needs the base model</li>` : nothing}
     </ul>
     ${rows}
+  `;
+}
+
+/** So many names can be read in a row. */
+const MOST_TARGETS = 12;
+
+/** What is targeted: by name, or where that is more than can be read, by kind and on request. */
+function targets({ targets, modules }: AdapterFacts): string | TemplateResult {
+  const all = plural(modules, "module");
+  if (targets.length <= MOST_TARGETS) return `${list(targets)} in ${all}`;
+  const kinds = groupByPattern(targets, (name) => name);
+  return html`
+    <details class="targets">
+      <summary>${all} of ${plural(kinds.length, "kind")}</summary>
+      <ul>
+        ${kinds.map(
+          ({ pattern, items }) => html`
+            <li>
+              <span class="module">${pattern}</span>
+              ${items.length > 1 ? html`<span class="muted tabular">× ${items.length}</span>` : nothing}
+            </li>
+          `,
+        )}
+      </ul>
+    </details>
   `;
 }
 

@@ -1,12 +1,10 @@
 /**
- * How far the work is and how long it will still take.
+ * How far the work is.
  *
  * Each stage counts for itself, so a bar that showed the counts as they come would run backwards when the next stage
- * begins. And an early guess is worse than none: it starts with silence.
+ * begins.
  */
-import type { Progress } from "../lib/index.ts";
-
-type Count = Pick<Progress, "stage" | "done" | "total">;
+import { type Progress, shareOf } from "../lib/index.ts";
 
 /** What follows a pass of the model takes little. */
 const BEFORE_WRITING = 0.97;
@@ -21,9 +19,8 @@ const BEFORE_REPORT = 0.99;
  *
  * @param before - the share so far
  */
-export function shareDone({ stage, done, total }: Count, before = 0): number {
-  const share = total > 0 ? Math.min(1, done / total) : 0;
-  return Math.max(before, WEIGHT[stage] * share);
+export function shareDone(progress: Progress, before = 0): number {
+  return Math.max(before, WEIGHT[progress.stage] * shareOf(progress));
 }
 
 const WEIGHT: Readonly<Record<Progress["stage"], number>> = {
@@ -36,13 +33,3 @@ const WEIGHT: Readonly<Record<Progress["stage"], number>> = {
   compare: 1,
   generate: 1,
 };
-
-/** Seconds before and share from which an estimate is worth showing. */
-const EARLIEST_SECONDS = 1;
-const EARLIEST_SHARE = 0.03;
-
-/** Seconds left at the pace so far, or `undefined` while that would be a guess. */
-export function secondsLeft(share: number, elapsed: number): number | undefined {
-  if (elapsed < EARLIEST_SECONDS || share < EARLIEST_SHARE) return undefined;
-  return (elapsed * (1 - share)) / share;
-}

@@ -1,8 +1,7 @@
 /** How far the work is: stage, layer, a bar, the time that has gone and the time that is left. */
 import { html, type TemplateResult } from "lit-html";
 import type { Progress } from "../lib/index.ts";
-import { duration, layerName } from "./format.ts";
-import { secondsLeft } from "./pace.ts";
+import { bytes, count, duration, layerName } from "./format.ts";
 import type { Store, Work } from "./state.ts";
 import { cancel } from "./work.ts";
 
@@ -33,12 +32,24 @@ function detailOf({ task, cancelling, progress }: Work): string {
   return `${STAGES[stage]}${layer ? `: ${layerName(layer)}` : ""}`;
 }
 
+/** How much is done, in layers and in bytes, where they are counted. */
+function amounts(progress: Progress | undefined): string[] {
+  if (!progress) return [];
+  const { stage, done, total, bytesDone, bytesTotal } = progress;
+  return [
+    ...(stage === "merge" ? [`${count(done)} of ${count(total)} layers`] : []),
+    ...(bytesDone !== undefined && bytesTotal !== undefined
+      ? [`${bytes(bytesDone)} of ${bytes(bytesTotal)}`]
+      : []),
+  ];
+}
+
 export function progressView(store: Store, work: Work): TemplateResult {
   const { progress } = work;
   const now = performance.now();
   const elapsed = (now - work.started) / 1000;
   const share = progress && work.share;
-  const left = share === undefined ? undefined : secondsLeft(share, (now - work.stretchStarted) / 1000);
+  const left = work.secondsLeft;
   return html`
     <div class="progress">
       <p class="progress-label" id="progress-label">
@@ -52,7 +63,11 @@ export function progressView(store: Store, work: Work): TemplateResult {
       }
       <p class="progress-detail muted">${detailOf(work)}</p>
       <p class="progress-time muted tabular">
-        ${duration(elapsed)}${left === undefined ? "" : ` · about ${duration(left)} left`}
+        ${[
+          duration(elapsed),
+          ...(left === null ? [] : [`about ${duration(left)} left`]),
+          ...amounts(progress),
+        ].join(" · ")}
       </p>
       <button
         class="secondary" type="button" id="cancel" ?disabled=${work.cancelling}

@@ -51,7 +51,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
               report.layers.map(({ module }) => module),
             )
           : nothing
-      } ${calibrationView(report)} ${timingView(report)} ${layersView(report)}
+      } ${calibrationView(report)} ${timingView(report)} ${layersView(store, report)}
     </section>
   `;
 }

@@ -12,6 +12,7 @@ import type {
   MethodName,
   NamedBlob,
   OutputFile,
+  Pace,
   Progress,
   SamplesFacts,
 } from "../lib/index.ts";
@@ -179,8 +180,9 @@ export interface Work {
   share: number;
   /** Milliseconds of `performance.now()`. */
   started: number;
-  /** The same, of the stretch of work that the bar shows: a merge that writes answers first has two. */
-  stretchStarted: number;
+  pace: Pace;
+  /** Seconds that the stage at hand will still take; `null` while that would be a guess. */
+  secondsLeft: number | null;
   cancelling: boolean;
   controller: AbortController;
 }
@@ -205,6 +207,8 @@ export interface State {
   work: Work | undefined;
   result: Result | undefined;
   methodComparison: MethodComparison | undefined;
+  /** The kinds of layers whose layers are shown one by one. */
+  openPatterns: readonly string[];
   playground: Playground;
 }
 
@@ -224,6 +228,7 @@ export class Store {
     work: undefined,
     result: undefined,
     methodComparison: undefined,
+    openPatterns: [],
     playground: { prompt: null, chat: null, maxNewTokens: 48, temperature: 0, topP: 1, seed: 0 },
   };
   #listeners: (() => void)[] = [];

@@ -2,9 +2,9 @@
  * The one thing the worker is doing, for whoever shows it: its name, its progress, its end.
  *
  * Answers are written before a merge runs, and each stretch counts for itself. So a bar is of one stretch, and starts
- * anew with the next, together with the estimate of the time left.
+ * anew with the next.
  */
-import type { Progress } from "../lib/index.ts";
+import { Pace, type Progress } from "../lib/index.ts";
 import { shareDone } from "./pace.ts";
 import type { Store, Work } from "./state.ts";
 
@@ -19,7 +19,8 @@ export function begin(store: Store, task: Work["task"], label: string): AbortCon
       progress: undefined,
       share: 0,
       started: now,
-      stretchStarted: now,
+      pace: new Pace(),
+      secondsLeft: null,
       cancelling: false,
       controller,
     };
@@ -36,8 +37,9 @@ export function nameWork(store: Store, task: Work["task"], label: string | undef
 function relabel(store: Store, task: Work["task"], label: string): void {
   const now = performance.now();
   store.change(({ work }) => {
-    if (work)
-      Object.assign(work, { task, label, progress: undefined, share: 0, started: now, stretchStarted: now });
+    if (!work) return;
+    const fresh = { progress: undefined, share: 0, started: now, pace: new Pace(), secondsLeft: null };
+    Object.assign(work, { task, label, ...fresh });
   });
 }
 
@@ -45,8 +47,8 @@ export function show(store: Store, progress: Progress): void {
   store.change(({ work }) => {
     if (!work) return;
     const begins = beginsStretch(work.progress, progress);
-    if (begins) work.stretchStarted = performance.now();
     work.share = shareDone(progress, begins ? 0 : work.share);
+    work.secondsLeft = work.pace.secondsLeft(progress);
     work.progress = progress;
   });
 }

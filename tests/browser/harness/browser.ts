@@ -63,3 +63,22 @@ export function watch(page: Page): PageLog {
   page.on("pageerror", (error) => log.complaints.push(String(error)));
   return log;
 }
+
+/**
+ * Milliseconds that each task of the pages' main threads has computed, from a Chromium trace. Computed, not
+ * waited: what other programs on the machine take away says nothing about the page.
+ */
+export function mainThreadTasks(trace: Buffer): number[] {
+  const { traceEvents } = JSON.parse(trace.toString()) as {
+    traceEvents: { name: string; pid: number; tid: number; tdur?: number; args?: { name?: string } }[];
+  };
+  const thread = ({ pid, tid }: { pid: number; tid: number }) => `${pid} ${tid}`;
+  const mainThreads = new Set(
+    traceEvents
+      .filter(({ name, args }) => name === "thread_name" && args?.name === "CrRendererMain")
+      .map(thread),
+  );
+  return traceEvents
+    .filter((event) => event.name === "RunTask" && event.tdur !== undefined && mainThreads.has(thread(event)))
+    .map(({ tdur }) => (tdur ?? 0) / 1000);
+}

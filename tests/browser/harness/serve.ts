@@ -18,7 +18,10 @@ export async function serveApp(): Promise<Served> {
 
 let library: Promise<string> | undefined;
 
-/** An empty page with `globalThis.iteris`, the browser entry of the package, for `page.evaluate`. */
+/**
+ * An empty page with `globalThis.iteris`, the browser entry of the package, for `page.evaluate`; and `report.html`, parts
+ * of the page with a thousand layers.
+ */
 export async function serveLibrary(): Promise<Served> {
   library ??= buildLibrary();
   return await servePage({ folder: await library, port: 4480 });
@@ -40,7 +43,9 @@ async function buildLibrary(): Promise<string> {
       assetsInlineLimit: 0,
       modulePreload: { polyfill: false },
       chunkSizeWarningLimit: 16_000,
-      rolldownOptions: { input: join(import.meta.dirname, "library.html") },
+      rolldownOptions: {
+        input: ["library.html", "report.html"].map((name) => join(import.meta.dirname, name)),
+      },
     },
   });
   renameSync(join(folder, "library.html"), join(folder, "index.html"));

@@ -9,6 +9,7 @@ import { choose } from "../device/choose.ts";
 import { cancelled, IterisError } from "../errors.ts";
 import { DEFAULT_METHOD } from "../generated.ts";
 import { methodFacts } from "../methods.ts";
+import { readRange } from "../sources/open.ts";
 import type {
   AdapterFacts,
   BaseFacts,
@@ -128,16 +129,44 @@ export class Engine {
   async digests(files: SourceFile[], context: RunContext): Promise<ReportFile[]> {
     const started = performance.now();
     const total = files.reduce((sum, { size }) => sum + size, 0);
+    const throttle = new Throttle((progress) => context.onProgress(progress));
     const found: ReportFile[] = [];
-    let done = 0;
+    let before = 0;
     for (const file of files) {
-      const seconds = (performance.now() - started) / 1000;
-      context.onProgress({ stage: "load", layer: file.name, done, total, seconds });
-      await this.#breathe(context);
-      found.push(...(await this.#run(`hashing ${file.name}`, (wasm) => wasm.digests([file]))));
-      done += file.size;
+      const told = async (bytes: number) => {
+        const seconds = (performance.now() - started) / 1000;
+        const done = before + bytes;
+        throttle.report({ stage: "load", layer: file.name, done, total, seconds });
+        await this.#breathe(context);
+      };
+      await told(0);
+      found.push(await this.#digest(file, told, context));
+      before += file.size;
     }
+    throttle.flush();
     return found;
+  }
+
+  /** @param told - called as bytes are read; throws where the call was cancelled */
+  async #digest(
+    file: SourceFile,
+    told: (bytes: number) => Promise<void>,
+    context: RunContext,
+  ): Promise<ReportFile> {
+    const { name, size } = file;
+    if (file.sha256 !== undefined) return { name, bytes: size, sha256: await file.sha256() };
+    const read = async (start: number, end: number) => {
+      await told(start);
+      return readRange(file, start, end);
+    };
+    try {
+      const [digest] = await this.#run(`hashing ${name}`, (wasm) => wasm.digests([{ name, size, read }]));
+      if (digest === undefined) throw new IterisError("internal", `Internal fault: no digest of ${name}`);
+      return digest;
+    } catch (error) {
+      // The core takes what was thrown in its reading for a file that cannot be read.
+      throw context.cancelled() ? cancelled() : error;
+    }
   }
 
   async chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {

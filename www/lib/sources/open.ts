@@ -15,6 +15,13 @@ export function openFiles(files: readonly WireFile[]): Promise<SourceFile[]> {
   return Promise.all(files.map(openFile));
 }
 
+/** Exactly the bytes `start..end` of a file. */
+export async function readRange(file: SourceFile, start: number, end: number): Promise<Uint8Array> {
+  if (file.blob !== undefined) return new Uint8Array(await file.blob.slice(start, end).arrayBuffer());
+  if (file.read !== undefined) return file.read(start, end);
+  throw new IterisError("read_failed", `The file has neither bytes nor a way to read them: ${file.name}`);
+}
+
 /** All bytes of a small file (configuration, tokenizer, samples). */
 export async function readAll(file: SourceFile): Promise<Uint8Array> {
   try {

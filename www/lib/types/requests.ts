@@ -14,6 +14,9 @@ export interface Progress {
   /** Steps done, of `total`. */
   done: number;
   total: number;
+  /** The same in bytes read or written, where a stage counts them. */
+  bytesDone?: number | undefined;
+  bytesTotal?: number | undefined;
   /** Since the work began. */
   seconds: number;
   /** Of several merges, whose it is: by its name in the result. A merge that is asked for alone has none here. */

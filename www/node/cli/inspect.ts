@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   type AdapterFacts,
   type BaseFacts,
+  groupByPattern,
   IterisError,
   inspectAdapter,
   inspectBase,
@@ -69,6 +70,26 @@ function show(value: unknown): string {
   return String(value);
 }
 
+/** So many names are told in a row. */
+const mostNames = 12;
+
+/** Names in a row, or where they are more than can be read a line for each of their patterns. */
+export function showNames(names: readonly string[]): string {
+  if (names.length <= mostNames) return names.join(", ");
+  const groups = groupByPattern(names, (name) => name);
+  const lines = groups.map(
+    ({ pattern, items }) => `\n    ${pattern}${items.length > 1 ? ` (${items.length})` : ""}`,
+  );
+  return `${names.length} names of ${groups.length} patterns${lines.join("")}`;
+}
+
+/** What is shown otherwise than as it is told in JSON. */
+function readable({ kind, facts }: Found): Record<string, unknown> {
+  if (kind === "samples") return { ...facts, kinds: showKinds(facts.kinds) };
+  if (kind === "adapter") return { ...facts, targets: showNames(facts.targets) };
+  return { ...facts };
+}
+
 /** Tells what each path holds. */
 export async function runInspect(command: InspectCommand, terminal: Terminal): Promise<void> {
   const found: Found[] = [];
@@ -77,10 +98,9 @@ export async function runInspect(command: InspectCommand, terminal: Terminal): P
     terminal.stdout.write(`${JSON.stringify({ found })}\n`);
     return;
   }
-  for (const { path, kind, facts } of found) {
-    const shown = kind === "samples" ? { ...facts, kinds: showKinds(facts.kinds) } : facts;
-    const rows = Object.entries(shown).filter(([, value]) => value !== null && show(value) !== "");
-    terminal.stdout.write(`${path}: ${kind}\n`);
+  for (const one of found) {
+    const rows = Object.entries(readable(one)).filter(([, value]) => value !== null && show(value) !== "");
+    terminal.stdout.write(`${one.path}: ${one.kind}\n`);
     for (const [name, value] of rows) terminal.stdout.write(`  ${name}: ${show(value)}\n`);
   }
 }

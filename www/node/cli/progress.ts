@@ -4,7 +4,7 @@
  * Only a terminal gets the bar, which is drawn over with carriage returns; a file or a pipe gets a line for each tenth
  * of a stage.
  */
-import type { Progress } from "../index.ts";
+import { Pace, type Progress, shareOf } from "../index.ts";
 import type { Output } from "./terminal.ts";
 
 const stageNames: Record<Progress["stage"], string> = {
@@ -18,30 +18,17 @@ const stageNames: Record<Progress["stage"], string> = {
   compare: "comparing",
 };
 
-// The stages whose steps take about as long as each other, so that a rest can be told from them.
-const steady: ReadonlySet<Progress["stage"]> = new Set([
-  "generate",
-  "forward",
-  "gram",
-  "solve",
-  "merge",
-  "compare",
-]);
-
 /** `75` as `1:15`. */
 export function clock(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
-/** Seconds that are left at the pace so far; `null` where that cannot be told. */
-export function secondsLeft({ stage, done, total, seconds }: Progress): number | null {
-  if (!steady.has(stage) || done < 1 || total < 1) return null;
-  return (seconds / done) * (total - done);
-}
-
-function share({ done, total }: Progress): number {
-  return total > 0 ? Math.min(1, done / total) : 0;
+/** `1.2 of 2.3 GB`. */
+function bytesOf({ bytesDone, bytesTotal }: Progress): string | null {
+  if (bytesDone === undefined || bytesTotal === undefined) return null;
+  const [unit, name] = bytesTotal < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
+  return `${(bytesDone / unit).toFixed(1)} of ${(bytesTotal / unit).toFixed(1)} ${name}`;
 }
 
 /** Draws progress until `end`. */
@@ -57,6 +44,7 @@ export function progressView(output: Output): ProgressView {
 
 class Bar implements ProgressView {
   readonly #output: Output;
+  readonly #pace = new Pace();
   #drawn = false;
 
   constructor(output: Output) {
@@ -65,14 +53,17 @@ class Bar implements ProgressView {
 
   show(progress: Progress): void {
     const width = 24;
-    const full = Math.round(share(progress) * width);
-    const left = secondsLeft(progress);
-    const percent = `${String(Math.round(share(progress) * 100)).padStart(3)} %`;
+    const share = shareOf(progress);
+    const full = Math.round(share * width);
+    const left = this.#pace.secondsLeft(progress);
+    const percent = `${String(Math.round(share * 100)).padStart(3)} %`;
     const parts = [
       `${"█".repeat(full)}${"░".repeat(width - full)} ${percent}`,
       left === null ? null : `${clock(left)} left`,
       progress.variant ?? null,
       stageNames[progress.stage],
+      progress.total > 1 ? `${progress.done} of ${progress.total}` : null,
+      bytesOf(progress),
       progress.layer || null,
     ];
     const line = parts.filter((part) => part !== null).join("  ");
@@ -89,6 +80,7 @@ class Bar implements ProgressView {
 
 class Lines implements ProgressView {
   readonly #output: Output;
+  readonly #pace = new Pace();
   #last = "";
 
   constructor(output: Output) {
@@ -96,8 +88,8 @@ class Lines implements ProgressView {
   }
 
   show(progress: Progress): void {
-    const tenths = Math.floor(share(progress) * 10);
-    const left = secondsLeft(progress);
+    const tenths = Math.floor(shareOf(progress) * 10);
+    const left = this.#pace.secondsLeft(progress);
     // Running the model and solving take turns, layer by layer; told apart they would fill the log.
     const stage = progress.stage === "solve" || progress.stage === "gram" ? "forward" : progress.stage;
     const what =

@@ -1,0 +1,148 @@
+/** Names of hundreds of modules by their kinds: in the library, the table, the chart and `inspect`. */
+import { describe, expect, it } from "vitest";
+import { groupByPattern, patternOf } from "../../www/lib/patterns.ts";
+import type { MergeReport } from "../../www/lib/types.ts";
+import { showNames } from "../../www/node/cli/inspect.ts";
+import { condensed, layout } from "../../www/page/chart-layout.ts";
+import { groupsOf, outliersOf } from "../../www/page/layer-rows.ts";
+import { sdxlModules, sdxlReport } from "./sdxl-report.ts";
+
+describe("a pattern", () => {
+  it.each([
+    // diffusers, PEFT, ComfyUI, kohya.
+    [
+      "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0",
+      "unet.down_blocks.*.attentions.*.transformer_blocks.*.attn1.to_out.*",
+    ],
+    ["model.layers.17.self_attn.q_proj", "model.layers.*.self_attn.q_proj"],
+    ["diffusion_model.double_blocks.3.img_attn.qkv", "diffusion_model.double_blocks.*.img_attn.qkv"],
+    [
+      "lora_unet_down_blocks_1_attentions_0_transformer_blocks_10_attn1_to_q",
+      "lora_unet_down_blocks_*_attentions_*_transformer_blocks_*_attn1_to_q",
+    ],
+    // Numbers beside each other are one; those within a word, and a word's own number, stay.
+    ["unet.input_blocks.4.1.proj_in", "unet.input_blocks.*.proj_in"],
+    ["text_encoder_2.fc1", "text_encoder_2.fc1"],
+    ["q_proj", "q_proj"],
+  ])("of %s is %s", (name, pattern) => {
+    expect(patternOf(name)).toBe(pattern);
+  });
+
+  it("gathers what shares it, in the order of the first; what shares it with none keeps its name", () => {
+    expect(groupByPattern(["b.1", "a.7", "b.2", "c"], (name) => name)).toEqual([
+      { pattern: "b.*", items: ["b.1", "b.2"] },
+      { pattern: "a.7", items: ["a.7"] },
+      { pattern: "c", items: ["c"] },
+    ]);
+  });
+});
+
+describe("a report of a thousand layers", () => {
+  const report = sdxlReport();
+  const tasks = ["one", "two"];
+
+  it("is read by some dozens of kinds", () => {
+    expect(report.layers.length).toBeGreaterThan(700);
+    const groups = groupsOf(report.layers, tasks);
+    expect(groups.length).toBeLessThan(60);
+    expect(groups.reduce((sum, { layers }) => sum + layers.length, 0)).toBe(report.layers.length);
+  });
+
+  it("has in a kind's row the worst of its layers, their ranks and their time", () => {
+    const layer = (index: number, rank: number, error: number, energy_kept: number | null) => ({
+      ...(report.layers[0] as MergeReport["layers"][number]),
+      module: `blocks.${index}.to_q`,
+      rank,
+      error,
+      energy_kept,
+      condition: index,
+      seconds: 0.5,
+      tasks: [{ task: "one", lambda: index, residual: index / 100 }],
+    });
+    const many = Array.from({ length: 101 }, (_, index) => layer(index, index < 3 ? 4 : 16, 0.1, null));
+    many[7] = layer(7, 8, 0.4, 0.9);
+    many[8] = layer(8, 8, 0.2, 0.8);
+    const [group] = groupsOf(many, tasks);
+    expect(group).toMatchObject({
+      pattern: "blocks.*.to_q",
+      ranks: "4–16",
+      error: 0.4,
+      energyKept: 0.8,
+      condition: 100,
+      seconds: 50.5,
+    });
+    expect(group?.tasks.get("one")?.lambda).toBeCloseTo(50);
+    expect(group?.tasks.get("one")?.residual).toBeCloseTo(0.5);
+    expect(group?.tasks.get("two")).toEqual({ lambda: null, residual: null });
+  });
+
+  it("is read layer by layer where it has few", () => {
+    expect(groupsOf(report.layers.slice(0, 100), tasks)).toEqual([]);
+  });
+
+  it("tells the few layers that lost much more than the rest", () => {
+    const layers = report.layers.map((layer) => ({ ...layer, error: 0.01, tasks: [] }));
+    for (const [index, error] of [
+      [3, 0.05],
+      [500, 0.3],
+      [90, 0.015],
+    ] as const) {
+      Object.assign(layers[index] ?? {}, { error });
+    }
+    expect(outliersOf(layers).map(({ layer, what, value }) => [layer.module, what, value])).toEqual([
+      [layers[500]?.module, "error", 0.3],
+      [layers[3]?.module, "error", 0.05],
+    ]);
+    expect(outliersOf(layers.map((layer) => ({ ...layer, error: 0 })))).toEqual([]);
+  });
+});
+
+describe("the chart of many modules", () => {
+  const entries = (modules: readonly string[]) =>
+    modules.flatMap((module, index) =>
+      ["IterIS", "average"].map((variant) => ({ module, task: "one", variant, residual: index % 10 })),
+    );
+  const inLayers = (layers: number) =>
+    Array.from({ length: layers * 10 }, (_, i) => `model.layers.${Math.floor(i / 10)}.m${i % 10}`);
+
+  it("has a column each while they can be told apart", () => {
+    const few = entries(inLayers(16));
+    expect(condensed(few)).toEqual({ residuals: few, columns: "module" });
+  });
+
+  it("has a column a layer, the mean of its modules", () => {
+    const { residuals, columns } = condensed(entries(inLayers(100)));
+    expect([columns, residuals.length]).toEqual(["layer", 200]);
+    expect(residuals[0]).toEqual({
+      module: "model.layers.0",
+      task: "one",
+      variant: "IterIS",
+      residual: 4.5,
+    });
+    const [panel] = layout(residuals, ["IterIS", "average"]);
+    expect(panel?.columns).toHaveLength(100);
+    expect(panel?.bands).toHaveLength(100);
+  });
+
+  it("has a column a kind where the names tell no layers, and leaves out what is not known", () => {
+    const known = entries(sdxlModules());
+    const { residuals, columns } = condensed([
+      ...known,
+      { module: "other", task: "one", variant: "IterIS", residual: Number.NaN },
+    ]);
+    expect(columns).toBe("kind");
+    expect(residuals.length).toBeLessThan(2 * 60);
+    expect(residuals.every(({ residual }) => Number.isFinite(residual))).toBe(true);
+  });
+});
+
+describe("inspect's names", () => {
+  it("stand in a row while they are few", () => {
+    expect(showNames(["q_proj", "v_proj"])).toBe("q_proj, v_proj");
+  });
+
+  it("have a line for each pattern where they are many", () => {
+    const names = [...Array.from({ length: 20 }, (_, i) => `blocks.${i}.to_q`), "proj_in"];
+    expect(showNames(names)).toBe("21 names of 2 patterns\n    blocks.*.to_q (20)\n    proj_in");
+  });
+});
