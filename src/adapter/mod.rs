@@ -12,7 +12,7 @@ mod peft;
 mod read;
 mod single_file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub use self::{
 };
 use crate::{
     io::{Dtype, Folder, HostTensor},
-    naming::{ModulePath, roles::is_bases_own, targets::kinds},
+    naming::{ModulePath, groups::layer_groups, roles::is_bases_own, targets::kinds},
 };
 
 /// The name of an adapter's configuration file.
@@ -225,6 +225,8 @@ pub struct AdapterFacts {
     pub scaling: f64,
     /// Short names of the kinds of modules it targets, sorted.
     pub targets: Vec<String>,
+    /// The modules it targets, those of the same part of different blocks together.
+    pub groups: Vec<GroupFacts>,
     /// How many modules it targets.
     pub modules: usize,
     /// How many numbers the factors hold together.
@@ -239,6 +241,18 @@ pub struct AdapterFacts {
     pub dtype: String,
     /// The length of the weight file in bytes.
     pub bytes: u64,
+}
+
+/// Modules that are the same part of different blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupFacts {
+    /// Their names, with a `*` for what differs; see [`groups`](crate::naming::groups).
+    pub pattern: String,
+    /// How many modules they are.
+    pub modules: usize,
+    /// The ranks that occur, ascending.
+    pub ranks: Vec<usize>,
 }
 
 /// Name and shape of a head's tensor.
@@ -338,9 +352,8 @@ impl Adapter {
 
     /// What a person wants to know of it before merging.
     pub fn facts(&self) -> AdapterFacts {
-        let mut ranks: Vec<usize> = self.modules.values().map(|lora| lora.rank).collect();
-        ranks.sort_unstable();
-        ranks.dedup();
+        let of_modules: Vec<usize> = self.modules.values().map(|lora| lora.rank).collect();
+        let ranks = distinct(of_modules.iter().copied());
         let names: Vec<&str> = self.modules.keys().map(ModulePath::as_str).collect();
         AdapterFacts {
             format: self.format,
@@ -353,6 +366,14 @@ impl Adapter {
             alpha: self.config.lora_alpha,
             scaling: most(self.modules.values().map(|lora| lora.scaling)).unwrap_or(0.0),
             targets: kinds(&names),
+            groups: layer_groups(&names)
+                .into_iter()
+                .map(|group| GroupFacts {
+                    pattern: group.pattern,
+                    modules: group.members.len(),
+                    ranks: distinct(group.members.into_iter().map(|index| of_modules[index])),
+                })
+                .collect(),
             modules: self.modules.len(),
             parameters: self
                 .modules
@@ -373,6 +394,11 @@ impl Adapter {
             bytes: self.bytes,
         }
     }
+}
+
+/// Each value once, ascending.
+fn distinct(values: impl Iterator<Item = usize>) -> Vec<usize> {
+    BTreeSet::from_iter(values).into_iter().collect()
 }
 
 /// The value that occurs most often; of several, the one that occurs first.
