@@ -69,6 +69,16 @@ function show(value: unknown): string {
   return String(value);
 }
 
+/** A line a group of layers, in columns. */
+function showGroups(groups: AdapterFacts["groups"]): string {
+  const width = Math.max(...groups.map(({ pattern }) => pattern.length));
+  const lines = groups.map(({ pattern, modules, ranks }) => {
+    const rank = ranks.length > 1 ? `ranks ${ranks[0]} to ${ranks.at(-1)}` : `rank ${ranks[0]}`;
+    return `    ${pattern.padEnd(width)}  ${modules} x ${rank}\n`;
+  });
+  return lines.join("");
+}
+
 /** Tells what each path holds. */
 export async function runInspect(command: InspectCommand, terminal: Terminal): Promise<void> {
   const found: Found[] = [];
@@ -81,6 +91,9 @@ export async function runInspect(command: InspectCommand, terminal: Terminal): P
     const shown = kind === "samples" ? { ...facts, kinds: showKinds(facts.kinds) } : facts;
     const rows = Object.entries(shown).filter(([, value]) => value !== null && show(value) !== "");
     terminal.stdout.write(`${path}: ${kind}\n`);
-    for (const [name, value] of rows) terminal.stdout.write(`  ${name}: ${show(value)}\n`);
+    for (const [name, value] of rows) {
+      if (name !== "groups") terminal.stdout.write(`  ${name}: ${show(value)}\n`);
+    }
+    if (kind === "adapter") terminal.stdout.write(`  layers:\n${showGroups(facts.groups)}`);
   }
 }
