@@ -13,6 +13,8 @@ mod features;
 pub mod gemm;
 mod meter;
 mod pointwise;
+pub mod qr;
+pub mod range_finder;
 mod rotary;
 pub mod solve;
 mod split;
