@@ -310,6 +310,7 @@ mod tests {
             done: 0,
             total: 1,
             seconds: 0.0,
+            written: None,
         }
     }
 
