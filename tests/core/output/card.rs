@@ -150,7 +150,9 @@ fn files_of_image_programs_have_a_card_and_headers_too() {
 #[test]
 fn many_layers_are_told_by_pattern_and_those_that_stand_out_by_name() {
     let names: Vec<String> = (0..20)
-        .flat_map(|block| ["self_attn.q_proj", "mlp.up_proj"].map(|end| format!("model.layers.{block}.{end}")))
+        .flat_map(|block| {
+            ["self_attn.q_proj", "mlp.up_proj"].map(|end| format!("model.layers.{block}.{end}"))
+        })
         .collect();
     let modules: Vec<(&str, usize, usize)> = names.iter().map(|name| (name.as_str(), 6, 5)).collect();
     // One layer is in one adapter alone, so that its rank is a fourth of the others'.
@@ -174,11 +176,24 @@ fn many_layers_are_told_by_pattern_and_those_that_stand_out_by_name() {
     assert_eq!(report.layers.len(), 40);
     let text = card(&sink);
     let (_, section) = text.split_once("## Layers").unwrap();
-    assert!(section.contains("| model.layers.\\*.self\\_attn.q\\_proj | 20 | 4 | 0 |"), "{section}");
-    assert!(section.contains("| model.layers.\\*.mlp.up\\_proj | 20 | 1–4 | 0 |"), "{section}");
-    assert!(section.contains("| model.layers.7.mlp.up\\_proj | 1 | 0 |"), "{section}");
+    assert!(
+        section.contains("| model.layers.\\*.self\\_attn.q\\_proj | 20 | 4 | 0 |"),
+        "{section}"
+    );
+    assert!(
+        section.contains("| model.layers.\\*.mlp.up\\_proj | 20 | 1–4 | 0 |"),
+        "{section}"
+    );
+    assert!(
+        section.contains("| model.layers.7.mlp.up\\_proj | 1 | 0 |"),
+        "{section}"
+    );
     let rows = section.lines().filter(|line| line.starts_with("| model.layers."));
-    assert_eq!(rows.count(), 3, "two groups and the layer unlike its group: {section}");
+    assert_eq!(
+        rows.count(),
+        3,
+        "two groups and the layer unlike its group: {section}"
+    );
 }
 
 #[test]
