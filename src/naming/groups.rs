@@ -181,11 +181,15 @@ impl<'a> Path<'a> {
 
     /// The pattern of a name by itself: its ending is what follows its last number that something follows.
     fn alone(&self) -> Pattern<'a> {
-        let numbers = (0..self.parts.len()).filter(|&part| is_index(self.parts[part].1));
-        let endings = numbers.map(|part| self.behind(part));
-        let ending = endings
-            .filter(|ending| ending.split(self.separator).any(|part| !is_index(part)) && !ending.is_empty())
-            .last();
+        let says = |ending: &&str| {
+            ending
+                .split(self.separator)
+                .any(|part| !part.is_empty() && !is_index(part))
+        };
+        let ending = (0..self.parts.len())
+            .filter(|&part| is_index(self.parts[part].1))
+            .map(|part| self.behind(part))
+            .rfind(says);
         Pattern {
             before: None,
             separator: "",

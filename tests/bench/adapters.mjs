@@ -124,6 +124,10 @@ const peerScript = join(import.meta.dirname, "adapters_peer.py");
 function run(program, words, limit) {
   const done = spawnSync(program, words, { encoding: "utf8", timeout: limit * 1e3, maxBuffer: 2 ** 28 });
   if (done.error && "code" in done.error && done.error.code === "ETIMEDOUT") return `> ${limit} s`;
-  if (done.status !== 0) return lastLine(done) || `ended by ${done.signal}`;
+  if (done.status !== 0) {
+    // Node's own last line is its version.
+    const error = done.stderr.split("\n").find((line) => /^\w*Error\b/.test(line));
+    return error ?? (lastLine(done) || `ended by ${done.signal}`);
+  }
   return JSON.parse(done.stdout);
 }

@@ -65,7 +65,7 @@ pub(super) fn write(card: &Card<'_>, out: &mut String) {
 }
 
 /// A row a layer.
-fn rows<'a>(layers: &mut dyn Iterator<Item = &'a LayerReport>, out: &mut String) {
+fn rows(layers: &mut dyn Iterator<Item = &LayerReport>, out: &mut String) {
     out.push_str("| layer | rank | error |\n| --- | ---: | ---: |\n");
     for layer in layers {
         let _ = writeln!(
