@@ -124,5 +124,6 @@ export async function bench(options) {
   await npmPackages();
   await buildWasm();
   await buildPackage();
+  if (options.includes("--adapters")) await peersPython();
   await run(process.execPath, [join(root, "tests/bench/main.mjs"), ...options], { shows: "the benchmark" });
 }

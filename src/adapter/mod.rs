@@ -14,7 +14,7 @@ mod peft;
 mod read;
 mod single_file;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     io::{Dtype, Folder, HostTensor, OutDtype},
-    naming::{ModulePath, roles::is_bases_own, targets::kinds},
+    naming::{ModulePath, groups::layer_groups, roles::is_bases_own, targets::kinds},
 };
 
 /// The name of an adapter's configuration file.
@@ -239,6 +239,8 @@ pub struct AdapterFacts {
     pub scaling: f64,
     /// Short names of the kinds of modules it targets, sorted.
     pub targets: Vec<String>,
+    /// The modules it targets, those of the same part of different blocks together.
+    pub groups: Vec<GroupFacts>,
     /// How many modules it targets.
     pub modules: usize,
     /// How many numbers the factors hold together.
@@ -253,6 +255,18 @@ pub struct AdapterFacts {
     pub dtype: String,
     /// The length of the weight file in bytes.
     pub bytes: u64,
+}
+
+/// Modules that are the same part of different blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupFacts {
+    /// Their names, with a `*` for what differs; see [`groups`](crate::naming::groups).
+    pub pattern: String,
+    /// How many modules they are.
+    pub modules: usize,
+    /// The ranks that occur, ascending.
+    pub ranks: Vec<usize>,
 }
 
 /// Name and shape of a head's tensor.
@@ -354,9 +368,8 @@ impl Adapter {
 
     /// What a person wants to know of it before merging.
     pub fn facts(&self) -> AdapterFacts {
-        let mut ranks: Vec<usize> = self.modules.values().map(|module| module.rank).collect();
-        ranks.sort_unstable();
-        ranks.dedup();
+        let of_modules: Vec<usize> = self.modules.values().map(|module| module.rank).collect();
+        let ranks = distinct(of_modules.iter().copied());
         let names: Vec<&str> = self.modules.keys().map(ModulePath::as_str).collect();
         AdapterFacts {
             format: self.format,
@@ -369,6 +382,14 @@ impl Adapter {
             alpha: self.config.lora_alpha,
             scaling: most(self.modules.values().map(|module| module.scaling)).unwrap_or(0.0),
             targets: kinds(&names),
+            groups: layer_groups(&names)
+                .into_iter()
+                .map(|group| GroupFacts {
+                    pattern: group.pattern,
+                    modules: group.members.len(),
+                    ranks: distinct(group.members.into_iter().map(|index| of_modules[index])),
+                })
+                .collect(),
             modules: self.modules.len(),
             parameters: self.modules.values().map(Module::parameters).sum(),
             heads: self
@@ -395,6 +416,11 @@ fn widest(dtypes: impl IntoIterator<Item = Dtype>) -> OutDtype {
         _ => OutDtype::F32,
     });
     each.reduce(OutDtype::or_wider).unwrap_or(OutDtype::F32)
+}
+
+/// Each value once, ascending.
+fn distinct(values: impl Iterator<Item = usize>) -> Vec<usize> {
+    BTreeSet::from_iter(values).into_iter().collect()
 }
 
 /// The value that occurs most often; of several, the one that occurs first.

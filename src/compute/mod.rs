@@ -14,6 +14,8 @@ pub mod gemm;
 mod memory;
 mod meter;
 mod pointwise;
+pub mod qr;
+pub mod range_finder;
 mod rotary;
 pub mod solve;
 mod split;

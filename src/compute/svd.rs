@@ -8,6 +8,7 @@ use nalgebra::{DMatrix, Dyn, linalg::SymmetricEigen};
 use crate::compute::{
     gemm::{Part, View, multiply},
     narrow,
+    qr::{ThinQr, gram},
 };
 
 /// The best approximation of a given rank.
@@ -44,8 +45,8 @@ pub fn rank_for(values: &[f64], energy: f64) -> usize {
 
 /// The singular values of B A (`b` is d_out x r, `a` is r x d_in, row-major), largest first.
 pub fn factored_values(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, usize)) -> Vec<f64> {
-    let left = matrix(b, d_out, r).qr();
-    let right = matrix(a, r, d_in).transpose().qr();
+    let left = ThinQr::new(View::new(b, d_out, r));
+    let right = ThinQr::new(View::new(a, r, d_in).transposed());
     descending(
         (left.r() * right.r().transpose())
             .singular_values()
@@ -57,43 +58,41 @@ pub fn factored_values(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, us
 /// The singular values of a dense (d_out x d_in) matrix, largest first: roots of the eigenvalues of its smaller
 /// Gram matrix. Squares are exact to rounding of the largest one.
 pub fn dense_values(dense: &[f32], d_out: usize, d_in: usize) -> Vec<f64> {
-    let (eigenvalues, _) = eigen(small_gram(upright(dense, d_out, d_in)));
-    eigenvalues
+    eigenvalues(gram(upright(dense, d_out, d_in)))
         .into_iter()
         .map(|value| value.max(0.0).sqrt())
         .collect()
 }
 
-/// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and
-/// an SVD of the small core, never of the product.
+/// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and the
+/// singular vectors of the small core, never of the product.
+///
+/// With B = Q R, A^T = P T and the core C = R T^T, the best approximation is Q U U^T C P^T, U being the eigenvectors of
+/// C C^T. What is left out is C - U U^T C itself: its digits do not suffer from the squares in C C^T.
 pub fn truncate_factors(
     a: &[f32],
     b: &[f32],
     (d_out, r, d_in): (usize, usize, usize),
     rank: usize,
 ) -> Truncated {
-    let left = matrix(b, d_out, r).qr();
-    let right = matrix(a, r, d_in).transpose().qr();
-    let svd = (left.r() * right.r().transpose()).svd(true, true);
-    let (Some(u), Some(vt)) = (svd.u, svd.v_t) else {
-        unreachable!("both singular bases were asked for");
-    };
-    let (u, vt) = (left.q() * u, vt * right.q().transpose());
-    let values = svd.singular_values;
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&i, &j| values[j].total_cmp(&values[i]));
-    let square = |i: &usize| values[*i] * values[*i];
-    let total: f64 = order.iter().map(square).sum();
-    let left_out: f64 = order.iter().skip(rank).rev().map(square).sum();
-    let mut a = Vec::with_capacity(rank * d_in);
-    let mut b = vec![0.0; d_out * rank];
-    for (place, &index) in order.iter().take(rank).enumerate() {
-        let root = values[index].max(0.0).sqrt();
-        a.extend((0..d_in).map(|j| narrow(root * vt[(index, j)])));
-        (0..d_out).for_each(|i| b[i * rank + place] = narrow(root * u[(i, index)]));
+    let left = ThinQr::new(View::new(b, d_out, r));
+    let right = ThinQr::new(View::new(a, r, d_in).transposed());
+    let core = left.r() * right.r().transpose();
+    let (_, vectors) = eigen(&core * core.transpose());
+    let kept = rank.min(vectors.ncols());
+    let mut u = vectors.columns(0, kept).clone_owned();
+    let mut image = core.transpose() * &u;
+    let left_out = (&core - &u * image.transpose()).norm_squared();
+    // Singular values are split evenly between the factors.
+    for k in 0..kept {
+        let root = image.column(k).norm().sqrt();
+        u.column_mut(k).scale_mut(root);
+        let inverse = if root > 0.0 { root.recip() } else { 0.0 };
+        image.column_mut(k).scale_mut(inverse);
     }
-    a.resize(rank * d_in, 0.0);
-    Truncated::new(a, b, left_out, total)
+    let b = padded(&left.q_times(&u), kept, rank);
+    let columns = padded(&right.q_times(&image), kept, rank);
+    Truncated::new(transposed(&columns, rank), b, left_out, core.norm_squared())
 }
 
 /// Truncates a dense (d_out x d_in) matrix to `rank`: by the eigenvectors of its smaller Gram matrix where that is
@@ -134,9 +133,7 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
     } else {
         (short, long)
     };
-    let a = (0..rank)
-        .flat_map(|k| columns.iter().skip(k).step_by(rank).copied())
-        .collect();
+    let a = transposed(&columns, rank);
     Truncated::new(a, b, left_out, total)
 }
 
@@ -154,7 +151,7 @@ const WHOLE_SIDE: usize = 192;
 const RESIDUAL_ROWS: usize = 256;
 
 impl Truncated {
-    fn new(a: Vec<f32>, b: Vec<f32>, left_out: f64, total: f64) -> Self {
+    pub(super) fn new(a: Vec<f32>, b: Vec<f32>, left_out: f64, total: f64) -> Self {
         let share = if total > 0.0 {
             (left_out / total).min(1.0)
         } else {
@@ -175,22 +172,9 @@ fn upright(dense: &[f32], d_out: usize, d_in: usize) -> View<'_, f32> {
     if d_in <= d_out { view } else { view.transposed() }
 }
 
-fn small_gram(view: View<'_, f32>) -> DMatrix<f64> {
-    let (_, side) = view.dimensions();
-    let mut gram = vec![0.0; side * side];
-    multiply(view.transposed(), view, 1.0, Part::Lower, &mut gram, side);
-    // Row-major lower is column-major upper, which what follows has to be told of.
-    let mut gram = DMatrix::from_vec(side, side, gram);
-    gram.fill_lower_triangle_with_upper_triangle();
-    gram
-}
-
 /// Eigenvalues, largest first, and eigenvectors, as columns, of a symmetric positive semidefinite matrix.
-fn eigen(mut gram: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
-    // nalgebra's iteration divides by denormal numbers where a row is zero and gives infinite eigenvalues; a ridge of
-    // the size of its own rounding keeps it from that.
-    let ridge = f64::EPSILON * gram.diagonal().amax();
-    (0..gram.nrows()).for_each(|i| gram[(i, i)] += ridge);
+pub(super) fn eigen(mut gram: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
+    let ridge = add_ridge(&mut gram);
     let eigen: SymmetricEigen<f64, Dyn> = gram.symmetric_eigen();
     let values = eigen.eigenvalues;
     let mut order: Vec<usize> = (0..values.len()).collect();
@@ -199,9 +183,23 @@ fn eigen(mut gram: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
     (descending, eigen.eigenvectors.select_columns(&order))
 }
 
+/// The eigenvalues alone, which cost a third.
+pub(super) fn eigenvalues(mut gram: DMatrix<f64>) -> Vec<f64> {
+    let ridge = add_ridge(&mut gram);
+    descending(gram.symmetric_eigenvalues().iter().map(|value| value - ridge))
+}
+
+/// nalgebra's iteration divides by denormal numbers where a row is zero and gives infinite eigenvalues; a ridge of the
+/// size of its own rounding keeps it from that.
+fn add_ridge(gram: &mut DMatrix<f64>) -> f64 {
+    let ridge = f64::EPSILON * gram.diagonal().amax();
+    (0..gram.nrows()).for_each(|i| gram[(i, i)] += ridge);
+    ridge
+}
+
 /// The right singular vectors of the `count` largest singular values, as columns (side x count), row-major.
 fn eigenvectors(view: View<'_, f32>, count: usize) -> Vec<f64> {
-    let (_, vectors) = eigen(small_gram(view));
+    let (_, vectors) = eigen(gram(view));
     row_major(&vectors.columns(0, count).clone_owned())
 }
 
@@ -210,7 +208,7 @@ fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
     let (_, side) = view.dimensions();
     let width = count + OVERSAMPLING;
     // A step costs the square of the side with the Gram matrix at hand, and the whole matrix twice without.
-    let gram = (side <= GRAM_SIDE).then(|| row_major(&small_gram(view)));
+    let gram = (side <= GRAM_SIDE).then(|| row_major(&gram(view)));
     let step = |basis: &[f64]| match &gram {
         Some(gram) => {
             let mut out = vec![0.0; side * width];
@@ -288,8 +286,20 @@ fn descending(values: impl Iterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-fn matrix(data: &[f32], rows: usize, columns: usize) -> DMatrix<f64> {
-    DMatrix::from_row_iterator(rows, columns, data.iter().map(|&x| f64::from(x)))
+/// Rows of `from` numbers as f32, with zeros up to `to`.
+fn padded(rows: &[f64], from: usize, to: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows.len() / from * to];
+    for (out, row) in out.chunks_exact_mut(to).zip(rows.chunks_exact(from)) {
+        out.iter_mut().zip(row).for_each(|(out, &x)| *out = narrow(x));
+    }
+    out
+}
+
+/// Row-major columns x rows, of row-major rows x `columns`.
+pub(super) fn transposed(rows: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns)
+        .flat_map(|column| rows.iter().skip(column).step_by(columns).copied())
+        .collect()
 }
 
 fn row_major(m: &DMatrix<f64>) -> Vec<f64> {
@@ -369,8 +379,7 @@ mod tests {
         let cut = truncate_dense(&dense, 30, 20, 3);
         // The matrix itself is rounded to f32: 6e-8 of its numbers, spread over all directions.
         assert!((cut.error - 1e-6).abs() < 5e-8, "{}", cut.error);
-        let whole = matrix(&dense, 30, 20);
-        let a: Vec<f32> = whole.transpose().as_slice().iter().map(|&x| narrow(x)).collect();
+        let a = &dense;
         let identity: Vec<f32> = (0..900).map(|i| if i % 31 == 0 { 1.0 } else { 0.0 }).collect();
         let factored = truncate_factors(&a, &identity, (30, 30, 20), 3);
         assert!(

@@ -17,11 +17,10 @@ use crate::{
     binding::{Base, MergeSite, Place, paths::Paths},
     delta::LowRank,
     error::{Code, Error, Result},
-    export::{Writing, dtype_of, extra, json, spool::Spool},
+    export::{Writing, dtype_of, extra, has_one_rank, json, spool::Spool},
     io::{OutDtype, Sink, StreamHeader, StreamWriter, encode},
     merge::{
         layer::LayerReport,
-        options::Ranks,
         truncate::{Factored, Truncated},
     },
     naming::{ModulePath, targets::suffix_targets},
@@ -79,7 +78,7 @@ pub(super) async fn write<'a>(
         }
     };
     let largest = own.iter().map(|scale| scale.rank).max().unwrap_or(1);
-    let uniform = is_uniform(out);
+    let uniform = has_one_rank(binding, out.options);
     // One rank for all modules, so that programs which know no `rank_pattern` load the adapter too.
     let scales: Vec<Scale> = own
         .iter()
@@ -143,15 +142,6 @@ fn plan(out: &Writing<'_>, shapes: &BTreeMap<ModulePath, Shape>, extra: &Extra) 
     }
     let read: Vec<&Adapter> = out.binding.adapters.iter().map(|read| &read.adapter).collect();
     kohya_plan(shapes, &read)
-}
-
-/// Whether all modules are written with one rank.
-fn is_uniform(out: &Writing<'_>) -> bool {
-    match out.options.ranks {
-        Ranks::Auto => out.format() == Format::Peft,
-        Ranks::Uniform => true,
-        Ranks::PerLayer => false,
-    }
 }
 
 /// PEFT's configuration of the adapter.

@@ -4,6 +4,7 @@
 //! wants it (see [`super::text`]). Nothing is told that the merge does not know: no licence, no language. The same
 //! merge gives the same card, so it has neither date nor seconds.
 
+mod layers;
 mod usage;
 
 use std::fmt::Write as _;
@@ -20,10 +21,7 @@ use crate::{
         text::{markdown, yaml},
     },
     io::FileDigest,
-    merge::{
-        layer::LayerReport,
-        options::{MergeOptions, OutputKind},
-    },
+    merge::options::{MergeOptions, OutputKind},
 };
 
 /// The name of the card.
@@ -68,7 +66,7 @@ impl Card<'_> {
         usage::write(self, &mut out);
         self.inputs(&mut out);
         self.settings(&mut out)?;
-        self.layers(&mut out);
+        layers::write(self, &mut out);
         if !self.report.notes.is_empty() {
             out.push_str("\n## Notes\n\n");
             for note in &self.report.notes {
@@ -220,60 +218,6 @@ impl Card<'_> {
             let _ = writeln!(out, "| {} | {} |", markdown(name), markdown(&value));
         }
         Ok(())
-    }
-
-    fn layers(&self, out: &mut String) {
-        let layers = &self.report.layers;
-        let Some(largest) = layers.iter().map(|layer| layer.rank).max() else {
-            return;
-        };
-        let smallest = layers.iter().map(|layer| layer.rank).min().unwrap_or(largest);
-        let options = self.options;
-        let ranks = if options.output == OutputKind::Base {
-            String::new()
-        } else if smallest == largest {
-            format!(", written with rank {largest}")
-        } else {
-            format!(", written with ranks from {smallest} to {largest}")
-        };
-        let parts = match layers.len() {
-            1 => "1 part of the model is changed".to_owned(),
-            all => format!("{all} parts of the model are changed"),
-        };
-        let _ = writeln!(out, "\n## Layers\n\n{parts}{ranks}.");
-        let error = |layer: &LayerReport| layer.error.unwrap_or(0.0);
-        let worst = layers.iter().max_by(|a, b| error(a).total_cmp(&error(b)));
-        if let Some(worst) = worst {
-            if error(worst) > 0.0 {
-                #[allow(clippy::cast_precision_loss, reason = "a count of layers")]
-                let mean = layers.iter().map(error).sum::<f64>() / layers.len() as f64;
-                let _ = writeln!(
-                    out,
-                    "Relative error of cutting them to their ranks (Frobenius norm): {mean:.2e} on average, {:.2e} at most ({}).",
-                    error(worst),
-                    markdown(&worst.module)
-                );
-            } else {
-                out.push_str("No layer is cut to less than what the method found.\n");
-            }
-        }
-        out.push_str(
-            "\n<details><summary>Each layer</summary>\n\n| layer | rank | error |\n| --- | ---: | ---: |\n",
-        );
-        for layer in layers {
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} |",
-                markdown(&layer.module),
-                layer.rank,
-                if error(layer) > 0.0 {
-                    format!("{:.2e}", error(layer))
-                } else {
-                    "0".to_owned()
-                }
-            );
-        }
-        out.push_str("\n</details>\n");
     }
 }
 

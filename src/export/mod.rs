@@ -34,7 +34,7 @@ use crate::{
     merge::{
         context::Task,
         methods::Method,
-        options::{MergeOptions, OutputKind},
+        options::{MergeOptions, OutputKind, Ranks},
         solution::Solution,
         truncate::Truncated,
     },
@@ -102,6 +102,15 @@ impl Writing<'_> {
 fn format_of(binding: &Binding<'_>, options: &MergeOptions) -> Format {
     let formats = binding.adapters.iter().map(|read| read.adapter.format);
     options.format.of(formats)
+}
+
+/// Whether all modules of an adapter are written with one rank.
+fn has_one_rank(binding: &Binding<'_>, options: &MergeOptions) -> bool {
+    match options.ranks {
+        Ranks::Auto => format_of(binding, options) == Format::Peft,
+        Ranks::Uniform => true,
+        Ranks::PerLayer => false,
+    }
 }
 
 /// The element type of an adapter's tensors: the caller's, or the widest of the adapters'.

@@ -1,6 +1,10 @@
 //! Solved layers that wait in the sink until the ranks of all are known, which a file's header begins with.
 
-use crate::{adapter::Lora, error::Result, io::Sink};
+use crate::{
+    adapter::Lora,
+    error::Result,
+    io::{OutDtype, Sink, encode},
+};
 
 /// The file that layers wait in; it is taken away when they are written.
 pub(super) const SPOOL_FILE: &str = ".layers";
@@ -29,7 +33,7 @@ impl Spool {
         let start = self.bytes;
         let factors = [std::mem::take(&mut lora.a), std::mem::take(&mut lora.b)];
         for factor in &factors {
-            let bytes: Vec<u8> = factor.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let bytes = encode("a layer's factors", factor, OutDtype::F32)?;
             sink.write(SPOOL_FILE, &bytes).await?;
             self.bytes += bytes.len() as u64;
         }

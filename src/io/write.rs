@@ -188,30 +188,33 @@ pub fn encode_piece(name: &str, start: usize, data: &[f32], dtype: OutDtype) -> 
             ),
         ));
     }
-    match dtype {
-        OutDtype::F32 => Ok(data.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        OutDtype::Bf16 => Ok(data
-            .iter()
-            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
-            .collect()),
+    let too_large = |x: f32| f16::from_f32(x).is_infinite();
+    Ok(match dtype {
+        OutDtype::F32 => elements(data, f32::to_le_bytes),
+        OutDtype::Bf16 => elements(data, |x| bf16::from_f32(x).to_le_bytes()),
         OutDtype::F16 => {
-            let mut bytes = Vec::with_capacity(data.len() * 2);
-            for (at, &value) in data.iter().enumerate() {
-                let half = f16::from_f32(value);
-                if half.is_infinite() {
-                    return Err(Error::new(
-                        Code::OptionInvalid,
-                        format!(
-                            "{value} at element {} does not fit f16, choose dtype f32: {name}",
-                            start + at
-                        ),
-                    ));
-                }
-                bytes.extend_from_slice(&half.to_le_bytes());
+            let largest = data.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            if too_large(largest) {
+                let at = data.iter().position(|&x| too_large(x)).unwrap_or(0);
+                return Err(Error::new(
+                    Code::OptionInvalid,
+                    format!(
+                        "{} at element {} does not fit f16, choose dtype f32: {name}",
+                        data[at],
+                        start + at
+                    ),
+                ));
             }
-            Ok(bytes)
+            elements(data, |x| f16::from_f32(x).to_le_bytes())
         }
-    }
+    })
+}
+
+fn elements<const N: usize>(data: &[f32], of: impl Fn(f32) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; N * data.len()];
+    let places = bytes.as_chunks_mut::<N>().0.iter_mut();
+    places.zip(data).for_each(|(place, &x)| *place = of(x));
+    bytes
 }
 
 /// A whole safetensors file. The same tensors and metadata give the same bytes, whatever the order

@@ -73,6 +73,18 @@ impl<'a> Solution<'a> {
         self.passed.get(&site.name).map(|layer| &layer.delta)
     }
 
+    /// Where the merge is, at the layer that was asked for last.
+    pub fn progress(&self, layer: &str) -> Progress {
+        Progress {
+            stage: "merge",
+            layer: layer.to_owned(),
+            done: self.taken.saturating_sub(1),
+            total: self.binding.sites.len(),
+            seconds: self.compute.meter.elapsed(),
+            written: self.compute.meter.written(),
+        }
+    }
+
     /// The layer of one of the binding's sites, in whatever order the caller wants them.
     ///
     /// # Errors
@@ -82,15 +94,7 @@ impl<'a> Solution<'a> {
         if let Some(layer) = self.passed.remove(&site.name) {
             return Ok(layer);
         }
-        let all = self.binding.sites.len();
-        let progress = Progress {
-            stage: "merge",
-            layer: site.name.clone(),
-            done: self.taken - 1,
-            total: all,
-            seconds: self.compute.meter.elapsed(),
-            written: self.compute.meter.written(),
-        };
+        let progress = self.progress(&site.name);
         self.observer.progress(progress.clone()).await?;
         let now = || self.compute.meter.elapsed();
         let pace = Pace::new(self.observer, &now, progress);

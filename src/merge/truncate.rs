@@ -7,7 +7,7 @@
 use crate::{
     adapter::Module,
     binding::{Binding, MergeSite, Place},
-    compute::svd,
+    compute::{range_finder::truncate_dense_fast, svd},
     delta::{Delta, Dense, LowRank},
     error::Result,
     merge::{
@@ -15,6 +15,7 @@ use crate::{
         methods::Form,
         solution::Solution,
     },
+    progress::Pace,
 };
 
 /// A solution whose weights are cut to a rank, layer by layer.
@@ -82,7 +83,7 @@ impl<'a> Truncated<'a> {
         let (mut kept, mut error) = (1.0, 0.0);
         if self.asked() && matches!(site.place, Place::Weight(_)) {
             let rank = self.rank_for(&layer.delta);
-            let reduced = to_rank(layer.delta, rank);
+            let reduced = self.to_rank(layer.delta, rank, &site.name).await?;
             (kept, error) = (reduced.energy_kept, reduced.error);
             layer.delta = Delta::LowRank(reduced.factors);
         }
@@ -113,7 +114,7 @@ impl<'a> Truncated<'a> {
             deltas.push(Some(delta));
             reports.push(report);
         }
-        let (factored, kept, error) = self.cut(parts, deltas, heights);
+        let (factored, kept, error) = self.cut(parts, deltas, heights).await?;
         let rank = match &factored {
             Factored::Whole(factors) => factors.rank,
             Factored::Parts(parts) => parts.iter().flatten().map(|part| part.rank).max().unwrap_or(1),
@@ -126,12 +127,12 @@ impl<'a> Truncated<'a> {
         Ok((factored, reports))
     }
 
-    fn cut(
+    async fn cut(
         &self,
         parts: &[Option<&'a MergeSite>],
         deltas: Vec<Option<Delta>>,
         heights: &[usize],
-    ) -> (Factored, f64, f64) {
+    ) -> Result<(Factored, f64, f64)> {
         let alone = deltas.len() == 1;
         let fits = |delta: &Delta| {
             let (d_out, d_in) = delta.shape();
@@ -146,7 +147,7 @@ impl<'a> Truncated<'a> {
                 Some(Delta::LowRank(factors)) => Some(factors),
                 Some(Delta::Dense(_)) | None => None,
             });
-            return (Factored::Parts(factors.collect()), 1.0, 0.0);
+            return Ok((Factored::Parts(factors.collect()), 1.0, 0.0));
         }
         let whole = stacked(deltas, heights);
         let rank = if self.asked() {
@@ -154,13 +155,21 @@ impl<'a> Truncated<'a> {
         } else {
             self.exact(parts)
         };
-        let reduced = to_rank(whole, rank);
+        let name = parts.iter().flatten().next().map_or("", |site| &site.name);
+        let reduced = self.to_rank(whole, rank, name).await?;
         let factored = if alone {
             Factored::Parts(vec![Some(reduced.factors)])
         } else {
             Factored::Whole(reduced.factors)
         };
-        (factored, reduced.energy_kept, reduced.error)
+        Ok((factored, reduced.energy_kept, reduced.error))
+    }
+
+    async fn to_rank(&self, delta: Delta, rank: usize, name: &str) -> Result<Reduced> {
+        let solution = &self.solution;
+        let now = || solution.compute.meter.elapsed();
+        let pace = Pace::new(solution.observer, &now, solution.progress(name));
+        to_rank(delta, rank, &pace).await
     }
 
     /// The rank of [`Truncated::take_factors`], where it does not depend on the numbers.
@@ -364,24 +373,24 @@ struct Reduced {
 }
 
 /// The best approximation of a rank; factors of at most that rank stay as they are.
-fn to_rank(delta: Delta, rank: usize) -> Reduced {
+async fn to_rank(delta: Delta, rank: usize, pace: &Pace<'_>) -> Result<Reduced> {
     let (d_out, d_in) = delta.shape();
     let rank = rank.min(d_out).min(d_in).max(1);
     let truncated = match delta {
         Delta::LowRank(factors) if factors.rank <= rank => {
-            return Reduced {
+            return Ok(Reduced {
                 factors,
                 energy_kept: 1.0,
                 error: 0.0,
-            };
+            });
         }
         Delta::LowRank(factors) => {
             let shape = (d_out, factors.rank, d_in);
             svd::truncate_factors(&factors.a, &factors.b, shape, rank)
         }
-        Delta::Dense(dense) => svd::truncate_dense(&dense.data, d_out, d_in, rank),
+        Delta::Dense(dense) => truncate_dense_fast(&dense.data, d_out, d_in, rank, pace).await?,
     };
-    Reduced {
+    Ok(Reduced {
         factors: LowRank {
             a: truncated.a,
             b: truncated.b,
@@ -391,7 +400,7 @@ fn to_rank(delta: Delta, rank: usize) -> Reduced {
         },
         energy_kept: truncated.energy_kept,
         error: truncated.error,
-    }
+    })
 }
 
 /// The smallest rank, at least 1, that keeps a share of the squared Frobenius norm. A share of 1 is everything above
@@ -426,6 +435,10 @@ mod tests {
         }
     }
 
+    fn cut_to(delta: &Delta, rank: usize) -> Reduced {
+        pollster::block_on(to_rank(delta.clone(), rank, &Pace::unwatched())).unwrap()
+    }
+
     fn both(factors: &LowRank) -> [Delta; 2] {
         let (d_out, d_in) = (factors.d_out, factors.d_in);
         let data = factors.dense();
@@ -449,7 +462,7 @@ mod tests {
         let own = factors(40, 9, 30);
         for rank in [1, 4, 8, 9, 20] {
             let [factored, dense] = both(&own).map(|delta| {
-                let cut = to_rank(delta.clone(), rank);
+                let cut = cut_to(&delta, rank);
                 let found = error_of(&delta, &cut.factors);
                 assert!(
                     (found - cut.error).abs() < 2e-7,
@@ -471,10 +484,10 @@ mod tests {
         let own = factors(40, 9, 30);
         for delta in both(&own) {
             for energy in [0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
-                let cut = to_rank(delta.clone(), rank_for(&delta, energy));
+                let cut = cut_to(&delta, rank_for(&delta, energy));
                 assert!(cut.energy_kept >= energy - 1e-12, "{energy}: {}", cut.energy_kept);
                 if cut.factors.rank > 1 {
-                    let smaller = to_rank(delta.clone(), cut.factors.rank - 1);
+                    let smaller = cut_to(&delta, cut.factors.rank - 1);
                     assert!(
                         smaller.energy_kept < energy,
                         "{energy}: rank {}",

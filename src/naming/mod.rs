@@ -8,6 +8,7 @@
 
 mod base;
 pub mod family;
+pub mod groups;
 pub mod path;
 pub mod pattern;
 pub mod roles;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::naming::groups::layer_groups;
+
 /// Names for `target_modules` that select the merged modules among all linear layers of the base
 /// model, sorted: for each the shortest end of its name (`query`, `attention.output.dense`) that
 /// selects no layer outside the merge, or its full name where there is none.
@@ -40,29 +42,20 @@ fn suffixes(module: &str) -> impl Iterator<Item = &str> {
         .take_while(|suffix| !suffix.split('.').any(is_number))
 }
 
-/// The kinds of modules among these names: what follows the last layer number, each as short as it
-/// can be told from the other kinds, sorted.
+/// The kinds of modules among these names: the endings of their [groups](layer_groups), each as short as it can be
+/// told from the other kinds, sorted.
 pub fn kinds(modules: &[&str]) -> Vec<String> {
-    let tails: BTreeSet<&str> = modules.iter().map(|module| tail(module)).collect();
-    let tails: Vec<&str> = tails.into_iter().collect();
-    let mut kinds: Vec<String> = tails
+    let groups = layer_groups(modules);
+    let endings: BTreeSet<&str> = groups.iter().map(|group| group.ending.as_str()).collect();
+    let endings: Vec<&str> = endings.into_iter().collect();
+    let kinds: BTreeSet<String> = endings
         .iter()
-        .flat_map(|kind| suffix_targets(&[kind], &tails))
+        .flat_map(|kind| suffix_targets(&[kind], &endings))
         .collect();
-    kinds.sort();
-    kinds
+    kinds.into_iter().collect()
 }
 
-/// What follows the last part of a name that is a number.
-fn tail(module: &str) -> &str {
-    let ends = suffixes(module).last().unwrap_or(module);
-    if module.split('.').any(is_number) {
-        ends
-    } else {
-        module
-    }
-}
-
+/// Whether a part of a path is a number.
 fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -3,14 +3,17 @@
 //
 //     npm run bench                                          the emotion fixtures, or the built-in example
 //     npm run bench -- --methods all | iteris,ties,…         every method's accuracy on the emotion fixtures
+//     npm run bench -- --adapters all | sdxl-r32,flux-r16,…  merges without samples of adapters of the size that people have
 //     npm run bench -- --shape t5-base | smollm2-135m | tiny | tiny-llama
 //
 // --fixtures DIR, --rounds N for the first; --texts N a task, --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
-// shapes, --only sweep,webgpu,native,published,generate to run a part of it (webgpu needs: npm install webgpu).
+// shapes, --only sweep,webgpu,native,published,generate to run a part of it (webgpu needs: npm install webgpu); --operations, --threads of the peer and --limit of a
+// call's seconds for the adapters (adapters.py lists them).
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "../../xtask/paths.mjs";
+import { benchAdapters } from "./adapters.mjs";
 import { benchEmotion } from "./emotion.mjs";
 import { benchShape } from "./language.mjs";
 import { benchMethods } from "./methods.mjs";
@@ -23,6 +26,10 @@ const { values } = parseArgs({
     texts: { type: "string", default: "600" },
     density: { type: "string", default: "0.5" },
     scale: { type: "string", default: "1" },
+    adapters: { type: "string" },
+    operations: { type: "string", default: "inspect,linear,svd,ties,ties-peft" },
+    threads: { type: "string", default: "2" },
+    limit: { type: "string", default: "600" },
     shape: { type: "string" },
     targets: { type: "string", default: "paper" },
     rank: { type: "string", default: "8" },
@@ -42,6 +49,9 @@ if (values.methods !== undefined) {
     machine,
     more: ["--density", density, "--scale", scale],
   });
+} else if (values.adapters !== undefined) {
+  const { adapters, operations, threads, limit } = values;
+  benchAdapters({ names: adapters, operations, threads: Number(threads), limit: Number(limit), machine });
 } else if (values.shape === undefined) {
   await benchEmotion({ fixtures: values.fixtures, rounds: Number(values.rounds), machine });
 } else {

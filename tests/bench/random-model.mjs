@@ -3,12 +3,12 @@
 // larger than the memory could be made.
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { generator } from "./draw.mjs";
+
+/** @typedef {import("./draw.mjs").Draw} Draw */
 
 /** Numbers written at once. */
 const CHUNK = 1 << 20;
-/** Normally distributed numbers to draw from: drawing from a table is ten times as fast as computing each. */
-const TABLE = 1 << 16;
-
 /**
  * @param {import("./shapes.mjs").Shape} shape
  * @param {string} folder made if it is not there
@@ -85,37 +85,6 @@ function samples({ vocabulary, calibration: { samples, tokens, answer } }, draw)
   return {
     ids: rows(() => ids(tokens)),
     answers: answer > 0 ? rows(() => [...ids(answer - 1), 1]) : null,
-  };
-}
-
-/**
- * @typedef {{ integer(): number, bf16(deviation: number): Uint16Array, f32(deviation: number): Float32Array }} Draw
- *   `integer`: 32 random bits; the tables hold normally distributed numbers
- */
-
-/** @param {number} seed @returns {Draw} */
-function generator(seed) {
-  let state = seed;
-  const integer = () => {
-    // A Weyl sequence through the last step of MurmurHash3.
-    state = (state + 0x9e3779b9) | 0;
-    let bits = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
-    bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
-    return (bits ^ (bits >>> 16)) >>> 0;
-  };
-  const uniform = () => (integer() + 0.5) / 2 ** 32;
-  // Box and Muller.
-  const normal = Float64Array.from(
-    { length: TABLE },
-    () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()),
-  );
-  const f32 = (/** @type {number} */ deviation) => Float32Array.from(normal, (value) => value * deviation);
-  return {
-    integer,
-    f32,
-    // The upper half of an f32, after rounding to nearest.
-    bf16: (deviation) =>
-      Uint16Array.from(new Uint32Array(f32(deviation).buffer), (bits) => (bits + 0x8000) >>> 16),
   };
 }
 

@@ -15,6 +15,16 @@ export function printTable(rows, left = 1) {
   }
 }
 
+/**
+ * The same as Markdown.
+ * @param {string[][]} rows the first is the heading
+ * @param {number} [left] columns, from the first, that are set to the left
+ */
+export function printMarkdown([heading = [], ...rows], left = 1) {
+  const rule = heading.map((_, column) => (column < left ? "---" : "---:"));
+  for (const row of [heading, rule, ...rows]) console.log(`| ${row.join(" | ")} |`);
+}
+
 /** GFLOP/s, or nothing where nothing was counted. @param {number} operations @param {number} seconds */
 export const gigaflops = (operations, seconds) =>
   operations > 0 ? (operations / seconds / 1e9).toFixed(1) : "";

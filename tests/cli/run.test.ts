@@ -125,6 +125,20 @@ describe("inspect", () => {
     expect(stdout).toContain(`${one?.samples}: samples\n  name: qv.txt\n  format: txt\n  count: 12\n`);
   });
 
+  test("tells an adapter's layers by pattern", async () => {
+    const [one] = tiny.adapters;
+    const { stdout } = await run("inspect", one?.files ?? "");
+    expect(stdout).toMatch(
+      /\n {2}layers:\n( {4}encoder\.layer\.\*\.attention\.self\.(query|value) {1,2}\d+ x rank \d+\n)+/,
+    );
+    const { found } = JSON.parse((await run("inspect", "--json", one?.files ?? "")).stdout);
+    const [{ facts }] = found;
+    const patterns = facts.groups.map(({ pattern }: { pattern: string }) => pattern);
+    expect(patterns).toEqual(patterns.filter((pattern: string) => pattern.includes("*")));
+    const modules = facts.groups.reduce((sum: number, group: { modules: number }) => sum + group.modules, 0);
+    expect(modules).toBe(facts.modules);
+  });
+
   test("with --json prints one object", async () => {
     const { stdout } = await run("inspect", "--json", tiny.base);
     const { found } = JSON.parse(stdout);

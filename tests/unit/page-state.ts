@@ -43,6 +43,7 @@ export const adapterFacts: AdapterFacts = {
   alpha: 16,
   scaling: 2,
   targets: ["query"],
+  groups: [{ pattern: "encoder.layer.0.attention.self.query", modules: 1, ranks: [8] }],
   modules: 1,
   parameters: 1,
   heads: [],

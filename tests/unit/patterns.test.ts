@@ -2,7 +2,6 @@
 import { describe, expect, it } from "vitest";
 import { groupByPattern, patternOf } from "../../www/lib/patterns.ts";
 import type { MergeReport } from "../../www/lib/types.ts";
-import { showNames } from "../../www/node/cli/inspect.ts";
 import { condensed, layout } from "../../www/page/chart-layout.ts";
 import { groupsOf, outliersOf } from "../../www/page/layer-rows.ts";
 import { sdxlModules, sdxlReport } from "./sdxl-report.ts";
@@ -133,16 +132,5 @@ describe("the chart of many modules", () => {
     expect(columns).toBe("kind");
     expect(residuals.length).toBeLessThan(2 * 60);
     expect(residuals.every(({ residual }) => Number.isFinite(residual))).toBe(true);
-  });
-});
-
-describe("inspect's names", () => {
-  it("stand in a row while they are few", () => {
-    expect(showNames(["q_proj", "v_proj"])).toBe("q_proj, v_proj");
-  });
-
-  it("have a line for each pattern where they are many", () => {
-    const names = [...Array.from({ length: 20 }, (_, i) => `blocks.${i}.to_q`), "proj_in"];
-    expect(showNames(names)).toBe("21 names of 2 patterns\n    blocks.*.to_q (20)\n    proj_in");
   });
 });

@@ -525,6 +525,11 @@ fn facts_tell_what_a_person_wants_to_know() {
             "format": "peft", "features": [], "needsBase": false,
             "peftType": "LORA", "taskType": "SEQ_CLS", "rank": 6, "ranks": [2, 6], "alpha": 4.0, "scaling": 2.0,
             "targets": ["intermediate.dense", "output.dense", "query"],
+            "groups": [
+                { "pattern": "bert.encoder.layer.*.attention.output.dense", "modules": 2, "ranks": [2] },
+                { "pattern": "bert.encoder.layer.0.attention.self.query", "modules": 1, "ranks": [6] },
+                { "pattern": "bert.encoder.layer.0.intermediate.dense", "modules": 1, "ranks": [2] },
+            ],
             "modules": 4, "parameters": 3 * 2 * 7 + 6 * 7,
             "heads": [{ "name": "classifier.weight", "shape": [5, 4] }],
             "baseName": "a/base", "labels": ["a", "b", "c", "d", "e"], "dtype": "F16", "bytes": length,

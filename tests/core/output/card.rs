@@ -148,6 +148,55 @@ fn files_of_image_programs_have_a_card_and_headers_too() {
 }
 
 #[test]
+fn many_layers_are_told_by_pattern_and_those_that_stand_out_by_name() {
+    let names: Vec<String> = (0..20)
+        .flat_map(|block| {
+            ["self_attn.q_proj", "mlp.up_proj"].map(|end| format!("model.layers.{block}.{end}"))
+        })
+        .collect();
+    let modules: Vec<(&str, usize, usize)> = names.iter().map(|name| (name.as_str(), 6, 5)).collect();
+    // One layer is in one adapter alone, so that its rank is a fourth of the others'.
+    let (lone, all) = ("model.layers.7.mlp.up_proj", 4);
+    let others: Vec<_> = modules
+        .iter()
+        .copied()
+        .filter(|(name, ..)| *name != lone)
+        .collect();
+    let adapters = (0..all)
+        .map(|index| {
+            let modules = if index == 0 { &modules } else { &others };
+            input(&format!("a{index}"), adapter(modules), 1.0)
+        })
+        .collect();
+    let options = MergeOptions {
+        ranks: Ranks::PerLayer,
+        ..options()
+    };
+    let (sink, report) = run(None, adapters, options).unwrap();
+    assert_eq!(report.layers.len(), 40);
+    let text = card(&sink);
+    let (_, section) = text.split_once("## Layers").unwrap();
+    assert!(
+        section.contains("| model.layers.\\*.self\\_attn.q\\_proj | 20 | 4 | 0 |"),
+        "{section}"
+    );
+    assert!(
+        section.contains("| model.layers.\\*.mlp.up\\_proj | 20 | 1–4 | 0 |"),
+        "{section}"
+    );
+    assert!(
+        section.contains("| model.layers.7.mlp.up\\_proj | 1 | 0 |"),
+        "{section}"
+    );
+    let rows = section.lines().filter(|line| line.starts_with("| model.layers."));
+    assert_eq!(
+        rows.count(),
+        3,
+        "two groups and the layer unlike its group: {section}"
+    );
+}
+
+#[test]
 fn names_from_outside_stay_names() {
     let evil = "x\"\n---\nlicense: mit\n```\n# <img src=x>|";
     let lora = |base: &str| {

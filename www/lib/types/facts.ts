@@ -33,6 +33,16 @@ export interface BaseFacts {
   picture?: { channels: number; height: number; width: number };
 }
 
+/** Modules that are the same part of different blocks. */
+export interface LayerGroup {
+  /** Their names with a `*` for what differs, for example `unet.*.attn1.to_q`. */
+  pattern: string;
+  /** How many modules they are. */
+  modules: number;
+  /** The ranks that occur, ascending. */
+  ranks: number[];
+}
+
 /** What an adapter's files say about it. */
 export interface AdapterFacts {
   /** Whose files they are. */
@@ -52,6 +62,8 @@ export interface AdapterFacts {
   scaling: number;
   /** Targeted modules by the end of their names, for example `query`. */
   targets: string[];
+  /** The targeted modules, those that are the same part of different blocks together. */
+  groups: LayerGroup[];
   /** How many modules are targeted. */
   modules: number;
   parameters: number;

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import {
   type AdapterFacts,
   type BaseFacts,
-  groupByPattern,
   IterisError,
   inspectAdapter,
   inspectBase,
@@ -70,24 +69,14 @@ function show(value: unknown): string {
   return String(value);
 }
 
-/** So many names are told in a row. */
-const mostNames = 12;
-
-/** Names in a row, or where they are more than can be read a line for each of their patterns. */
-export function showNames(names: readonly string[]): string {
-  if (names.length <= mostNames) return names.join(", ");
-  const groups = groupByPattern(names, (name) => name);
-  const lines = groups.map(
-    ({ pattern, items }) => `\n    ${pattern}${items.length > 1 ? ` (${items.length})` : ""}`,
-  );
-  return `${names.length} names of ${groups.length} patterns${lines.join("")}`;
-}
-
-/** What is shown otherwise than as it is told in JSON. */
-function readable({ kind, facts }: Found): Record<string, unknown> {
-  if (kind === "samples") return { ...facts, kinds: showKinds(facts.kinds) };
-  if (kind === "adapter") return { ...facts, targets: showNames(facts.targets) };
-  return { ...facts };
+/** A line a group of layers, in columns. */
+function showGroups(groups: AdapterFacts["groups"]): string {
+  const width = Math.max(...groups.map(({ pattern }) => pattern.length));
+  const lines = groups.map(({ pattern, modules, ranks }) => {
+    const rank = ranks.length > 1 ? `ranks ${ranks[0]} to ${ranks.at(-1)}` : `rank ${ranks[0]}`;
+    return `    ${pattern.padEnd(width)}  ${modules} x ${rank}\n`;
+  });
+  return lines.join("");
 }
 
 /** Tells what each path holds. */
@@ -98,9 +87,13 @@ export async function runInspect(command: InspectCommand, terminal: Terminal): P
     terminal.stdout.write(`${JSON.stringify({ found })}\n`);
     return;
   }
-  for (const one of found) {
-    const rows = Object.entries(readable(one)).filter(([, value]) => value !== null && show(value) !== "");
-    terminal.stdout.write(`${one.path}: ${one.kind}\n`);
-    for (const [name, value] of rows) terminal.stdout.write(`  ${name}: ${show(value)}\n`);
+  for (const { path, kind, facts } of found) {
+    const shown = kind === "samples" ? { ...facts, kinds: showKinds(facts.kinds) } : facts;
+    const rows = Object.entries(shown).filter(([, value]) => value !== null && show(value) !== "");
+    terminal.stdout.write(`${path}: ${kind}\n`);
+    for (const [name, value] of rows) {
+      if (name !== "groups") terminal.stdout.write(`  ${name}: ${show(value)}\n`);
+    }
+    if (kind === "adapter") terminal.stdout.write(`  layers:\n${showGroups(facts.groups)}`);
   }
 }
