@@ -30,6 +30,7 @@ test("drawing, drawing anew and opening what is closed block the page for less t
   const page = await open();
   // Once before, so that it is not the compiler that is measured.
   await page.evaluate(() => draw());
+  // A try before this one may have left its trace running.
   await browser.stopTracing().catch(() => {});
   await browser.startTracing(page, { categories: ["disabled-by-default-devtools.timeline"] });
   await page.evaluate(async () => {
