@@ -42,7 +42,7 @@ export interface SourceFile { name: string; size: number; blob?: Blob; read?(sta
 /** Tokenised samples, one after another; `lengths` says where each ends. */
 export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; prompts?: Uint8Array; answers?: Uint32Array; answerLengths?: Uint32Array; labelIds?: Uint32Array; labelLengths?: Uint32Array; notes?: string[]; }
 /** Told of progress (false cancels; let the event loop run before answering) and given the results. */
-export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; read(file: string, start: number, end: number): Promise<Uint8Array>; remove(file: string): Promise<void>; }
+export interface Observer { progress(progress: unknown): Promise<boolean>; write(file: string, bytes: Uint8Array): Promise<void>; read(file: string, start: number, end: number): Promise<Uint8Array>; remove(file: string): Promise<void>; sha256?(file: string): Promise<string>; }
 "#;
 
 #[wasm_bindgen]
@@ -724,6 +724,21 @@ impl Sink for Listener {
             Error::new(
                 Code::WriteFailed,
                 format!("what was written cannot be read back ({why}): {file}"),
+            )
+        })
+    }
+
+    fn hashes(&self) -> bool {
+        get(&self.object, "sha256").is_function()
+    }
+
+    async fn own_sha256(&mut self, file: &str) -> Result<String> {
+        let hashed = self.call("sha256", &Array::of1(&file.into())).await;
+        let hash = hashed.ok().and_then(|hash| hash.as_string());
+        hash.ok_or_else(|| {
+            Error::new(
+                Code::WriteFailed,
+                format!("what was written cannot be hashed: {file}"),
             )
         })
     }

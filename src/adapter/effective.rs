@@ -47,7 +47,7 @@ pub fn delta_of(mut lora: Lora, weight: Option<&[f32]>, module: &str) -> Result<
             Init::Olora => leading_columns(&lora, weight),
             Init::Pissa | Init::Plain => leading_part(&lora, weight),
         };
-        factors = LowRank::stack(vec![factors, first.scaled(-1.0)]);
+        factors = LowRank::sum(&[(1.0, &factors), (-1.0, &first)]);
     }
     match &lora.magnitude {
         Some(magnitude) => rescaled(&factors, magnitude, weight, module),

@@ -153,10 +153,13 @@ impl FileLayer {
 
     /// One update of the parts': they share their lower factor, or each has directions of its own, the lower factors
     /// stacked and the upper one block-diagonal.
-    pub fn fused(&self, parts: Vec<Option<Lora>>) -> Lora {
-        let mut there = parts.iter().flatten();
-        let first = there.next();
-        let mut lora = match first {
+    pub fn fused(&self, mut parts: Vec<Option<Lora>>) -> Lora {
+        let alone = if parts.len() == 1 {
+            parts.pop().flatten()
+        } else {
+            None
+        };
+        let mut lora = match alone.or_else(|| self.put_together(&parts)) {
             None => Lora {
                 d_out: self.shape.d_out,
                 d_in: self.shape.d_in,
@@ -164,24 +167,27 @@ impl FileLayer {
                 scaling: 1.0,
                 ..Lora::default()
             },
-            Some(first) if parts.len() == 1 => first.clone(),
-            Some(first)
-                if parts
-                    .iter()
-                    .all(|part| part.as_ref().is_some_and(|part| like(part, first))) =>
-            {
-                Lora {
-                    b: parts.iter().flatten().flat_map(|part| &part.b).copied().collect(),
-                    d_out: self.shape.d_out,
-                    ..first.clone()
-                }
-            }
-            Some(_) => self.block_diagonal(&parts),
+            Some(lora) => lora,
         };
         if self.swapped {
             lora.b.rotate_left(lora.d_out / 2 * lora.rank);
         }
         lora
+    }
+
+    fn put_together(&self, parts: &[Option<Lora>]) -> Option<Lora> {
+        let first = parts.iter().flatten().next()?;
+        if !parts
+            .iter()
+            .all(|part| part.as_ref().is_some_and(|part| like(part, first)))
+        {
+            return Some(self.block_diagonal(parts));
+        }
+        Some(Lora {
+            b: parts.iter().flatten().flat_map(|part| &part.b).copied().collect(),
+            d_out: self.shape.d_out,
+            ..first.clone()
+        })
     }
 
     fn block_diagonal(&self, parts: &[Option<Lora>]) -> Lora {

@@ -115,12 +115,12 @@ impl Delta {
     /// If there are none.
     pub fn sum<'a>(parts: impl IntoIterator<Item = (f64, &'a Self)>) -> Self {
         let parts: Vec<_> = parts.into_iter().collect();
-        let factors: Option<Vec<LowRank>> = parts
+        let factors: Option<Vec<(f64, &LowRank)>> = parts
             .iter()
-            .map(|(factor, delta)| Some(delta.as_low_rank()?.scaled(*factor)))
+            .map(|(factor, delta)| Some((*factor, delta.as_low_rank()?)))
             .collect();
         if let Some(factors) = factors {
-            return Self::LowRank(LowRank::stack(factors));
+            return Self::LowRank(LowRank::sum(&factors));
         }
         let (d_out, d_in) = parts[0].1.shape();
         let mut sum = vec![0.0f64; d_out * d_in];
@@ -158,24 +158,36 @@ impl LowRank {
     /// `factor` times the delta.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
-        let b = self.b.iter().map(|&x| narrow(f64::from(x) * factor)).collect();
-        Self { b, ..self.clone() }
+        Self::sum(&[(factor, self)])
     }
 
-    /// [B_1 … B_N] [A_1; …; A_N]: the sum of deltas of one shape, exactly.
+    /// [f_1 B_1 … f_N B_N] [A_1; …; A_N]: the sum of deltas of one shape, exactly.
     ///
     /// # Panics
     /// If there are none.
-    pub fn stack(parts: Vec<Self>) -> Self {
-        let (d_out, d_in) = (parts[0].d_out, parts[0].d_in);
-        let rank = parts.iter().map(|part| part.rank).sum();
-        let mut b = Vec::with_capacity(d_out * rank);
-        for row in 0..d_out {
-            for part in &parts {
-                b.extend(&part.b[row * part.rank..(row + 1) * part.rank]);
+    pub fn sum(parts: &[(f64, &Self)]) -> Self {
+        let (d_out, d_in) = (parts[0].1.d_out, parts[0].1.d_in);
+        let rank: usize = parts.iter().map(|(_, part)| part.rank).sum();
+        let mut b = vec![0.0; d_out * rank];
+        let mut column = 0;
+        for &(factor, part) in parts {
+            let rows = b
+                .chunks_exact_mut(rank.max(1))
+                .zip(part.b.chunks_exact(part.rank.max(1)));
+            for (to, from) in rows {
+                let to = &mut to[column..column + from.len()];
+                if factor == 1.0 {
+                    to.copy_from_slice(from);
+                } else {
+                    to.iter_mut()
+                        .zip(from)
+                        .for_each(|(to, &x)| *to = narrow(f64::from(x) * factor));
+                }
             }
+            column += part.rank;
         }
-        let a = parts.into_iter().flat_map(|part| part.a).collect();
+        let mut a = Vec::with_capacity(rank * d_in);
+        parts.iter().for_each(|(_, part)| a.extend_from_slice(&part.a));
         Self {
             a,
             b,

@@ -225,11 +225,11 @@ pub async fn write(
         binding,
         options,
         report: &report,
-        written: &sink.digests(),
+        written: &sink.digests().await?,
     };
     let card = card.text()?;
     sink.write(CARD_FILE, card.as_bytes()).await?;
-    report.output = sink.digests();
+    report.output = sink.digests().await?;
     let text = json(&report)?;
     sink.write(REPORT_FILE, &text).await?;
     Ok(report)
@@ -409,20 +409,28 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A sink that hashes what passes through it.
+/// A sink that hashes what passes through it, where the one behind it does not.
 struct Digesting<'a> {
     sink: &'a mut dyn Sink,
     files: Vec<(String, u64, Sha256)>,
 }
 
 impl Digesting<'_> {
-    fn digests(&self) -> Vec<FileDigest> {
-        let digest = |(name, bytes, hash): &(String, u64, Sha256)| FileDigest {
-            name: name.clone(),
-            bytes: *bytes,
-            sha256: hex(&hash.clone().finalize()),
-        };
-        self.files.iter().map(digest).collect()
+    async fn digests(&mut self) -> Result<Vec<FileDigest>> {
+        let own = self.sink.hashes();
+        let mut digests = Vec::with_capacity(self.files.len());
+        for (name, bytes, hash) in &self.files {
+            digests.push(FileDigest {
+                name: name.clone(),
+                bytes: *bytes,
+                sha256: if own {
+                    self.sink.own_sha256(name).await?
+                } else {
+                    hex(&hash.clone().finalize())
+                },
+            });
+        }
+        Ok(digests)
     }
 }
 
@@ -435,9 +443,12 @@ impl Sink for Digesting<'_> {
         if self.files.last().is_none_or(|(name, ..)| name != file) {
             self.files.push((file.to_owned(), 0, Sha256::new()));
         }
+        let own = self.sink.hashes();
         if let Some((_, count, hash)) = self.files.last_mut() {
             *count += bytes.len() as u64;
-            hash.update(bytes);
+            if !own {
+                hash.update(bytes);
+            }
         }
         self.sink.write(file, bytes).await
     }

@@ -10,13 +10,14 @@ mod strided;
 
 use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc};
 
+use ::half::bf16;
 use ::safetensors::Dtype;
-use half::{bf16, f16};
 
 use crate::{
     error::{Code, Error, Result},
     io::{
         checkpoint::strided::Strided,
+        half::widened,
         pickle,
         source::{ByteSource, Folder},
         tensor::{Contents, TensorInfo},
@@ -386,7 +387,7 @@ impl Widen {
     fn of(info: &TensorInfo) -> Result<Self> {
         Ok(match info.dtype {
             Dtype::F32 => widen!(4, b => f32::from_le_bytes(b)),
-            Dtype::F16 => widen!(2, b => f16::from_le_bytes(b).to_f32()),
+            Dtype::F16 => widen!(2, b => widened(u16::from_le_bytes(b))),
             Dtype::BF16 => widen!(2, b => bf16::from_le_bytes(b).to_f32()),
             Dtype::F64 => widen!(8, b => f64::from_le_bytes(b) as f32),
             Dtype::I64 => widen!(8, b => i64::from_le_bytes(b) as f32),

@@ -5,6 +5,7 @@
 //! checked before it is used as a length or an offset.
 
 mod checkpoint;
+mod half;
 mod pickle;
 mod source;
 mod tensor;

@@ -6,13 +6,16 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use ::half::{bf16, f16};
 use async_trait::async_trait;
-use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::error::{Code, Error, Result};
+use crate::{
+    error::{Code, Error, Result},
+    io::half::narrowed,
+};
 
 /// The element type of written weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -110,6 +113,22 @@ pub trait Sink {
     /// # Errors
     /// `write_failed` if it cannot be removed.
     async fn remove(&mut self, file: &str) -> Result<()>;
+
+    /// Whether the sink hashes what it is given, as a place with a faster SHA-256 does.
+    fn hashes(&self) -> bool {
+        false
+    }
+
+    /// The SHA-256 of a file as it was written, in lower-case hexadecimal, where the sink [hashes](Sink::hashes).
+    ///
+    /// # Errors
+    /// `write_failed` if there is none.
+    async fn own_sha256(&mut self, file: &str) -> Result<String> {
+        Err(Error::new(
+            Code::WriteFailed,
+            format!("nothing hashes what is written: {file}"),
+        ))
+    }
 }
 
 /// A sink that keeps files in memory, in the order they were begun.
@@ -205,7 +224,7 @@ pub fn encode_piece(name: &str, start: usize, data: &[f32], dtype: OutDtype) -> 
                     ),
                 ));
             }
-            elements(data, |x| f16::from_f32(x).to_le_bytes())
+            elements(data, |x| narrowed(x).to_le_bytes())
         }
     })
 }

@@ -149,6 +149,8 @@ export interface Observer {
   read(file: string, start: number, end: number): Promise<Uint8Array>;
   /** Takes a file away that was only needed on the way. */
   remove(file: string): Promise<void>;
+  /** SHA-256 of a file as it was written, in lower-case hexadecimal; left out, the core hashes what it writes. */
+  sha256?(file: string): Promise<string>;
 }
 
 /** A started compute device; owns GPU memory until `free`. */

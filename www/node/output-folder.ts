@@ -5,6 +5,7 @@
  * is a sibling, since a rename does not reach across file systems; a folder that was there before is moved aside
  * first and only then removed. What a killed run left is cleared away by the next run to the same place.
  */
+import { createHash, type Hash } from "node:crypto";
 import { type FileHandle, mkdir, mkdtemp, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { neverWritten, type Sink } from "../lib/engine/sink.ts";
@@ -55,6 +56,7 @@ export class OutputFolder implements Sink {
   readonly #target: string;
   readonly #work: string;
   readonly #sizes = new Map<string, number>();
+  readonly #hashes = new Map<string, Hash>();
   readonly #reading = new OpenFiles();
   readonly #handles = new Map<string, FileHandle>();
 
@@ -99,6 +101,7 @@ export class OutputFolder implements Sink {
     try {
       const handle = this.#handles.get(file) ?? (await this.#begin(file));
       await handle.writeFile(bytes);
+      this.#hashes.get(file)?.update(bytes);
       this.#sizes.set(file, (this.#sizes.get(file) ?? 0) + bytes.length);
     } catch (cause) {
       throw cannotWrite(file, cause);
@@ -110,6 +113,7 @@ export class OutputFolder implements Sink {
     await mkdir(dirname(path), { recursive: true });
     const handle = await open(path, "a+");
     this.#handles.set(file, handle);
+    this.#hashes.set(file, createHash("sha256"));
     return handle;
   }
 
@@ -132,10 +136,18 @@ export class OutputFolder implements Sink {
       await this.#handles.get(file)?.close();
       this.#handles.delete(file);
       this.#sizes.delete(file);
+      this.#hashes.delete(file);
       await rm(join(this.#work, file), { force: true });
     } catch (cause) {
       throw cannotWrite(file, cause);
     }
+  }
+
+  /** @internal */
+  async sha256(file: string): Promise<string> {
+    const hash = this.#hashes.get(file);
+    if (hash === undefined) throw neverWritten(file, 0, 0);
+    return hash.copy().digest("hex");
   }
 
   /** @internal */
@@ -164,6 +176,7 @@ export class OutputFolder implements Sink {
       write: (file, bytes) => this.write(own(file), bytes),
       read: (file, start, end) => this.read(own(file), start, end),
       remove: (file) => this.remove(own(file)),
+      sha256: (file) => this.sha256(own(file)),
       sources: async () => {
         await this.#closeAll();
         return this.#reading.folder(join(this.#work, name));

@@ -307,6 +307,7 @@ export class Engine {
       write: (file, bytes) => output(sink.write(file, bytes)),
       read: (file, start, end) => output(sink.read(file, start, end)),
       remove: (file) => output(sink.remove(file)),
+      ...(sink.sha256 ? { sha256: sink.sha256.bind(sink) } : {}),
     };
     if (context.cancelled()) throw cancelled();
     const result = await this.#run(doing, (wasm) => work(wasm, observer)).catch((error: IterisError) => {

@@ -15,6 +15,8 @@ export interface Sink {
   read(file: string, start: number, end: number): Promise<Uint8Array>;
   /** Takes away a file that was only needed on the way. */
   remove(file: string): Promise<void>;
+  /** SHA-256 of a file as it was written, of a sink that hashes faster than the core does. */
+  sha256?(file: string): Promise<string>;
   /** What was written, to be read again by a comparison. */
   sources(): Promise<SourceFile[]>;
   /** The finished files, of a sink that keeps them for whoever asked for them; none of one that writes them elsewhere. */

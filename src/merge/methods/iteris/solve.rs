@@ -130,7 +130,8 @@ impl System<'_> {
         }
         cholesky.solve_rows(&mut right);
         debug_assert_eq!(right.len() % d_in, 0);
-        let mut stacked = LowRank::stack(parts);
+        let parts: Vec<(f64, &LowRank)> = parts.iter().map(|part| (1.0, part)).collect();
+        let mut stacked = LowRank::sum(&parts);
         stacked.a = right.into_iter().map(narrow).collect();
         stacked
     }
