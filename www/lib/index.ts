@@ -67,7 +67,7 @@ export {
 } from "./options.ts";
 export { Pace, shareOf } from "./pace.ts";
 export type { PatternGroup } from "./patterns.ts";
-export { groupByPattern, patternOf } from "./patterns.ts";
+export { groupByPattern } from "./patterns.ts";
 export type { FoundInputs, Mismatch, Recipe, RecipeAdapter, RecipeInput, RecipeSamples } from "./recipe.ts";
 export { differences, mismatches, readRecipe, recipeMismatch, samplesMismatches } from "./recipe.ts";
 export type * from "./types.ts";

@@ -1,23 +1,78 @@
 /**
- * Names of modules by their pattern: an adapter of SDXL names 722 of them, which are some dozens of kinds.
+ * Layers that are the same part of different blocks, under one pattern: `unet.*.attn1.to_q` instead of 70 names.
  *
- * Numbers become `*`: the parts of a path that are numbers, and in names without dots (kohya's, ComfyUI's) those between
- * underscores. So `unet.down_blocks.1.attentions.0.to_q` and `unet.down_blocks.2.attentions.1.to_q` are both
- * `unet.down_blocks.*.attentions.*.to_q`. The core groups by the same rule in a model card.
+ * The rule is that of the core's model card (`src/naming/groups.rs`). A number that is a whole part of a path (between
+ * dots; of a flattened name between underscores) counts blocks if it differs among names that are otherwise equal. A
+ * pattern is what stands before the first number that counts, a `*`, and what follows the last; of a component of a
+ * pipeline only the component stands before the `*`, so that blocks going down and up share their patterns.
  */
 
 /** Things whose names share a pattern, in the order in which they were given. */
 export interface PatternGroup<T> {
-  /** The pattern; the name itself where no other thing shares it. */
+  /** What their names have in common, with a `*` for the rest; of a thing by itself its name. */
   pattern: string;
   items: T[];
 }
 
-/** A module's name with its numbers replaced. */
-export function patternOf(name: string): string {
-  const separator = name.includes(".") ? "." : "_";
-  const parts = name.split(separator).map((part) => (/^\d+$/.test(part) ? "*" : part));
-  return parts.filter((part, index) => part !== "*" || parts[index - 1] !== "*").join(separator);
+/** What a name begins with in kohya's and LyCORIS' files, and in a pipeline's. */
+const component =
+  /^(?:lora_prior_unet_|lora_prior_te_|lora_transformer_|lora_unet_|lycoris_|lora_te[123]?_|(?:unet|transformer|prior|text_encoder(?:_[23])?|diffusion_model)\.)/;
+
+const isIndex = (part: string): boolean => /^(?:0|[1-9]\d*)$/.test(part);
+
+/** A name in parts. */
+interface Path {
+  name: string;
+  /** With what parts it from the rest; empty where there is none. */
+  component: string;
+  separator: "." | "_";
+  parts: string[];
+}
+
+function pathOf(name: string): Path {
+  const [own = ""] = component.exec(name) ?? [];
+  const rest = name.slice(own.length);
+  const separator = rest.includes(".") ? "." : "_";
+  return { name, component: own, separator, parts: rest.split(separator) };
+}
+
+/** A path with a `*` for every number: equal for paths that differ in numbers alone. */
+function starred({ component, separator, parts }: Path): string {
+  return [component, ...parts.map((part) => (isIndex(part) ? "*" : part))].join(separator);
+}
+
+/** What stands before the `*` and after it. */
+interface Pattern {
+  before: string;
+  ending: string;
+  text: string;
+}
+
+/** The pattern of paths that differ in numbers alone; `null` where they do not differ. */
+function patternOf(alike: readonly Path[]): Pattern | null {
+  const [first] = alike;
+  if (first === undefined) return null;
+  const { component, separator, parts } = first;
+  const counting = parts.flatMap((part, index) =>
+    alike.some((other) => other.parts[index] !== part) ? [index] : [],
+  );
+  const [from] = counting;
+  const to = counting.at(-1);
+  if (from === undefined || to === undefined) return null;
+  const leading = parts.slice(0, from).map((part) => part + separator);
+  const before = component === "" ? leading.join("") : component;
+  const ending = parts.slice(to + 1).join(separator);
+  return { before, ending, text: `${before}*${ending === "" ? "" : separator}${ending}` };
+}
+
+/** The pattern of the same component whose ending is the longest that this name has. */
+function longestOf({ component, separator, parts }: Path, patterns: readonly Pattern[]): Pattern | undefined {
+  if (component === "") return undefined;
+  const endings = new Set(parts.map((_, index) => parts.slice(index).join(separator)));
+  const fitting = patterns.filter(
+    ({ before, ending }) => before === component && ending !== "" && endings.has(ending),
+  );
+  return fitting.sort((a, b) => b.ending.length - a.ending.length)[0];
 }
 
 /**
@@ -31,15 +86,23 @@ export function patternOf(name: string): string {
  * ```
  */
 export function groupByPattern<T>(things: readonly T[], nameOf: (thing: T) => string): PatternGroup<T>[] {
-  const groups = new Map<string, T[]>();
-  for (const thing of things) {
-    const pattern = patternOf(nameOf(thing));
-    const items = groups.get(pattern);
-    if (items === undefined) groups.set(pattern, [thing]);
-    else items.push(thing);
+  const paths = things.map((thing) => pathOf(nameOf(thing)));
+  const alike = new Map<string, Path[]>();
+  for (const path of paths) {
+    const key = starred(path);
+    const known = alike.get(key);
+    if (known === undefined) alike.set(key, [path]);
+    else known.push(path);
   }
-  return [...groups].map(([pattern, items]) => {
-    const [only] = items;
-    return { pattern: items.length === 1 && only !== undefined ? nameOf(only) : pattern, items };
+  const patterns = new Map([...alike].map(([key, found]) => [key, patternOf(found)]));
+  const shared = [...patterns.values()].filter((pattern) => pattern !== null);
+  const groups = new Map<string, PatternGroup<T>>();
+  paths.forEach((path, index) => {
+    const found = patterns.get(starred(path)) ?? longestOf(path, shared);
+    const pattern = found?.text ?? path.name;
+    const group = groups.get(pattern) ?? { pattern, items: [] };
+    groups.set(pattern, group);
+    group.items.push(things[index] as T);
   });
+  return [...groups.values()];
 }

@@ -71,7 +71,7 @@ export {
 } from "../lib/options.ts";
 export { Pace, shareOf } from "../lib/pace.ts";
 export type { PatternGroup } from "../lib/patterns.ts";
-export { groupByPattern, patternOf } from "../lib/patterns.ts";
+export { groupByPattern } from "../lib/patterns.ts";
 export type {
   FoundInputs,
   Mismatch,

@@ -4,7 +4,7 @@
  * All panels share one scale from 0. A residual that is not known (NaN where an adapter does nothing at a layer) is
  * left out: drawn as 0 it would read as perfect.
  */
-import { patternOf } from "../lib/index.ts";
+import { groupByPattern } from "../lib/index.ts";
 import { layerPlace } from "./format.ts";
 import type { Comparison } from "./state.ts";
 
@@ -103,7 +103,9 @@ export function condensed(residuals: Residuals): { residuals: Residuals; columns
   if (modules.length <= MOST_COLUMNS) return { residuals, columns: "module" };
   const layers = new Map(modules.map((module) => [module, wholeLayer(module)]));
   const byLayer = new Set(layers.values()).size <= MOST_COLUMNS && ![...layers.values()].includes(undefined);
-  const nameOf = (module: string): string => (byLayer && layers.get(module)) || patternOf(module);
+  const groups = byLayer ? [] : groupByPattern(modules, (module) => module);
+  const kinds = new Map(groups.flatMap(({ pattern, items }) => items.map((module) => [module, pattern])));
+  const nameOf = (module: string): string => (byLayer ? layers : kinds).get(module) ?? module;
   const sums = new Map<string, { entry: Residuals[number]; sum: number; count: number }>();
   for (const entry of residuals) {
     if (!Number.isFinite(entry.residual)) continue;
