@@ -26,6 +26,7 @@ use crate::{
         inspect,
         logits::logits as compute_logits,
         merge::{self, MergeRequest},
+        plan,
     },
     merge::{
         methods::METHODS,
@@ -212,13 +213,7 @@ pub async fn merge(
 ) -> std::result::Result<JsValue, JsValue> {
     let compute = device.compute();
     let merged = async {
-        let request = MergeRequest {
-            base: Some(folder("base model", &array(&request, "base")?)?),
-            base_path: text(&request, "basePath"),
-            device_why: text(&request, "deviceWhy"),
-            adapters: adapters(&array(&request, "adapters")?)?,
-            options: parsed::<MergeOptions>(get(&request, "options"))?,
-        };
+        let request = merge_request(&request)?;
         let (listener, mut sink) = (
             Listener {
                 object: observer.clone(),
@@ -228,6 +223,13 @@ pub async fn merge(
         merge::merge(request, &compute, &listener, &mut sink).await
     };
     to_js(&merged.await.map_err(throw)?).map_err(throw)
+}
+
+/// What a merge will take, of the same request.
+#[wasm_bindgen]
+pub async fn plan(request: JsValue) -> std::result::Result<JsValue, JsValue> {
+    let plan = async { plan::plan(merge_request(&request)?).await };
+    to_js(&plan.await.map_err(throw)?).map_err(throw)
 }
 
 /// Compares the base, each adapter and merged models on samples.
@@ -369,6 +371,16 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
         &js_sys::Float32Array::from(data.as_slice()),
     )?;
     Ok(value)
+}
+
+fn merge_request(request: &JsValue) -> Result<MergeRequest> {
+    Ok(MergeRequest {
+        base: Some(folder("base model", &array(request, "base")?)?),
+        base_path: text(request, "basePath"),
+        device_why: text(request, "deviceWhy"),
+        adapters: adapters(&array(request, "adapters")?)?,
+        options: parsed::<MergeOptions>(get(request, "options"))?,
+    })
 }
 
 /// An object with defaults, read by its fields' names; the default if there is none.

@@ -114,7 +114,7 @@ fn has_one_rank(binding: &Binding<'_>, options: &MergeOptions) -> bool {
 }
 
 /// The element type of an adapter's tensors: the caller's, or the widest of the adapters'.
-fn dtype_of(binding: &Binding<'_>, options: &MergeOptions) -> OutDtype {
+pub fn dtype_of(binding: &Binding<'_>, options: &MergeOptions) -> OutDtype {
     let own = binding.adapters.iter().map(|read| read.adapter.widest);
     options
         .dtype

@@ -8,9 +8,9 @@ use crate::{
     compute::Compute,
     error::Result,
     io::Folder,
-    jobs::inputs::{AdapterInput, read_adapters},
+    jobs::inputs::{AdapterInput, Hashing, read_adapters},
     model,
-    progress::{Observer, Pace},
+    progress::Observer,
 };
 
 /// A merged model to be compared.
@@ -44,7 +44,7 @@ pub async fn compare(
 ) -> Result<CompareReport> {
     let base = Base::open(Some(request.base)).await?;
     let model = base.model("a comparison")?;
-    let (adapters, samples) = read_adapters(request.adapters, &base, &Pace::unwatched()).await?;
+    let (adapters, samples) = read_adapters(request.adapters, &base, Hashing::Left).await?;
     check_samples(model, &adapters, &samples)?;
     let mut merged_adapters = Vec::new();
     let mut merged_models = Vec::new();

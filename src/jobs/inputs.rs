@@ -28,6 +28,15 @@ pub struct AdapterInput {
     pub path: Option<String>,
 }
 
+/// Whether inputs are read from end to end, for their digests.
+#[derive(Clone, Copy)]
+pub enum Hashing<'a> {
+    /// They are; the pace lets others run meanwhile.
+    Done(&'a Pace<'a>),
+    /// Only what is looked at is read.
+    Left,
+}
+
 /// Reads every adapter, for a base model; beside them, in the same order, the samples that were given.
 ///
 /// # Errors
@@ -36,7 +45,7 @@ pub struct AdapterInput {
 pub async fn read_adapters(
     inputs: Vec<AdapterInput>,
     base: &Base,
-    pace: &Pace<'_>,
+    hashing: Hashing<'_>,
 ) -> Result<(Vec<ReadAdapter>, Vec<Option<TaskSamples>>)> {
     if inputs.is_empty() {
         return Err(Error::new(
@@ -77,7 +86,10 @@ pub async fn read_adapters(
         adapters.push(ReadAdapter {
             adapter,
             weight,
-            files: folder.sha256(pace).await?,
+            files: match hashing {
+                Hashing::Done(pace) => folder.sha256(pace).await?,
+                Hashing::Left => Vec::new(),
+            },
             path,
         });
     }

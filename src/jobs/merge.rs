@@ -10,7 +10,10 @@ use crate::{
     export::{self, report::MergeReport},
     generate::GenerateContext,
     io::{Folder, Sink},
-    jobs::inputs::{AdapterInput, read_adapters},
+    jobs::{
+        estimate::check_fits,
+        inputs::{AdapterInput, Hashing, read_adapters},
+    },
     merge::{
         context::{SolveContext, check_weights, tasks},
         layer::{LayerReport, SolvedLayer},
@@ -73,7 +76,7 @@ pub async fn merge(
     if method.needs_samples() {
         base.model("this method")?;
     }
-    let (adapters, samples) = read_adapters(adapters, &base, &pace).await?;
+    let (adapters, samples) = read_adapters(adapters, &base, Hashing::Done(&pace)).await?;
     let binding = Binding::new(&base, &adapters, &options.layer_weights.patterns(adapters.len())?)?;
     let mut inputs = export::Inputs {
         base_path,
@@ -101,6 +104,7 @@ pub async fn merge(
         passed = method.pass(&context).await?;
         inputs.tasks = context.tasks;
     } else {
+        check_fits(&binding, &options)?;
         compute.meter.add_since(Stage::Load, start);
     }
     let mut solution = Solution::new(&binding, &options, passed, compute, observer);

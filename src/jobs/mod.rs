@@ -2,11 +2,13 @@
 //! [`export`](crate::export).
 
 pub mod compare;
+mod estimate;
 pub mod generate;
 mod inputs;
 pub mod inspect;
 pub mod logits;
 pub mod merge;
 mod pictures;
+pub mod plan;
 
-pub use self::inputs::{AdapterInput, read_adapters};
+pub use self::inputs::{AdapterInput, Hashing, read_adapters};

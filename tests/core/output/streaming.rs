@@ -10,6 +10,7 @@ use iteris_web::{
     jobs::{
         AdapterInput,
         merge::{MergeRequest, merge},
+        plan::plan,
     },
     merge::options::{MergeOptions, MethodName},
     progress::Silent,
@@ -259,14 +260,7 @@ impl Sink for Full {
 }
 
 fn merge_into(sink: &mut dyn Sink, adapters: Vec<AdapterInput>, options: MergeOptions) -> Error {
-    let request = MergeRequest {
-        base: None,
-        base_path: None,
-        device_why: None,
-        adapters,
-        options,
-    };
-    pollster::block_on(merge(request, &Compute::cpu(), &Silent, sink)).unwrap_err()
+    pollster::block_on(merge(request(adapters, options), &Compute::cpu(), &Silent, sink)).unwrap_err()
 }
 
 #[test]
@@ -299,6 +293,53 @@ fn a_number_that_is_none_in_one_layer_is_named_with_its_tensor_and_file() {
     for part in [LINEAR1, "lora_up", "adapter.safetensors"] {
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+fn request(adapters: Vec<AdapterInput>, options: MergeOptions) -> MergeRequest {
+    MergeRequest {
+        base: None,
+        base_path: None,
+        device_why: None,
+        adapters,
+        options,
+    }
+}
+
+#[test]
+fn a_plan_tells_what_is_read_and_written_and_grows_with_the_work() {
+    let with = |method| MergeOptions { method, ..options() };
+    let mut operations = Vec::new();
+    for method in [MethodName::Linear, MethodName::Svd, MethodName::Ties] {
+        let plan = pollster::block_on(plan(request(fused(), with(method)))).unwrap();
+        let (sink, report) = run(None, fused(), with(method)).unwrap();
+        let size = |file: &[u8]| file.len() as f64;
+        let read: f64 = report
+            .adapters
+            .iter()
+            .flat_map(|read| &read.files)
+            .map(|file| file.bytes as f64)
+            .sum();
+        assert_eq!(plan.bytes_read, read);
+        assert_eq!(plan.layers, report.layers.len());
+        let written = size(&file(&sink, "merged_lora.safetensors"));
+        // Fused parts are counted apart, each with the lower factor that the file has once.
+        assert!(
+            (0.5..2.0).contains(&(plan.bytes_written / written)),
+            "{method:?}: {} {written}",
+            plan.bytes_written
+        );
+        assert!(plan.fits && plan.seconds.unwrap() > 0.0 && plan.peak_bytes.unwrap() > 0.0);
+        operations.push(plan.operations.unwrap());
+    }
+    assert!(
+        operations.is_sorted_by(|less, more| less < more),
+        "{operations:?}"
+    );
+    let samples = pollster::block_on(plan(request(fused(), with(MethodName::Iteris)))).unwrap();
+    assert_eq!(
+        (samples.seconds, samples.peak_bytes, samples.operations),
+        (None, None, None)
+    );
 }
 
 #[test]

@@ -1,0 +1,97 @@
+//! What a merge without samples costs, of adapters that are held against their base, and whether there is room for it.
+
+use crate::{
+    adapter::Module,
+    binding::{Binding, MergeSite, Place},
+    compute::Compute,
+    error::{Code, Error, Result},
+    export::dtype_of,
+    merge::{
+        cost::{Cost, LayerShape, Work},
+        methods::Form,
+        options::MergeOptions,
+        solution::Solution,
+        truncate::Truncated,
+    },
+    progress::Silent,
+};
+
+/// What the program itself, the inputs' headers and what is read at once take.
+const AROUND_BYTES: f64 = 24.0 * 1024.0 * 1024.0;
+
+/// The most memory that a merge can have: WebAssembly's 4 GiB, less what is lost between pieces that do not fit.
+#[cfg(target_arch = "wasm32")]
+pub(super) const LIMIT_BYTES: f64 = 3.5 * 1024.0 * 1024.0 * 1024.0;
+/// The most memory that a merge can have: a process's own business.
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) const LIMIT_BYTES: f64 = f64::MAX;
+
+/// Refuses what cannot fit, before the work begins.
+///
+/// # Errors
+/// [`Code::OutOfMemory`] with sizes and a remedy.
+pub(super) fn check_fits(binding: &Binding<'_>, options: &MergeOptions) -> Result<()> {
+    let wanted = cost(binding, options).peak_bytes;
+    if wanted <= LIMIT_BYTES {
+        return Ok(());
+    }
+    let gib = |bytes: f64| bytes / (1024.0 * 1024.0 * 1024.0);
+    Err(Error::new(
+        Code::OutOfMemory,
+        format!(
+            "the widest layer of this merge takes {:.1} GiB at once, and there are {:.1} GiB; choose a method that keeps factors (linear, svd) or space core, a lower rank, or fewer adapters",
+            gib(wanted),
+            gib(LIMIT_BYTES)
+        ),
+    ))
+}
+
+/// What the layers that are changed by factors cost, with all that is around them in memory.
+pub(super) fn cost(binding: &Binding<'_>, options: &MergeOptions) -> Cost {
+    let compute = Compute::cpu();
+    let solution = Solution::new(binding, options, Vec::new(), &compute, &Silent);
+    let truncated = Truncated::new(solution);
+    let written_size = dtype_of(binding, options).bytes();
+    let weights = binding
+        .sites
+        .iter()
+        .filter(|site| matches!(site.place, Place::Weight(_)));
+    let costs = weights.map(|site| {
+        let modules: Vec<&Module> = modules(binding, site).collect();
+        let ranks: Vec<usize> = modules.iter().map(|module| module.change_rank()).collect();
+        let rank = truncated
+            .rank_of(&[Some(site)], &[site.d_out])
+            .unwrap_or_else(|| ranks.iter().sum::<usize>().min(site.d_out).min(site.d_in));
+        let sizes = binding.adapters.iter().map(|read| read.adapter.widest.bytes());
+        let cost = LayerShape {
+            d_out: site.d_out,
+            d_in: site.d_in,
+            ranks,
+            work: work(options, &truncated, &modules),
+            rank,
+            read_size: sizes.max().unwrap_or(4),
+            written_size,
+        };
+        cost.cost()
+    });
+    let mut all: Cost = costs.sum();
+    all.peak_bytes += AROUND_BYTES;
+    all
+}
+
+/// What is done at a layer.
+fn work(options: &MergeOptions, truncated: &Truncated<'_>, modules: &[&Module]) -> Work {
+    let dense = modules.iter().any(|module| module.has_magnitude);
+    match options.method.find().form(options) {
+        Form::Stacked if dense => Work::Elementwise,
+        Form::Stacked if truncated.asked() => Work::Factored,
+        Form::Stacked => Work::Stacked,
+        Form::Dense => Work::Elementwise,
+        Form::Unknown => Work::Knots,
+    }
+}
+
+fn modules<'b>(binding: &'b Binding<'_>, site: &'b MergeSite) -> impl Iterator<Item = &'b Module> {
+    let sources = site.sources.iter().zip(binding.adapters);
+    sources.filter_map(|(path, read)| read.adapter.modules.get(path.as_deref()?))
+}
