@@ -12,7 +12,7 @@ use crate::{
     merge::{
         methods::{
             Layer, Method,
-            elementwise::{self, Combine},
+            elementwise::{self, Combine, Drop},
         },
         options::MergeOptions,
     },
@@ -28,9 +28,9 @@ pub(super) struct MagnitudePrune {
 impl Method for MagnitudePrune {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
-            &["density", "svd_rank"]
+            &["density", "space", "svd_rank"]
         } else {
-            &["density"]
+            &["density", "space"]
         }
     }
 
@@ -39,11 +39,6 @@ impl Method for MagnitudePrune {
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        let density = layer.options.density;
-        Ok(elementwise::merge(
-            layer,
-            |part| elementwise::largest(&part.delta, density),
-            Combine::Sum,
-        ))
+        elementwise::merge(layer, Drop::Smallest, Combine::Sum).await
     }
 }
