@@ -173,7 +173,7 @@ fn upright(dense: &[f32], d_out: usize, d_in: usize) -> View<'_, f32> {
 }
 
 /// Eigenvalues, largest first, and eigenvectors, as columns, of a symmetric positive semidefinite matrix.
-pub(super) fn eigen(mut gram: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
+pub fn eigen(mut gram: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
     let ridge = add_ridge(&mut gram);
     let eigen: SymmetricEigen<f64, Dyn> = gram.symmetric_eigen();
     let values = eigen.eigenvalues;

@@ -9,7 +9,7 @@ use crate::{
     merge::{
         cost::{Cost, LayerShape, Work},
         methods::Form,
-        options::MergeOptions,
+        options::{MergeOptions, MethodName},
         solution::Solution,
         truncate::Truncated,
     },
@@ -87,7 +87,8 @@ fn work(options: &MergeOptions, truncated: &Truncated<'_>, modules: &[&Module]) 
         Form::Stacked if truncated.asked() => Work::Factored,
         Form::Stacked => Work::Stacked,
         Form::Dense => Work::Elementwise,
-        Form::Unknown => Work::Knots,
+        Form::Unknown if options.method == MethodName::Knots => Work::Knots,
+        Form::Unknown => Work::CoreSpace,
     }
 }
 

@@ -73,6 +73,16 @@ pub enum MajoritySign {
     Frequency,
 }
 
+/// Which numbers a method looks at that looks at each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Space {
+    /// Those of the weights.
+    Weights,
+    /// Those of Core Space (Panariello et al., NeurIPS 2025).
+    Core,
+}
+
 /// Whether all layers are written with one rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -307,6 +317,16 @@ options! {
             .flag("majority-sign-method", "KIND")
             .field(Place::Beside, "Sign by");
 
+        /// Which numbers are pruned and voted on: those of the `weights`, as in PEFT, or those of the adapters' coordinates
+        /// in the bases of all their factors (`core`: Core Space).
+        space: Space = Space::Weights,
+            Told::word(&[
+                Word::new("weights", "Weights"),
+                Word::new("core", "Core Space").hint("Adapters’ coordinates in common bases: as small as the ranks, and fast."),
+            ])
+            .flag("space", "KIND")
+            .field(Place::Beside, "Numbers of");
+
         /// Rank to which the method cuts its result.
         svd_rank: Option<usize> = None,
             Told::number(Range::whole_from(1.0))
@@ -461,6 +481,7 @@ not_numbers!(
     Positions,
     MajoritySign,
     LayerWeights,
+    Space,
     Ranks,
     FormatChoice,
     OutputKind,

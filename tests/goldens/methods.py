@@ -3,7 +3,7 @@
 Where PEFT's `add_weighted_adapter` works on whole deltas (`cat`, `svd`, the `*_svd` forms) the numbers are its own. Its
 `linear`, `ties`, `dare_*` and `magnitude_prune` work on the factors, so that their product has cross terms; there the
 numbers are those of PEFT's functions of `peft.utils.merge_utils`, given the deltas. DARE's draws are ours, put into
-PEFT's function. KnOTS, RegMean and RegMean++ are of `methods_oracle.py`. Everything is in f64.
+PEFT's function. KnOTS, Core Space, RegMean and RegMean++ are of `methods_oracle.py`. Everything is in f64.
 
     python tests/goldens/methods.py [--out FOLDER]
 """
@@ -19,7 +19,7 @@ import shutil
 
 import torch
 from generate import LABELS, PAD, classifier, rounded, write_json
-from methods_oracle import Draws, knots, regmean
+from methods_oracle import Draws, core_space, knots, regmean
 from oracle import Batch, Deltas, Options, Task, iteris, levels, peft_deltas
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
@@ -58,6 +58,12 @@ CASES = [
     dict(methods=["regmean++"], adapters=["qv", "all-linear"], weights=[2.0, 1.0], options=dict(non_diagonal=0.7)),
     dict(methods=["iteris"], adapters=PAIR, weights=[1.0, 2.0],
          options=dict(layer_weights={r"encoder\.layer\.0\..*": [1.0, 0.25], "intermediate.dense": [0.5, 2.0]})),
+    dict(methods=["ties"], adapters=THREE, weights=[1.0, 0.5, 2.0], options=dict(density=0.3, space="core")),
+    dict(methods=["ties"], adapters=PAIR, weights=[1.0, -0.5],
+         options=dict(density=0.7, majority_sign_method="frequency", space="core"), part="layer.1"),
+    dict(methods=["magnitude_prune"], adapters=THREE, weights=[1.0, -0.5, 2.0], options=dict(density=0.3, space="core"), part="layer.1"),
+    dict(methods=["dare_linear"], adapters=THREE, weights=[1.0, -0.5, 2.0], options=dict(density=0.4, seed=7, space="core"), part="layer.1"),
+    dict(methods=["dare_ties"], adapters=THREE, weights=[1.0, 0.5, 2.0], options=dict(density=0.7, seed=8, space="core"), part="layer.1"),
 ]  # fmt: skip
 """`part` keeps the modules whose name has it: the others would say the same again."""
 
@@ -174,6 +180,38 @@ def by_knots(case: dict) -> Deltas:
     return found
 
 
+def factors_of(name: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """B, with the scaling, and A of every layer of an adapter in f64."""
+    model = in_peft([name])
+    return {
+        module.removeprefix("base_model.model.bert."): (
+            (layer.lora_B[name].weight * layer.scaling[name]).detach().numpy(),
+            layer.lora_A[name].weight.detach().numpy(),
+        )
+        for module, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+
+
+def in_core_space(case: dict, method: str) -> Deltas:
+    options = case["options"]
+    factors = {name: factors_of(name) for name in case["adapters"]}
+    found = {}
+    for name in ordered(deltas_of(case["adapters"])):
+        own = [(adapter, w) for adapter, w in zip(case["adapters"], case["weights"]) if name in factors[adapter]]
+        found[name] = torch.from_numpy(
+            core_space(
+                [factors[adapter][name] for adapter, _ in own],
+                [weight for _, weight in own],
+                method,
+                options["density"],
+                options.get("majority_sign_method", "total"),
+                [Draws(options.get("seed", 0), name, adapter) for adapter, _ in own],
+            )
+        )
+    return found
+
+
 def by_samples(case: dict, method: str) -> Deltas:
     """The methods that run the model."""
     options = case["options"]
@@ -197,6 +235,8 @@ def by_samples(case: dict, method: str) -> Deltas:
 
 
 def expected(case: dict, method: str) -> Deltas:
+    if case["options"].get("space") == "core":
+        return in_core_space(case, method)
     if method in ("cat", "svd") or method.endswith("_svd"):
         return by_peft(case, method)
     if method == "knots":

@@ -1,4 +1,4 @@
-"""What PEFT does not compute, written from the papers: KnOTS in NumPy, RegMean and RegMean++ in PyTorch, DARE's draws.
+"""What PEFT does not compute, written from the papers: KnOTS and Core Space in NumPy, RegMean and RegMean++ in PyTorch, DARE's draws.
 
 It shares no code with the Rust core and takes none of its short cuts: KnOTS decomposes the dense concatenation, RegMean
 forms the dense products and runs transformers' own forward pass once for every block. RegMean++ reads a block's features from the *candidate's* block behind the *merged* blocks
@@ -45,6 +45,47 @@ def knots(
     agrees = np.sign(stacked) == majority
     total = (stacked * agrees * np.array(weights)[:, None, None]).sum(axis=0)
     return scale * u[:, kept] @ (total / np.maximum(agrees.sum(axis=0), 1))
+
+
+def core_space(
+    factors: list[tuple[np.ndarray, np.ndarray]],
+    weights: list[float],
+    method: str,
+    density: float,
+    majority_sign_method: str,
+    draws: list[Draws],
+) -> np.ndarray:
+    """A method in Core Space (arXiv 2509.17786) of one layer's factors B (d_out, r), with the scaling, and A (r, d_in).
+
+    [B_1 ... B_N] = U_B S X^T, [A_1; ...; A_N] = Y T V_A^T; the method on U_B^T B_i A_i V_A; U_B times the result times
+    V_A^T. Signs of the directions as in `knots`. Bases as in the authors' `get_core_matrices`, pruning, election and sum
+    as in PEFT.
+    """
+
+    def basis(columns: np.ndarray) -> np.ndarray:
+        u, s, _ = np.linalg.svd(columns, full_matrices=False)
+        u = u * np.sign(u[np.abs(u).argmax(axis=0), np.arange(len(s))])
+        return u[:, s > NEGLIGIBLE * s[0]]
+
+    left = basis(np.concatenate([b for b, _ in factors], axis=1))
+    right = basis(np.concatenate([a for _, a in factors], axis=0).T)
+    cores = []
+    for (b, a), draw in zip(factors, draws):
+        core = left.T @ (b @ a) @ right
+        if method.startswith("dare"):
+            cores.append(core * draw.mask(core.shape, density).numpy() / density)
+        else:
+            count = int(density * core.size)
+            core.ravel()[np.argsort(-np.abs(core).ravel(), kind="stable")[count:]] = 0
+            cores.append(core)
+    stacked = np.stack(cores)
+    of_task = np.array(weights)[:, None, None]
+    if method in ("dare_linear", "magnitude_prune"):
+        return left @ (stacked * of_task).sum(axis=0) @ right.T
+    votes = np.sign(stacked) if majority_sign_method == "frequency" else stacked
+    agrees = np.sign(stacked) == np.where(votes.sum(axis=0) >= 0, 1, -1)
+    merged = (stacked * agrees * of_task).sum(axis=0) / np.maximum(agrees.sum(axis=0), 1)
+    return left @ merged @ right.T
 
 
 def regmean(

@@ -13,8 +13,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine},
-            prune::Pruner,
+            elementwise::{self, Combine, Drop},
         },
         options::MergeOptions,
     },
@@ -30,9 +29,9 @@ pub(super) struct DareLinear {
 impl Method for DareLinear {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
-            &["density", "seed", "svd_rank"]
+            &["density", "seed", "space", "svd_rank"]
         } else {
-            &["density", "seed"]
+            &["density", "seed", "space"]
         }
     }
 
@@ -40,16 +39,11 @@ impl Method for DareLinear {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn form(&self, _options: &MergeOptions) -> Form {
-        Form::Dense
+    fn form(&self, options: &MergeOptions) -> Form {
+        elementwise::form(options)
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        let options = layer.options;
-        Ok(elementwise::merge(
-            layer,
-            |part| Pruner::random(options.seed, layer.name, part.name, options.density),
-            Combine::Sum,
-        ))
+        elementwise::merge(layer, Drop::Random, Combine::Sum).await
     }
 }

@@ -12,8 +12,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine},
-            prune::Pruner,
+            elementwise::{self, Combine, Drop},
         },
         options::MergeOptions,
     },
@@ -29,9 +28,9 @@ pub(super) struct DareTies {
 impl Method for DareTies {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
-            &["density", "majority_sign_method", "seed", "svd_rank"]
+            &["density", "majority_sign_method", "seed", "space", "svd_rank"]
         } else {
-            &["density", "majority_sign_method", "seed"]
+            &["density", "majority_sign_method", "seed", "space"]
         }
     }
 
@@ -39,16 +38,12 @@ impl Method for DareTies {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn form(&self, _options: &MergeOptions) -> Form {
-        Form::Dense
+    fn form(&self, options: &MergeOptions) -> Form {
+        elementwise::form(options)
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        let options = layer.options;
-        Ok(elementwise::merge(
-            layer,
-            |part| Pruner::random(options.seed, layer.name, part.name, options.density),
-            Combine::Elect(options.majority_sign_method),
-        ))
+        let vote = layer.options.majority_sign_method;
+        elementwise::merge(layer, Drop::Random, Combine::Elect(vote)).await
     }
 }

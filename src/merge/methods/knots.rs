@@ -8,22 +8,34 @@
 //! The components carry the singular values, as in the authors' code; numbers are pruned tensor by tensor, as PEFT's
 //! TIES does, where that code prunes over the whole model. The result has the rank of the basis and is factored.
 //!
-//! Nothing dense is decomposed: with D_i = B_i A_i, [D_1 … D_N] = [B_1 … B_N] diag(A_1, …, A_N), so a QR of the B side
-//! by side, one of each A_i and an SVD of the small core give U and S, and C_i = (U^T B_i) A_i. A direction of the core
-//! that is rounding would take part in the pruning, so it is left out. A direction has no sign of its own, but where as
-//! many tasks vote for plus as for minus the election has: so each direction points to where its largest number is
-//! positive.
+//! Nothing dense is decomposed: with D_i = B_i A_i and a QR of the B side by side, [D_1 … D_N] = Q [R_1 A_1 … R_N A_N],
+//! so U is Q times the eigenvectors of sum(R_i A_i A_i^T R_i^T), and C_i = (U^T B_i) A_i. The C_i are formed in f32, a
+//! few roundings of 6e-8 beside their largest numbers. A direction that is rounding would take part in the pruning, so
+//! it is left out, and each direction has a definite sign (see [`super::basis`]).
+//!
+//! This aligns the outputs as [`super::core_space`] does, but by the changes in place of the factors B, and leaves the
+//! inputs unaligned: components are as wide as the layer, where a core is as small as the ranks.
+
+use std::borrow::Cow;
 
 use nalgebra::DMatrix;
 
 use async_trait::async_trait;
 
 use crate::{
-    compute::narrow,
-    delta::{Delta, LowRank},
+    compute::{
+        gemm::{self, View},
+        qr::{ThinQr, gram},
+    },
+    delta::{Delta, Dense, LowRank},
     error::Result,
     merge::{
-        methods::{Form, Layer, Method, prune::Pruner, signs},
+        methods::{
+            Form, Layer, Method,
+            basis::{Basis, row_major},
+            prune::Pruner,
+            signs,
+        },
         options::MergeOptions,
     },
 };
@@ -31,8 +43,8 @@ use crate::{
 /// `knots`.
 pub(super) struct Knots;
 
-/// Directions whose singular value is below this share of the largest are the rounding of factors in f32.
-const NEGLIGIBLE: f64 = 1e-6;
+/// Numbers of a component that are merged at a time.
+const RUN_NUMBERS: usize = 1 << 16;
 
 #[async_trait(?Send)]
 impl Method for Knots {
@@ -47,28 +59,41 @@ impl Method for Knots {
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let (d_out, d_in) = (layer.d_out, layer.d_in);
         let options = layer.options;
-        let parts: Vec<(DMatrix<f64>, DMatrix<f64>)> =
-            layer.parts.iter().map(|part| thin(&part.delta)).collect();
-        let (basis, images) = common_basis(&parts, d_out);
-        let rank = basis.ncols();
+        let factors: Vec<Cow<'_, LowRank>> = layer.parts.iter().map(|part| thin(&part.delta)).collect();
+        let basis = common_basis(&factors, d_out);
+        layer.pace.breathe().await?;
+        let rank = basis.size;
         if rank == 0 {
             return Ok(layer.weighted_sum(0.0));
         }
-        let components: Vec<Vec<f64>> = parts
+        let mut start = 0;
+        let mut components = Vec::new();
+        for factors in &factors {
+            let image = row_major(&basis.coordinates.columns(start, factors.rank).clone_owned());
+            start += factors.rank;
+            let image = View::new(&image, rank, factors.rank);
+            let a = View::new(&factors.a, factors.rank, d_in);
+            let mut component = vec![0.0; rank * d_in];
+            gemm::multiply(image, a, 1.0, gemm::Part::Full, &mut component, d_in);
+            Pruner::magnitude(&component, options.density).apply(&mut component);
+            components.push(component);
+            layer.pace.breathe().await?;
+        }
+        let weights: Vec<f64> = layer
+            .parts
             .iter()
-            .zip(images)
-            .map(|((_, a), image)| {
-                let component = image * a;
-                let mut component = component.transpose().as_slice().to_vec();
-                Pruner::magnitude(component.iter().copied(), options.density).apply(&mut component);
-                component
-            })
+            .map(|part| options.scale * part.weight)
             .collect();
-        let weights: Vec<f64> = layer.parts.iter().map(|part| part.weight).collect();
-        let merged = signs::elect(&components, &weights, options.majority_sign_method);
+        let mut a = Vec::with_capacity(rank * d_in);
+        for start in (0..rank * d_in).step_by(RUN_NUMBERS) {
+            let end = (rank * d_in).min(start + RUN_NUMBERS);
+            let numbers: Vec<&[f32]> = components.iter().map(|all| &all[start..end]).collect();
+            a.extend(signs::elect(&numbers, &weights, options.majority_sign_method));
+            layer.pace.breathe().await?;
+        }
         Ok(Delta::LowRank(LowRank {
-            a: merged.into_iter().map(|x| narrow(options.scale * x)).collect(),
-            b: basis.transpose().as_slice().iter().map(|&x| narrow(x)).collect(),
+            a,
+            b: basis.vectors,
             rank,
             d_out,
             d_in,
@@ -77,72 +102,50 @@ impl Method for Knots {
 }
 
 /// B and A of a change; a dense one is a product with the identity, on its smaller side.
-fn thin(delta: &Delta) -> (DMatrix<f64>, DMatrix<f64>) {
-    let matrix = |data: &[f32], rows: usize, columns: usize| {
-        DMatrix::from_row_iterator(rows, columns, data.iter().map(|&x| f64::from(x)))
+fn thin(delta: &Delta) -> Cow<'_, LowRank> {
+    let identity = |side: usize| {
+        (0..side * side)
+            .map(|i| if i % (side + 1) == 0 { 1.0 } else { 0.0 })
+            .collect()
     };
-    let (d_out, d_in) = delta.shape();
     match delta {
-        Delta::LowRank(factors) => (
-            matrix(&factors.b, d_out, factors.rank),
-            matrix(&factors.a, factors.rank, d_in),
-        ),
-        Delta::Dense(dense) => {
-            let own = matrix(&dense.data, d_out, d_in);
-            if d_out <= d_in {
-                (DMatrix::identity(d_out, d_out), own)
+        Delta::LowRank(factors) => Cow::Borrowed(factors),
+        Delta::Dense(Dense { data, d_out, d_in }) => {
+            let rank = *d_out.min(d_in);
+            let (b, a) = if d_out <= d_in {
+                (identity(rank), data.clone())
             } else {
-                (own, DMatrix::identity(d_in, d_in))
-            }
+                (data.clone(), identity(rank))
+            };
+            Cow::Owned(LowRank {
+                a,
+                b,
+                rank,
+                d_out: *d_out,
+                d_in: *d_in,
+            })
         }
     }
 }
 
-/// U (d_out x k), and U^T B_i (k x r_i) of each part.
-fn common_basis(parts: &[(DMatrix<f64>, DMatrix<f64>)], d_out: usize) -> (DMatrix<f64>, Vec<DMatrix<f64>>) {
-    let ranks: Vec<usize> = parts.iter().map(|(b, _)| b.ncols()).collect();
-    let total = ranks.iter().sum();
-    let starts = ranks.iter().scan(0, |next, rank| {
-        let start = *next;
-        *next += rank;
-        Some(start)
-    });
-    let starts: Vec<usize> = starts.collect();
-    let mut side_by_side = DMatrix::zeros(d_out, total);
-    for ((b, _), &start) in parts.iter().zip(&starts) {
-        side_by_side.columns_mut(start, b.ncols()).copy_from(b);
-    }
-    let left = side_by_side.qr();
-    let r = left.r();
-    let mut core = DMatrix::zeros(r.nrows(), 0);
-    for ((b, a), &start) in parts.iter().zip(&starts) {
-        // A_i^T = Q R, so A_i = R^T Q^T, and Q has no say in U and S.
-        let block = r.columns(start, b.ncols()) * a.transpose().qr().r().transpose();
-        let at = core.ncols();
-        core = core.resize_horizontally(at + block.ncols(), 0.0);
-        core.columns_mut(at, block.ncols()).copy_from(&block);
-    }
-    let svd = core.svd(true, false);
-    let Some(u) = svd.u else {
-        unreachable!("the left singular basis was asked for");
-    };
-    let largest = svd.singular_values.iter().copied().fold(0.0, f64::max);
-    let kept: Vec<usize> = (0..svd.singular_values.len())
-        .filter(|&k| svd.singular_values[k] > NEGLIGIBLE * largest)
-        .collect();
-    let mut u = u.select_columns(&kept);
-    let mut basis = left.q() * &u;
-    for k in 0..kept.len() {
-        let column = basis.column(k);
-        if column[column.iamax()] < 0.0 {
-            u.column_mut(k).neg_mut();
-            basis.column_mut(k).neg_mut();
+/// U, and U^T B_i of each part side by side.
+fn common_basis(parts: &[Cow<'_, LowRank>], d_out: usize) -> Basis {
+    let total: usize = parts.iter().map(|factors| factors.rank).sum();
+    let mut side_by_side = Vec::with_capacity(d_out * total);
+    for row in 0..d_out {
+        for factors in parts {
+            side_by_side.extend(&factors.b[row * factors.rank..(row + 1) * factors.rank]);
         }
     }
-    let images = starts
-        .iter()
-        .zip(&ranks)
-        .map(|(&start, &rank)| u.transpose() * r.columns(start, rank))
-        .collect();
-    (basis, images)
+    let qr = ThinQr::new(View::new(&side_by_side, d_out, total));
+    let rows = qr.r().nrows();
+    let mut squares = DMatrix::zeros(rows, rows);
+    let mut start = 0;
+    for factors in parts {
+        let block = qr.r().columns(start, factors.rank);
+        let a = View::new(&factors.a, factors.rank, factors.d_in);
+        squares += block * gram(a.transposed()) * block.transpose();
+        start += factors.rank;
+    }
+    Basis::new(&qr, squares)
 }

@@ -12,7 +12,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine},
+            elementwise::{self, Combine, Drop},
         },
         options::MergeOptions,
     },
@@ -28,9 +28,9 @@ pub(super) struct MagnitudePrune {
 impl Method for MagnitudePrune {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
-            &["density", "svd_rank"]
+            &["density", "space", "svd_rank"]
         } else {
-            &["density"]
+            &["density", "space"]
         }
     }
 
@@ -38,16 +38,11 @@ impl Method for MagnitudePrune {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn form(&self, _options: &MergeOptions) -> Form {
-        Form::Dense
+    fn form(&self, options: &MergeOptions) -> Form {
+        elementwise::form(options)
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        let density = layer.options.density;
-        Ok(elementwise::merge(
-            layer,
-            |part| elementwise::largest(&part.delta, density),
-            Combine::Sum,
-        ))
+        elementwise::merge(layer, Drop::Smallest, Combine::Sum).await
     }
 }

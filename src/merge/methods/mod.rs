@@ -5,7 +5,9 @@
 //! the model ([`Method::pass`]), and `layer` serves what no pass sees.
 
 mod average;
+mod basis;
 mod cat;
+mod core_space;
 mod dare_linear;
 mod dare_ties;
 mod elementwise;

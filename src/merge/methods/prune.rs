@@ -1,7 +1,7 @@
 //! Dropping numbers of one change: the smallest of it (TIES, magnitude pruning) or some at random (DARE).
 //!
-//! A change is seen row by row, so that it never lies in memory dense; what is dropped depends on the whole of it. So
-//! a [`Pruner`] is made first and then given the numbers in their order, once. Numbers of equal magnitude at the
+//! A change is seen in runs of rows, so that it need not lie in memory dense; what is dropped depends on the whole of
+//! it. So a [`Pruner`] is made first and then given the numbers in their order, once. Numbers of equal magnitude at the
 //! threshold are kept in that order, where `torch.topk` keeps any.
 
 use rand_pcg::{Pcg64, rand_core::Rng};
@@ -19,28 +19,89 @@ pub(super) enum Pruner {
     Random { draws: Box<Pcg64>, density: f64 },
 }
 
+/// Finds the magnitude at which the largest numbers of a change begin, from two looks at all of them.
+///
+/// Bits of non-negative floats are ordered as the floats are. The first look counts numbers by the upper half of their
+/// bits, the second by the lower half those whose upper half is that of the threshold.
+pub(super) struct Threshold {
+    upper: Vec<usize>,
+    lower: Vec<usize>,
+    /// The upper half, once it is known, and how many numbers of it are kept.
+    at: Option<(u32, usize)>,
+}
+
+/// Bits of the lower half; the upper one has a bit more, less the sign.
+const LOWER_BITS: u32 = 15;
+
+impl Threshold {
+    pub(super) fn new() -> Self {
+        Self {
+            upper: vec![0; 1 << (31 - LOWER_BITS)],
+            lower: vec![0; 1 << LOWER_BITS],
+            at: None,
+        }
+    }
+
+    /// The first look at some numbers.
+    pub(super) fn count(&mut self, values: &[f32]) {
+        for value in values {
+            self.upper[(value.abs().to_bits() >> LOWER_BITS) as usize] += 1;
+        }
+    }
+
+    /// After the first look: the `int(density * count)` largest are to be kept, as in PEFT's
+    /// `magnitude_based_pruning`. Says whether there has to be a second look.
+    pub(super) fn keep(&mut self, density: f64) -> bool {
+        self.at = bin_of_smallest(&self.upper, share_of(self.upper.iter().sum(), density));
+        self.at.is_some()
+    }
+
+    /// The second look at the same numbers.
+    pub(super) fn refine(&mut self, values: &[f32]) {
+        let Some((upper, _)) = self.at else { return };
+        for value in values {
+            let bits = value.abs().to_bits();
+            if bits >> LOWER_BITS == upper {
+                self.lower[(bits & ((1 << LOWER_BITS) - 1)) as usize] += 1;
+            }
+        }
+    }
+
+    /// What keeps them.
+    pub(super) fn pruner(self) -> Pruner {
+        let found = self.at.and_then(|(upper, count)| {
+            let (lower, equal) = bin_of_smallest(&self.lower, count)?;
+            Some((f32::from_bits(upper << LOWER_BITS | lower), equal))
+        });
+        let (threshold, equal) = found.unwrap_or((f32::INFINITY, 0));
+        Pruner::Magnitude { threshold, equal }
+    }
+}
+
+/// The bin of the smallest of the `count` largest numbers, and how many of that bin are among them; nothing for none.
+fn bin_of_smallest(bins: &[usize], count: usize) -> Option<(u32, usize)> {
+    let mut left = count;
+    for (bin, &numbers) in (0..u32::MAX).zip(bins).rev().filter(|_| count > 0) {
+        if left <= numbers {
+            return Some((bin, left));
+        }
+        left -= numbers;
+    }
+    None
+}
+
 impl Pruner {
-    /// Keeps the `int(density * count)` numbers of the largest magnitude, as PEFT's `magnitude_based_pruning`.
-    pub(super) fn magnitude(values: impl Iterator<Item = f64>, density: f64) -> Self {
+    /// Keeps the largest of numbers that are at hand.
+    pub(super) fn magnitude(values: &[f32], density: f64) -> Self {
         if density >= 1.0 {
             return Self::None;
         }
-        // Bits of non-negative floats are ordered as the floats are.
-        let mut magnitudes: Vec<u32> = values.map(|x| narrow(x.abs()).to_bits()).collect();
-        let count = share_of(magnitudes.len(), density);
-        if count == 0 {
-            return Self::Magnitude {
-                threshold: f32::INFINITY,
-                equal: 0,
-            };
+        let mut threshold = Threshold::new();
+        threshold.count(values);
+        if threshold.keep(density) {
+            threshold.refine(values);
         }
-        let (larger, smallest, _) = magnitudes.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
-        let threshold = *smallest;
-        let equal = count - larger.iter().filter(|&&bits| bits > threshold).count();
-        Self::Magnitude {
-            threshold: f32::from_bits(threshold),
-            equal,
-        }
+        threshold.pruner()
     }
 
     /// Keeps each number with probability `density`, as DARE does; by layer and adapter, so that neither the order
@@ -64,23 +125,26 @@ impl Pruner {
     }
 
     /// The next numbers of the change, those that are dropped set to zero.
-    pub(super) fn apply(&mut self, values: &mut [f64]) {
+    pub(super) fn apply(&mut self, values: &mut [f32]) {
         match self {
             Self::None => {}
             Self::Magnitude { threshold, equal } => {
                 for value in values {
-                    let magnitude = narrow(value.abs());
-                    if magnitude == *threshold && *equal > 0 {
-                        *equal -= 1;
-                    } else if magnitude <= *threshold {
-                        *value = 0.0;
-                    }
+                    let magnitude = value.abs();
+                    // Without a jump that half of the numbers would take.
+                    let ties = (magnitude == *threshold) & (*equal > 0);
+                    *equal -= usize::from(ties);
+                    *value = if (magnitude > *threshold) | ties {
+                        *value
+                    } else {
+                        0.0
+                    };
                 }
             }
             Self::Random { draws, density } => {
                 for value in values {
                     *value = if uniform(draws) < *density {
-                        *value / *density
+                        narrow(f64::from(*value) / *density)
                     } else {
                         0.0
                     };
@@ -108,8 +172,8 @@ fn share_of(count: usize, density: f64) -> usize {
 mod tests {
     use super::*;
 
-    fn pruned(values: &[f64], density: f64) -> Vec<f64> {
-        let mut pruner = Pruner::magnitude(values.iter().copied(), density);
+    fn pruned(values: &[f32], density: f64) -> Vec<f32> {
+        let mut pruner = Pruner::magnitude(values, density);
         let mut values = values.to_vec();
         // In pieces, as rows come.
         values.chunks_mut(2).for_each(|chunk| pruner.apply(chunk));
@@ -131,8 +195,35 @@ mod tests {
     }
 
     #[test]
+    fn the_threshold_is_found_to_the_last_bit() {
+        let mut state = 1u32;
+        let mut values: Vec<f32> = (0..10_000)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // Neighbours in their last bits, of both signs, and some of other magnitudes.
+                let near = f32::from_bits(1.5f32.to_bits() + (state >> 16) % 300);
+                let near = if state >> 8 & 7 == 0 { near * 1e-3 } else { near };
+                if state >> 31 == 0 { near } else { -near }
+            })
+            .collect();
+        for density in [0.001, 0.3, 0.5, 0.9, 0.9999] {
+            let kept = pruned(&values, density);
+            let count = kept.iter().filter(|&&x| x != 0.0).count();
+            assert_eq!(count, share_of(values.len(), density));
+            let smallest = kept
+                .iter()
+                .filter(|&&x| x != 0.0)
+                .fold(f32::MAX, |m, x| m.min(x.abs()));
+            let dropped = values.iter().zip(&kept).filter(|(_, kept)| **kept == 0.0);
+            assert!(dropped.map(|(x, _)| x.abs()).fold(0.0, f32::max) <= smallest);
+        }
+        values.fill(f32::MIN_POSITIVE / 2.0);
+        assert_eq!(pruned(&values, 0.5).iter().filter(|&&x| x != 0.0).count(), 5000);
+    }
+
+    #[test]
     fn draws_are_those_of_the_seed_the_layer_and_the_adapter() {
-        let draw = |seed, layer, task| {
+        let draw = |seed, layer, task| -> Vec<f32> {
             let mut values = vec![1.0; 20_000];
             Pruner::random(seed, layer, task, 0.25).apply(&mut values);
             values

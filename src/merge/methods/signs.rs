@@ -1,16 +1,19 @@
 //! Several tasks' numbers for one place become one: their sum, or what TIES makes of them.
+//!
+//! Loops run over one task after the other, so that the compiler can work on several numbers at once.
 
-use crate::merge::options::MajoritySign;
+use crate::{compute::narrow, merge::options::MajoritySign};
 
 /// How TIES elects a sign.
 pub(super) type Vote = MajoritySign;
 
 /// `sum_i w_i x_i`, number by number.
-pub(super) fn sum(tasks: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
-    let mut sum = vec![0.0; tasks.first().map_or(0, Vec::len)];
-    for (numbers, weight) in tasks.iter().zip(weights) {
+pub(super) fn sum(tasks: &[&[f32]], weights: &[f64]) -> Vec<f32> {
+    let mut sum = vec![0.0; tasks.first().map_or(0, |numbers| numbers.len())];
+    for (numbers, &weight) in tasks.iter().zip(weights) {
+        let weight = narrow(weight);
         sum.iter_mut()
-            .zip(numbers)
+            .zip(*numbers)
             .for_each(|(sum, x)| *sum += weight * x);
     }
     sum
@@ -19,27 +22,39 @@ pub(super) fn sum(tasks: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
 /// TIES' election and disjoint mean, as PEFT's `calculate_majority_sign_mask` and `disjoint_merge`: the sign of the
 /// sum (of the numbers, or of their signs; plus if that is zero), then the sum of the weighted numbers of that sign,
 /// divided by how many they are. Weights have no say in the election.
-pub(super) fn elect(tasks: &[Vec<f64>], weights: &[f64], vote: Vote) -> Vec<f64> {
-    let sign = |x: f64| if x == 0.0 { 0.0 } else { x.signum() };
-    (0..tasks.first().map_or(0, Vec::len))
-        .map(|place| {
-            let numbers = || tasks.iter().map(|numbers| numbers[place]);
-            let total: f64 = match vote {
-                MajoritySign::Total => numbers().sum(),
-                MajoritySign::Frequency => numbers().map(sign).sum(),
-            };
-            let elected = if total >= 0.0 { 1.0 } else { -1.0 };
-            let mut merged = 0.0;
-            let mut count = 0u32;
-            for (x, weight) in numbers().zip(weights) {
-                if sign(x) == elected {
-                    merged += weight * x;
-                    count += 1;
-                }
-            }
-            merged / f64::from(count.max(1))
-        })
-        .collect()
+pub(super) fn elect(tasks: &[&[f32]], weights: &[f64], vote: Vote) -> Vec<f32> {
+    let places = tasks.first().map_or(0, |numbers| numbers.len());
+    let mut total = vec![0.0f32; places];
+    for numbers in tasks {
+        let votes = total.iter_mut().zip(*numbers);
+        match vote {
+            MajoritySign::Total => votes.for_each(|(total, x)| *total += x),
+            MajoritySign::Frequency => votes.for_each(|(total, x)| *total += sign(*x)),
+        }
+    }
+    let mut merged = vec![0.0f32; places];
+    let mut count = vec![0.0f32; places];
+    for (numbers, &weight) in tasks.iter().zip(weights) {
+        let weight = narrow(weight);
+        let places = merged.iter_mut().zip(&mut count).zip(&total).zip(*numbers);
+        for (((merged, count), total), x) in places {
+            let elected = if *total >= 0.0 { 1.0 } else { -1.0 };
+            let agrees = if x * elected > 0.0 { 1.0 } else { 0.0 };
+            *merged += agrees * weight * x;
+            *count += agrees;
+        }
+    }
+    merged
+        .iter_mut()
+        .zip(&count)
+        .for_each(|(merged, count)| *merged /= count.max(1.0));
+    merged
+}
+
+fn sign(x: f32) -> f32 {
+    let plus = if x > 0.0 { 1.0 } else { 0.0 };
+    let minus = if x < 0.0 { 1.0 } else { 0.0 };
+    plus - minus
 }
 
 #[cfg(test)]
@@ -48,10 +63,10 @@ mod tests {
 
     #[test]
     fn those_of_the_elected_sign_are_averaged() {
-        let tasks = [
-            vec![1.0, 1.0, 0.0, 2.0],
-            vec![2.0, 1.0, 0.0, -2.0],
-            vec![-4.0, -3.0, 0.0, 0.0],
+        let tasks: [&[f32]; 3] = [
+            &[1.0, 1.0, 0.0, 2.0],
+            &[2.0, 1.0, 0.0, -2.0],
+            &[-4.0, -3.0, 0.0, 0.0],
         ];
         let weights = [1.0, 0.5, 2.0];
         // -1, -1, 0 and 0 in sum: minus, minus, nothing, plus.

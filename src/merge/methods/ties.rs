@@ -12,7 +12,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine},
+            elementwise::{self, Combine, Drop},
         },
         options::MergeOptions,
     },
@@ -28,9 +28,9 @@ pub(super) struct Ties {
 impl Method for Ties {
     fn reads(&self) -> &'static [&'static str] {
         if self.svd {
-            &["density", "majority_sign_method", "svd_rank"]
+            &["density", "majority_sign_method", "space", "svd_rank"]
         } else {
-            &["density", "majority_sign_method"]
+            &["density", "majority_sign_method", "space"]
         }
     }
 
@@ -38,16 +38,12 @@ impl Method for Ties {
         self.svd.then(|| options.svd_rank.unwrap_or(largest))
     }
 
-    fn form(&self, _options: &MergeOptions) -> Form {
-        Form::Dense
+    fn form(&self, options: &MergeOptions) -> Form {
+        elementwise::form(options)
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        let options = layer.options;
-        Ok(elementwise::merge(
-            layer,
-            |part| elementwise::largest(&part.delta, options.density),
-            Combine::Elect(options.majority_sign_method),
-        ))
+        let vote = layer.options.majority_sign_method;
+        elementwise::merge(layer, Drop::Smallest, Combine::Elect(vote)).await
     }
 }
