@@ -36,6 +36,7 @@ export type MethodOption =
   | "nonDiagonal"
   | "density"
   | "majoritySignMethod"
+  | "space"
   | "svdRank"
   | "seed";
 
@@ -111,6 +112,13 @@ export interface MergeOptions {
    * `total`. Read by `ties`, `ties_svd`, `dare_ties`, `dare_ties_svd`, `knots`.
    */
   majoritySignMethod: "total" | "frequency";
+  /**
+   * Which numbers are pruned and voted on: those of the `weights`, as in PEFT, or those of the adapters'
+   * coordinates in the bases of all their factors (`core`: Core Space). By default `weights`. Read by `ties`,
+   * `ties_svd`, `dare_linear`, `dare_linear_svd`, `dare_ties`, `dare_ties_svd`, `magnitude_prune`,
+   * `magnitude_prune_svd`.
+   */
+  space: "weights" | "core";
   /**
    * Rank to which the method cuts its result. A whole number above 0. By default `null`: the largest among
    * the adapters, as PEFT does. Read by `svd`, `ties_svd`, `dare_linear_svd`, `dare_ties_svd`,
@@ -190,6 +198,7 @@ export interface ReportOptions {
   non_diagonal: number;
   density: number;
   majority_sign_method: "total" | "frequency";
+  space: "weights" | "core";
   svd_rank: number | null;
   seed: number;
   layer_weights: Record<string, number[]>;
@@ -518,6 +527,40 @@ export const OPTIONS = {
     field: {
       place: "beside",
       label: "Sign by",
+    },
+  },
+  space: {
+    kind: "word",
+    default: "weights",
+    choices: {
+      weights: {
+        label: "Weights",
+      },
+      core: {
+        label: "Core Space",
+        hint: "Adapters’ coordinates in common bases: as small as the ranks, and fast.",
+      },
+    },
+    sentence:
+      "Which numbers are pruned and voted on: those of the weights, as in PEFT, or those of the adapters' coordinates in the bases of all their factors (core: Core Space).",
+    methods: [
+      "ties",
+      "ties_svd",
+      "dare_linear",
+      "dare_linear_svd",
+      "dare_ties",
+      "dare_ties_svd",
+      "magnitude_prune",
+      "magnitude_prune_svd",
+    ],
+    flag: {
+      name: "space",
+      value: "KIND",
+    },
+    section: "method",
+    field: {
+      place: "beside",
+      label: "Numbers of",
     },
   },
   svdRank: {
@@ -1000,7 +1043,7 @@ export const METHODS = [
     hint: "Drops small changes, lets each number’s sign be voted on, and averages those that agree.",
     paper: "2306.01708",
     samples: false,
-    options: ["density", "majoritySignMethod"],
+    options: ["density", "majoritySignMethod", "space"],
   },
   {
     name: "ties_svd",
@@ -1008,7 +1051,7 @@ export const METHODS = [
     hint: "TIES, then the best approximation of a smaller rank.",
     paper: "2306.01708",
     samples: false,
-    options: ["density", "majoritySignMethod", "svdRank"],
+    options: ["density", "majoritySignMethod", "space", "svdRank"],
   },
   {
     name: "dare_linear",
@@ -1016,7 +1059,7 @@ export const METHODS = [
     hint: "Drops changes at random, scales up the rest, and sums.",
     paper: "2311.03099",
     samples: false,
-    options: ["density", "seed"],
+    options: ["density", "seed", "space"],
   },
   {
     name: "dare_linear_svd",
@@ -1024,7 +1067,7 @@ export const METHODS = [
     hint: "DARE, then the best approximation of a smaller rank.",
     paper: "2311.03099",
     samples: false,
-    options: ["density", "seed", "svdRank"],
+    options: ["density", "seed", "space", "svdRank"],
   },
   {
     name: "dare_ties",
@@ -1032,7 +1075,7 @@ export const METHODS = [
     hint: "Drops changes at random, scales up the rest, and merges them by TIES’ vote.",
     paper: "2311.03099",
     samples: false,
-    options: ["density", "majoritySignMethod", "seed"],
+    options: ["density", "majoritySignMethod", "seed", "space"],
   },
   {
     name: "dare_ties_svd",
@@ -1040,7 +1083,7 @@ export const METHODS = [
     hint: "DARE with TIES, then the best approximation of a smaller rank.",
     paper: "2311.03099",
     samples: false,
-    options: ["density", "majoritySignMethod", "seed", "svdRank"],
+    options: ["density", "majoritySignMethod", "seed", "space", "svdRank"],
   },
   {
     name: "magnitude_prune",
@@ -1048,7 +1091,7 @@ export const METHODS = [
     hint: "Drops small changes and sums the rest.",
     paper: null,
     samples: false,
-    options: ["density"],
+    options: ["density", "space"],
   },
   {
     name: "magnitude_prune_svd",
@@ -1056,7 +1099,7 @@ export const METHODS = [
     hint: "Magnitude pruning, then the best approximation of a smaller rank.",
     paper: null,
     samples: false,
-    options: ["density", "svdRank"],
+    options: ["density", "space", "svdRank"],
   },
   {
     name: "knots",
