@@ -39,6 +39,11 @@ const RUN_NUMBERS: usize = 1 << 24;
 /// Numbers of D whose residual is formed at a time: they stay in the cache.
 const RESIDUAL_NUMBERS: usize = 1 << 16;
 
+/// Whether a matrix of that size is truncated at random columns, and not decomposed whole.
+pub fn is_random(d_out: usize, d_in: usize) -> bool {
+    d_out.min(d_in) > WHOLE_SIDE
+}
+
 /// Truncates a dense (d_out x d_in) matrix to `rank`: near the best, where
 /// [`truncate_dense`](crate::compute::svd::truncate_dense) is the best.
 ///
@@ -52,7 +57,7 @@ pub async fn truncate_dense_fast(
     pace: &Pace<'_>,
 ) -> Result<Truncated> {
     let side = d_out.min(d_in);
-    if side <= WHOLE_SIDE {
+    if !is_random(d_out, d_in) {
         return Ok(truncate_dense(dense, d_out, d_in, rank));
     }
     let total = sum_of_squares(dense);

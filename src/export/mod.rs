@@ -5,10 +5,12 @@ mod base;
 mod card;
 mod copied;
 mod extra;
+mod file;
 mod layout;
 mod metadata;
 mod method;
 pub mod report;
+mod source;
 mod spool;
 mod text;
 
@@ -191,6 +193,7 @@ pub async fn write(
         let merged: BTreeSet<&String> = merged.filter_map(|site| site.sources[index].as_ref()).collect();
         write_heads(&read.adapter, &merged, dtype, &out.metadata, &mut sink).await?;
     }
+    notes.extend(layers.note());
     notes.extend(binding.notes());
     notes.extend(sample_notes(&out, inputs.samples));
     out.tell("the report", binding.sites.len()).await?;

@@ -4,10 +4,15 @@
 //! has to be lost. Where it does not depend on the numbers it is known before a layer is solved, so that a file's header
 //! can be written first.
 
+use std::cell::Cell;
+
 use crate::{
     adapter::Module,
     binding::{Binding, MergeSite, Place},
-    compute::{range_finder::truncate_dense_fast, svd},
+    compute::{
+        range_finder::{OVERSAMPLING, POWER_STEPS, SEED, TOLERANCE, is_random, truncate_dense_fast},
+        svd,
+    },
     delta::{Delta, Dense, LowRank},
     error::Result,
     merge::{
@@ -25,6 +30,8 @@ pub struct Truncated<'a> {
     most: Option<usize>,
     /// The share of the squared norm that is kept, at the smallest rank that does.
     energy: Option<f64>,
+    /// How many layers were cut by the randomised range finder.
+    random: Cell<usize>,
 }
 
 /// One layer of a file, cut to factors.
@@ -53,7 +60,18 @@ impl<'a> Truncated<'a> {
             solution,
             most,
             energy,
+            random: Cell::new(0),
         }
+    }
+
+    /// How the dense layers were cut, if any was by random columns.
+    pub fn note(&self) -> Option<String> {
+        let layers = self.random.get();
+        (layers > 0).then(|| {
+            format!(
+                "{layers} dense layers were cut by a randomised range finder (seed {SEED}, {OVERSAMPLING} columns beyond half of the rank, at most {POWER_STEPS} power steps, until another one would add {TOLERANCE:e} of the squared norm)"
+            )
+        })
     }
 
     /// The solution behind it.
@@ -167,6 +185,10 @@ impl<'a> Truncated<'a> {
 
     async fn to_rank(&self, delta: Delta, rank: usize, name: &str) -> Result<Reduced> {
         let solution = &self.solution;
+        let (d_out, d_in) = delta.shape();
+        if matches!(delta, Delta::Dense(_)) && is_random(d_out, d_in) {
+            self.random.set(self.random.get() + 1);
+        }
         let now = || solution.compute.meter.elapsed();
         let pace = Pace::new(solution.observer, &now, solution.progress(name));
         to_rank(delta, rank, &pace).await

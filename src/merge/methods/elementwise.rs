@@ -65,10 +65,10 @@ pub(super) fn form(options: &MergeOptions) -> Form {
 
 /// Prunes every task's change and combines what is left, in the space that the options choose.
 pub(super) async fn merge(layer: &Layer<'_>, drop: Drop, combine: Combine) -> Result<Delta> {
-    if layer.options.space == Space::Core {
-        if let Some(merged) = core_space::merge(layer, drop, combine).await? {
-            return Ok(merged);
-        }
+    if layer.options.space == Space::Core
+        && let Some(merged) = core_space::merge(layer, drop, combine).await?
+    {
+        return Ok(merged);
     }
     let (d_out, d_in) = (layer.d_out, layer.d_in);
     let keep = layer.parts.len() * d_out * d_in <= KEPT_NUMBERS;

@@ -330,6 +330,12 @@ fn a_plan_tells_what_is_read_and_written_and_grows_with_the_work() {
         );
         assert!(plan.fits && plan.seconds.unwrap() > 0.0 && plan.peak_bytes.unwrap() > 0.0);
         operations.push(plan.operations.unwrap());
+        // Only TIES has dense layers to cut.
+        let random = report
+            .notes
+            .iter()
+            .any(|note| note.contains("randomised range finder (seed"));
+        assert_eq!(random, method == MethodName::Ties, "{:?}", report.notes);
     }
     assert!(
         operations.is_sorted_by(|less, more| less < more),
