@@ -7,7 +7,7 @@ import {
   OPTIONS,
   type OptionFacts,
 } from "../index.ts";
-import { flags } from "./method-options.ts";
+import { flags, shorthands } from "./method-options.ts";
 import type { CommandName } from "./values.ts";
 
 /** Words in lines that fit a terminal, behind what stands on the left of them. */
@@ -118,6 +118,9 @@ ${device}
 `;
 
 const written = `${section("output")}
+${Object.entries(shorthands)
+  .map(([word, meaning]) => wrap(`  ${word}`, `the same as ${meaning.join(" ")}`, 23))
+  .join("\n")}
   --json               print one JSON object on standard output, and nothing else there
 `;
 
