@@ -233,9 +233,15 @@ const helpInspect = `iteris-web inspect: tell what folders and files hold.
 
 Usage
   iteris-web inspect PATH … [--json]
+  iteris-web inspect --plan ADAPTER ADAPTER … [--base DIR] [--method METHOD] [options of merge]
 
   A folder with adapter_config.json, and a .safetensors file with LoRA tensors, is read as an adapter;
   another folder or .safetensors file as a base model; any other file as samples.
+
+  --plan               tell what a merge of these adapters would take: bytes to read and to write,
+                       memory, operations, and about how long on this machine; for methods that
+                       read samples, what does not depend on those
+  --json               print one JSON object on standard output, and nothing else there
 
 Exit codes
   0  done        2  bad input        1  a fault
