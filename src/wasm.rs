@@ -730,7 +730,7 @@ impl Sink for Listener {
         let (start, end) = (range.start as f64, range.end as f64);
         let arguments = Array::of3(&file.into(), &start.into(), &end.into());
         let read = self.call("read", &arguments).await;
-        let bytes = read.and_then(|bytes| bytes.dyn_into::<Uint8Array>());
+        let bytes = read.and_then(JsCast::dyn_into::<Uint8Array>);
         bytes.map(|bytes| bytes.to_vec()).map_err(|error| {
             let why = text(&error, "message").unwrap_or_default();
             Error::new(

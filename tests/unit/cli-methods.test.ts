@@ -109,6 +109,13 @@ describe("options", () => {
     });
   });
 
+  it("have a switch for one rank of all layers, told in the help", () => {
+    expect(line("--uniform-rank --rank 8").options).toEqual({ ranks: "uniform", rank: 8 });
+    expect(helpTexts.merge).toMatch(/^ {2}--uniform-rank {7}the same as --ranks uniform$/m);
+    expect(() => line("--uniform-rank --ranks per-layer")).toThrowError(refused("--ranks is given twice."));
+    expect(() => line("--uniform-rank --output base")).toThrowError(refused("--ranks does nothing here"));
+  });
+
   it("take negative weights, beside the adapter or behind an equals sign", () => {
     const weights = (words: string) => line(words).adapters.map(({ weight }) => weight);
     expect(weights("--method linear --weight 1 --weight -0.5")).toEqual([1, -0.5]);
@@ -143,7 +150,7 @@ describe("options", () => {
       "--max-length does nothing here: --method cat reads no samples.",
     ],
     [["--seed", "1", "--method", "ties"], "--seed does nothing here: it is for dare_linear,"],
-    [["--ranks", "some"], "--ranks must be uniform or per-layer, not some."],
+    [["--ranks", "some"], "--ranks must be auto or uniform or per-layer, not some."],
     [["--format", "comfy"], "--format must be auto or peft or kohya or diffusers, not comfy."],
     [["--svd-rank", "0", "--method", "svd"], "--svd-rank must be a whole number above 0"],
   ])("are refused where they would do nothing or mean nothing: %j", (words, message) => {

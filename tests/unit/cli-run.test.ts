@@ -11,7 +11,8 @@ import { Engine } from "../../www/lib/engine/engine.ts";
 import { Faults } from "../../www/lib/engine/faults.ts";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
 import type { MergeReport } from "../../www/lib/types.ts";
-import { type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
+import type { MergeSource } from "../../www/lib/wasm-interface.ts";
+import { type FakeBehaviour, fakeWasm, type Seen, smallPlan, tinyBase } from "./fake-wasm.ts";
 
 let behaviour: FakeBehaviour;
 vi.mock("../../www/node/engine.ts", () => ({
@@ -275,5 +276,49 @@ describe("inspect", () => {
     expect(await kindOf("base")).toBe("base");
     expect(await kindOf("one")).toBe("adapter");
     expect(await kindOf("one.txt")).toBe("samples");
+  });
+});
+
+describe("inspect --plan", () => {
+  const plan = (...words: string[]) => run("inspect", "--plan", at("one"), at("two"), ...words);
+
+  it("prints what a merge would take, and starts none", async () => {
+    const planned: MergeSource[] = [];
+    Object.assign(behaviour, { planned });
+    const { code, stdout } = await plan("--method", "svd", "--svd-rank", "16");
+    expect([code, stdout]).toEqual([
+      0,
+      "986 layers: reads 429 MiB, writes 429 MiB, at most 60 MiB of memory, 12 GFLOP, about 6 s on this machine\n",
+    ]);
+    expect(planned[0]).toMatchObject({ base: [], options: { method: "svd", svdRank: 16 } });
+    expect(planned[0]?.adapters.map(({ name }) => name)).toEqual(["one", "two"]);
+    expect(seen).toEqual([]);
+  });
+
+  it("prints the numbers as JSON", async () => {
+    const { stdout } = await plan("--method", "linear", "--json");
+    expect(JSON.parse(stdout)).toEqual(smallPlan);
+  });
+
+  it("leaves open what the samples decide", async () => {
+    behaviour.plan = { ...smallPlan, peakBytes: null, operations: null, seconds: null };
+    const { stdout } = await plan("--base", at("base"));
+    expect(stdout).toBe("986 layers: reads 429 MiB, writes 429 MiB\nThe samples decide the rest.\n");
+  });
+
+  it("says of what does not fit how much it needs, how much there is, and what to do", async () => {
+    behaviour.plan = { ...smallPlan, peakBytes: 5 * 2 ** 30, fits: false };
+    const { stdout } = await plan("--method", "ties");
+    expect(stdout).toContain("It does not fit: it needs 5.0 GiB of memory, and there are 4.0 GiB. Ask for a");
+  });
+
+  it("refuses options that would do nothing, and no adapters at all", async () => {
+    const useless = await plan("--method", "linear", "--density", "0.5");
+    expect([useless.code, useless.stderr]).toEqual([
+      2,
+      expect.stringContaining("--density does nothing here"),
+    ]);
+    const none = await run("inspect", "--plan");
+    expect([none.code, none.stderr]).toEqual([2, expect.stringContaining("Give the adapters")]);
   });
 });

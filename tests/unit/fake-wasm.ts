@@ -5,11 +5,12 @@
 import { createHash } from "node:crypto";
 import { METHODS } from "../../www/lib/methods.ts";
 import { readRange } from "../../www/lib/sources/open.ts";
-import type { BaseFacts, MergeOptions, MergeReport } from "../../www/lib/types.ts";
+import type { BaseFacts, MergeOptions, MergePlan, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
   GenerateSource,
   IterisWasm,
+  MergeSource,
   Observer,
   WasmDevice,
 } from "../../www/lib/wasm-interface.ts";
@@ -40,6 +41,9 @@ export interface FakeBehaviour {
   endless?: readonly string[];
   /** Bytes of a request for memory that was refused. */
   failedAllocation?: number;
+  /** What plans were asked for, and what they are told. */
+  planned?: MergeSource[];
+  plan?: MergePlan | Error;
   /** In place of an encoder's facts. */
   facts?: Partial<BaseFacts>;
 }
@@ -66,6 +70,18 @@ export const decoder: Partial<BaseFacts> = {
   generates: true,
   maxLength: 32,
   vocabSize: 100,
+};
+
+/** Two SDXL adapters of rank 32, merged linearly. */
+export const smallPlan: MergePlan = {
+  layers: 986,
+  bytesRead: 449_816_760,
+  bytesWritten: 449_403_748,
+  peakBytes: 62_914_560,
+  operations: 1.2e10,
+  seconds: 6.2,
+  limitBytes: 2 ** 32,
+  fits: true,
 };
 
 /** A module that behaves so. */
@@ -102,6 +118,12 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     inspectBase: async () => facts as BaseFacts,
     inspectAdapter: async () => {
       throw coreError("adapter_unsupported", "DoRA is not handled.");
+    },
+    async plan(request) {
+      behaviour.planned?.push(request);
+      const { plan = smallPlan } = behaviour;
+      if (plan instanceof Error) throw plan;
+      return plan;
     },
     async merge({ basePath, adapters, options }, device, observer) {
       seen?.push({ basePath, adapters, options, device });

@@ -29,7 +29,7 @@ describe.each(tables.flatMap((table) => Object.entries(table)))("%s", (_, facts)
 describe("the tables", () => {
   it("give every option a value, and the words of those that are one of a few", () => {
     expect(Object.keys(defaultValues).sort()).toEqual(["method", ...optionNames].sort());
-    expect(optionChoices.ranks).toEqual(["uniform", "per-layer"]);
+    expect(optionChoices.ranks).toEqual(["auto", "uniform", "per-layer"]);
     expect(Object.keys(optionChoices)).not.toContain("density");
   });
 

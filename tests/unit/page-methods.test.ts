@@ -33,7 +33,7 @@ describe("options of a merge", () => {
   it("say of a whole model neither whose adapter files nor ranks of layers", () => {
     const settings = { ...DEFAULTS, format: "kohya", ranks: "per-layer" } as const;
     expect(mergeOptions(settings)).toMatchObject({ format: "kohya", ranks: "per-layer" });
-    expect(mergeOptions({ ...settings, output: "base" })).toMatchObject({ format: "auto", ranks: "uniform" });
+    expect(mergeOptions({ ...settings, output: "base" })).toMatchObject({ format: "auto", ranks: "auto" });
   });
 
   it("cut by a rank or by a share, even while the field is empty", () => {

@@ -10,8 +10,17 @@ import { listenForPanics } from "../../www/lib/engine/panics.ts";
 import { BlobSink } from "../../www/lib/engine/sink.ts";
 import { IterisError, toIterisError } from "../../www/lib/errors.ts";
 import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
+import type { MergeSource } from "../../www/lib/wasm-interface.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
-import { coreError, decoder, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
+import {
+  coreError,
+  decoder,
+  type FakeBehaviour,
+  fakeWasm,
+  type Seen,
+  smallPlan,
+  tinyBase,
+} from "./fake-wasm.ts";
 import { LocalWorker } from "./local-worker.ts";
 
 let workers: LocalWorker[];
@@ -74,6 +83,23 @@ describe("a merge", () => {
     );
     expect(report.options.method).toBe("average");
     expect(seen[0]?.adapters[0]).toEqual({ name: "one", files: [], weight: 2 });
+  });
+
+  it("is planned from files, weights and options alone", async () => {
+    const planned: MergeSource[] = [];
+    Object.assign(behaviour, { planned });
+    const options = { method: "iteris" } as const;
+    expect(await client.planMerge(request({ options }))).toEqual(smallPlan);
+    const [source] = planned;
+    expect(source?.base.map(({ name }) => name)).toEqual(["config.json", "tokenizer.json"]);
+    expect(source).toMatchObject({ adapters: [{ name: "one", files: [] }], options });
+    expect(source?.adapters[0]).not.toHaveProperty("samples");
+    expect(seen).toEqual([]);
+  });
+
+  it("cannot be planned where it cannot be made", async () => {
+    behaviour.plan = coreError("shape_mismatch", "The adapters are of two models.");
+    await expect(client.planMerge(request())).rejects.toMatchObject({ code: "shape_mismatch" });
   });
 
   it("reports progress to its end", async () => {

@@ -37,9 +37,11 @@ import type {
   GenerateRequest,
   GenerateResult,
   MergeOptions,
+  MergePlan,
   MergeRequest,
   MergeResult,
   OutputFile,
+  PlanRequest,
   ReportFile,
   SamplesFacts,
   SamplesInput,
@@ -110,6 +112,26 @@ const client = new WorkerClient(startWorker);
  */
 export function merge(request: MergeRequest): Promise<MergeResult> {
   return client.merge(request);
+}
+
+/**
+ * Tells what a merge will take, before it is started: bytes to read and to write, memory, operations and seconds.
+ * Headers are read, no weights, and the kernels are measured for 50 ms.
+ *
+ * @param request - as of {@link merge}; samples, device and callbacks are not looked at
+ * @returns `fits` is `false` where the merge needs more memory than the module can have; methods that run the model on
+ * samples have `null` where the samples decide
+ * @throws IterisError as {@link merge} does for files and options that cannot be merged
+ *
+ * @example
+ * ```ts
+ * const { fits, peakBytes, limitBytes, seconds } = await planMerge({ adapters, options: { method: "ties" } });
+ * if (!fits) console.warn(`needs ${peakBytes} bytes of memory, and there are ${limitBytes}`);
+ * else console.log(`about ${seconds} s`);
+ * ```
+ */
+export function planMerge(request: PlanRequest): Promise<MergePlan> {
+  return client.planMerge(request);
 }
 
 /**

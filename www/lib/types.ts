@@ -8,5 +8,6 @@ export type * from "./types/device.ts";
 export type * from "./types/facts.ts";
 export type * from "./types/inputs.ts";
 export type * from "./types/options.ts";
+export type * from "./types/plan.ts";
 export type * from "./types/reports.ts";
 export type * from "./types/requests.ts";

@@ -12,6 +12,7 @@ import type {
   CompareReport,
   DeviceKind,
   MergeOptions,
+  MergePlan,
   MergeReport,
   Progress,
   ReportFile,
@@ -182,6 +183,8 @@ export interface IterisWasm {
   inspectAdapter(files: SourceFile[]): Promise<AdapterFacts>;
   /** Name, size and SHA-256 of every file, as reports tell them. */
   digests(files: SourceFile[]): Promise<ReportFile[]>;
+  /** What a merge will take: reads headers, and measures the kernels for 50 ms. */
+  plan(request: MergeSource): Promise<MergePlan>;
   merge(request: MergeSource, device: WasmDevice, observer: Observer): Promise<MergeReport>;
   compare(
     request: {

@@ -31,6 +31,7 @@ import type {
   DigestControl,
   GenerateResult,
   MergeOptions,
+  MergePlan,
   MergeResult,
   ReportFile,
   SamplesFacts,
@@ -50,6 +51,8 @@ import {
   type NodeCompareRequest,
   type NodeGenerateRequest,
   type NodeMergeRequest,
+  type NodePlanRequest,
+  planNow,
   withFiles,
 } from "./run.ts";
 
@@ -98,6 +101,7 @@ export type {
   NodeCompareRequest,
   NodeGenerateRequest,
   NodeMergeRequest,
+  NodePlanRequest,
 } from "./run.ts";
 
 /**
@@ -145,6 +149,30 @@ export function mergeInto(
   folder: OutputFolder,
 ): Promise<Omit<MergeResult, "files">> {
   return mergeToSink(request, folder, folder.path);
+}
+
+/**
+ * Tells what a merge will take, before it is started: bytes to read and to write, memory, operations and seconds.
+ * Headers are read, no weights, and the kernels are measured for 50 ms.
+ *
+ * @param request - as of {@link merge}; samples, device and callbacks are not looked at
+ * @returns `fits` is `false` where the merge needs more memory than the module can have; methods that run the model on
+ * samples have `null` where the samples decide
+ * @throws IterisError as {@link merge} does for files and options that cannot be merged
+ *
+ * @example
+ * ```ts
+ * const adapters = [
+ *   { name: "style", files: "style.safetensors" },
+ *   { name: "character", files: "character.safetensors" },
+ * ];
+ * const { fits, peakBytes, limitBytes, seconds } = await planMerge({ adapters, options: { method: "ties" } });
+ * if (!fits) console.warn(`needs ${peakBytes} bytes of memory, and there are ${limitBytes}`);
+ * else console.log(`about ${seconds} s`);
+ * ```
+ */
+export function planMerge(request: NodePlanRequest): Promise<MergePlan> {
+  return planNow(request);
 }
 
 /**

@@ -23,8 +23,10 @@ import type {
   DigestControl,
   GenerateRequest,
   GenerateResult,
+  MergePlan,
   MergeRequest,
   MergeResult,
+  PlanRequest,
   ReportFile,
   RunControl,
   SelfInput,
@@ -34,6 +36,8 @@ import { type NodeFilesInput, type NodeSamplesInput, OpenFiles, pathFrom } from 
 
 /** {@link MergeRequest} with paths. */
 export type NodeMergeRequest = MergeRequest<NodeFilesInput, NodeSamplesInput>;
+/** {@link PlanRequest} with paths. */
+export type NodePlanRequest = PlanRequest<NodeFilesInput>;
 /** {@link CompareRequest} with paths. */
 export type NodeCompareRequest = CompareRequest<NodeFilesInput, NodeSamplesInput>;
 /** {@link CompareMethodsRequest} with paths. */
@@ -125,6 +129,24 @@ export function mergeToSink(
       device: request.device ?? "auto",
     };
     return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink), request.signal);
+  });
+}
+
+/** What a merge will take. */
+export function planNow({ base, adapters, options = {} }: NodePlanRequest): Promise<MergePlan> {
+  return withFiles(async (files) => {
+    const job = {
+      base: base === undefined ? [] : await files.folder(base),
+      adapters: await Promise.all(
+        adapters.map(async (adapter) => ({
+          name: adapter.name,
+          weight: adapter.weight,
+          files: await files.folder(adapter.files),
+        })),
+      ),
+      options,
+    };
+    return withEngine((engine) => engine.plan(job));
   });
 }
 

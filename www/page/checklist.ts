@@ -5,7 +5,7 @@
 import { type Item, nameList } from "./check-item.ts";
 import { optionProblem } from "./check-options.ts";
 import { samplesItem } from "./check-samples.ts";
-import { list, plural } from "./format.ts";
+import { bytes, list, plural } from "./format.ts";
 import { isWeight } from "./layer-weights.ts";
 import { baseTitle } from "./recipe-lines.ts";
 import { lackingAdapters } from "./recipe-match.ts";
@@ -13,6 +13,12 @@ import { methodTitle, needsSamples } from "./settings.ts";
 import { askedMethods, type State } from "./state.ts";
 
 export function checklist(state: State): Item[] {
+  const memory = memoryItem(state);
+  return [...neededItems(state), ...(memory ? [memory] : [])];
+}
+
+/** What has to be there before it can be told what the merge takes. */
+export function neededItems(state: State): Item[] {
   const items = [baseItem(state), adaptersItem(state)];
   if (state.several || needsSamples(askedMethods(state))) items.push(samplesItem(state));
   const methods = methodsItem(state);
@@ -126,6 +132,18 @@ function adaptersItem(state: State): Item {
     return { id, status: "done", text: "1 adapter: nothing to merge it with, but it can be written anew" };
   }
   return { id, status: "done", text: plural(adapters.length, "adapter") };
+}
+
+/** A merge that memory does not hold is not started. */
+function memoryItem({ plan }: State): Item | undefined {
+  if (!plan || plan.fits || plan.peakBytes === null) return undefined;
+  return {
+    id: "memory",
+    status: "wrong",
+    text:
+      `This merge needs ${bytes(plan.peakBytes)} of memory, and a page can have ${bytes(plan.limitBytes)}: cut it to a lower ` +
+      `rank, choose a method without dense layers (${methodTitle("linear")}), or merge fewer adapters at a time.`,
+  };
 }
 
 /** What a method cannot be asked for, whatever its options. */

@@ -15,6 +15,7 @@ import { mergePanel } from "./merge-panel.ts";
 import { methodComparisonView } from "./method-comparison-view.ts";
 import { notices } from "./notices.ts";
 import { options } from "./options.ts";
+import { keepPlan } from "./plan.ts";
 import { presentModels } from "./playground.ts";
 import { playgroundPanel } from "./playground-panel.ts";
 import { describe } from "./problem.ts";
@@ -50,6 +51,7 @@ function start(): void {
     moveFocus(store);
   };
   store.onChange(draw);
+  keepPlan(store);
   draw();
 
   acceptDrops((files, zone) => void take(store, files, targetOf(zone)));

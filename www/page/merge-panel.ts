@@ -4,6 +4,7 @@ import type { Item } from "./check-item.ts";
 import { checklist, isReady } from "./checklist.ts";
 import * as icons from "./icons.ts";
 import { runMethodComparison } from "./method-comparison.ts";
+import { planLine } from "./plan.ts";
 import { progressView } from "./progress.ts";
 import { run } from "./run.ts";
 import type { Store, Work } from "./state.ts";
@@ -61,5 +62,6 @@ export function mergePanel(store: Store): TemplateResult {
     >
       ${several ? "Compare methods" : "Merge"}
     </button>
+    ${several ? nothing : planLine(store.state)}
   `;
 }

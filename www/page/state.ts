@@ -8,6 +8,7 @@ import type {
   CompareReport,
   DeviceChoice,
   MergeOptions,
+  MergePlan,
   MergeReport,
   MethodName,
   NamedBlob,
@@ -204,6 +205,8 @@ export interface State {
   notices: Notice[];
   /** The example that is being fetched. */
   loading: ExampleName | undefined;
+  /** What the merge that is set up will take; `undefined` until that is known. */
+  plan: MergePlan | undefined;
   work: Work | undefined;
   result: Result | undefined;
   methodComparison: MethodComparison | undefined;
@@ -225,6 +228,7 @@ export class Store {
     recipe: undefined,
     notices: [],
     loading: undefined,
+    plan: undefined,
     work: undefined,
     result: undefined,
     methodComparison: undefined,

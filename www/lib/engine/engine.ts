@@ -19,6 +19,7 @@ import type {
   DeviceRequest,
   GenerateResult,
   MergeOptions,
+  MergePlan,
   MergeReport,
   Progress,
   ReportFile,
@@ -65,6 +66,14 @@ export interface MergeJob {
   adapters: JobAdapter[];
   options: Partial<MergeOptions>;
   device: DeviceRequest;
+}
+
+/** What is to be planned, all inputs opened. */
+export interface PlanJob {
+  /** Empty where there is none. */
+  base: SourceFile[];
+  adapters: Pick<JobAdapter, "name" | "files" | "weight">[];
+  options: Partial<MergeOptions>;
 }
 
 /** A comparison, all inputs opened and parsed. */
@@ -171,6 +180,20 @@ export class Engine {
 
   async chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {
     return choose(request, request !== "webgpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
+  }
+
+  /** What a merge of these will take. Samples are not looked at. */
+  async plan({ base, adapters, options }: PlanJob): Promise<MergePlan> {
+    const source: MergeSource = {
+      base,
+      adapters: adapters.map(({ name, files, weight }) => ({
+        name,
+        files,
+        ...(weight === undefined ? {} : { weight }),
+      })),
+      options,
+    };
+    return this.#run("planning", (wasm) => wasm.plan(source));
   }
 
   /** Merges; the output files go to `sink`, which is discarded if there is a failure. */

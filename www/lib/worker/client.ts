@@ -28,8 +28,10 @@ import type {
   GenerateRequest,
   GenerateResult,
   MergeOptions,
+  MergePlan,
   MergeRequest,
   MergeResult,
+  PlanRequest,
   ReportFile,
   RunControl,
   SamplesFacts,
@@ -135,6 +137,16 @@ export class WorkerClient {
     const { options = {}, device = "auto", average } = request;
     const ask = { base, adapters, options, average, device, disk, ...wireComparison(request) };
     return this.#call("merge", ask, request);
+  }
+
+  async planMerge({ base = [], adapters, options = {} }: PlanRequest): Promise<MergePlan> {
+    const [baseFiles, wired] = await Promise.all([
+      collectFiles(base),
+      Promise.all(
+        adapters.map(async ({ name, files, weight }) => ({ name, weight, files: await collectFiles(files) })),
+      ),
+    ]);
+    return this.#call("planMerge", { base: baseFiles, adapters: wired, options });
   }
 
   async compare(request: CompareRequest): Promise<CompareResult> {

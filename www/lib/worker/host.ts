@@ -82,6 +82,11 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
       const result = await mergeAndCompare(engine, job, watching, sink, newSink);
       return { ...result, files: await sink.files() };
     }
+    case "planMerge": {
+      const { base, adapters, options } = call.ask;
+      const opened = adapters.map(async (one) => ({ ...one, files: await openFiles(one.files) }));
+      return engine.plan({ base: await openFiles(base), adapters: await Promise.all(opened), options });
+    }
     case "compare": {
       const { base, adapters, merged, maxLength, maxNewTokens, device } = call.ask;
       const job = {

@@ -18,6 +18,7 @@ import type {
   GenerateResult,
   MergedVariant,
   MergeOptions,
+  MergePlan,
   MergeResult,
   Progress,
   ReportFile,
@@ -69,6 +70,14 @@ export interface Calls {
         device: DeviceRequest;
       };
     answer: MergeResult;
+  };
+  planMerge: {
+    ask: {
+      base: WireFile[];
+      adapters: Pick<WireAdapter, "name" | "files" | "weight">[];
+      options: Partial<MergeOptions>;
+    };
+    answer: MergePlan;
   };
   compare: {
     ask: {

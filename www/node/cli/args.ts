@@ -3,6 +3,7 @@ import { parseArgs } from "node:util";
 import { type CompareCommand, parseCompare } from "./parse-compare.ts";
 import { type GenerateCommand, parseGenerate } from "./parse-generate.ts";
 import { type MergeCommand, parseMerge } from "./parse-merge.ts";
+import { type PlanCommand, parsePlan } from "./parse-plan.ts";
 import { type CommandName, firstSentence, flag, help, Usage } from "./values.ts";
 
 /** `iteris-web inspect …` */
@@ -18,6 +19,7 @@ export type Command =
   | CompareCommand
   | GenerateCommand
   | InspectCommand
+  | PlanCommand
   | { command: "help"; of: "all" | CommandName }
   | { command: "version" };
 
@@ -47,7 +49,7 @@ export function parseCommand(argv: readonly string[]): Command {
     case "generate":
       return parseGenerate(rest);
     case "inspect":
-      return parseInspect(rest);
+      return rest.includes("--plan") ? parsePlan(rest) : parseInspect(rest);
     default:
       throw new Usage(null).error(`There is no command ${first}.`);
   }

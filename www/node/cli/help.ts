@@ -7,7 +7,7 @@ import {
   OPTIONS,
   type OptionFacts,
 } from "../index.ts";
-import { flags } from "./method-options.ts";
+import { flags, shorthands } from "./method-options.ts";
 import type { CommandName } from "./values.ts";
 
 /** Words in lines that fit a terminal, behind what stands on the left of them. */
@@ -118,6 +118,9 @@ ${device}
 `;
 
 const written = `${section("output")}
+${Object.entries(shorthands)
+  .map(([word, meaning]) => wrap(`  ${word}`, `the same as ${meaning.join(" ")}`, 23))
+  .join("\n")}
   --json               print one JSON object on standard output, and nothing else there
 `;
 
@@ -230,9 +233,15 @@ const helpInspect = `iteris-web inspect: tell what folders and files hold.
 
 Usage
   iteris-web inspect PATH … [--json]
+  iteris-web inspect --plan ADAPTER ADAPTER … [--base DIR] [--method METHOD] [options of merge]
 
   A folder with adapter_config.json, and a .safetensors file with LoRA tensors, is read as an adapter;
   another folder or .safetensors file as a base model; any other file as samples.
+
+  --plan               tell what a merge of these adapters would take: bytes to read and to write,
+                       memory, operations, and about how long on this machine; for methods that
+                       read samples, what does not depend on those
+  --json               print one JSON object on standard output, and nothing else there
 
 Exit codes
   0  done        2  bad input        1  a fault

@@ -43,6 +43,15 @@ export const methodOptions = Object.fromEntries(
       : typeof text;
 };
 
+/** Switches that say in one word what such a flag says with a value; the help tells what each stands for. */
+export const shorthands: Readonly<Record<string, readonly [flag: string, value: string]>> = {
+  "--uniform-rank": ["--ranks", "uniform"],
+};
+
+/** The words of a command line with every shorthand written out. */
+export const writeOut = (args: readonly string[]): string[] =>
+  args.flatMap((word) => shorthands[word] ?? [word]);
+
 /** Such flags as they were given. */
 export type MethodValues = Readonly<Record<string, unknown>>;
 

@@ -1,7 +1,7 @@
 /** `iteris-web compare …`, parsed into what it asks for. */
 import { type DeviceRequest, METHODS, type MergeOptions, type MethodFacts, SELF_OPTIONS } from "../index.ts";
 import { type AdapterArgument, adapterOptions, nameOf, readAdapters } from "./adapters.ts";
-import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
+import { methodOptions, readMethod, readMethodOptions, refuseUseless, writeOut } from "./method-options.ts";
 import { flag, help, list, optional, readWords, text, Usage } from "./values.ts";
 
 /** What `iteris-web compare` is asked for. */
@@ -41,7 +41,7 @@ const usual = ["iteris", "average", "ties"];
 
 /** @throws IterisError `option_invalid` with what is wrong and where the help is */
 export function parseCompare(args: string[]): CompareCommand | { command: "help"; of: "compare" } {
-  const { values, given } = readWords(args, table, usage);
+  const { values, given } = readWords(writeOut(args), table, usage);
   if (values.help) return { command: "help", of: "compare" };
   if (values.base === undefined) throw usage.error("--base is missing: the folder of the base model.");
   if (values.force && values.out === undefined) throw usage.error("--force goes with --out.");

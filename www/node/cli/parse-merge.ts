@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { type DeviceRequest, defaultValues, type MergeOptions, methodFacts, SELF_OPTIONS } from "../index.ts";
 import { type AdapterArgument, adapterOptions, readAdapters } from "./adapters.ts";
-import { methodOptions, readMethod, readMethodOptions, refuseUseless } from "./method-options.ts";
+import { methodOptions, readMethod, readMethodOptions, refuseUseless, writeOut } from "./method-options.ts";
 import { adaptersOf, baseOf, type RecipeFile, readRecipeFile } from "./recipe-file.ts";
 import { flag, help, optional, readWords, text, Usage } from "./values.ts";
 
@@ -39,7 +39,7 @@ const table = {
 
 /** @throws IterisError `option_invalid` with what is wrong and where the help is; what reading a recipe gives */
 export function parseMerge(args: string[]): MergeCommand | { command: "help"; of: "merge" } {
-  const { values, given } = readWords(args, table, usage);
+  const { values, given } = readWords(writeOut(args), table, usage);
   if (values.help) return { command: "help", of: "merge" };
   const recipe = optional(values.recipe, readRecipeFile);
   const out = values.out ?? recipe?.folder;

@@ -7,6 +7,7 @@ import { runGenerate } from "./generate.ts";
 import { helpTexts } from "./help.ts";
 import { runInspect } from "./inspect.ts";
 import { runMerge } from "./merge.ts";
+import { runPlan } from "./plan.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** Runs a command line; never throws. */
@@ -22,6 +23,9 @@ export async function runCommandLine(argv: readonly string[], terminal: Terminal
         break;
       case "inspect":
         await runInspect(command, terminal);
+        break;
+      case "plan":
+        await runPlan(command, terminal);
         break;
       case "generate":
         await runGenerate(command, terminal);

@@ -93,7 +93,7 @@ export function firstSentence(thrown: unknown): string {
 }
 
 type Parsed<Options extends OptionTable> = ReturnType<
-  typeof parseArgs<{ args: string[]; options: Options; tokens: true }>
+  typeof parseArgs<{ args: string[]; options: Options; allowPositionals: boolean; tokens: true }>
 >;
 
 /** A negative number after an option is its value, which Node takes for an option of its own. */
@@ -117,10 +117,11 @@ export function readWords<const Options extends OptionTable>(
   args: string[],
   options: Options,
   usage: Usage,
-): { values: Parsed<Options>["values"]; given: Given } {
+  { allowPositionals = false } = {},
+): { values: Parsed<Options>["values"]; positionals: string[]; given: Given } {
   let parsed: Parsed<Options>;
   try {
-    parsed = parseArgs({ args: joinNegative(args, options), options, tokens: true });
+    parsed = parseArgs({ args: joinNegative(args, options), options, allowPositionals, tokens: true });
   } catch (thrown) {
     throw usage.error(firstSentence(thrown));
   }
@@ -133,7 +134,7 @@ export function readWords<const Options extends OptionTable>(
       throw usage.error(`--${name} is given twice.`);
     }
   }
-  return { values: parsed.values, given };
+  return { values: parsed.values, positionals: parsed.positionals, given };
 }
 
 /**

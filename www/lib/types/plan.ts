@@ -1,0 +1,32 @@
+/** What a merge will take, told before it starts. */
+import type { AdapterInput, FilesInput } from "./inputs.ts";
+import type { MergeOptions } from "./options.ts";
+
+/** What `planMerge` takes; a `MergeRequest` is one, too. */
+export interface PlanRequest<Files = FilesInput> {
+  /** As of a merge: left out where neither the method nor an adapter needs it. */
+  base?: Files | undefined;
+  adapters: readonly Pick<AdapterInput<Files>, "name" | "files" | "weight">[];
+  options?: Partial<MergeOptions> | undefined;
+}
+
+/**
+ * What a merge will take. Methods that run the model on samples have `null` where the samples decide.
+ *
+ * Sizes follow from the headers of the files; seconds from how fast the kernels turn out to be on this machine.
+ */
+export interface MergePlan {
+  /** How many are merged. */
+  layers: number;
+  bytesRead: number;
+  bytesWritten: number;
+  /** The most bytes of memory that the module will hold at once. */
+  peakBytes: number | null;
+  /** Floating-point operations. */
+  operations: number | null;
+  seconds: number | null;
+  /** Bytes of memory that the module can have at most. */
+  limitBytes: number;
+  /** `false` where `peakBytes` passes `limitBytes`: such a merge cannot be made. */
+  fits: boolean;
+}

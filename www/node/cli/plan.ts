@@ -1,0 +1,54 @@
+/** `iteris-web inspect --plan`. */
+import { type MergePlan, planMerge } from "../index.ts";
+import type { PlanCommand } from "./parse-plan.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** Tells what a merge would take. */
+export async function runPlan(command: PlanCommand, terminal: Terminal): Promise<void> {
+  const plan = await planMerge({
+    base: command.base,
+    adapters: command.adapters.map(({ name, folder }) => ({ name, files: folder })),
+    options: command.options,
+  });
+  terminal.stdout.write(command.json ? `${JSON.stringify(plan)}\n` : describe(plan));
+}
+
+function describe(plan: MergePlan): string {
+  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds } = plan;
+  const parts = [
+    `${layers} layers: reads ${binary(bytesRead)}`,
+    `writes ${binary(bytesWritten)}`,
+    ...(peakBytes === null ? [] : [`at most ${binary(peakBytes)} of memory`]),
+    ...(operations === null ? [] : [amount(operations)]),
+    ...(seconds === null ? [] : [`about ${time(seconds)} on this machine`]),
+  ];
+  const open = peakBytes === null || seconds === null ? ["The samples decide the rest."] : [];
+  return `${[parts.join(", "), ...open, ...refusal(plan)].join("\n")}\n`;
+}
+
+function refusal({ fits, peakBytes, limitBytes }: MergePlan): string[] {
+  if (fits || peakBytes === null) return [];
+  return [
+    `It does not fit: it needs ${binary(peakBytes)} of memory, and there are ${binary(limitBytes)}. Ask for a lower --rank, ` +
+      "choose a --method that forms no dense layers (linear, svd), or merge fewer adapters at a time.",
+  ];
+}
+
+/** `429 MiB`. */
+function binary(bytes: number): string {
+  const [unit, name] = bytes < 2 ** 30 ? [2 ** 20, "MiB"] : [2 ** 30, "GiB"];
+  return `${digits(bytes / unit)} ${name}`;
+}
+
+/** `12 GFLOP`. */
+function amount(operations: number): string {
+  const [unit, name] = operations < 1e12 ? [1e9, "GFLOP"] : [1e12, "TFLOP"];
+  return `${digits(operations / unit)} ${name}`;
+}
+
+/** Two digits or more: an estimate has no more than that. */
+const digits = (value: number): string => (value < 9.95 ? value.toFixed(1) : value.toFixed(0));
+
+/** `6 s`, `3 min`. */
+const time = (seconds: number): string =>
+  seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
