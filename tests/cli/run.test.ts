@@ -129,7 +129,7 @@ describe("inspect", () => {
     const [one] = tiny.adapters;
     const { stdout } = await run("inspect", one?.files ?? "");
     expect(stdout).toMatch(
-      /\n {2}layers:\n( {4}encoder\.layer\.\*\.attention\.self\.(query|value) {1,2}\d+ x rank \d+\n)+/,
+      /\n {2}layers:\n( {4}bert\.encoder\.layer\.\*\.attention\.self\.(query|value) {1,2}\d+ x rank \d+\n)+/,
     );
     const { found } = JSON.parse((await run("inspect", "--json", one?.files ?? "")).stdout);
     const [{ facts }] = found;
