@@ -21,7 +21,7 @@
 //! In memory are the factors as they are in the files and as f32, what is written of them, and what is formed: of an
 //! elementwise method the layer dense once, its parts in runs of rows.
 
-use std::{hint::black_box, iter::Sum, ops::Add};
+use std::{cell::Cell, hint::black_box, iter::Sum, ops::Add};
 
 use half::{f16, slice::HalfFloatSliceExt};
 use web_time::Instant;
@@ -218,6 +218,14 @@ pub struct Rates {
     pub numbers: f64,
 }
 
+/// Seconds that the kernels run before they are measured for the first time: a browser compiles a function for speed
+/// only when it has run for a while.
+const WARMING_SECONDS: f64 = 0.4;
+
+thread_local! {
+    static WARM: Cell<bool> = const { Cell::new(cfg!(not(target_arch = "wasm32"))) };
+}
+
 /// Rows and columns of the matrices that are multiplied: beyond the first-level cache, as those of a merge are.
 const SIDE: usize = 192;
 
@@ -228,6 +236,13 @@ impl Rates {
     /// Measures the kernels that a merge runs, for about `seconds` in all; 0.05 tells them within some ten percent on a
     /// machine that does nothing else.
     pub fn measure(seconds: f64) -> Self {
+        if !WARM.replace(true) {
+            Self::measured(WARMING_SECONDS);
+        }
+        Self::measured(seconds)
+    }
+
+    fn measured(seconds: f64) -> Self {
         let share = seconds / 3.0;
         let halves = vec![f16::from_f32(0.5); CONVERTED];
         let mut floats = vec![0.0; CONVERTED];
