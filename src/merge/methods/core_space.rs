@@ -26,13 +26,13 @@ use crate::{
     merge::methods::{
         Layer,
         basis::{Basis, row_major},
-        elementwise::{self, Combine, Drop},
+        elementwise::{self, Combine, Dropped},
         prune::Pruner,
     },
 };
 
 /// The merged change, as factors; nothing if one of the changes has none.
-pub(super) async fn merge(layer: &Layer<'_>, drop: Drop, combine: Combine) -> Result<Option<Delta>> {
+pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine) -> Result<Option<Delta>> {
     let factors: Option<Vec<&LowRank>> = layer.parts.iter().map(|part| part.delta.as_low_rank()).collect();
     let Some(factors) = factors else {
         return Ok(None);
@@ -53,9 +53,9 @@ pub(super) async fn merge(layer: &Layer<'_>, drop: Drop, combine: Combine) -> Re
         let right = inputs.coordinates.columns(start, factors.rank);
         start += factors.rank;
         let mut core = row_major(&(left * right.transpose()));
-        let mut pruner = match drop {
-            Drop::Smallest => Pruner::magnitude(&core, layer.options.density),
-            Drop::Random => elementwise::random(layer, part),
+        let mut pruner = match dropped {
+            Dropped::Smallest => Pruner::magnitude(&core, layer.options.density),
+            Dropped::Random => elementwise::random(layer, part),
         };
         pruner.apply(&mut core);
         cores.push(core);

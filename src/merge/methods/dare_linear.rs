@@ -13,7 +13,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine, Drop},
+            elementwise::{self, Combine, Dropped},
         },
         options::MergeOptions,
     },
@@ -44,6 +44,6 @@ impl Method for DareLinear {
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        elementwise::merge(layer, Drop::Random, Combine::Sum).await
+        elementwise::merge(layer, Dropped::Random, Combine::Sum).await
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine, Drop},
+            elementwise::{self, Combine, Dropped},
         },
         options::MergeOptions,
     },
@@ -44,6 +44,6 @@ impl Method for DareTies {
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
         let vote = layer.options.majority_sign_method;
-        elementwise::merge(layer, Drop::Random, Combine::Elect(vote)).await
+        elementwise::merge(layer, Dropped::Random, Combine::Elect(vote)).await
     }
 }

@@ -29,7 +29,7 @@ const KEPT_NUMBERS: usize = 1 << 26;
 
 /// What is dropped of every change.
 #[derive(Clone, Copy)]
-pub(super) enum Drop {
+pub(super) enum Dropped {
     /// All but the share `density` of the largest numbers.
     Smallest,
     /// All but a share by chance, by `density` and `seed`.
@@ -64,9 +64,9 @@ pub(super) fn form(options: &MergeOptions) -> Form {
 }
 
 /// Prunes every task's change and combines what is left, in the space that the options choose.
-pub(super) async fn merge(layer: &Layer<'_>, drop: Drop, combine: Combine) -> Result<Delta> {
+pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine) -> Result<Delta> {
     if layer.options.space == Space::Core
-        && let Some(merged) = core_space::merge(layer, drop, combine).await?
+        && let Some(merged) = core_space::merge(layer, dropped, combine).await?
     {
         return Ok(merged);
     }
@@ -76,9 +76,9 @@ pub(super) async fn merge(layer: &Layer<'_>, drop: Drop, combine: Combine) -> Re
     let mut pruners = Vec::new();
     for part in &layer.parts {
         let change = Rows::new(&part.delta, keep, layer.pace).await?;
-        pruners.push(match drop {
-            Drop::Random => random(layer, part),
-            Drop::Smallest => largest(&change, layer.options.density, layer.pace).await?,
+        pruners.push(match dropped {
+            Dropped::Random => random(layer, part),
+            Dropped::Smallest => largest(&change, layer.options.density, layer.pace).await?,
         });
         changes.push(change);
     }

@@ -12,7 +12,7 @@ use crate::{
     merge::{
         methods::{
             Form, Layer, Method,
-            elementwise::{self, Combine, Drop},
+            elementwise::{self, Combine, Dropped},
         },
         options::MergeOptions,
     },
@@ -43,6 +43,6 @@ impl Method for MagnitudePrune {
     }
 
     async fn layer(&self, layer: &Layer<'_>) -> Result<Delta> {
-        elementwise::merge(layer, Drop::Smallest, Combine::Sum).await
+        elementwise::merge(layer, Dropped::Smallest, Combine::Sum).await
     }
 }
