@@ -86,14 +86,18 @@ export async function ready(page: Page): Promise<void> {
 
 export const resultHeading = (page: Page): Locator => page.locator("#result-heading");
 
-/** Presses the button and waits for the result; what the page says instead of one is the failure. */
-export async function merge(page: Page): Promise<void> {
+/**
+ * Presses the button and waits for the result; what the page says instead of one is the failure.
+ *
+ * @param timeout - in milliseconds
+ */
+export async function merge(page: Page, timeout = 60_000): Promise<void> {
   await ready(page);
   await mergeButton(page).click();
   const refusal = page.locator(".ready .notice.error");
   // A result that is shown is taken away as the merge begins.
   await page.locator("#cancel, .ready .notice.error").first().waitFor();
-  await resultHeading(page).or(refusal).first().waitFor({ timeout: 60_000 });
+  await resultHeading(page).or(refusal).first().waitFor({ timeout });
   if ((await refusal.count()) > 0) throw new Error((await refusal.textContent()) ?? "");
 }
 
