@@ -1,10 +1,11 @@
 /** Every bad input has its code and a message that names the culprit, through the whole package, in Node. */
-import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { IterisError, merge, type NodeMergeRequest } from "../../www/node/index.ts";
 import { type Tiny, writeTiny } from "../tiny.ts";
+import { run } from "./command.ts";
 
 let folder: string;
 let tiny: Tiny;
@@ -85,6 +86,29 @@ describe("a damaged file:", () => {
       message: expect.stringContaining(damaged),
     });
   });
+
+  test.each([[[]], [["--energy", "0.9"]]])(
+    "one with NaN in its last layer, read when others are written, leaves nothing %j",
+    async (more: string[]) => {
+      let damaged = "";
+      damage(adapterWeights(), ({ header, data }) => {
+        damaged =
+          Object.keys(header)
+            .filter((name) => name.includes("lora_B"))
+            .sort()
+            .at(-1) ?? "";
+        data.writeFloatLE(Number.NaN, header[damaged]?.data_offsets[0] ?? 0);
+      });
+      const before = readdirSync(folder);
+      const adapters = tiny.adapters.flatMap(({ files }) => ["--adapter", files]);
+      const out = join(folder, "merged");
+      const { code, stderr } = await run("merge", "--method", "linear", ...adapters, "--out", out, ...more);
+      expect(code).toBe(2);
+      expect(stderr).toContain(damaged);
+      expect(stderr).toContain("adapter_model.safetensors");
+      expect(readdirSync(folder)).toEqual(before);
+    },
+  );
 
   test("a configuration that is no JSON", async () => {
     writeFileSync(join(tiny.base, "config.json"), "{");

@@ -79,7 +79,7 @@ def test_transformers_finds_the_chosen_type_by_itself(dtype, single, tmp_path):
             assert torch.equal(found[key], value.to(torch_type)), key
 
 
-@pytest.mark.parametrize("options", [{}, {"rank": 3}], ids=["exact", "cut"])
+@pytest.mark.parametrize("options", [{}, {"energy": 0.9}], ids=["exact", "cut"])
 def test_peft_loads_ranks_by_layer_with_the_same_logits(options, tmp_path):
     merge(tmp_path / "uniform", **options)
     merge(tmp_path / "own", ranks="per-layer", **options)

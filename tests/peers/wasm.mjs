@@ -7,10 +7,22 @@
 //
 // `samples` are { ids, type_ids, answers, prompts }: token ids a sample, the last three optional; `prompts` has a 1
 // where the adapter is to write the answer itself. A refusal is an answer too: { error: { code, message } }.
-import { appendFile, mkdir, open, readdir, readFile, stat } from "node:fs/promises";
+import { appendFile, mkdir, open, readdir, readFile, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import init, { Device, generate, logits, merge } from "../../www/wasm/iteris_web.js";
+
+/** Exactly these bytes of a file. @param {string} path @param {number} start @param {number} end */
+async function piece(path, start, end) {
+  const handle = await open(path);
+  try {
+    const bytes = new Uint8Array(end - start);
+    await handle.read(bytes, 0, bytes.length, start);
+    return bytes;
+  } finally {
+    await handle.close();
+  }
+}
 
 /** @param {string} folder */
 async function filesOf(folder) {
@@ -22,16 +34,7 @@ async function filesOf(folder) {
     files.push({
       name,
       size: facts.size,
-      async read(/** @type {number} */ start, /** @type {number} */ end) {
-        const handle = await open(path);
-        try {
-          const bytes = new Uint8Array(end - start);
-          await handle.read(bytes, 0, bytes.length, start);
-          return bytes;
-        } finally {
-          await handle.close();
-        }
-      },
+      read: (/** @type {number} */ start, /** @type {number} */ end) => piece(path, start, end),
     });
   }
   return files;
@@ -103,6 +106,9 @@ async function answer(/** @type {any} */ request) {
       await mkdir(dirname(path), { recursive: true });
       await appendFile(path, bytes);
     },
+    read: (/** @type {string} */ file, /** @type {number} */ start, /** @type {number} */ end) =>
+      piece(join(request.out, file), start, end),
+    remove: (/** @type {string} */ file) => rm(join(request.out, file)),
   });
 }
 
