@@ -18,7 +18,7 @@ describe("methods", () => {
   it("have the options that at least one of them looks at", () => {
     expect(optionsOf(["cat", "average"])).toEqual(new Set());
     expect(optionsOf(["ties", "task_arithmetic"])).toEqual(
-      new Set(["density", "majoritySignMethod", "scale"]),
+      new Set(["density", "majoritySignMethod", "scale", "space"]),
     );
   });
 });

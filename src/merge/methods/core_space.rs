@@ -26,8 +26,8 @@ use crate::{
     merge::methods::{
         Layer,
         basis::{Basis, row_major},
-        elementwise::{self, Combine, Dropped},
-        prune::Pruner,
+        prune::{Dropped, Pruner},
+        signs::Combine,
     },
 };
 
@@ -55,7 +55,7 @@ pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine)
         let mut core = row_major(&(left * right.transpose()));
         let mut pruner = match dropped {
             Dropped::Smallest => Pruner::magnitude(&core, layer.options.density),
-            Dropped::Random => elementwise::random(layer, part),
+            Dropped::Random => Pruner::of_task(layer, part),
         };
         pruner.apply(&mut core);
         cores.push(core);

@@ -7,15 +7,14 @@
 use std::ops::Range;
 
 use crate::{
-    binding::Part,
     compute::gemm::{Packed, View, multiply_packed},
     delta::{Delta, Dense},
     error::Result,
     merge::{
         methods::{
             Form, Layer, core_space,
-            prune::{Pruner, Threshold},
-            signs::{self, Vote},
+            prune::{Dropped, Pruner, Threshold},
+            signs::Combine,
         },
         options::{MergeOptions, Space},
     },
@@ -26,34 +25,6 @@ use crate::{
 const RUN_NUMBERS: usize = 1 << 16;
 /// Numbers of all tasks that are kept instead of being formed again: 256 MiB.
 const KEPT_NUMBERS: usize = 1 << 26;
-
-/// What is dropped of every change.
-#[derive(Clone, Copy)]
-pub(super) enum Dropped {
-    /// All but the share `density` of the largest numbers.
-    Smallest,
-    /// All but a share by chance, by `density` and `seed`.
-    Random,
-}
-
-/// How the pruned changes become one.
-#[derive(Clone, Copy)]
-pub(super) enum Combine {
-    /// `sum_i w_i D_i`
-    Sum,
-    /// TIES: the weighted mean of those that have the elected sign.
-    Elect(Vote),
-}
-
-impl Combine {
-    /// Of the tasks' numbers, each with its weight.
-    pub(super) fn apply(self, numbers: &[&[f32]], weights: &[f64]) -> Vec<f32> {
-        match self {
-            Self::Sum => signs::sum(numbers, weights),
-            Self::Elect(vote) => signs::elect(numbers, weights, vote),
-        }
-    }
-}
 
 /// What comes of it in the space that the options choose.
 pub(super) fn form(options: &MergeOptions) -> Form {
@@ -77,7 +48,7 @@ pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine)
     for part in &layer.parts {
         let change = Rows::new(&part.delta, keep, layer.pace).await?;
         pruners.push(match dropped {
-            Dropped::Random => random(layer, part),
+            Dropped::Random => Pruner::of_task(layer, part),
             Dropped::Smallest => largest(&change, layer.options.density, layer.pace).await?,
         });
         changes.push(change);
@@ -100,11 +71,6 @@ pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine)
         layer.pace.breathe().await?;
     }
     Ok(Delta::Dense(Dense { data, d_out, d_in }))
-}
-
-/// DARE's draws for one task.
-pub(super) fn random(layer: &Layer<'_>, part: &Part<'_>) -> Pruner {
-    Pruner::random(layer.options.seed, layer.name, part.name, layer.options.density)
 }
 
 /// Keeps the largest numbers of a change.

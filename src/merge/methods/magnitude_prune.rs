@@ -10,10 +10,7 @@ use crate::{
     delta::Delta,
     error::Result,
     merge::{
-        methods::{
-            Form, Layer, Method,
-            elementwise::{self, Combine, Dropped},
-        },
+        methods::{Form, Layer, Method, elementwise, prune::Dropped, signs::Combine},
         options::MergeOptions,
     },
 };

@@ -7,7 +7,16 @@
 use rand_pcg::{Pcg64, rand_core::Rng};
 use sha2::{Digest, Sha256};
 
-use crate::compute::narrow;
+use crate::{binding::Part, compute::narrow, merge::methods::Layer};
+
+/// What is dropped of every change.
+#[derive(Clone, Copy)]
+pub(super) enum Dropped {
+    /// All but the share `density` of the largest numbers.
+    Smallest,
+    /// All but a share by chance, by `density` and `seed`.
+    Random,
+}
 
 /// Decides number by number what is kept.
 pub(super) enum Pruner {
@@ -102,6 +111,11 @@ impl Pruner {
             threshold.refine(values);
         }
         threshold.pruner()
+    }
+
+    /// DARE's draws for one task.
+    pub(super) fn of_task(layer: &Layer<'_>, part: &Part<'_>) -> Self {
+        Self::random(layer.options.seed, layer.name, part.name, layer.options.density)
     }
 
     /// Keeps each number with probability `density`, as DARE does; by layer and adapter, so that neither the order

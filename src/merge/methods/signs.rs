@@ -7,6 +7,25 @@ use crate::{compute::narrow, merge::options::MajoritySign};
 /// How TIES elects a sign.
 pub(super) type Vote = MajoritySign;
 
+/// How the pruned changes become one.
+#[derive(Clone, Copy)]
+pub(super) enum Combine {
+    /// `sum_i w_i D_i`
+    Sum,
+    /// TIES: the weighted mean of those that have the elected sign.
+    Elect(Vote),
+}
+
+impl Combine {
+    /// Of the tasks' numbers, each with its weight.
+    pub(super) fn apply(self, numbers: &[&[f32]], weights: &[f64]) -> Vec<f32> {
+        match self {
+            Self::Sum => sum(numbers, weights),
+            Self::Elect(vote) => elect(numbers, weights, vote),
+        }
+    }
+}
+
 /// `sum_i w_i x_i`, number by number.
 pub(super) fn sum(tasks: &[&[f32]], weights: &[f64]) -> Vec<f32> {
     let mut sum = vec![0.0; tasks.first().map_or(0, |numbers| numbers.len())];
