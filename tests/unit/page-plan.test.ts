@@ -54,13 +54,19 @@ describe("the plan", () => {
     expect(asked).toHaveLength(2);
   });
 
-  it("is not asked for again where nothing of it has changed", async () => {
-    store.change(() => undefined);
-    await rest();
-    store.change(({ playground }) => Object.assign(playground, { prompt: "Dear" }));
-    await rest();
-    expect(asked).toHaveLength(1);
-  });
+  it.each(["with", "without"])(
+    "is not asked for again where nothing of it has changed, %s a base",
+    async (how) => {
+      store.change((state) => {
+        if (how === "without") state.base = undefined;
+      });
+      await rest();
+      expect(store.state.plan).toEqual(smallPlan);
+      store.change(({ playground }) => Object.assign(playground, { prompt: "Dear" }));
+      await rest();
+      expect(asked).toHaveLength(1);
+    },
+  );
 
   it("waits for the end of a running merge", async () => {
     begin(store, "merge", "Merging");

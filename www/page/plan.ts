@@ -27,7 +27,7 @@ function subjectOf(state: State): Subject | undefined {
   if (several || !isReady(neededItems(state))) return undefined;
   const weights = adapters.map(({ weight }) => weight);
   return {
-    files: [base?.files ?? [], ...adapters.map(({ files }) => files)],
+    files: [...(base ? [base.files] : []), ...adapters.map(({ files }) => files)],
     rest: JSON.stringify({ weights, settings, layerText }),
   };
 }
@@ -92,9 +92,12 @@ async function planOf(state: State): Promise<MergePlan | undefined> {
   }
 }
 
-/** The line under the button. It is there, empty, before the plan is, so that nothing moves when it comes. */
+/**
+ * The line under the button. It is there, empty, before the plan is, so that nothing moves when it comes; of what does
+ * not fit the checklist tells.
+ */
 export function planLine({ plan }: State): TemplateResult {
-  return html`<p class="plan tabular" id="plan">${plan ? sentenceOf(plan) : nothing}</p>`;
+  return html`<p class="plan tabular" id="plan">${plan?.fits ? sentenceOf(plan) : nothing}</p>`;
 }
 
 /** “About 6 s, 63 MB of memory; writes 449 MB.” */
