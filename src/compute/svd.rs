@@ -381,7 +381,7 @@ mod tests {
         assert!((cut.error - 1e-6).abs() < 5e-8, "{}", cut.error);
         let a = &dense;
         let identity: Vec<f32> = (0..900).map(|i| if i % 31 == 0 { 1.0 } else { 0.0 }).collect();
-        let factored = truncate_factors(&a, &identity, (30, 30, 20), 3);
+        let factored = truncate_factors(a, &identity, (30, 30, 20), 3);
         assert!(
             (factored.error / cut.error - 1.0).abs() < 1e-6,
             "{} {}",
