@@ -115,6 +115,18 @@ impl Error {
         }
     }
 
+    /// The same failure, with the input that it is about before its message, unless that names it already.
+    #[must_use]
+    pub fn about(self, input: &str) -> Self {
+        if self.message.contains(input) {
+            return self;
+        }
+        Self {
+            message: format!("{input}: {}", self.message),
+            ..self
+        }
+    }
+
     /// The kind of the failure.
     pub const fn code(&self) -> Code {
         self.code

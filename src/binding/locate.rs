@@ -119,7 +119,9 @@ pub(super) async fn delta(
     match &target.place {
         Place::Weight(_) => {
             let module = adapter.modules.get(path).ok_or_else(lost)?;
-            let lora = module.load().await?;
+            let numbers = module.load().await;
+            // Files of several adapters may have one name.
+            let lora = numbers.map_err(|error| error.about(&format!("adapter \"{}\"", adapter.name)))?;
             let lora = match module.layer.products() {
                 1 => lora,
                 _ => lora.expert(target.expert),

@@ -386,7 +386,7 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter], samples: &[Option<
             }
             own.options
                 .check_ranges()
-                .map_err(|error| Error::new(error.code(), format!("adapter \"{name}\": {error}")))?;
+                .map_err(|error| error.about(&format!("adapter \"{name}\"")))?;
             continue;
         }
         if samples.is_empty() {

@@ -207,6 +207,13 @@ impl Checkpoint {
         })
     }
 
+    /// The name of the file that holds a tensor of this checkpoint.
+    pub fn file_of(&self, info: &TensorInfo) -> &str {
+        self.sources
+            .get(info.source)
+            .map_or("no file", |source| source.name())
+    }
+
     /// The file that holds a tensor of this checkpoint.
     fn source_of(&self, info: &TensorInfo) -> Result<&dyn ByteSource> {
         self.sources.get(info.source).map(AsRef::as_ref).ok_or_else(|| {

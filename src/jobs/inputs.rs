@@ -77,7 +77,9 @@ pub async fn read_adapters(
                 format!("adapter \"{name}\": weight {weight} gives nothing; choose a number other than 0"),
             ));
         }
-        let adapter = Adapter::read_for(&name, &folder, base.names()).await?;
+        let adapter = Adapter::read_for(&name, &folder, base.names())
+            .await
+            .map_err(|error| error.about(&format!("adapter \"{name}\"")))?;
         if let Some(pictures) = pictures {
             let given = samples.get_or_insert_default();
             given.samples = pictures::samples(base, &pictures).await?;

@@ -9,8 +9,10 @@
 
 mod base;
 mod card;
+mod damaged;
 mod header;
 mod ranks;
+mod sizes;
 mod streaming;
 
 use std::{collections::BTreeMap, rc::Rc};

@@ -46,7 +46,7 @@ pub fn goldens() -> PathBuf {
 /// A folder of the shared fixtures that holds `file`, or `None` (with a message) where they are absent.
 pub fn fixtures(name: &str, file: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
-    present(root.join(name), file)
+    present(root.join(name), file, &["ITERIS_REQUIRE_FIXTURES", "CI"])
 }
 
 /// The real MiniLM checkpoint, or `None` (with a message) where nobody fetched it.
@@ -57,16 +57,18 @@ pub fn minilm() -> Option<PathBuf> {
     present(
         path("ITERIS_MINILM").unwrap_or_else(|| cache.join("minilm")),
         "model.safetensors",
+        &["ITERIS_REQUIRE_FIXTURES"],
     )
 }
 
-fn present(folder: PathBuf, file: &str) -> Option<PathBuf> {
+/// The folder if it has `file`; any of the environment variables `required` makes its absence a failure.
+fn present(folder: PathBuf, file: &str, required: &[&str]) -> Option<PathBuf> {
     if folder.join(file).is_file() {
         return Some(folder);
     }
     // `npm run test:peers` fetches the model and has the fixtures; then nothing may be skipped.
     assert!(
-        std::env::var_os("ITERIS_REQUIRE_FIXTURES").is_none(),
+        required.iter().all(|name| std::env::var_os(name).is_none()),
         "{} is not here",
         folder.display()
     );

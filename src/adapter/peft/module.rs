@@ -112,7 +112,7 @@ pub(super) fn read(
             format!("A module has factors of an embedding and of a layer: {path}"),
         ));
     }
-    let shape = Shape::of(checkpoint.require(a)?, checkpoint.require(b)?, embedding)?;
+    let shape = Shape::of(checkpoint, (a, b), embedding)?;
     let (rank, experts) = shape.rank_and_experts(config, path, is_parameter)?;
     let layer = match (shape.kernel, is_parameter, embedding) {
         (Some((channels, kernel)), ..) => LayerKind::Conv { channels, kernel },
@@ -212,21 +212,30 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(a: &TensorInfo, b: &TensorInfo, embedding: bool) -> Result<Self> {
+    fn of(checkpoint: &Checkpoint, (a, b): (&str, &str), embedding: bool) -> Result<Self> {
+        let (a, b) = (checkpoint.require(a)?, checkpoint.require(b)?);
         let mismatch = |info: &TensorInfo, what: &str| {
             Error::new(
                 Code::ShapeMismatch,
                 format!(
-                    "A factor has shape {:?}, which is {what}: {}",
-                    info.shape, info.name
+                    "A factor has shape {:?}, which is {what} ({}): {}",
+                    info.shape,
+                    checkpoint.file_of(info),
+                    info.name
                 ),
             )
         };
         for info in [a, b] {
-            if info.shape.len() < 2 || info.shape.contains(&0) {
+            if info.shape.len() < 2 {
                 return Err(mismatch(
                     info,
                     "no matrix; if it was trained with ZeRO or FSDP, gather its weights before saving",
+                ));
+            }
+            if info.shape.contains(&0) {
+                return Err(mismatch(
+                    info,
+                    "empty: a change of rank 0; save the adapter without this module",
                 ));
             }
         }

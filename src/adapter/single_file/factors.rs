@@ -181,17 +181,23 @@ impl Part<'_> {
     }
 
     fn sides(&self, name: &str) -> Result<Sides> {
-        let shape = &self.checkpoint.require(name)?.shape;
+        let info = self.checkpoint.require(name)?;
+        let shape = &info.shape;
+        let refused = |what: &str| {
+            let file = self.checkpoint.file_of(info);
+            let message = format!("A factor has shape {shape:?}, which is {what} ({file}): {name}");
+            Err(Error::new(Code::ShapeMismatch, message))
+        };
+        if shape.contains(&0) {
+            return refused("empty: a change of rank 0; save the adapter without this module");
+        }
         match shape[..] {
-            [rows, columns, ref kernel @ ..] if !shape.contains(&0) && kernel.len() <= 3 => Ok(Sides {
+            [rows, columns, ref kernel @ ..] if kernel.len() <= 3 => Ok(Sides {
                 rows,
                 columns,
                 kernel: kernel.to_vec(),
             }),
-            _ => Err(Error::new(
-                Code::ShapeMismatch,
-                format!("A factor has shape {shape:?}, which is no layer's: {name}"),
-            )),
+            _ => refused("no layer's"),
         }
     }
 
