@@ -344,8 +344,11 @@ fn room(elements: usize, name: &str) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     values.try_reserve_exact(elements).map_err(|_| {
         Error::new(
-            Code::ReadFailed,
-            format!("There is no memory for a tensor of {elements} elements: {name}"),
+            Code::OutOfMemory,
+            format!(
+                "There is no memory for a tensor of {elements} elements, {} MiB; close other tabs or programs: {name}",
+                elements >> 18
+            ),
         )
     })?;
     Ok(values)

@@ -66,7 +66,7 @@ impl<'a> Strided<'a> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(wanted.len() * self.width).map_err(|_| {
             Error::new(
-                Code::ReadFailed,
+                Code::OutOfMemory,
                 format!(
                     "There is no memory for a tensor of {} elements: {}",
                     wanted.len(),
