@@ -1,5 +1,5 @@
 /** Two SDXL adapters of rank 32 (225 MB each) on the page: merged, saved and read again; cancelled in the middle. */
-import { createWriteStream, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -8,6 +8,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { root } from "../../xtask/paths.mjs";
 import { modules, randomAdapter } from "../bench/random-adapter.mjs";
+import { writeRandomAdapter } from "../random-adapter.ts";
 import { SafetensorsFile } from "../safetensors.ts";
 import { launchBrowser } from "./harness/browser.ts";
 import { type Served, serveApp } from "./harness/serve.ts";
@@ -186,5 +187,18 @@ test("a merge that is cancelled in the middle ends at once, leaves nothing, and 
   expect(await page.locator(".tile", { hasText: "Modules merged" }).textContent()).toContain(
     String(layers.length),
   );
+  await page.context().close();
+});
+
+test("a layer that takes many seconds is left within one", async () => {
+  const wide = ["wide-one", "wide-two"].map((name, index) => {
+    mkdirSync(join(folder, name));
+    return writeRandomAdapter(join(folder, name), { modules: 1, width: 8192, rank: 16, seed: index + 1 });
+  });
+  const page = await open(wide, "TIES");
+  await mergeButton(page).click();
+  await page.locator(".progress-detail", { hasText: "Merging" }).waitFor();
+  await page.waitForTimeout(1500);
+  expect(await cancel(page)).toBeLessThan(1000);
   await page.context().close();
 });
