@@ -93,11 +93,15 @@ export const resultHeading = (page: Page): Locator => page.locator("#result-head
  */
 export async function merge(page: Page, timeout = 60_000): Promise<void> {
   await ready(page);
+  // A result that is shown is taken away as the merge begins, which may be over before anyone looks.
+  const shown = "#result-heading, .ready .notice.error";
+  await page.evaluate((shown) => {
+    for (const element of document.querySelectorAll(shown)) element.setAttribute("data-before", "");
+  }, shown);
   await mergeButton(page).click();
-  const refusal = page.locator(".ready .notice.error");
-  // A result that is shown is taken away as the merge begins.
-  await page.locator("#cancel, .ready .notice.error").first().waitFor();
-  await resultHeading(page).or(refusal).first().waitFor({ timeout });
+  const refusal = page.locator(".ready .notice.error:not([data-before])");
+  const result = page.locator("#result-heading:not([data-before])");
+  await result.or(refusal).first().waitFor({ timeout });
   if ((await refusal.count()) > 0) throw new Error((await refusal.textContent()) ?? "");
 }
 
