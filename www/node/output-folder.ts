@@ -50,7 +50,7 @@ async function namesIn(folder: string): Promise<string[] | null> {
  * }
  * ```
  */
-export class OutputFolder implements Sink {
+export class OutputFolder {
   /** As it was given. */
   readonly path: string;
   readonly #target: string;
