@@ -141,7 +141,7 @@ describe("a merge of files from disk", () => {
     const before = log.requests.length;
     await page.evaluate(() => iteris.merge(request()));
     expect(log.requests.slice(before)).toEqual([]);
-    const own = new RegExp(`^GET ${served.url}($|assets/(library|worker|iteris_web_bg)-[^/]+$)`);
+    const own = new RegExp(`^GET ${served.url}($|assets/(library|lib|worker|iteris_web_bg)-[^/]+$)`);
     expect(log.requests.filter((line) => !own.test(line))).toEqual([]);
     expect(log.requests.filter((line) => line.endsWith(".wasm"))).toHaveLength(1);
     expect(log.complaints).toEqual([]);

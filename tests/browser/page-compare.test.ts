@@ -228,7 +228,7 @@ describe("methods that are compared", () => {
 
     // An adapter of another base model, with which nothing can be merged.
     await drop(page, zone(page, "adapters"), [join(root, "tests/goldens/data/adapters/qv")]);
-    await page.getByRole("button", { name: "Remove qv", exact: true }).waitFor();
+    await page.getByRole("button", { name: "Remove the adapter qv" }).waitFor();
     const texts = join(llama.folder, "qv.test.jsonl");
     writeFileSync(texts, '{"prompt": "w9 w12"}\n');
     await drop(page, zone(page, "adapters"), [texts]);

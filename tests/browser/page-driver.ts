@@ -10,7 +10,6 @@ import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
 import { unzipSync } from "fflate";
 import type { Browser, BrowserContextOptions, Locator, Page } from "playwright-core";
-import { expect } from "vitest";
 import { type PageLog, watch } from "./harness/browser.ts";
 
 export interface Opened {
@@ -39,24 +38,24 @@ export async function openPage(
 export async function drop(page: Page, target: Locator, paths: string[]): Promise<void> {
   const data = { items: [], files: paths, dragOperationsMask: 1 };
   const session = await page.context().newCDPSession(page);
-  await expect
-    .poll(
-      async () => {
-        await target.scrollIntoViewIfNeeded();
-        const box = await target.boundingBox();
-        if (!box) throw new Error("the drop target is not on the screen");
-        const point = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
-        const send = (type: "dragEnter" | "dragOver" | "drop") =>
-          session.send("Input.dispatchDragEvent", { type, data, ...point });
-        await send("dragEnter");
-        await send("dragOver");
-        if ((await target.getAttribute("data-over")) === null) return false;
-        await send("drop");
-        return true;
-      },
-      { timeout: 30_000 },
-    )
-    .toBe(true);
+  const tried = async (): Promise<boolean> => {
+    await target.scrollIntoViewIfNeeded();
+    const box = await target.boundingBox();
+    if (!box) throw new Error("the drop target is not on the screen");
+    const point = { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+    const send = (type: "dragEnter" | "dragOver" | "drop") =>
+      session.send("Input.dispatchDragEvent", { type, data, ...point });
+    await send("dragEnter");
+    await send("dragOver");
+    if ((await target.getAttribute("data-over")) === null) return false;
+    await send("drop");
+    return true;
+  };
+  const patience = performance.now() + 30_000;
+  while (!(await tried())) {
+    if (performance.now() > patience) throw new Error("the page does not mark the drop target");
+    await page.waitForTimeout(50);
+  }
   await session.detach();
 }
 
