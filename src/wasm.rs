@@ -585,6 +585,17 @@ impl JsSource {
             blob,
         })
     }
+
+    fn unreadable(&self, error: &JsValue) -> Error {
+        let why = text(error, "message").unwrap_or_default();
+        Error::new(
+            Code::ReadFailed,
+            format!(
+                "the file cannot be read any more ({why}); choose it again: {}",
+                self.name
+            ),
+        )
+    }
 }
 
 #[async_trait(?Send)]
@@ -665,16 +676,9 @@ impl ByteSource for JsSource {
             Ok(promise) => JsFuture::from(Promise::resolve(&promise)).await,
             Err(error) => Err(error),
         };
-        hashed.map(|hash| hash.as_string()).map_err(|error| {
-            let why = text(&error, "message").unwrap_or_default();
-            Error::new(
-                Code::ReadFailed,
-                format!(
-                    "the file cannot be read any more ({why}); choose it again: {}",
-                    self.name
-                ),
-            )
-        })
+        hashed
+            .map(|hash| hash.as_string())
+            .map_err(|error| self.unreadable(&error))
     }
 }
 
@@ -717,13 +721,9 @@ impl Sink for Listener {
         let written = self
             .call("write", &Array::of2(&file.into(), &Uint8Array::from(bytes)))
             .await;
-        written.map(|_| ()).map_err(|error| {
-            let why = text(&error, "message").unwrap_or_default();
-            Error::new(
-                Code::WriteFailed,
-                format!("the result cannot be written ({why}): {file}"),
-            )
-        })
+        written
+            .map(|_| ())
+            .map_err(|error| unwritable("the result cannot be written", &error, file))
     }
 
     async fn read(&mut self, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
@@ -731,13 +731,9 @@ impl Sink for Listener {
         let arguments = Array::of3(&file.into(), &start.into(), &end.into());
         let read = self.call("read", &arguments).await;
         let bytes = read.and_then(JsCast::dyn_into::<Uint8Array>);
-        bytes.map(|bytes| bytes.to_vec()).map_err(|error| {
-            let why = text(&error, "message").unwrap_or_default();
-            Error::new(
-                Code::WriteFailed,
-                format!("what was written cannot be read back ({why}): {file}"),
-            )
-        })
+        bytes
+            .map(|bytes| bytes.to_vec())
+            .map_err(|error| unwritable("what was written cannot be read back", &error, file))
     }
 
     fn hashes(&self) -> bool {
@@ -757,14 +753,16 @@ impl Sink for Listener {
 
     async fn remove(&mut self, file: &str) -> Result<()> {
         let removed = self.call("remove", &Array::of1(&file.into())).await;
-        removed.map(|_| ()).map_err(|error| {
-            let why = text(&error, "message").unwrap_or_default();
-            Error::new(
-                Code::WriteFailed,
-                format!("a file cannot be removed ({why}): {file}"),
-            )
-        })
+        removed
+            .map(|_| ())
+            .map_err(|error| unwritable("a file cannot be removed", &error, file))
     }
+}
+
+/// What the caller's place for results has told when it failed.
+fn unwritable(what: &str, error: &JsValue, file: &str) -> Error {
+    let why = text(error, "message").unwrap_or_default();
+    Error::new(Code::WriteFailed, format!("{what} ({why}): {file}"))
 }
 
 fn to_js<T: Serialize>(value: &T) -> Result<JsValue> {

@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use crate::{
     adapter::{LayerKind, Lora},
     compute::{narrow, scaled},
+    delta::LowRank,
     error::Result,
     io::{OutDtype, OutTensor},
     naming::ModulePath,
@@ -21,8 +22,6 @@ use crate::{
 pub struct Shape {
     /// What the product is added to.
     pub layer: LayerKind,
-    /// The rank; 0 where it is not known yet.
-    pub rank: usize,
     /// Outputs.
     pub d_out: usize,
     /// Inputs.
@@ -47,7 +46,7 @@ pub struct FileLayer {
     pub parts: Vec<Option<ModulePath>>,
     /// The outputs of each part.
     pub heights: Vec<usize>,
-    /// Kind and size of the whole; its rank is not used.
+    /// Kind and size of the whole.
     pub shape: Shape,
     pub(super) lower: String,
     pub(super) upper: String,
@@ -159,7 +158,7 @@ impl FileLayer {
         } else {
             None
         };
-        let mut lora = match alone.or_else(|| self.put_together(&parts)) {
+        let mut lora = match alone.or_else(|| self.put_together(parts)) {
             None => Lora {
                 d_out: self.shape.d_out,
                 d_in: self.shape.d_in,
@@ -175,54 +174,44 @@ impl FileLayer {
         lora
     }
 
-    fn put_together(&self, parts: &[Option<Lora>]) -> Option<Lora> {
-        let first = parts.iter().flatten().next()?;
-        if !parts
+    fn put_together(&self, parts: Vec<Option<Lora>>) -> Option<Lora> {
+        let first = parts.iter().flatten().next()?.scaling;
+        let same = parts
             .iter()
-            .all(|part| part.as_ref().is_some_and(|part| like(part, first)))
-        {
-            return Some(self.block_diagonal(parts));
-        }
-        Some(Lora {
-            b: parts.iter().flatten().flat_map(|part| &part.b).copied().collect(),
-            d_out: self.shape.d_out,
-            ..first.clone()
-        })
-    }
-
-    fn block_diagonal(&self, parts: &[Option<Lora>]) -> Lora {
-        let there = || parts.iter().flatten();
-        let scaling = there().next().map_or(1.0, |first| first.scaling);
-        let same = there().all(|part| part.scaling.to_bits() == scaling.to_bits());
-        let (d_out, d_in) = (self.shape.d_out, self.shape.d_in);
-        let rank = there().map(|part| part.rank).sum();
-        let mut a = Vec::with_capacity(rank * d_in);
-        let mut b = vec![0.0; d_out * rank];
-        let (mut row, mut column) = (0, 0);
-        for (part, height) in parts.iter().zip(&self.heights) {
-            if let Some(part) = part {
-                a.extend_from_slice(&part.a);
-                let factor = if same { 1.0 } else { part.scaling };
-                for (at, values) in part.b.chunks_exact(part.rank).enumerate() {
-                    let start = (row + at) * rank + column;
-                    for (to, &x) in b[start..start + part.rank].iter_mut().zip(values) {
-                        *to = if same { x } else { narrow(f64::from(x) * factor) };
-                    }
-                }
-                column += part.rank;
+            .flatten()
+            .all(|part| part.scaling.to_bits() == first.to_bits());
+        // Scales that differ go into the upper factors.
+        let factors = |part: Lora| {
+            let factors = LowRank {
+                a: part.a,
+                b: part.b,
+                rank: part.rank,
+                d_out: part.d_out,
+                d_in: part.d_in,
+            };
+            if same {
+                factors
+            } else {
+                factors.scaled(part.scaling)
             }
-            row += height;
-        }
-        Lora {
-            a,
-            b,
-            rank,
-            d_in,
-            d_out,
-            scaling: if same { scaling } else { 1.0 },
+        };
+        let parts: Vec<Option<LowRank>> = parts.into_iter().map(|part| part.map(factors)).collect();
+        let parts: Vec<Option<&LowRank>> = parts.iter().map(Option::as_ref).collect();
+        let all: Option<Vec<&LowRank>> = parts.iter().copied().collect();
+        let whole = match all.filter(|all| same && LowRank::share_lower(all)) {
+            Some(all) => LowRank::with_one_lower(&all),
+            None => LowRank::block_diagonal(&parts, &self.heights, self.shape.d_in),
+        };
+        Some(Lora {
+            a: whole.a,
+            b: whole.b,
+            rank: whole.rank,
+            d_in: whole.d_in,
+            d_out: whole.d_out,
+            scaling: if same { first } else { 1.0 },
             layer: self.shape.layer.clone(),
             ..Lora::default()
-        }
+        })
     }
 
     fn writes_alpha(&self, scale: Scale, dtype: OutDtype) -> bool {
@@ -233,14 +222,6 @@ impl FileLayer {
             Alpha::WrittenUnlessRank => f64::from(scale.alpha(dtype)) != scale.rank as f64,
         }
     }
-}
-
-/// Whether two parts are of one layer that was trained as one.
-fn like(part: &Lora, first: &Lora) -> bool {
-    let same_bits = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits();
-    part.rank == first.rank
-        && part.scaling.to_bits() == first.scaling.to_bits()
-        && part.a.iter().zip(&first.a).all(same_bits)
 }
 
 impl Scale {

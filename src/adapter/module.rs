@@ -61,7 +61,6 @@ impl Module {
     pub fn shape(&self) -> Shape {
         Shape {
             layer: self.layer.clone(),
-            rank: self.rank,
             d_out: self.d_out,
             d_in: self.d_in,
         }

@@ -156,6 +156,17 @@ impl<'a> Binding<'a> {
         meet::notes(&self.left_over, self.adapters)
     }
 
+    /// What an adapter's file has of a site that is changed by factors.
+    pub fn module(&self, site: &MergeSite, task: usize) -> Option<&Module> {
+        let path = site.sources.get(task)?.as_deref()?;
+        self.adapters.get(task)?.adapter.modules.get(path)
+    }
+
+    /// What the adapters' files have of it.
+    pub fn modules<'s>(&'s self, site: &'s MergeSite) -> impl Iterator<Item = &'s Module> {
+        (0..self.adapters.len()).filter_map(move |task| self.module(site, task))
+    }
+
     /// The tasks' deltas at one site.
     ///
     /// # Errors
@@ -167,7 +178,7 @@ impl<'a> Binding<'a> {
             let Some(path) = source else { continue };
             let adapter = &read.adapter;
             let needs_base = match &site.place {
-                Place::Weight(_) => adapter.modules.get(path.as_str()).is_some_and(Module::needs_base),
+                Place::Weight(_) => self.module(site, task).is_some_and(Module::needs_base),
                 Place::Bias => adapter.biases.contains_key(path),
                 Place::Rows(_) | Place::Whole(_) => true,
             };

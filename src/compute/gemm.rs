@@ -209,6 +209,17 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     }
 }
 
+/// The product of two matrices, row-major.
+pub fn product<E: Scalar + From<f32>, L: Copy + Into<E>, R: Copy + Into<E>>(
+    left: View<'_, L>,
+    right: View<'_, R>,
+) -> Vec<E> {
+    let (rows, columns) = (left.rows, right.columns);
+    let mut out = vec![E::default(); rows * columns];
+    multiply(left, right, E::from(1.0), Part::Full, &mut out, columns);
+    out
+}
+
 /// `out += left * right` with a right factor packed beforehand; `out` is contiguous (m x n).
 ///
 /// # Panics

@@ -7,7 +7,7 @@
 
 use nalgebra::{Cholesky, DMatrix, DVector};
 
-use crate::compute::gemm::{Part, View, multiply};
+use crate::compute::gemm::{self, Part, View, multiply};
 
 /// M = Q R, with orthonormal columns of Q and, if M has full rank, as many as M has.
 pub struct ThinQr<'a> {
@@ -99,12 +99,8 @@ pub fn gram(matrix: View<'_, f32>) -> DMatrix<f64> {
 
 /// L X (rows of `left` x columns of `x`), row-major.
 pub fn product<T: Copy + Into<f64>>(left: View<'_, T>, x: &DMatrix<f64>) -> Vec<f64> {
-    let (rows, _) = left.dimensions();
     let (depth, columns) = x.shape();
-    let mut out = vec![0.0; rows * columns];
-    let right = View::new(x.as_slice(), columns, depth).transposed();
-    multiply(left, right, 1.0, Part::Full, &mut out, columns);
-    out
+    gemm::product(left, View::new(x.as_slice(), columns, depth).transposed())
 }
 
 #[cfg(test)]

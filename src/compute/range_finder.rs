@@ -10,17 +10,16 @@ use nalgebra::DMatrix;
 
 use crate::{
     compute::{
-        gemm::{Part, View, multiply},
+        gemm::{self, Part, View, multiply},
         narrow,
         qr::{ThinQr, gram, product},
-        svd::{Truncated, eigen, eigenvalues, transposed, truncate_dense},
+        svd::{SEED, Truncated, eigen, eigenvalues, random, truncate_dense},
+        transpose,
     },
     error::Result,
     progress::Pace,
 };
 
-/// The seed of the random columns: the same input gives the same bytes.
-pub const SEED: u32 = 0x9e37_79b9;
 /// Columns of a block beyond half of the rank: narrow blocks and more steps find more than wide ones and few.
 pub const OVERSAMPLING: usize = 10;
 /// How often the columns go through D^T D, at most; most matrices need three or four steps.
@@ -69,10 +68,9 @@ pub async fn truncate_dense_fast(
         d_in,
         pace,
     };
+    let first: Vec<f32> = random(SEED, d_out * width).collect();
     // From the outputs' side on, so that the basis lies in the space of D's rows.
-    let start = matrix
-        .transpose_times(&random(d_out * width), (width, width))
-        .await?;
+    let start = matrix.transpose_times(&first, (width, width)).await?;
     let mut basis = orthonormal(&start, d_in, width);
     let mut last = matrix.times(&basis, width).await?;
     let mut image = last.clone();
@@ -107,7 +105,7 @@ pub async fn truncate_dense_fast(
     let left = product(View::new(&image, d_out, columns), &rotation);
     let right = product(View::new(&basis, d_in, columns), &rotation);
     let (b, columns) = split(&left, &right, kept, rank);
-    let a = transposed(&columns, rank);
+    let a = transpose(&columns, d_in, rank);
     let left_out = matrix.residual(&b, &a, rank).await?;
     Ok(Truncated::new(a, b, left_out, total))
 }
@@ -167,18 +165,6 @@ fn scaled(rows: &[f64], factors: &[f64], rank: usize) -> Vec<f32> {
     out
 }
 
-/// Numbers between -1 and 1 from a fixed start.
-fn random(count: usize) -> Vec<f32> {
-    let mut state = SEED;
-    (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // 24 bits, which f32 holds exactly.
-            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
 /// Orthonormal columns that span those given.
 fn orthonormal(columns: &[f32], rows: usize, width: usize) -> Vec<f32> {
     let qr = ThinQr::new(View::new(columns, rows, width));
@@ -200,9 +186,8 @@ fn remove_components(block: &mut [f32], basis: &[f32], rows: usize, (width, colu
 /// The Gram matrix of `image` (rows x columns), whose last columns are `last` and the others those that `gram` is of.
 fn grown(gram: &DMatrix<f64>, image: &[f32], last: &[f32], rows: usize) -> DMatrix<f64> {
     let (columns, width) = (image.len() / rows, last.len() / rows);
-    let mut products = vec![0.0; width * columns];
     let (left, right) = (View::new(last, rows, width), View::new(image, rows, columns));
-    multiply(left.transposed(), right, 1.0, Part::Full, &mut products, columns);
+    let products: Vec<f64> = gemm::product(left.transposed(), right);
     let known = gram.ncols();
     DMatrix::from_fn(columns, columns, |i, j| {
         let (low, high) = (i.min(j), i.max(j));
@@ -326,13 +311,7 @@ mod tests {
     }
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..count)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
-            })
-            .collect()
+        random(seed, count).collect()
     }
 
     /// A product of random factors whose columns fall off.

@@ -6,9 +6,10 @@
 use nalgebra::{DMatrix, Dyn, linalg::SymmetricEigen};
 
 use crate::compute::{
-    gemm::{Part, View, multiply},
+    gemm::{self, Part, View, multiply},
     narrow,
     qr::{ThinQr, gram},
+    transpose,
 };
 
 /// The best approximation of a given rank.
@@ -92,7 +93,12 @@ pub fn truncate_factors(
     }
     let b = padded(&left.q_times(&u), kept, rank);
     let columns = padded(&right.q_times(&image), kept, rank);
-    Truncated::new(transposed(&columns, rank), b, left_out, core.norm_squared())
+    Truncated::new(
+        transpose(&columns, columns.len() / rank, rank),
+        b,
+        left_out,
+        core.norm_squared(),
+    )
 }
 
 /// Truncates a dense (d_out x d_in) matrix to `rank`: by the eigenvectors of its smaller Gram matrix where that is
@@ -133,7 +139,7 @@ pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> 
     } else {
         (short, long)
     };
-    let a = transposed(&columns, rank);
+    let a = transpose(&columns, columns.len() / rank, rank);
     Truncated::new(a, b, left_out, total)
 }
 
@@ -203,6 +209,18 @@ fn eigenvectors(view: View<'_, f32>, count: usize) -> Vec<f64> {
     row_major(&vectors.columns(0, count).clone_owned())
 }
 
+/// The seed of random columns: the same input gives the same bytes.
+pub const SEED: u32 = 0x9e37_79b9;
+
+/// Numbers from -1 to 1 of a linear congruential generator: 24 bits, which f32 holds exactly.
+pub(super) fn random(seed: u32, count: usize) -> impl Iterator<Item = f32> {
+    let mut state = seed;
+    (0..count).map(move |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    })
+}
+
 /// As [`eigenvectors`], by subspace iteration from a fixed start, so that the same input gives the same bytes.
 fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
     let (_, side) = view.dimensions();
@@ -211,20 +229,12 @@ fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
     let gram = (side <= GRAM_SIDE).then(|| row_major(&gram(view)));
     let step = |basis: &[f64]| match &gram {
         Some(gram) => {
-            let mut out = vec![0.0; side * width];
             let (left, right) = (View::new(gram, side, side), View::new(basis, side, width));
-            multiply(left, right, 1.0, Part::Full, &mut out, width);
-            out
+            gemm::product(left, right)
         }
         None => product(view.transposed(), &product(view, basis, width), width),
     };
-    let mut state = 0x9e37_79b9u32;
-    let start: Vec<f64> = (0..side * width)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            f64::from(state >> 8) / f64::from(1u32 << 23) - 1.0
-        })
-        .collect();
+    let start: Vec<f64> = random(SEED, side * width).map(f64::from).collect();
     let mut basis = orthonormal(&start, side, width);
     let mut image = step(&basis);
     let mut kept = -1.0;
@@ -238,9 +248,8 @@ fn subspace(view: View<'_, f32>, count: usize) -> Vec<f64> {
             break;
         }
     }
-    let mut core = vec![0.0; width * width];
     let (left, right) = (View::new(&basis, side, width), View::new(&image, side, width));
-    multiply(left.transposed(), right, 1.0, Part::Full, &mut core, width);
+    let core: Vec<f64> = gemm::product(left.transposed(), right);
     let core = DMatrix::from_row_slice(width, width, &core);
     let (_, rotation) = eigen((&core + core.transpose()) * 0.5);
     row_major(&(DMatrix::from_row_slice(side, width, &basis) * rotation.columns(0, count)))
@@ -263,17 +272,8 @@ fn residual(view: View<'_, f32>, image: &[f64], basis: &[f64], count: usize) -> 
 }
 
 fn product(left: View<'_, f32>, right: &[f64], width: usize) -> Vec<f64> {
-    let (rows, depth) = left.dimensions();
-    let mut out = vec![0.0; rows * width];
-    multiply(
-        left,
-        View::new(right, depth, width),
-        1.0,
-        Part::Full,
-        &mut out,
-        width,
-    );
-    out
+    let (_, depth) = left.dimensions();
+    gemm::product(left, View::new(right, depth, width))
 }
 
 fn orthonormal(columns: &[f64], rows: usize, width: usize) -> Vec<f64> {
@@ -293,13 +293,6 @@ fn padded(rows: &[f64], from: usize, to: usize) -> Vec<f32> {
         out.iter_mut().zip(row).for_each(|(out, &x)| *out = narrow(x));
     }
     out
-}
-
-/// Row-major columns x rows, of row-major rows x `columns`.
-pub(super) fn transposed(rows: &[f32], columns: usize) -> Vec<f32> {
-    (0..columns)
-        .flat_map(|column| rows.iter().skip(column).step_by(columns).copied())
-        .collect()
 }
 
 fn row_major(m: &DMatrix<f64>) -> Vec<f64> {

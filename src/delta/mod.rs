@@ -167,8 +167,25 @@ impl LowRank {
     /// If there are none.
     pub fn sum(parts: &[(f64, &Self)]) -> Self {
         let (d_out, d_in) = (parts[0].1.d_out, parts[0].1.d_in);
+        let rank = parts.iter().map(|(_, part)| part.rank).sum();
+        let mut a = Vec::with_capacity(rank * d_in);
+        parts.iter().for_each(|(_, part)| a.extend_from_slice(&part.a));
+        Self {
+            a,
+            b: Self::upper_sum(parts),
+            rank,
+            d_out,
+            d_in,
+        }
+    }
+
+    /// [f_1 B_1 … f_N B_N], the upper factor of a sum.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn upper_sum(parts: &[(f64, &Self)]) -> Vec<f32> {
         let rank: usize = parts.iter().map(|(_, part)| part.rank).sum();
-        let mut b = vec![0.0; d_out * rank];
+        let mut b = vec![0.0; parts[0].1.d_out * rank];
         let mut column = 0;
         for &(factor, part) in parts {
             let rows = b
@@ -186,15 +203,58 @@ impl LowRank {
             }
             column += part.rank;
         }
-        let mut a = Vec::with_capacity(rank * d_in);
-        parts.iter().for_each(|(_, part)| a.extend_from_slice(&part.a));
+        b
+    }
+
+    /// Whether all have one lower factor, bit for bit.
+    pub fn share_lower(parts: &[&Self]) -> bool {
+        let Some((first, others)) = parts.split_first() else {
+            return false;
+        };
+        let same_bits = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits();
+        let same = |other: &&Self| other.rank == first.rank && other.a.iter().zip(&first.a).all(same_bits);
+        others.iter().all(same)
+    }
+
+    /// Deltas of outputs that lie under each other as one delta, with the lower factor that they share.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn with_one_lower(parts: &[&Self]) -> Self {
         Self {
-            a,
-            b,
+            a: parts[0].a.clone(),
+            b: parts.iter().flat_map(|part| &part.b).copied().collect(),
+            rank: parts[0].rank,
+            d_out: parts.iter().map(|part| part.d_out).sum(),
+            d_in: parts[0].d_in,
+        }
+    }
+
+    /// The same of deltas that each have directions of their own: lower factors stacked, the upper one block-diagonal.
+    /// Where a part is absent its outputs, of which `heights` tells the number, change by nothing.
+    pub fn block_diagonal(parts: &[Option<&Self>], heights: &[usize], d_in: usize) -> Self {
+        let d_out = heights.iter().sum();
+        let rank = parts.iter().flatten().map(|part| part.rank).sum();
+        let mut whole = Self {
+            a: Vec::with_capacity(rank * d_in),
+            b: vec![0.0; d_out * rank],
             rank,
             d_out,
             d_in,
+        };
+        let (mut row, mut column) = (0, 0);
+        for (part, height) in parts.iter().zip(heights) {
+            if let Some(part) = part {
+                whole.a.extend_from_slice(&part.a);
+                for (at, values) in part.b.chunks_exact(part.rank).enumerate() {
+                    let start = (row + at) * rank + column;
+                    whole.b[start..start + part.rank].copy_from_slice(values);
+                }
+                column += part.rank;
+            }
+            row += height;
         }
+        whole
     }
 
     /// The same delta with rows and columns of zeros up to `rank`.
@@ -226,12 +286,9 @@ impl LowRank {
 
     /// Some rows of the dense delta (rows x d_in), in f32. The same rows have the same bits whenever they are formed.
     pub fn rows(&self, rows: Range<usize>) -> Vec<f32> {
-        let mut out = vec![0.0; rows.len() * self.d_in];
         let b = &self.b[rows.start * self.rank..rows.end * self.rank];
         let b = gemm::View::new(b, rows.len(), self.rank);
-        let a = gemm::View::new(&self.a, self.rank, self.d_in);
-        gemm::multiply(b, a, 1.0, gemm::Part::Full, &mut out, self.d_in);
-        out
+        gemm::product(b, gemm::View::new(&self.a, self.rank, self.d_in))
     }
 
     /// The dense (d_out x d_in) delta.

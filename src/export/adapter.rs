@@ -42,7 +42,6 @@ pub(super) async fn write<'a>(
         sites.entry(path.clone()).or_default().push(site);
         shapes.entry(path).or_insert_with(|| Shape {
             layer: layer.clone(),
-            rank: 0,
             d_out: site.d_out,
             d_in: site.d_in,
         });
@@ -67,7 +66,8 @@ pub(super) async fn write<'a>(
             for layer in &plan.layers {
                 let lora = source.take(layer).await?;
                 scales.push(source.asked_for(layer, Scale::of(&lora)));
-                aside.put(lora, sink).await?;
+                let module = layer.parts.iter().flatten().next().map_or("", ModulePath::as_str);
+                aside.put(module, lora, sink).await?;
             }
             scales
         }

@@ -25,15 +25,15 @@ struct Aside {
 }
 
 impl Spool {
-    /// Sets the next layer aside.
+    /// Sets the next layer aside; `name` is named in errors.
     ///
     /// # Errors
-    /// Whatever the sink gives.
-    pub(super) async fn put(&mut self, mut lora: Lora, sink: &mut dyn Sink) -> Result<()> {
+    /// As [`encode`], and whatever the sink gives.
+    pub(super) async fn put(&mut self, name: &str, mut lora: Lora, sink: &mut dyn Sink) -> Result<()> {
         let start = self.bytes;
         let factors = [std::mem::take(&mut lora.a), std::mem::take(&mut lora.b)];
         for factor in &factors {
-            let bytes = encode("a layer's factors", factor, OutDtype::F32)?;
+            let bytes = encode(name, factor, OutDtype::F32)?;
             sink.write(SPOOL_FILE, &bytes).await?;
             self.bytes += bytes.len() as u64;
         }

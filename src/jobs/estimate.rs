@@ -2,7 +2,7 @@
 
 use crate::{
     adapter::Module,
-    binding::{Binding, MergeSite, Place},
+    binding::{Binding, Place},
     compute::Compute,
     error::{Code, Error, Result},
     export::dtype_of,
@@ -57,7 +57,7 @@ pub(super) fn cost(binding: &Binding<'_>, options: &MergeOptions) -> Cost {
         .iter()
         .filter(|site| matches!(site.place, Place::Weight(_)));
     let costs = weights.map(|site| {
-        let modules: Vec<&Module> = modules(binding, site).collect();
+        let modules: Vec<&Module> = binding.modules(site).collect();
         let ranks: Vec<usize> = modules.iter().map(|module| module.change_rank()).collect();
         let rank = truncated
             .rank_of(&[Some(site)], &[site.d_out])
@@ -90,9 +90,4 @@ fn work(options: &MergeOptions, truncated: &Truncated<'_>, modules: &[&Module]) 
         Form::Unknown if options.method == MethodName::Knots => Work::Knots,
         Form::Unknown => Work::CoreSpace,
     }
-}
-
-fn modules<'b>(binding: &'b Binding<'_>, site: &'b MergeSite) -> impl Iterator<Item = &'b Module> {
-    let sources = site.sources.iter().zip(binding.adapters);
-    sources.filter_map(|(path, read)| read.adapter.modules.get(path.as_deref()?))
 }

@@ -15,8 +15,9 @@
 //! | [`CoreSpace`](Work::CoreSpace) | 2 d R k | 2 d R^2 + 40 R^3 + sum (4 R^2 r_i) | 4 n R^2 |
 //!
 //! The factored cut takes a Gram matrix and a product of k columns on each side. An elementwise method forms each part
-//! twice, to find what is kept and to combine; the range finder multiplies the layer six times by l columns (a start, two
-//! power steps of two, the projection), orthonormalises five times, and the residual is one product of rank k.
+//! twice, to find what is kept and to combine. The range finder goes on until more would add little, with blocks of half the
+//! rank; six products of l columns and five orthonormalisations are about what its usual three or four steps come to. The
+//! residual is one product of rank k.
 //!
 //! In memory are the factors as they are in the files and as f32, what is written of them, and what is formed: of an
 //! elementwise method the layer dense once, its parts in runs of rows.
@@ -79,10 +80,10 @@ pub struct Cost {
     pub peak_bytes: f64,
 }
 
-/// Columns beyond the written rank that the range finder keeps.
+/// Columns beyond the written rank that the range finder is counted with.
 const OVERSAMPLING: usize = 10;
 
-/// Products of the range finder with the layer: a start, two power steps of two products, the projection.
+/// Products of the range finder with the layer, as if each had all columns.
 const RANGE_PRODUCTS: f64 = 6.0;
 
 /// How often an elementwise method forms each part: to find what is kept, and to combine.

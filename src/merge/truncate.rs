@@ -8,10 +8,10 @@ use std::cell::Cell;
 
 use crate::{
     adapter::Module,
-    binding::{Binding, MergeSite, Place},
+    binding::{MergeSite, Place},
     compute::{
-        range_finder::{OVERSAMPLING, POWER_STEPS, SEED, TOLERANCE, is_random, truncate_dense_fast},
-        svd,
+        range_finder::{OVERSAMPLING, POWER_STEPS, TOLERANCE, is_random, truncate_dense_fast},
+        svd::{self, SEED},
     },
     delta::{Delta, Dense, LowRank},
     error::Result,
@@ -228,7 +228,11 @@ impl<'a> Truncated<'a> {
             Some(Delta::Dense(_)) => Form::Dense,
             None => {
                 let form = self.solution.method.form(self.solution.options);
-                let dense = modules(self.solution.binding, site).any(|(_, module)| module.has_magnitude);
+                let dense = self
+                    .solution
+                    .binding
+                    .modules(site)
+                    .any(|module| module.has_magnitude);
                 if form == Form::Stacked && dense {
                     Form::Dense
                 } else {
@@ -241,9 +245,7 @@ impl<'a> Truncated<'a> {
     fn stacked_rank(&self, site: &MergeSite) -> usize {
         match self.solution.passed(site) {
             Some(delta) => delta.rank(),
-            None => modules(self.solution.binding, site)
-                .map(|(_, module)| module.change_rank())
-                .sum(),
+            None => self.solution.binding.modules(site).map(Module::change_rank).sum(),
         }
     }
 
@@ -254,7 +256,7 @@ impl<'a> Truncated<'a> {
             return false;
         };
         let of_adapter = |task: usize| {
-            let found = sites.iter().map(|site| module(binding, site, task));
+            let found = sites.iter().map(|site| binding.module(site, task));
             found.collect::<Vec<Option<&Module>>>()
         };
         (0..binding.adapters.len()).all(|task| shared(&of_adapter(task)))
@@ -265,7 +267,7 @@ impl<'a> Truncated<'a> {
     fn exact(&self, parts: &[Option<&MergeSite>]) -> usize {
         let binding = self.solution.binding;
         let of_adapter = |task: usize| {
-            let found = parts.iter().flatten().map(|site| module(binding, site, task));
+            let found = parts.iter().flatten().map(|site| binding.module(site, task));
             let found: Vec<Option<&Module>> = found.collect();
             let ranks = || found.iter().flatten().map(|module| module.change_rank());
             if shared(&found) {
@@ -286,17 +288,6 @@ impl<'a> Truncated<'a> {
     }
 }
 
-/// What an adapter has of a site.
-fn module<'b>(binding: &'b Binding<'_>, site: &MergeSite, task: usize) -> Option<&'b Module> {
-    let path = site.sources.get(task)?.as_deref()?;
-    binding.adapters.get(task)?.adapter.modules.get(path)
-}
-
-/// What the adapters have of a site.
-fn modules<'b>(binding: &'b Binding<'_>, site: &'b MergeSite) -> impl Iterator<Item = (usize, &'b Module)> {
-    (0..binding.adapters.len()).filter_map(move |task| Some((task, module(binding, site, task)?)))
-}
-
 /// Whether one adapter's parts of a fused layer have one lower factor, or it has none of them.
 fn shared(parts: &[Option<&Module>]) -> bool {
     match parts.iter().flatten().next() {
@@ -307,24 +298,18 @@ fn shared(parts: &[Option<&Module>]) -> bool {
     }
 }
 
-/// The rank of factors that are put under each other.
-fn stacked_rank(deltas: &[Option<Delta>]) -> usize {
-    if one_lower(deltas).is_some() {
-        return deltas.iter().flatten().map(Delta::rank).max().unwrap_or(1);
-    }
-    deltas.iter().flatten().map(Delta::rank).sum()
+/// The factors of all parts, if none is absent and they have one lower factor.
+fn sharing(deltas: &[Option<Delta>]) -> Option<Vec<&LowRank>> {
+    let all: Option<Vec<&LowRank>> = deltas.iter().map(|delta| delta.as_ref()?.as_low_rank()).collect();
+    all.filter(|all| LowRank::share_lower(all))
 }
 
-/// The lower factor of all parts, if they are factors with the same one.
-fn one_lower(deltas: &[Option<Delta>]) -> Option<&LowRank> {
-    let factors: Vec<&LowRank> = deltas
-        .iter()
-        .map(|delta| delta.as_ref()?.as_low_rank())
-        .collect::<Option<_>>()?;
-    let (first, others) = factors.split_first()?;
-    let same_bits = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits();
-    let same = |other: &&LowRank| other.rank == first.rank && other.a.iter().zip(&first.a).all(same_bits);
-    others.iter().all(same).then_some(*first)
+/// The rank of factors that are put under each other.
+fn stacked_rank(deltas: &[Option<Delta>]) -> usize {
+    match sharing(deltas).as_deref() {
+        Some([first, ..]) => first.rank,
+        _ => deltas.iter().flatten().map(Delta::rank).sum(),
+    }
 }
 
 /// Parts under each other as one matrix, which is nothing where a part is absent.
@@ -335,44 +320,14 @@ fn stacked(mut deltas: Vec<Option<Delta>>, heights: &[usize]) -> Delta {
         return delta;
     }
     let d_out = heights.iter().sum();
-    let d_in = deltas
-        .iter()
-        .flatten()
-        .map(|delta| delta.shape().1)
-        .max()
-        .unwrap_or(0);
-    if let Some(first) = one_lower(&deltas) {
-        let factors = || deltas.iter().flatten().filter_map(Delta::as_low_rank);
-        return Delta::LowRank(LowRank {
-            a: first.a.clone(),
-            b: factors().flat_map(|part| &part.b).copied().collect(),
-            rank: first.rank,
-            d_out,
-            d_in,
-        });
-    }
+    let widths = deltas.iter().flatten().map(|delta| delta.shape().1);
+    let d_in = widths.max().unwrap_or(0);
     if deltas.iter().flatten().all(|delta| delta.as_low_rank().is_some()) {
-        let rank = deltas.iter().flatten().map(Delta::rank).sum();
-        let mut factors = LowRank {
-            a: Vec::with_capacity(rank * d_in),
-            b: vec![0.0; d_out * rank],
-            rank,
-            d_out,
-            d_in,
-        };
-        let (mut row, mut column) = (0, 0);
-        for (delta, height) in deltas.iter().zip(heights) {
-            if let Some(part) = delta.as_ref().and_then(Delta::as_low_rank) {
-                factors.a.extend_from_slice(&part.a);
-                for (at, values) in part.b.chunks_exact(part.rank).enumerate() {
-                    let start = (row + at) * rank + column;
-                    factors.b[start..start + part.rank].copy_from_slice(values);
-                }
-                column += part.rank;
-            }
-            row += height;
-        }
-        return Delta::LowRank(factors);
+        let parts: Vec<Option<&LowRank>> = deltas.iter().map(|delta| delta.as_ref()?.as_low_rank()).collect();
+        return Delta::LowRank(match sharing(&deltas) {
+            Some(all) => LowRank::with_one_lower(&all),
+            None => LowRank::block_diagonal(&parts, heights, d_in),
+        });
     }
     let mut data = Vec::with_capacity(d_out * d_in);
     for (delta, height) in deltas.into_iter().zip(heights) {

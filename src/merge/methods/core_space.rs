@@ -68,9 +68,9 @@ pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine)
     let left = View::new(&outputs.vectors, d_out, outputs.size);
     let right = View::new(&inputs.vectors, d_in, inputs.size).transposed();
     let (b, a, rank) = if outputs.size <= inputs.size {
-        (outputs.vectors.clone(), product(core, right), outputs.size)
+        (outputs.vectors.clone(), gemm::product(core, right), outputs.size)
     } else {
-        (product(left, core), right.elements().collect(), inputs.size)
+        (gemm::product(left, core), right.elements().collect(), inputs.size)
     };
     Ok(Some(Delta::LowRank(LowRank {
         a,
@@ -85,11 +85,4 @@ pub(super) async fn merge(layer: &Layer<'_>, dropped: Dropped, combine: Combine)
 fn singular_basis(matrix: View<'_, f32>) -> Basis {
     let qr = ThinQr::new(matrix);
     Basis::new(&qr, qr.r() * qr.r().transpose())
-}
-
-fn product(left: View<'_, f32>, right: View<'_, f32>) -> Vec<f32> {
-    let ((rows, _), (_, columns)) = (left.dimensions(), right.dimensions());
-    let mut out = vec![0.0; rows * columns];
-    gemm::multiply(left, right, 1.0, gemm::Part::Full, &mut out, columns);
-    out
 }

@@ -73,8 +73,7 @@ impl Method for Knots {
             start += factors.rank;
             let image = View::new(&image, rank, factors.rank);
             let a = View::new(&factors.a, factors.rank, d_in);
-            let mut component = vec![0.0; rank * d_in];
-            gemm::multiply(image, a, 1.0, gemm::Part::Full, &mut component, d_in);
+            let mut component: Vec<f32> = gemm::product(image, a);
             Pruner::magnitude(&component, options.density).apply(&mut component);
             components.push(component);
             layer.pace.breathe().await?;
@@ -131,12 +130,8 @@ fn thin(delta: &Delta) -> Cow<'_, LowRank> {
 /// U, and U^T B_i of each part side by side.
 fn common_basis(parts: &[Cow<'_, LowRank>], d_out: usize) -> Basis {
     let total: usize = parts.iter().map(|factors| factors.rank).sum();
-    let mut side_by_side = Vec::with_capacity(d_out * total);
-    for row in 0..d_out {
-        for factors in parts {
-            side_by_side.extend(&factors.b[row * factors.rank..(row + 1) * factors.rank]);
-        }
-    }
+    let same: Vec<(f64, &LowRank)> = parts.iter().map(|factors| (1.0, factors.as_ref())).collect();
+    let side_by_side = LowRank::upper_sum(&same);
     let qr = ThinQr::new(View::new(&side_by_side, d_out, total));
     let rows = qr.r().nrows();
     let mut squares = DMatrix::zeros(rows, rows);

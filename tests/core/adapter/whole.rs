@@ -55,7 +55,6 @@ pub(super) struct WholeFile {
 pub(super) fn shapes(modules: &Loras) -> BTreeMap<ModulePath, Shape> {
     let shape = |lora: &Lora| Shape {
         layer: lora.layer.clone(),
-        rank: lora.rank,
         d_out: lora.d_out,
         d_in: lora.d_in,
     };
