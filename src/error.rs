@@ -38,6 +38,14 @@ macro_rules! codes {
             /// Every code's text form, and what it means.
             pub const ALL: &[(&str, &str)] = &[$(($name, concat!($($doc),+)),)+];
 
+            /// The code of that text form.
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
             /// The stable text form.
             pub const fn as_str(self) -> &'static str {
                 match self {

@@ -15,7 +15,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
-    compute::{Compute, Limits, Noting, WEBGPU, peak_bytes, refused_bytes},
+    compute::{Answer, Available, Compute, Limits, Noting, WEBGPU, Workers, peak_bytes, refused_bytes},
     describe::camel_case,
     error::{Code, Error, Result},
     io::{ByteSource, Folder, Sink},
@@ -27,6 +27,7 @@ use crate::{
         logits::logits as compute_logits,
         merge::{self, MergeRequest},
         plan,
+        share::{self, Questions},
     },
     merge::{
         methods::METHODS,
@@ -211,7 +212,10 @@ pub async fn merge(
     device: &Device,
     observer: JsValue,
 ) -> std::result::Result<JsValue, JsValue> {
-    let compute = device.compute();
+    let compute = match get(&observer, "workers") {
+        workers if workers.is_object() => device.compute().with_workers(Rc::new(Team { object: workers })),
+        _ => device.compute(),
+    };
     let merged = async {
         let request = merge_request(&request)?;
         let (listener, mut sink) = (
@@ -223,6 +227,22 @@ pub async fn merge(
         merge::merge(request, &compute, &listener, &mut sink).await
     };
     to_js(&merged.await.map_err(throw)?).map_err(throw)
+}
+
+/// The compiled module, for workers that help.
+#[wasm_bindgen]
+pub fn compiled() -> JsValue {
+    wasm_bindgen::module()
+}
+
+/// Solves layers of the merge that `request` describes, those that `questions` ask for, until no more come.
+#[wasm_bindgen(js_name = solveShare)]
+pub async fn solve_share(request: JsValue, questions: JsValue) -> std::result::Result<(), JsValue> {
+    let solved = async {
+        let asking = Asking(Listener { object: questions });
+        share::solve_share(merge_request(&request)?, &Compute::cpu(), &asking).await
+    };
+    solved.await.map_err(throw)
 }
 
 /// What a merge will take, of the same request.
@@ -757,6 +777,80 @@ impl Sink for Listener {
             .map(|_| ())
             .map_err(|error| unwritable("a file cannot be removed", &error, file))
     }
+}
+
+/// Whoever asks a worker for layers.
+struct Asking(Listener);
+
+#[async_trait(?Send)]
+impl Questions for Asking {
+    async fn next(&self) -> Result<Option<Vec<u32>>> {
+        let next = self
+            .0
+            .call("next", &Array::new())
+            .await
+            .map_err(|error| thrown(&error))?;
+        Ok(next.dyn_into::<Uint32Array>().ok().map(|words| words.to_vec()))
+    }
+
+    async fn answer(&self, answer: &[u8]) -> Result<()> {
+        let answered = self
+            .0
+            .call("answer", &Array::of1(&Uint8Array::from(answer)))
+            .await;
+        answered.map(|_| ()).map_err(|error| thrown(&error))
+    }
+}
+
+/// The caller's other workers.
+struct Team {
+    object: JsValue,
+}
+
+impl Workers for Team {
+    fn available(&self) -> Available {
+        let number = |name: &str| get(&self.object, name).as_f64();
+        let count = |number: f64| usize::try_from(whole(number)).unwrap_or(usize::MAX);
+        match number("exactly") {
+            Some(exactly) => Available::Exactly(count(exactly)),
+            None => Available::UpTo {
+                cores: number("cores").map_or(0, count),
+                memory_bytes: number("memoryBytes"),
+            },
+        }
+    }
+
+    fn start(&self, count: usize) {
+        if let Ok(function) = get(&self.object, "start").dyn_into::<Function>() {
+            // What hinders a worker from starting is what its first answer fails with.
+            let _ = function.call1(&self.object, &(count as f64).into());
+        }
+    }
+
+    fn ask(&self, worker: usize, question: Vec<u32>) -> Answer {
+        let asked = get(&self.object, "ask")
+            .dyn_into::<Function>()
+            .and_then(|function| {
+                let question = Uint32Array::from(question.as_slice());
+                function.call2(&self.object, &(worker as f64).into(), &question)
+            });
+        let answer = asked.map(|promise| JsFuture::from(Promise::resolve(&promise)));
+        Box::pin(async move {
+            let answered = match answer {
+                Ok(answer) => answer.await,
+                Err(error) => Err(error),
+            };
+            let bytes = answered.and_then(JsCast::dyn_into::<Uint8Array>);
+            bytes.map(|bytes| bytes.to_vec()).map_err(|error| thrown(&error))
+        })
+    }
+}
+
+/// An error that this module, or another instance of it, gave to JavaScript.
+fn thrown(error: &JsValue) -> Error {
+    let code = text(error, "code").and_then(|code| Code::named(&code));
+    let message = text(error, "message").unwrap_or_else(|| "a worker gave no answer".into());
+    Error::new(code.unwrap_or(Code::Internal), message)
 }
 
 /// What the caller's place for results has told when it failed.

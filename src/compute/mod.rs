@@ -21,8 +21,9 @@ pub mod solve;
 mod split;
 pub mod svd;
 mod unfold;
+mod workers;
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range, rc::Rc};
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
 
@@ -35,6 +36,7 @@ pub use self::{
     pointwise::Activation,
     rotary::Rotary,
     unfold::{Grid, Windows},
+    workers::{Answer, Available, Workers},
 };
 use crate::{
     describe::Word,
@@ -64,6 +66,9 @@ pub struct Compute {
     name: &'static str,
     /// What it can hold.
     pub limits: Limits,
+    workers: Option<Rc<dyn Workers>>,
+    /// How many of them are started.
+    started: Cell<usize>,
     /// Seconds and floating-point operations so far, by stage.
     pub meter: Meter,
 }
@@ -95,8 +100,43 @@ impl Compute {
                 memory_bytes: cfg!(target_arch = "wasm32").then_some(3.9 * f64::from(1 << 30)),
                 buffer_bytes: None,
             },
+            workers: None,
+            started: Cell::new(0),
             meter: Meter::default(),
         }
+    }
+
+    /// The same device with workers beside it, none of which is started yet.
+    #[must_use]
+    pub fn with_workers(self, workers: Rc<dyn Workers>) -> Self {
+        Self {
+            workers: Some(workers),
+            ..self
+        }
+    }
+
+    /// How many workers can be started.
+    pub fn available(&self) -> Available {
+        self.workers
+            .as_ref()
+            .map_or(Available::Exactly(0), |workers| workers.available())
+    }
+
+    /// Starts `count` of the workers.
+    pub fn start_workers(&self, count: usize) {
+        if let Some(workers) = self.workers.as_ref().filter(|_| count > 0) {
+            workers.start(count);
+            self.started.set(count);
+        }
+    }
+
+    /// The workers that are started, and how many.
+    pub fn started(&self) -> Option<(Rc<dyn Workers>, usize)> {
+        let count = self.started.get();
+        self.workers
+            .clone()
+            .filter(|_| count > 0)
+            .map(|workers| (workers, count))
     }
 
     /// burn's operators on `device`; `name` is how reports call it.
@@ -106,6 +146,8 @@ impl Compute {
             path: Path::Tensors,
             name,
             limits: Limits::default(),
+            workers: None,
+            started: Cell::new(0),
             meter: Meter::default(),
         }
     }

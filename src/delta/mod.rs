@@ -77,6 +77,14 @@ impl Delta {
         }
     }
 
+    /// The factors, if it is kept as such, in place of itself.
+    pub fn into_low_rank(self) -> Option<LowRank> {
+        match self {
+            Self::LowRank(factors) => Some(factors),
+            Self::Dense(_) => None,
+        }
+    }
+
     /// All its numbers (d_out x d_in), row-major.
     pub fn dense(&self) -> Vec<f32> {
         match self {

@@ -62,6 +62,7 @@ pub(super) async fn write<'a>(
         Some(scales) => scales,
         None => {
             let aside = spool.insert(Spool::default());
+            source.expect(&plan.layers);
             let mut scales = Vec::with_capacity(plan.layers.len());
             for layer in &plan.layers {
                 let lora = source.take(layer).await?;

@@ -67,6 +67,12 @@ pub(super) async fn write<'a>(
                 .tensors()
                 .map(|(name, info)| (name.to_owned(), info.dtype))
                 .collect();
+            let in_file = |(name, _): &(String, Dtype)| {
+                let info = checkpoint.require(name).ok()?;
+                sites.get(&(part, info.name.as_str()))
+            };
+            let in_file = order.iter().filter_map(in_file).flatten();
+            solved.expect(in_file.map(|&site| (vec![Some(site)], [].as_slice())));
             let mut writer = StreamWriter::begin(sink, file, header);
             for (name, dtype) in order {
                 let info = checkpoint.require(&name)?;

@@ -1,6 +1,6 @@
 //! The one file with an adapter's factors, written in the order of its header.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     adapter::{FilePlan, Scale},
@@ -61,6 +61,12 @@ impl<'p> File<'p> {
         let header = StreamHeader::new(entries.map(|(name, shape)| (name, dtype.into(), shape)), metadata)?;
         let bytes = header.file_bytes();
         let order: Vec<String> = header.tensors().map(|(name, _)| name.to_owned()).collect();
+        if spool.is_none() {
+            let mut seen = BTreeSet::new();
+            let layers = order.iter().filter_map(|name| self.owners.get(name));
+            let layers = layers.filter(|&&at| seen.insert(at));
+            source.expect(layers.filter_map(|&at| self.plan.layers.get(at)));
+        }
         let mut writer = StreamWriter::begin(sink, name, header);
         for name in order {
             if let Some(bytes) = self.held.remove(&name) {

@@ -6,12 +6,9 @@ use std::collections::BTreeMap;
 use crate::{
     adapter::{FileLayer, FilePlan, Lora, Module, Scale, Shape},
     binding::MergeSite,
-    delta::LowRank,
+    delta::{Delta, LowRank},
     error::Result,
-    merge::{
-        layer::LayerReport,
-        truncate::{Factored, Truncated},
-    },
+    merge::{layer::LayerReport, truncate::Truncated},
     naming::ModulePath,
 };
 
@@ -76,6 +73,25 @@ impl<'a> Source<'a, '_> {
         self.sites.get(path.as_str()).map_or(&[], Vec::as_slice)
     }
 
+    /// Says which layers will be taken, in their order.
+    pub(super) fn expect<'l>(&mut self, order: impl IntoIterator<Item = &'l FileLayer>) {
+        if self.lone.is_some() {
+            return;
+        }
+        let mut layers = Vec::new();
+        for layer in order {
+            let heights = layer.heights.as_slice();
+            if layer.shape.layer.products() > 1 {
+                let experts = layer.parts.first().and_then(Option::as_ref);
+                let experts = experts.map_or(&[][..], |path| self.sites_of(path));
+                layers.extend(experts.iter().map(|&site| (vec![Some(site)], heights)));
+            } else {
+                layers.push((self.parts(layer), heights));
+            }
+        }
+        self.solved.expect(layers);
+    }
+
     fn parts(&self, layer: &FileLayer) -> Vec<Option<&'a MergeSite>> {
         let site = |path: &Option<ModulePath>| self.sites_of(path.as_ref()?).first().copied();
         layer.parts.iter().map(site).collect()
@@ -90,8 +106,12 @@ impl<'a> Source<'a, '_> {
             return self.experts(layer).await;
         }
         let parts = self.parts(layer);
-        let (factored, reports) = self.solved.take_factors(&parts, &layer.heights).await?;
-        self.report(reports);
+        let solved = self.solved.take_factors(&parts, &layer.heights).await?;
+        self.report(solved.reports);
+        let mut factors = solved
+            .parts
+            .into_iter()
+            .map(|part| part.and_then(Delta::into_low_rank));
         let update = |factors: LowRank| Lora {
             a: factors.a,
             b: factors.b,
@@ -102,9 +122,10 @@ impl<'a> Source<'a, '_> {
             layer: layer.shape.layer.clone(),
             ..Lora::default()
         };
-        let mut lora = match factored {
-            Factored::Whole(factors) => update(factors),
-            Factored::Parts(parts) => layer.fused(parts.into_iter().map(|part| part.map(update)).collect()),
+        let mut lora = if solved.whole {
+            factors.next().flatten().map_or_else(Lora::default, update)
+        } else {
+            layer.fused(factors.map(|part| part.map(update)).collect())
         };
         if let [Some(path)] = layer.parts.as_slice() {
             lora.bias = bias(self.added, path, lora.d_out);
@@ -143,12 +164,15 @@ impl<'a> Source<'a, '_> {
         let sites: Vec<&MergeSite> = path.map_or_else(Vec::new, |path| self.sites_of(path).to_vec());
         let mut experts = Vec::with_capacity(sites.len());
         for site in sites {
-            let (factored, reports) = self.solved.take_factors(&[Some(site)], &layer.heights).await?;
-            self.report(reports);
-            match factored {
-                Factored::Whole(factors) => experts.push(factors),
-                Factored::Parts(parts) => experts.extend(parts.into_iter().flatten()),
-            }
+            let solved = self.solved.take_factors(&[Some(site)], &layer.heights).await?;
+            self.report(solved.reports);
+            experts.extend(
+                solved
+                    .parts
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Delta::into_low_rank),
+            );
         }
         let rank = experts.iter().map(|factors| factors.rank).max().unwrap_or(1);
         let experts: Vec<LowRank> = experts.into_iter().map(|factors| factors.padded(rank)).collect();

@@ -197,36 +197,38 @@ pub fn encode(name: &str, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`encode`].
 pub fn encode_piece(name: &str, start: usize, data: &[f32], dtype: OutDtype) -> Result<Vec<u8>> {
-    if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+    let largest = largest_magnitude(data);
+    let first = |wrong: &dyn Fn(f32) -> bool| {
+        let at = data.iter().position(|&x| wrong(x)).unwrap_or(0);
+        (data.get(at).copied().unwrap_or_default(), start + at)
+    };
+    if !largest.is_finite() {
+        let (value, at) = first(&|x| !x.is_finite());
         return Err(Error::new(
             Code::NotFinite,
-            format!(
-                "A result holds {} at element {} and is not written: {name}",
-                data[at],
-                start + at
-            ),
+            format!("A result holds {value} at element {at} and is not written: {name}"),
         ));
     }
     let too_large = |x: f32| f16::from_f32(x).is_infinite();
     Ok(match dtype {
         OutDtype::F32 => elements(data, f32::to_le_bytes),
         OutDtype::Bf16 => elements(data, |x| bf16::from_f32(x).to_le_bytes()),
-        OutDtype::F16 => {
-            let largest = data.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-            if too_large(largest) {
-                let at = data.iter().position(|&x| too_large(x)).unwrap_or(0);
-                return Err(Error::new(
-                    Code::OptionInvalid,
-                    format!(
-                        "{} at element {} does not fit f16, choose dtype f32: {name}",
-                        data[at],
-                        start + at
-                    ),
-                ));
-            }
-            elements(data, |x| narrowed(x).to_le_bytes())
+        OutDtype::F16 if too_large(largest) => {
+            let (value, at) = first(&too_large);
+            return Err(Error::new(
+                Code::OptionInvalid,
+                format!("{value} at element {at} does not fit f16, choose dtype f32: {name}"),
+            ));
         }
+        OutDtype::F16 => elements(data, |x| narrowed(x).to_le_bytes()),
     })
+}
+
+/// Infinity or NaN if one of the numbers is. Compared as bits, whose order among magnitudes is the numbers', so that
+/// compilers do several at once.
+fn largest_magnitude(data: &[f32]) -> f32 {
+    let magnitudes = data.iter().map(|x| x.to_bits() & 0x7fff_ffff);
+    f32::from_bits(magnitudes.fold(0, u32::max))
 }
 
 fn elements<const N: usize>(data: &[f32], of: impl Fn(f32) -> [u8; N]) -> Vec<u8> {

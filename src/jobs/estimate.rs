@@ -3,11 +3,11 @@
 use crate::{
     adapter::Module,
     binding::{Binding, Place},
-    compute::Compute,
+    compute::{Available, Compute},
     error::{Code, Error, Result},
     export::dtype_of,
     merge::{
-        cost::{Cost, LayerShape, Work},
+        cost::{Cost, LayerShape, Rates, Work},
         methods::Form,
         options::{MergeOptions, MethodName},
         solution::Solution,
@@ -30,8 +30,8 @@ pub(super) const LIMIT_BYTES: f64 = f64::MAX;
 ///
 /// # Errors
 /// [`Code::OutOfMemory`] with sizes and a remedy.
-pub(super) fn check_fits(binding: &Binding<'_>, options: &MergeOptions) -> Result<()> {
-    let wanted = cost(binding, options).peak_bytes;
+pub(super) fn check_fits(cost: &Cost) -> Result<()> {
+    let wanted = cost.peak_bytes;
     if wanted <= LIMIT_BYTES {
         return Ok(());
     }
@@ -45,6 +45,22 @@ pub(super) fn check_fits(binding: &Binding<'_>, options: &MergeOptions) -> Resul
         ),
     ))
 }
+
+/// Workers to start beside this one for a merge that costs so much.
+pub(super) fn workers(cost: &Cost, layers: usize, available: Available) -> usize {
+    let seconds = cost.seconds(&ONE_CORE) + (cost.bytes_read + cost.bytes_written) / MOVED_A_SECOND;
+    available.for_work(seconds, layers, cost.peak_bytes)
+}
+
+/// What a core of these years does, to tell what work is worth a worker: the answer need not be exact.
+const ONE_CORE: Rates = Rates {
+    f32_products: 30e9,
+    f64_products: 10e9,
+    numbers: 1e9,
+};
+
+/// Bytes a second that are read or written, in a browser or in Node.
+const MOVED_A_SECOND: f64 = 300e6;
 
 /// What the layers that are changed by factors cost, with all that is around them in memory.
 pub(super) fn cost(binding: &Binding<'_>, options: &MergeOptions) -> Cost {

@@ -11,7 +11,7 @@ use crate::{
     generate::GenerateContext,
     io::{Folder, Sink},
     jobs::{
-        estimate::check_fits,
+        estimate,
         inputs::{AdapterInput, Hashing, read_adapters},
     },
     merge::{
@@ -104,7 +104,10 @@ pub async fn merge(
         passed = method.pass(&context).await?;
         inputs.tasks = context.tasks;
     } else {
-        check_fits(&binding, &options)?;
+        let cost = estimate::cost(&binding, &options);
+        estimate::check_fits(&cost)?;
+        let workers = estimate::workers(&cost, binding.sites.len(), compute.available());
+        compute.start_workers(workers);
         compute.meter.add_since(Stage::Load, start);
     }
     let mut solution = Solution::new(&binding, &options, passed, compute, observer);

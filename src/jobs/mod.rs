@@ -10,5 +10,6 @@ pub mod logits;
 pub mod merge;
 mod pictures;
 pub mod plan;
+pub mod share;
 
 pub use self::inputs::{AdapterInput, Hashing, read_adapters};

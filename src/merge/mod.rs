@@ -9,5 +9,6 @@ pub mod cost;
 pub mod layer;
 pub mod methods;
 pub mod options;
+pub mod share;
 pub mod solution;
 pub mod truncate;

@@ -106,6 +106,18 @@ impl<'a> Solution<'a> {
         Ok(SolvedLayer { delta, report })
     }
 
+    /// Counts layers that other workers have solved.
+    ///
+    /// # Errors
+    /// Cancellation.
+    pub(super) async fn solved_elsewhere(&mut self, names: &[&str]) -> Result<()> {
+        self.taken += names.len();
+        match names.last() {
+            Some(name) => self.observer.progress(self.progress(name)).await,
+            None => Ok(()),
+        }
+    }
+
     /// Reports in the order of the forward pass, what no pass reached after it.
     pub fn in_order(&self, reports: impl IntoIterator<Item = LayerReport>) -> Vec<LayerReport> {
         let place = |report: &LayerReport| self.order.iter().position(|name| *name == report.module);

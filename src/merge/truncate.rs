@@ -4,7 +4,7 @@
 //! has to be lost. Where it does not depend on the numbers it is known before a layer is solved, so that a file's header
 //! can be written first.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use crate::{
     adapter::Module,
@@ -14,10 +14,11 @@ use crate::{
         svd::{self, SEED},
     },
     delta::{Delta, Dense, LowRank},
-    error::Result,
+    error::{Code, Error, Result},
     merge::{
-        layer::{LayerReport, SolvedLayer},
+        layer::SolvedLayer,
         methods::Form,
+        share::{Ahead, Solved, Unit},
         solution::Solution,
     },
     progress::Pace,
@@ -31,15 +32,11 @@ pub struct Truncated<'a> {
     /// The share of the squared norm that is kept, at the smallest rank that does.
     energy: Option<f64>,
     /// How many layers were cut by the randomised range finder.
-    random: Cell<usize>,
-}
-
-/// One layer of a file, cut to factors.
-pub enum Factored {
-    /// The factors of each part, which may share their lower one.
-    Parts(Vec<Option<LowRank>>),
-    /// The factors of the whole, where its parts were cut as one matrix.
-    Whole(LowRank),
+    random: usize,
+    /// The places of the binding's sites, by name.
+    places: BTreeMap<&'a str, usize>,
+    /// What workers have a share in.
+    ahead: Option<Ahead>,
 }
 
 impl<'a> Truncated<'a> {
@@ -56,17 +53,48 @@ impl<'a> Truncated<'a> {
             _ => own.into_iter().chain(options.rank).min(),
         };
         let energy = options.energy;
+        let sites = solution.binding.sites.iter().enumerate();
         Self {
+            places: sites.map(|(at, site)| (site.name.as_str(), at)).collect(),
             solution,
             most,
             energy,
-            random: Cell::new(0),
+            random: 0,
+            ahead: None,
+        }
+    }
+
+    /// Says which layers will be taken, in which order, so that workers can be at those that follow: each by the sites of
+    /// its parts, and their heights where it will be taken as factors.
+    pub fn expect<'u>(
+        &mut self,
+        layers: impl IntoIterator<Item = (Vec<Option<&'a MergeSite>>, &'u [usize])>,
+    ) {
+        let Some((workers, count)) = self.solution.compute.started() else {
+            return;
+        };
+        // What a pass has solved is here already, and all but weights is done as soon as it is read.
+        let shared = |site: &&MergeSite| {
+            self.solution.passed(site).is_none() && matches!(site.place, Place::Weight(_))
+        };
+        let layers = layers.into_iter();
+        let units = layers
+            .filter(|(parts, _)| parts.iter().flatten().all(shared))
+            .map(|(parts, heights)| self.unit(&parts, heights));
+        self.ahead = Some(Ahead::new(workers, count, units.collect::<Vec<Unit>>()));
+    }
+
+    fn unit(&self, parts: &[Option<&MergeSite>], heights: &[usize]) -> Unit {
+        let place = |site: &MergeSite| self.places.get(site.name.as_str()).copied();
+        Unit {
+            sites: parts.iter().map(|part| part.and_then(place)).collect(),
+            heights: heights.to_vec(),
         }
     }
 
     /// How the dense layers were cut, if any was by random columns.
     pub fn note(&self) -> Option<String> {
-        let layers = self.random.get();
+        let layers = self.random;
         (layers > 0).then(|| {
             format!(
                 "{layers} dense layers were cut by a randomised range finder (seed {SEED}, {OVERSAMPLING} columns beyond half of the rank, at most {POWER_STEPS} power steps, until another one would add {TOLERANCE:e} of the squared norm)"
@@ -95,35 +123,103 @@ impl<'a> Truncated<'a> {
     /// cut keeps.
     ///
     /// # Errors
-    /// As [`Solution::take`].
+    /// As [`Solution::take`], and what went wrong in a worker.
     pub async fn take(&mut self, site: &'a MergeSite) -> Result<SolvedLayer> {
-        let mut layer = self.solution.take(site).await?;
-        let (mut kept, mut error) = (1.0, 0.0);
-        if self.asked() && matches!(site.place, Place::Weight(_)) {
-            let rank = self.rank_for(&layer.delta);
-            let reduced = self.to_rank(layer.delta, rank, &site.name).await?;
-            (kept, error) = (reduced.energy_kept, reduced.error);
-            layer.delta = Delta::LowRank(reduced.factors);
+        let unit = self.unit(&[Some(site)], &[]);
+        let solved = self.solved(unit).await?;
+        let (delta, report) = (
+            solved.parts.into_iter().flatten().next(),
+            solved.reports.into_iter().next(),
+        );
+        match (delta, report) {
+            (Some(delta), Some(report)) => Ok(SolvedLayer { delta, report }),
+            _ => Err(lost(&site.name)),
         }
-        layer.report.rank = layer.delta.rank();
-        layer.report.energy_kept = Some(kept);
-        layer.report.error = Some(error);
-        Ok(layer)
     }
 
     /// One layer of a file as factors, of the sites of its parts, each with as many outputs as `heights` says. Parts
     /// that have to be cut are cut as the one matrix that they are in the file, so that its rank does not grow.
     ///
     /// # Errors
-    /// As [`Solution::take`].
+    /// As [`Truncated::take`].
     pub async fn take_factors(
         &mut self,
         parts: &[Option<&'a MergeSite>],
         heights: &[usize],
-    ) -> Result<(Factored, Vec<LayerReport>)> {
+    ) -> Result<Solved> {
+        self.solved(self.unit(parts, heights)).await
+    }
+
+    /// A layer that is taken, by whomever it is solved.
+    async fn solved(&mut self, unit: Unit) -> Result<Solved> {
+        let mut solved = match self.ahead.take() {
+            None => self.solve(&unit).await?,
+            Some(mut ahead) => {
+                let solved = self.solved_together(&mut ahead, &unit).await?;
+                self.ahead = Some(ahead);
+                solved
+            }
+        };
+        self.random += usize::from(solved.random);
+        for report in &mut solved.reports {
+            report.rank = solved.rank;
+            report.energy_kept = Some(solved.kept);
+            report.error = Some(solved.error);
+        }
+        Ok(solved)
+    }
+
+    async fn solved_together(&mut self, ahead: &mut Ahead, unit: &Unit) -> Result<Solved> {
+        let here = ahead.claim(unit);
+        loop {
+            ahead.give_out()?;
+            if here {
+                return self.solve(unit).await;
+            }
+            let sites = &self.solution.binding.sites;
+            let names = |unit: &Unit| {
+                let there = unit.sites.iter().flatten();
+                there
+                    .filter_map(|&at| Some(sites.get(at)?.name.as_str()))
+                    .collect()
+            };
+            let mut arrived = ahead.collect(names)?;
+            if arrived.is_empty() && ahead.is_given(unit) {
+                if let Some(next) = ahead.next_here() {
+                    let solved = self.solve(&next).await?;
+                    ahead.keep(next, solved);
+                } else {
+                    arrived = ahead.wait(names).await?;
+                }
+            }
+            self.solution.solved_elsewhere(&arrived).await?;
+            if let Some(solved) = ahead.take(unit) {
+                return Ok(solved);
+            }
+            if !ahead.is_given(unit) {
+                return self.solve(unit).await;
+            }
+        }
+    }
+
+    /// Solves a layer, here and now.
+    ///
+    /// # Errors
+    /// As [`Solution::take`]; [`Code::Internal`] for sites that there are none of.
+    pub async fn solve(&mut self, unit: &Unit) -> Result<Solved> {
+        let binding = self.solution.binding;
+        let site = |at: Option<usize>| match at {
+            None => Ok(None),
+            Some(at) => binding
+                .sites
+                .get(at)
+                .map(Some)
+                .ok_or_else(|| lost(&at.to_string())),
+        };
+        let parts: Vec<Option<&MergeSite>> = unit.sites.iter().copied().map(site).collect::<Result<_>>()?;
         let mut deltas = Vec::with_capacity(parts.len());
         let mut reports = Vec::new();
-        for part in parts {
+        for part in &parts {
             let Some(site) = part else {
                 deltas.push(None);
                 continue;
@@ -132,25 +228,36 @@ impl<'a> Truncated<'a> {
             deltas.push(Some(delta));
             reports.push(report);
         }
-        let (factored, kept, error) = self.cut(parts, deltas, heights).await?;
-        let rank = match &factored {
-            Factored::Whole(factors) => factors.rank,
-            Factored::Parts(parts) => parts.iter().flatten().map(|part| part.rank).max().unwrap_or(1),
+        let solved = if unit.heights.is_empty() {
+            self.cut_alone(&parts, deltas).await?
+        } else {
+            self.cut(&parts, deltas, &unit.heights).await?
         };
-        for report in &mut reports {
-            report.rank = rank;
-            report.energy_kept = Some(kept);
-            report.error = Some(error);
+        Ok(Solved { reports, ..solved })
+    }
+
+    /// The change of one site, cut if it is a weight and a rank is asked for.
+    async fn cut_alone(
+        &self,
+        parts: &[Option<&MergeSite>],
+        mut deltas: Vec<Option<Delta>>,
+    ) -> Result<Solved> {
+        let (Some(Some(site)), Some(Some(delta))) = (parts.first(), deltas.pop()) else {
+            return Err(lost("a site"));
+        };
+        if self.asked() && matches!(site.place, Place::Weight(_)) {
+            let rank = self.rank_for(&delta);
+            return self.to_rank(delta, rank, &site.name).await;
         }
-        Ok((factored, reports))
+        Ok(Solved::uncut(vec![Some(delta)]))
     }
 
     async fn cut(
         &self,
-        parts: &[Option<&'a MergeSite>],
+        parts: &[Option<&MergeSite>],
         deltas: Vec<Option<Delta>>,
         heights: &[usize],
-    ) -> Result<(Factored, f64, f64)> {
+    ) -> Result<Solved> {
         let alone = deltas.len() == 1;
         let fits = |delta: &Delta| {
             let (d_out, d_in) = delta.shape();
@@ -161,11 +268,7 @@ impl<'a> Truncated<'a> {
             self.energy.is_none() && self.most.is_none_or(|most| rank <= most)
         };
         if uncut {
-            let factors = deltas.into_iter().map(|delta| match delta {
-                Some(Delta::LowRank(factors)) => Some(factors),
-                Some(Delta::Dense(_)) | None => None,
-            });
-            return Ok((Factored::Parts(factors.collect()), 1.0, 0.0));
+            return Ok(Solved::uncut(deltas));
         }
         let whole = stacked(deltas, heights);
         let rank = if self.asked() {
@@ -174,24 +277,28 @@ impl<'a> Truncated<'a> {
             self.exact(parts)
         };
         let name = parts.iter().flatten().next().map_or("", |site| &site.name);
-        let reduced = self.to_rank(whole, rank, name).await?;
-        let factored = if alone {
-            Factored::Parts(vec![Some(reduced.factors)])
-        } else {
-            Factored::Whole(reduced.factors)
-        };
-        Ok((factored, reduced.energy_kept, reduced.error))
+        Ok(Solved {
+            whole: !alone,
+            ..self.to_rank(whole, rank, name).await?
+        })
     }
 
-    async fn to_rank(&self, delta: Delta, rank: usize, name: &str) -> Result<Reduced> {
+    async fn to_rank(&self, delta: Delta, rank: usize, name: &str) -> Result<Solved> {
         let solution = &self.solution;
         let (d_out, d_in) = delta.shape();
-        if matches!(delta, Delta::Dense(_)) && is_random(d_out, d_in) {
-            self.random.set(self.random.get() + 1);
-        }
+        let random = matches!(delta, Delta::Dense(_)) && is_random(d_out, d_in);
         let now = || solution.compute.meter.elapsed();
         let pace = Pace::new(solution.observer, &now, solution.progress(name));
-        to_rank(delta, rank, &pace).await
+        let reduced = to_rank(delta, rank, &pace).await?;
+        Ok(Solved {
+            rank: reduced.factors.rank,
+            parts: vec![Some(Delta::LowRank(reduced.factors))],
+            whole: false,
+            kept: reduced.energy_kept,
+            error: reduced.error,
+            random,
+            reports: Vec::new(),
+        })
     }
 
     /// The rank of [`Truncated::take_factors`], where it does not depend on the numbers.
@@ -286,6 +393,13 @@ impl<'a> Truncated<'a> {
             None => most,
         }
     }
+}
+
+fn lost(what: &str) -> Error {
+    Error::new(
+        Code::Internal,
+        format!("a layer was lost between workers: {what}"),
+    )
 }
 
 /// Whether one adapter's parts of a fused layer have one lower factor, or it has none of them.

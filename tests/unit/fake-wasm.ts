@@ -114,6 +114,10 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
           return { name: file.name, bytes: file.size, sha256: sha256.digest("hex") };
         }),
       ),
+    compiled: () => {
+      throw coreError("internal", "There is no module.");
+    },
+    solveShare: async () => {},
     Device: { cpu: () => device("cpu"), webgpu: async () => device("webgpu") },
     inspectBase: async () => facts as BaseFacts,
     inspectAdapter: async () => {

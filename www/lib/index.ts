@@ -66,6 +66,7 @@ export {
   OPTIONS,
   optionChoices,
   optionNames,
+  workersRange,
 } from "./options.ts";
 export { Pace, shareOf } from "./pace.ts";
 export type { PatternGroup } from "./patterns.ts";

@@ -93,6 +93,14 @@ export const optionChoices = Object.fromEntries(
 /** The devices that can be asked for, with what the page calls them. */
 export const deviceChoices = Object.entries(DEVICES) as readonly (readonly [DeviceRequest, string])[];
 
+/** How many workers can be asked for. */
+export const workersRange: NumberRange = {
+  least: 1,
+  most: 64,
+  whole: true,
+  words: "auto or a whole number from 1 to 64",
+};
+
 /** Whether a number is in a range. */
 export function isInRange(value: number, { least, above, most, whole }: NumberRange): boolean {
   if (!Number.isFinite(value) || (whole && !Number.isSafeInteger(value))) return false;

@@ -26,6 +26,8 @@ export interface SourceFile {
   size: number;
   /** Read with `Blob.slice`. */
   blob?: Blob;
+  /** Where another worker opens the same file, of one that is no Blob. */
+  url?: string;
   /** Resolves to exactly the bytes `start..end`. */
   read?(start: number, end: number): Promise<Uint8Array>;
   /** Of all its bytes, in lower-case hexadecimal: there where the place hashes faster than the core. */
@@ -140,6 +142,25 @@ export interface Generated {
   notes: string[];
 }
 
+/** Other workers that the core may start, as they solve layers of the same merge. */
+export interface Team {
+  /** So many are asked for. */
+  exactly?: number;
+  /** Otherwise: cores that nobody works on yet. */
+  cores?: number;
+  /** Memory of the machine, as far as it is told. */
+  memoryBytes?: number | undefined;
+  start(count: number): void;
+  /** @returns what {@link Questions} of that worker gave */
+  ask(worker: number, question: Uint32Array): Promise<Uint8Array>;
+}
+
+/** What a worker that helps is asked. */
+export interface Questions {
+  next(): Promise<Uint32Array>;
+  answer(answer: Uint8Array): Promise<void>;
+}
+
 /** How the core speaks while it works. */
 export interface Observer {
   /** Called often; `false` asks the core to stop with the code `cancelled`. */
@@ -152,6 +173,8 @@ export interface Observer {
   remove(file: string): Promise<void>;
   /** SHA-256 of a file as it was written, in lower-case hexadecimal; left out, the core hashes what it writes. */
   sha256?(file: string): Promise<string>;
+  /** Left out, the core works alone. */
+  workers?: Team | undefined;
 }
 
 /** A started compute device; owns GPU memory until `free`. */
@@ -186,6 +209,10 @@ export interface IterisWasm {
   /** What a merge will take: reads headers, and measures the kernels for 50 ms. */
   plan(request: MergeSource): Promise<MergePlan>;
   merge(request: MergeSource, device: WasmDevice, observer: Observer): Promise<MergeReport>;
+  /** The compiled module, for workers that help. */
+  compiled(): WebAssembly.Module;
+  /** Solves the layers that it is asked for, until it is ended. */
+  solveShare(request: MergeSource, questions: Questions): Promise<void>;
   compare(
     request: {
       base: SourceFile[];

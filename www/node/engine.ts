@@ -13,6 +13,7 @@ import { listenForPanics } from "../lib/engine/panics.ts";
 import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
 import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
+import { helperHost } from "./start-helper.ts";
 import { listenForTraps } from "./traps.ts";
 
 const faults = new Faults();
@@ -45,6 +46,7 @@ const engine = new Engine({
   // Unlike a promise, this lets the process see signals and timers.
   nextTask: () => setImmediate(),
   lastPanic: listenForPanics(console),
+  helpers: helperHost,
 });
 
 let broken: IterisError | null = null;

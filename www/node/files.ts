@@ -6,13 +6,14 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { IterisError } from "../lib/errors.ts";
 import { openSamples } from "../lib/samples/open.ts";
 import { isPicture, picturesOf, type TaskSet } from "../lib/samples/pictures.ts";
 import { parseSamples } from "../lib/samples/read.ts";
 import { collectFiles, collectSamples } from "../lib/sources/collect.ts";
-import { openFiles, readAll } from "../lib/sources/open.ts";
+import { openFile, openFiles, readAll } from "../lib/sources/open.ts";
+import type { WireFile } from "../lib/sources/wire.ts";
 import type { FilesInput, SamplesInput } from "../lib/types.ts";
 import type { SourceFile } from "../lib/wasm-interface.ts";
 
@@ -68,6 +69,17 @@ export class OpenFiles {
     return files.sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
+  /** What another thread has opened. */
+  reopen(files: readonly WireFile[]): Promise<SourceFile[]> {
+    return Promise.all(
+      files.map((file) =>
+        "url" in file && file.url.startsWith("file:")
+          ? this.#file(fileURLToPath(file.url), file.name)
+          : openFile(file),
+      ),
+    );
+  }
+
   /** Samples from a path (a file of texts, a folder of pictures, one picture) or from what browsers take. */
   async samples(input: NodeSamplesInput): Promise<TaskSet> {
     if (!isPath(input)) return openSamples(await collectSamples(input));
@@ -110,6 +122,7 @@ export class OpenFiles {
       return {
         name,
         size,
+        url: pathToFileURL(path).href,
         read: (start, end) => this.#read(path, start, end),
         sha256: () => this.#sha256(path, size),
       };

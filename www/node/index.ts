@@ -71,6 +71,7 @@ export {
   OPTIONS,
   optionChoices,
   optionNames,
+  workersRange,
 } from "../lib/options.ts";
 export { Pace, shareOf } from "../lib/pace.ts";
 export type { PatternGroup } from "../lib/patterns.ts";

@@ -127,6 +127,7 @@ export function mergeToSink(
       tasks: request.tasks,
       average: request.average,
       device: request.device ?? "auto",
+      workers: request.workers,
     };
     return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink), request.signal);
   });
@@ -176,6 +177,7 @@ export function compareMethodsToSinks(
       tasks: request.tasks,
       failures: request.failures,
       device: request.device ?? "auto",
+      workers: request.workers,
     };
     return withEngine((engine) => compareMethods(engine, job, contextOf(request), sinkFor), request.signal);
   });

@@ -74,6 +74,7 @@ export async function runMethodComparison(store: Store): Promise<void> {
       methods: comparison.entries.map(({ method, name }) => ({ name, options: optionsFor(inputs, method) })),
       options: { maxLength: settings.maxLength, maxNewTokens: settings.maxNewTokens },
       device: settings.device,
+      workers: settings.workers,
       tasks: tested.map(({ name }) => name),
       failures: "skip",
       signal,

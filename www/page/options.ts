@@ -1,7 +1,7 @@
 /** The form of merge options: the method and what is written in view, the rest folded away. */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { deviceChoices, type OptionName } from "../lib/index.ts";
-import { select } from "./fields.ts";
+import { choose, select } from "./fields.ts";
 import { layerField } from "./layer-field.ts";
 import { foldedFields } from "./method-fields.ts";
 import { methodPicker } from "./method-picker.ts";
@@ -18,13 +18,35 @@ export function options(store: Store): TemplateResult {
       <details class="more">
         <summary>More options</summary>
         <div class="more-fields">
-          ${select(store, "device", "Device", deviceChoices)}
+          ${select(store, "device", "Device", deviceChoices)} ${workersField(store)}
           ${foldedRanksField(store)} ${layerField(store)} ${foldedFields(store, methods)}
           ${baseFacts(store.state)?.generates ? writingFields(store, needsSamples(methods)) : nothing}
         </div>
       </details>
     </form>
   `;
+}
+
+/** How many cores share the layers of a merge without samples. */
+function workersField(store: Store): TemplateResult | typeof nothing {
+  const { settings } = store.state;
+  const cores = Array.from({ length: navigator.hardwareConcurrency }, (_, core) => `${core + 1}`);
+  if (cores.length === 1 || needsSamples(askedMethods(store.state))) return nothing;
+  const choices = [["auto", "Automatic"] as const, ...cores.map((count) => [count, count] as const)];
+  return choose(
+    {
+      name: "workers",
+      label: "Cores",
+      hint: "that share the layers; the result is the same",
+      value: `${settings.workers}`,
+      choices,
+    },
+    // How long it takes is all that changes: a result that is shown stays one of these options.
+    (value) =>
+      store.change((state) => {
+        state.settings.workers = value === "auto" ? value : Number(value);
+      }),
+  );
 }
 
 /** For base models that write: whose answers count, and which of their tokens. */

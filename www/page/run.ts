@@ -45,6 +45,7 @@ export async function run(store: Store): Promise<void> {
       adapters: adapterInputs(inputs, [settings.method], tested),
       options: optionsFor(inputs, settings.method),
       device: settings.device,
+      workers: settings.workers,
       tasks: tested.map(({ name }) => name),
       // A model that writes is tried with the average too, if there is nothing to compare on.
       average: tested.length > 0 || (facts !== undefined && facts.kind !== "weights" && facts.generates),

@@ -9,20 +9,25 @@ import {
   methodFacts,
   OPTIONS,
   optionNames,
+  type WorkersRequest,
 } from "../lib/index.ts";
 
 /** All options of a merge, and where it runs. */
 export interface Settings extends MergeOptions {
   device: DeviceRequest;
+  workers: WorkersRequest;
 }
 
-export const DEFAULTS: Readonly<Settings> = { ...defaultValues, device: "auto" };
+export const DEFAULTS: Readonly<Settings> = { ...defaultValues, device: "auto", workers: "auto" };
 
 /**
  * What `merge()` is given. A choice that was made for another method or for a base model of another kind does not
  * count: its field is not shown any more, so nobody could take it back.
  */
-export function mergeOptions({ device: _, ...options }: Settings, kind?: ModelKind): MergeOptions {
+export function mergeOptions(
+  { device: _, workers: __, ...options }: Settings,
+  kind?: ModelKind,
+): MergeOptions {
   const others = optionNames.filter((name) => OPTIONS[name].methods?.includes(options.method) === false);
   return {
     ...options,

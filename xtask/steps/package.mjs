@@ -14,8 +14,10 @@ const WASM = "iteris_web_bg.wasm";
 const ENTRIES = [
   { source: "www/lib/index.ts", name: "index", platform: "browser" },
   { source: "www/lib/worker/worker.ts", name: "worker", platform: "browser" },
+  { source: "www/lib/worker/helper.ts", name: "helper", platform: "browser" },
   { source: "www/node/index.ts", name: "node", platform: "node" },
   { source: "www/node/cli.ts", name: "cli", platform: "node" },
+  { source: "www/node/helper.ts", name: "node-helper", platform: "node" },
 ];
 const NEIGHBOURS = new Map([
   ...ENTRIES.map(({ source, name }) => /** @type {const} */ ([join(root, source), `./${name}.js`])),

@@ -9,6 +9,7 @@ import { choose } from "../device/choose.ts";
 import { cancelled, IterisError } from "../errors.ts";
 import { DEFAULT_METHOD } from "../generated.ts";
 import { methodFacts } from "../methods.ts";
+import { checkRange, workersRange } from "../options.ts";
 import { readRange } from "../sources/open.ts";
 import type {
   AdapterFacts,
@@ -23,6 +24,7 @@ import type {
   MergeReport,
   Progress,
   ReportFile,
+  WorkersRequest,
 } from "../types.ts";
 import type {
   AdapterSource,
@@ -37,6 +39,7 @@ import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { joinReports } from "./join-reports.ts";
+import { type HelperHost, Pool } from "./pool.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
 import { BlobSink, type Sink } from "./sink.ts";
@@ -55,6 +58,8 @@ export interface EngineHost {
   nextTask(): Promise<void>;
   /** The text of the last panic, where the place can hear it. */
   lastPanic?(): string | null;
+  /** Other workers, where there can be any. */
+  helpers?: HelperHost | undefined;
 }
 
 /** A merge, all inputs opened and parsed. */
@@ -66,6 +71,8 @@ export interface MergeJob {
   adapters: JobAdapter[];
   options: Partial<MergeOptions>;
   device: DeviceRequest;
+  /** Left out: `auto`. */
+  workers?: WorkersRequest | undefined;
 }
 
 /** What is to be planned, all inputs opened. */
@@ -202,6 +209,8 @@ export class Engine {
     context: RunContext,
     sink: Sink,
   ): Promise<{ report: MergeReport; device: DeviceChoice }> {
+    const { workers = "auto" } = job;
+    if (workers !== "auto") checkRange("workers", workers, workersRange);
     const method = methodFacts(job.options.method ?? DEFAULT_METHOD);
     const choice = await this.chooseDevice(job.device);
     const { adapters, maxLength } = await prepareAdapters(
@@ -222,15 +231,19 @@ export class Engine {
       adapters,
       options: maxLength === null ? job.options : { ...job.options, maxLength },
     };
+    const pool = this.#pool(context);
     try {
-      const report = await this.#observed("merging", context, sink, async (wasm, observer) =>
-        wasm.merge(source, await this.#device(wasm, choice), observer),
-      );
+      const report = await this.#observed("merging", context, sink, async (wasm, observer) => {
+        const team = pool?.team(source, workers);
+        return wasm.merge(source, await this.#device(wasm, choice), { ...observer, workers: team });
+      });
       return { report, device: choice };
     } catch (error) {
       // Whatever hinders it, the failure of the merge is what is told.
       await sink.discard().catch(() => {});
       throw error;
+    } finally {
+      pool?.close();
     }
   }
 
@@ -284,6 +297,17 @@ export class Engine {
       variants: readTexts(generated, codec),
       device: choice,
     };
+  }
+
+  /** The helpers of one call; `null` where there can be none. */
+  #pool(context: RunContext): Pool | null {
+    const { helpers } = this.#host;
+    if (helpers === undefined) return null;
+    const compiled = () => {
+      if (this.#module === null) throw new IterisError("internal", "Internal fault: there is no module.");
+      return this.#module.compiled();
+    };
+    return new Pool(helpers, compiled, () => context.cancelled());
   }
 
   async #maxNewTokens(asked: number | null | undefined): Promise<number> {

@@ -55,6 +55,7 @@ export async function openRemote(name: string, url: string): Promise<SourceFile>
   return {
     name,
     size,
+    url,
     async read(start, end) {
       if (end <= start) return new Uint8Array();
       const response = await request(url, name, { headers: { range: `bytes=${start}-${end - 1}` } });

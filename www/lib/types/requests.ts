@@ -25,6 +25,9 @@ export interface Progress {
   task?: string | undefined;
 }
 
+/** How many workers share the work of a call: as many as it is worth and the machine has room for, or so many. */
+export type WorkersRequest = "auto" | number;
+
 /** What every long-running call takes. */
 export interface RunControl {
   /** Default `auto`. */
@@ -46,6 +49,11 @@ export interface DigestControl extends Pick<RunControl, "onProgress" | "signal">
  * is there before the whole is.
  */
 export interface ComparisonControl {
+  /**
+   * How many workers share the layers of a merge without samples, each on a core of its own; default `auto`. The result
+   * is the same, however many there are.
+   */
+  workers?: WorkersRequest | undefined;
   /**
    * The tasks to compare on, by their adapters' names, each on its held-out samples or else on those of its
    * calibration; none of them compares nothing. By default all adapters.

@@ -94,8 +94,8 @@ function wireNamed(list: readonly { name: string; files: FilesInput }[]) {
   return Promise.all(list.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })));
 }
 
-function wireComparison({ tasks, onTask }: ComparisonControl): WireComparison {
-  return { tasks, taskByTask: onTask !== undefined };
+function wireComparison({ tasks, onTask, workers }: ComparisonControl): WireComparison {
+  return { tasks, taskByTask: onTask !== undefined, workers };
 }
 
 /** Tells the caller of a call what its worker tells. */

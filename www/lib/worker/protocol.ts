@@ -23,6 +23,7 @@ import type {
   Progress,
   ReportFile,
   SamplesFacts,
+  WorkersRequest,
 } from "../types.ts";
 
 /** An adapter on its way to the worker. */
@@ -39,6 +40,7 @@ export interface WireComparison {
   tasks: readonly string[] | undefined;
   /** Whether somebody listens to tasks as they come, so that they are compared one by one. */
   taskByTask: boolean;
+  workers: WorkersRequest | undefined;
 }
 
 /** Where the files of calls that merge go. */

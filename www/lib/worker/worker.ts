@@ -14,6 +14,7 @@ import { IterisError, toIterisError } from "../errors.ts";
 import type { IterisWasm } from "../wasm-interface.ts";
 import { WorkerHost } from "./host.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
+import { helperHost } from "./start-helper.ts";
 
 const scope = globalThis as unknown as {
   postMessage(message: FromWorker): void;
@@ -44,6 +45,7 @@ const engine = new Engine({
   faults,
   nextTask,
   lastPanic: listenForPanics(console),
+  helpers: helperHost(),
 });
 
 const host = new WorkerHost(

@@ -43,6 +43,7 @@ export async function runCompare(command: CompareCommand, terminal: Terminal): P
     merged: merged.map((one) => ({ name: one.name, files: one.folder })),
     options: command.options,
     device: command.device,
+    workers: command.workers,
     onProgress: (progress: Progress) => view.show(progress),
     signal: terminal.signal,
   };

@@ -76,6 +76,12 @@ const device = wrap(
   23,
 );
 
+const workers = wrap(
+  "  --workers N",
+  "cores that share the layers of a merge without samples (default auto: as many as the work is worth)",
+  23,
+);
+
 const helpAll = `iteris-web: merge LoRA adapters into one, on this machine.
 
 Usage
@@ -115,6 +121,7 @@ ${section("method")}
 Samples
 ${section("samples")}
 ${device}
+${workers}
 `;
 
 const written = `${section("output")}

@@ -69,6 +69,7 @@ export async function runMerge(command: MergeCommand, terminal: Terminal): Promi
       adapters: adapters.map(adapterInput),
       options: command.options,
       device: command.device,
+      workers: command.workers,
       ...watch,
     };
     const { device, report, comparison } = await mergeInto(request, folder);

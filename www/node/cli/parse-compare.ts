@@ -1,5 +1,12 @@
 /** `iteris-web compare …`, parsed into what it asks for. */
-import { type DeviceRequest, METHODS, type MergeOptions, type MethodFacts, SELF_OPTIONS } from "../index.ts";
+import {
+  type DeviceRequest,
+  METHODS,
+  type MergeOptions,
+  type MethodFacts,
+  SELF_OPTIONS,
+  type WorkersRequest,
+} from "../index.ts";
 import { type AdapterArgument, adapterOptions, nameOf, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless, writeOut } from "./method-options.ts";
 import { flag, help, list, optional, readWords, text, Usage } from "./values.ts";
@@ -18,6 +25,7 @@ export interface CompareCommand {
   force: boolean;
   options: Omit<Partial<MergeOptions>, "method">;
   device: DeviceRequest;
+  workers: WorkersRequest;
   json: boolean;
 }
 
@@ -32,6 +40,7 @@ const table = {
   force: flag,
   ...methodOptions,
   device: text,
+  workers: text,
   json: flag,
   help,
 } as const;
@@ -67,6 +76,7 @@ export function parseCompare(args: string[]): CompareCommand | { command: "help"
     force: values.force ?? false,
     options,
     device: usage.device(values.device),
+    workers: usage.workers(values.workers),
     json: values.json ?? false,
   };
 }

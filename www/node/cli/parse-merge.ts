@@ -1,7 +1,14 @@
 /** `iteris-web merge …`, parsed into what it asks for. */
 import { readdirSync } from "node:fs";
 import { basename } from "node:path";
-import { type DeviceRequest, defaultValues, type MergeOptions, methodFacts, SELF_OPTIONS } from "../index.ts";
+import {
+  type DeviceRequest,
+  defaultValues,
+  type MergeOptions,
+  methodFacts,
+  SELF_OPTIONS,
+  type WorkersRequest,
+} from "../index.ts";
 import { type AdapterArgument, adapterOptions, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless, writeOut } from "./method-options.ts";
 import { adaptersOf, baseOf, type RecipeFile, readRecipeFile } from "./recipe-file.ts";
@@ -17,6 +24,7 @@ export interface MergeCommand {
   force: boolean;
   options: Partial<MergeOptions>;
   device: DeviceRequest;
+  workers: WorkersRequest;
   /** What the inputs are held against. */
   recipe: RecipeFile | undefined;
   json: boolean;
@@ -33,6 +41,7 @@ const table = {
   method: text,
   ...methodOptions,
   device: text,
+  workers: text,
   json: flag,
   help,
 } as const;
@@ -78,6 +87,7 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
     options,
     // What another device computes differs in its last bits.
     device: values.device === undefined && recipe ? recipe.recipe.device : usage.device(values.device),
+    workers: usage.workers(values.workers),
     recipe,
     json: values.json ?? false,
   };

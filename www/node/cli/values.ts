@@ -1,6 +1,14 @@
 /** The words of a command line as values, and how they are refused. */
 import { parseArgs } from "node:util";
-import { type DeviceRequest, deviceChoices, IterisError, isInRange, type NumberRange } from "../index.ts";
+import {
+  type DeviceRequest,
+  deviceChoices,
+  IterisError,
+  isInRange,
+  type NumberRange,
+  type WorkersRequest,
+  workersRange,
+} from "../index.ts";
 
 /** The commands that have a help of their own. */
 export type CommandName = "merge" | "compare" | "generate" | "inspect";
@@ -63,6 +71,10 @@ export class Usage {
   device(value: string | undefined): DeviceRequest {
     const devices = deviceChoices.map(([device]) => device);
     return this.oneOf("device", value ?? "auto", devices);
+  }
+
+  workers(value = "auto"): WorkersRequest {
+    return value === "auto" ? value : this.inRange("workers", value, workersRange);
   }
 }
 

@@ -1,0 +1,102 @@
+/**
+ * A worker's share of a merge: it opens the inputs again, in a module and a memory of its own, and solves the layers that
+ * it is asked for.
+ *
+ * The compiled module comes along, so that nothing is compiled twice. A layer that cannot be solved ends the worker's
+ * use: whoever asked fails with its error, and ends the worker.
+ */
+import { type PlainError, toIterisError, toPlainError } from "../errors.ts";
+import type { WireFile } from "../sources/wire.ts";
+import type { MergeOptions } from "../types.ts";
+import type { IterisWasm, SourceFile } from "../wasm-interface.ts";
+import { explain } from "./explain.ts";
+import type { Faults } from "./faults.ts";
+
+/** The inputs of a merge as they cross to another worker. */
+export interface SharedJob {
+  base: WireFile[];
+  adapters: { name: string; files: WireFile[]; weight?: number }[];
+  options: Partial<MergeOptions>;
+}
+
+/** What is said to a worker that helps. */
+export type ToHelper =
+  | { type: "open"; module: WebAssembly.Module; job: SharedJob }
+  | { type: "ask"; id: number; question: Uint32Array };
+
+/** What it says. */
+export type FromHelper =
+  | { type: "answer"; id: number; answer: Uint8Array }
+  | { type: "failed"; error: PlainError };
+
+/** What a helper needs of the place it runs in. */
+export interface ShareHost {
+  wasm: IterisWasm;
+  open(files: readonly WireFile[]): Promise<SourceFile[]>;
+  /** @param answer - handed over, not copied */
+  post(message: FromHelper, handedOver: ArrayBuffer[]): void;
+  faults: Faults;
+  lastPanic(): string | null;
+}
+
+/** Answers messages with the module. */
+export class Share {
+  readonly #host: ShareHost;
+  readonly #asked: { id: number; question: Uint32Array }[] = [];
+  #wake: (() => void) | null = null;
+
+  constructor(host: ShareHost) {
+    this.#host = host;
+  }
+
+  /** Handles one message; resolves when what it begins is over. */
+  async receive(message: ToHelper): Promise<void> {
+    if (message.type === "ask") {
+      this.#asked.push(message);
+      this.#wake?.();
+      return;
+    }
+    const { wasm, faults } = this.#host;
+    try {
+      await wasm.default({ module_or_path: message.module });
+      await faults.guard(this.#solve(message.job));
+    } catch (thrown) {
+      const evidence = { doing: "merging", progress: null, panic: this.#host.lastPanic(), module: wasm };
+      this.#host.post({ type: "failed", error: toPlainError(explain(thrown, evidence)) }, []);
+    }
+  }
+
+  async #solve({ base, adapters, options }: SharedJob): Promise<void> {
+    const open = this.#host.open;
+    const opened = adapters.map(async (adapter) => ({ ...adapter, files: await open(adapter.files) }));
+    let id = 0;
+    await this.#host.wasm.solveShare(
+      { base: await open(base), adapters: await Promise.all(opened), options },
+      {
+        next: async () => {
+          const next = await this.#next();
+          id = next.id;
+          return next.question;
+        },
+        answer: async (answer) => {
+          this.#host.post({ type: "answer", id, answer }, [answer.buffer as ArrayBuffer]);
+        },
+      },
+    );
+  }
+
+  async #next(): Promise<{ id: number; question: Uint32Array }> {
+    for (;;) {
+      const next = this.#asked.shift();
+      if (next !== undefined) return next;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}
+
+/** Tells `post` of what ends the worker outside of any call. */
+export function failedOutside(thrown: unknown): FromHelper {
+  return { type: "failed", error: toPlainError(toIterisError(thrown)) };
+}
