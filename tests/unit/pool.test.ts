@@ -1,0 +1,238 @@
+/** The workers that help at a merge: how they are started, asked, watched and ended. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Faults } from "../../www/lib/engine/faults.ts";
+import { type HelperHost, Pool } from "../../www/lib/engine/pool.ts";
+import { type FromHelper, Share, type ToHelper } from "../../www/lib/engine/share.ts";
+import { IterisError } from "../../www/lib/errors.ts";
+import type { MergeSource, Questions, Team } from "../../www/lib/wasm-interface.ts";
+import { fakeWasm } from "./fake-wasm.ts";
+
+/** A worker that does what the test says. */
+class FakeHelper {
+  readonly heard: ToHelper[] = [];
+  ended = false;
+  readonly say: (message: FromHelper) => void;
+  readonly fail: (error: IterisError) => void;
+
+  constructor(say: (message: FromHelper) => void, fail: (error: IterisError) => void) {
+    this.say = say;
+    this.fail = fail;
+  }
+
+  post(message: ToHelper): void {
+    this.heard.push(message);
+  }
+
+  end(): void {
+    this.ended = true;
+  }
+}
+
+// A module needs no more than its head.
+const module = new WebAssembly.Module(Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0));
+const blob = new Blob(["12"]);
+const source: MergeSource = {
+  base: [],
+  adapters: [
+    { name: "a", files: [{ name: "a.safetensors", size: 2, blob }], weight: 0.5 },
+    { name: "b", files: [{ name: "b.safetensors", size: 2, url: "https://example.org/b" }], path: "b" },
+  ],
+  options: { method: "svd" },
+};
+
+let helpers: FakeHelper[];
+let isCancelled: boolean;
+let pool: Pool;
+
+const host: HelperHost = {
+  cores: 4,
+  memoryBytes: 2 ** 33,
+  start(onMessage, onFailure) {
+    const helper = new FakeHelper(onMessage, onFailure);
+    helpers.push(helper);
+    return helper;
+  },
+};
+
+beforeEach(() => {
+  helpers = [];
+  isCancelled = false;
+  pool = new Pool(
+    host,
+    () => module,
+    () => isCancelled,
+  );
+});
+
+afterEach(() => {
+  pool.close();
+  vi.useRealTimers();
+});
+
+function teamOf(workers: number | "auto" = "auto"): Team {
+  const team = pool.team(source, workers);
+  if (team === undefined) throw new Error("there is no team");
+  return team;
+}
+
+const bytes = (...numbers: number[]) => Uint8Array.from(numbers);
+const question = Uint32Array.of(7);
+
+describe("a pool of workers", () => {
+  it("tells the core what there is, this worker left out", () => {
+    expect(teamOf()).toMatchObject({ cores: 3, memoryBytes: 2 ** 33 });
+    expect(teamOf(3)).toMatchObject({ exactly: 2 });
+    expect(teamOf(3)).not.toHaveProperty("cores");
+  });
+
+  it("is none for one worker, or where a file can be read here alone", () => {
+    expect(pool.team(source, 1)).toBeUndefined();
+    const read = async () => bytes(1);
+    const base = [{ name: "model.safetensors", size: 1, read }];
+    expect(pool.team({ ...source, base }, "auto")).toBeUndefined();
+    const adapters = [{ name: "a", files: base }];
+    expect(pool.team({ ...source, adapters }, 4)).toBeUndefined();
+  });
+
+  it("gives each the module and the inputs, so that it opens them by itself", () => {
+    teamOf().start(2);
+    const job = {
+      base: [],
+      adapters: [
+        { name: "a", files: [{ name: "a.safetensors", blob }], weight: 0.5 },
+        { name: "b", files: [{ name: "b.safetensors", url: "https://example.org/b" }] },
+      ],
+      options: { method: "svd" },
+    };
+    expect(helpers.map(({ heard }) => heard)).toEqual([
+      [{ type: "open", module, job }],
+      [{ type: "open", module, job }],
+    ]);
+  });
+
+  it("hands answers to who asked, in whatever order they come", async () => {
+    const team = teamOf();
+    team.start(2);
+    const answers = [team.ask(0, question), team.ask(1, question), team.ask(0, question)];
+    const asked = helpers.map(({ heard }) => heard.flatMap((said) => (said.type === "ask" ? [said.id] : [])));
+    helpers[1]?.say({ type: "answer", id: asked[1]?.[0] ?? -1, answer: bytes(2) });
+    helpers[0]?.say({ type: "answer", id: asked[0]?.[1] ?? -1, answer: bytes(3) });
+    helpers[0]?.say({ type: "answer", id: asked[0]?.[0] ?? -1, answer: bytes(1) });
+    expect(await Promise.all(answers)).toEqual([bytes(1), bytes(2), bytes(3)]);
+  });
+
+  it("fails what a worker was asked, and what it is asked later, with the worker's error", async () => {
+    const team = teamOf();
+    team.start(2);
+    const [lost, other] = [team.ask(0, question), team.ask(1, question)];
+    const error = { code: "not_finite", message: "NaN in layer 3" } as const;
+    helpers[0]?.say({ type: "failed", error });
+    await expect(lost).rejects.toMatchObject(error);
+    await expect(team.ask(0, question)).rejects.toMatchObject(error);
+    helpers[0]?.fail(new IterisError("internal", "It ended."));
+    await expect(team.ask(0, question)).rejects.toMatchObject(error);
+    helpers[1]?.fail(new IterisError("internal", "It ended."));
+    await expect(other).rejects.toMatchObject({ code: "internal", message: "It ended." });
+  });
+
+  it("fails what is asked of a worker that cannot be started", async () => {
+    const none = new Pool(
+      {
+        cores: 2,
+        start: () => {
+          throw new Error("a policy forbids workers");
+        },
+      },
+      () => module,
+      () => false,
+    );
+    const team = none.team(source, "auto");
+    team?.start(1);
+    await expect(team?.ask(0, question)).rejects.toMatchObject({ code: "internal" });
+    none.close();
+  });
+
+  it("lets a cancelled call go, whatever its workers are at", async () => {
+    vi.useFakeTimers();
+    const team = teamOf();
+    team.start(1);
+    const answer = team.ask(0, question);
+    const settled = expect(answer).rejects.toMatchObject({ code: "cancelled" });
+    await vi.advanceTimersByTimeAsync(300);
+    isCancelled = true;
+    await vi.advanceTimersByTimeAsync(100);
+    await settled;
+  });
+
+  it("ends all of them when the call has ended", () => {
+    teamOf().start(3);
+    pool.close();
+    expect(helpers.map(({ ended }) => ended)).toEqual([true, true, true]);
+  });
+});
+
+describe("a worker that helps", () => {
+  function share(solve: (questions: Questions) => Promise<void>, panic: string | null = null) {
+    const said: FromHelper[] = [];
+    const opened: string[] = [];
+    const faults = new Faults();
+    const helper = new Share({
+      wasm: { ...fakeWasm(), solveShare: (_, questions) => solve(questions) },
+      open: async (files) => {
+        opened.push(...files.map(({ name }) => name));
+        return files.map(({ name }) => ({ name, size: 0 }));
+      },
+      post: (message, handedOver) => {
+        said.push(structuredClone(message, { transfer: handedOver }));
+      },
+      faults,
+      lastPanic: () => panic,
+    });
+    return { helper, said, opened, faults };
+  }
+
+  const job = {
+    base: [{ name: "model.safetensors", blob }],
+    adapters: [{ name: "a", files: [{ name: "a.safetensors", blob }] }],
+    options: {},
+  };
+  const open: ToHelper = { type: "open", module, job };
+
+  it("opens the inputs and answers one question after the other, under its number", async () => {
+    const { helper, said, opened } = share(async ({ next, answer }) => {
+      for (let turn = 0; turn < 2; turn += 1) {
+        const [word = 0] = await next();
+        await answer(bytes(2 * word));
+      }
+    });
+    const working = helper.receive(open);
+    void helper.receive({ type: "ask", id: 11, question: Uint32Array.of(3) });
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    void helper.receive({ type: "ask", id: 12, question: Uint32Array.of(4) });
+    await working;
+    expect(opened.sort()).toEqual(["a.safetensors", "model.safetensors"]);
+    expect(said).toEqual([
+      { type: "answer", id: 11, answer: bytes(6) },
+      { type: "answer", id: 12, answer: bytes(8) },
+    ]);
+  });
+
+  it("says what went wrong, a panic in its own words", async () => {
+    const refused = share(() => Promise.reject(new IterisError("not_finite", "NaN in layer 3")));
+    await refused.helper.receive(open);
+    expect(refused.said).toEqual([
+      { type: "failed", error: { code: "not_finite", message: "NaN in layer 3" } },
+    ]);
+
+    const broken = share(() => new Promise(() => {}), "panicked at src/a.rs:1: no room");
+    const working = broken.helper.receive(open);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    broken.faults.raise(new IterisError("internal", "Internal fault: unreachable"));
+    await working;
+    expect(broken.said).toHaveLength(1);
+    expect(broken.said[0]).toMatchObject({
+      type: "failed",
+      error: { code: "internal", message: expect.stringContaining("no room") },
+    });
+  });
+});
