@@ -74,9 +74,10 @@ describe.each(["t5", "llama", "gpt2"] as const)("%s", { timeout: 600_000 }, (nam
   });
 
   test("is merged on WebGPU as on the CPU within 1e-3, and as the oracle does", async () => {
-    const [cpu, gpu] = [await mergeFamily(page, family, "cpu"), await mergeFamily(page, family, "webgpu")].map(
-      deltasOf,
-    );
+    const [cpu, gpu] = [
+      await mergeFamily(page, family, "cpu"),
+      await mergeFamily(page, family, "webgpu"),
+    ].map(deltasOf);
     const oracle = family.sweep();
     let compared = 0;
     for (const [module, expected] of cpu ?? []) {

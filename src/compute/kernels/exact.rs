@@ -161,7 +161,7 @@ mod gpu {
     /// 2^15 and three of up to 2^14, adds up to less than the 2^24 that f32 holds exactly.
     const LOADS: u32 = 16;
     /// Multiplications of slices in one dispatch, so that no dispatch lasts seconds on a small GPU.
-    const MOST_PRODUCTS: usize = 1 << 37;
+    const MOST_PRODUCTS: u64 = 1 << 37;
 
     #[cube(launch_unchecked)]
     fn largest_kernel(x: &[f32], table: &[u32], sums: &mut [u32], columns: u32) {
@@ -403,7 +403,15 @@ mod gpu {
             let table = table(&jobs, &sums);
             let rows = jobs.iter().map(|job| job[0]).max().unwrap_or(0);
             let flush = LOADS as usize * DEPTH;
-            let band = (MOST_PRODUCTS / (15 * m * n * jobs.len().max(1)) / flush).max(1) * flush;
+            // In u64: the product of three sizes passes what wasm's usize holds.
+            let a_row = [15, m, n, jobs.len()]
+                .map(|count| count as u64)
+                .iter()
+                .product::<u64>();
+            let most = MOST_PRODUCTS / a_row.max(1);
+            let band = usize::try_from(most)
+                .map_or(rows, |most| most / flush * flush)
+                .max(flush);
             for from in (0..rows).step_by(band) {
                 let (tall, wide) = (m.div_ceil(TILE), n.div_ceil(TILE));
                 // SAFETY: the kernel compares its places with the rows of its table, `m` and `n`.

@@ -334,8 +334,9 @@ impl Hook for Solver<'_> {
         };
         if let Features::Device(_) = group.input {
             let mut sums = self.on_device.borrow_mut();
-            let sums =
-                sums.get_or_insert_with(|| GroupSums::new(zeros(), self.needs_whole_cross(group.layers)));
+            let sums = sums.get_or_insert_with(|| {
+                GroupSums::new(zeros(), self.needs_whole_cross(group.layers), self.work.compute)
+            });
             sums.collect(self.work.compute, self.deltas, group, self.merged_variant());
             self.work.compute.meter.add_since(Stage::Gram, start);
             return Ok(());

@@ -7,7 +7,7 @@ use crate::{
     compute::{Compute, DeviceSums, Factor, Product, ProductNorm, SquareSum, Stage},
     delta::DeviceDelta,
     error::Result,
-    merge::methods::iteris::statistics::GroupStatistics,
+    merge::methods::iteris::statistics::{GroupStatistics, TaskStatistics},
     model::{lanes::Group, projection::Projection},
 };
 
@@ -15,11 +15,14 @@ use crate::{
 pub(super) struct GroupSums {
     /// Where they go: zeros so far.
     statistics: GroupStatistics,
-    sums: DeviceSums,
+    /// Those of all tasks, or one a task where a buffer cannot hold all.
+    sums: Vec<DeviceSums>,
     tasks: Vec<TaskSums>,
 }
 
 struct TaskSums {
+    /// Which of the sums are this task's.
+    buffer: usize,
     xt: Factor,
     x: Option<Factor>,
     gram: Product,
@@ -35,41 +38,64 @@ struct MemberSums {
     projected: Option<(Factor, Product)>,
 }
 
+impl TaskSums {
+    fn new(task: &TaskStatistics, d_in: usize, whole_cross: bool, sums: &mut DeviceSums) -> Self {
+        let xt = sums.factor(d_in);
+        let x = (!task.cross.is_empty()).then(|| sums.factor(d_in));
+        Self {
+            buffer: 0,
+            gram: sums.product(xt, xt),
+            cross: x.filter(|_| whole_cross).map(|x| sums.product(xt, x)),
+            cross_norm: x.filter(|_| !whole_cross).map(|x| sums.product_norm(xt, x)),
+            members: task
+                .members
+                .iter()
+                .map(|member| MemberSums {
+                    output_norm: sums.square_sum(),
+                    projected: (!member.projected.is_empty()).then(|| {
+                        let low = sums.factor(member.projected.len() / d_in);
+                        (low, sums.product(low, xt))
+                    }),
+                })
+                .collect(),
+            xt,
+            x,
+        }
+    }
+}
+
 impl GroupSums {
     /// What `statistics` has places for; of Xt^T X the norm alone, unless `whole_cross`.
-    pub(super) fn new(mut statistics: GroupStatistics, whole_cross: bool) -> Self {
+    pub(super) fn new(mut statistics: GroupStatistics, whole_cross: bool, compute: &Compute) -> Self {
         let d_in = statistics.d_in;
-        let mut sums = DeviceSums::default();
-        let tasks = statistics.tasks.iter_mut().map(|task| {
-            let xt = sums.factor(d_in);
-            let gram = sums.product(xt, xt);
-            let x = (!task.cross.is_empty()).then(|| sums.factor(d_in));
-            let cross = x.filter(|_| whole_cross).map(|x| sums.product(xt, x));
-            let cross_norm = x.filter(|_| !whole_cross).map(|x| sums.product_norm(xt, x));
-            if !whole_cross {
-                task.cross = Vec::new();
+        let mut together = DeviceSums::default();
+        let tasks = statistics.tasks.iter();
+        let mut tasks: Vec<TaskSums> = tasks
+            .map(|task| TaskSums::new(task, d_in, whole_cross, &mut together))
+            .collect();
+        let mut sums = vec![together];
+        let most = compute.limits.buffer_bytes.unwrap_or(f64::INFINITY);
+        if sums[0].bytes() as f64 > most {
+            sums.clear();
+            for (buffer, (task, own)) in statistics.tasks.iter().zip(&mut tasks).enumerate() {
+                let mut alone = DeviceSums::default();
+                *own = TaskSums {
+                    buffer,
+                    ..TaskSums::new(task, d_in, whole_cross, &mut alone)
+                };
+                sums.push(alone);
             }
-            let members = task.members.iter().map(|member| MemberSums {
-                output_norm: sums.square_sum(),
-                projected: (!member.projected.is_empty()).then(|| {
-                    let low = sums.factor(member.projected.len() / d_in);
-                    (low, sums.product(low, xt))
-                }),
-            });
-            TaskSums {
-                members: members.collect(),
-                xt,
-                x,
-                gram,
-                cross,
-                cross_norm,
-            }
-        });
-        let tasks = tasks.collect();
+        }
+        if !whole_cross {
+            statistics
+                .tasks
+                .iter_mut()
+                .for_each(|task| task.cross = Vec::new());
+        }
         Self {
-            tasks,
-            sums,
             statistics,
+            sums,
+            tasks,
         }
     }
 
@@ -82,20 +108,25 @@ impl GroupSums {
         merged_variant: usize,
     ) {
         let d_in = self.statistics.d_in as f64;
-        let input = self.sums.source(group.input);
+        let inputs: Vec<_> = self
+            .sums
+            .iter_mut()
+            .map(|sums| sums.source(group.input))
+            .collect();
         for (index, task) in self.tasks.iter().enumerate() {
             let (own, merged) = (group.lane(index, 0), group.lane(index, merged_variant));
             if own.is_empty() {
                 continue;
             }
+            let (sums, input) = (&mut self.sums[task.buffer], inputs[task.buffer]);
             // A multiplication and an addition a term.
             let rows = own.len() as f64;
             let count = |terms: f64| compute.meter.add_operations(Stage::Gram, 2.0 * terms);
             count(rows * d_in * d_in / 2.0);
-            self.sums.add_rows(task.xt, input, merged);
+            sums.add_rows(task.xt, input, merged);
             if let Some(x) = task.x {
                 count(rows * d_in * d_in);
-                self.sums.add_rows(x, input, own.clone());
+                sums.add_rows(x, input, own.clone());
             }
             for (layer, member) in group.layers.iter().zip(&task.members) {
                 if let Some(DeviceDelta::LowRank { a, .. }) = deltas[index].get(&layer.name).map(Rc::as_ref)
@@ -103,17 +134,20 @@ impl GroupSums {
                 {
                     count(2.0 * rows * d_in * a.d_out() as f64);
                     let low = group.input.project(own.clone(), a);
-                    let source = self.sums.source(&low);
-                    self.sums.add_rows(factor, source, low.all());
+                    let source = sums.source(&low);
+                    sums.add_rows(factor, source, low.all());
                 }
             }
         }
-        for (at, output) in group.outputs().iter().enumerate() {
-            let lanes = self.tasks.iter().enumerate();
-            let rows: Vec<_> = lanes
-                .map(|(index, task)| (task.members[at].output_norm, group.lane(index, 0)))
-                .collect();
-            self.sums.add_squares(output, &rows);
+        for (buffer, sums) in self.sums.iter_mut().enumerate() {
+            for (at, output) in group.outputs().iter().enumerate() {
+                let tasks = self.tasks.iter().enumerate();
+                let rows: Vec<_> = tasks
+                    .filter(|(_, task)| task.buffer == buffer)
+                    .map(|(index, task)| (task.members[at].output_norm, group.lane(index, 0)))
+                    .collect();
+                sums.add_squares(output, &rows);
+            }
         }
     }
 
@@ -122,8 +156,12 @@ impl GroupSums {
     /// # Errors
     /// As [`DeviceSums::read`], and features that overflow.
     pub(super) async fn read(mut self) -> Result<GroupStatistics> {
-        let read = self.sums.read().await?;
+        let mut read = Vec::with_capacity(self.sums.len());
+        for sums in self.sums {
+            read.push(sums.read().await?);
+        }
         for (task, to) in self.tasks.iter().zip(&mut self.statistics.tasks) {
+            let read = &read[task.buffer];
             read.add_product(task.gram, &mut to.gram)?;
             if let Some(product) = task.cross {
                 read.add_product(product, &mut to.cross)?;
