@@ -309,26 +309,26 @@ mod gpu {
                         let rb = (k * 32u32 + tx) as usize;
                         #[unroll]
                         for i in 0..2usize {
-                            let mut x = Array::<f32>::new(comptime!(SLICES));
-                            #[unroll]
-                            for slice in 0..SLICES {
-                                x[slice] = a[ra + comptime!(i * 16 + slice * DEPTH * TILE)];
-                            }
+                            let from = ra + comptime!(i * 16);
+                            let x0 = a[from];
+                            let x1 = a[from + comptime!(DEPTH * TILE)];
+                            let x2 = a[from + comptime!(2 * DEPTH * TILE)];
+                            let x3 = a[from + comptime!(3 * DEPTH * TILE)];
+                            let x4 = a[from + comptime!(4 * DEPTH * TILE)];
                             #[unroll]
                             for j in 0..2usize {
-                                let mut y = Array::<f32>::new(comptime!(SLICES));
-                                #[unroll]
-                                for slice in 0..SLICES {
-                                    y[slice] = b[rb + comptime!(j * 16 + slice * DEPTH * TILE)];
-                                }
-                                #[unroll]
-                                for class in 0..SLICES {
-                                    let o = comptime!((i * 2 + j) * SLICES + class);
-                                    #[unroll]
-                                    for slice in 0..comptime!(class + 1) {
-                                        classes[o] += x[slice] * y[comptime!(class - slice)];
-                                    }
-                                }
+                                let from = rb + comptime!(j * 16);
+                                let y0 = b[from];
+                                let y1 = b[from + comptime!(DEPTH * TILE)];
+                                let y2 = b[from + comptime!(2 * DEPTH * TILE)];
+                                let y3 = b[from + comptime!(3 * DEPTH * TILE)];
+                                let y4 = b[from + comptime!(4 * DEPTH * TILE)];
+                                let o = comptime!((i * 2 + j) * SLICES);
+                                classes[o] += x0 * y0;
+                                classes[comptime!(o + 1)] += x0 * y1 + x1 * y0;
+                                classes[comptime!(o + 2)] += x0 * y2 + x1 * y1 + x2 * y0;
+                                classes[comptime!(o + 3)] += x0 * y3 + x1 * y2 + x2 * y1 + x3 * y0;
+                                classes[comptime!(o + 4)] += x0 * y4 + x1 * y3 + x2 * y2 + x3 * y1 + x4 * y0;
                             }
                         }
                     }

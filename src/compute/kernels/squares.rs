@@ -37,7 +37,8 @@ impl Squares for Flex {
             let numbers = &x[first * columns..(first + rows) * columns];
             for (part, numbers) in numbers.chunks(numbers.len().div_ceil(PARTS).max(1)).enumerate() {
                 let before = f32::from_bits(words[at + part].cast_unsigned());
-                let sum = f64::from(before) + crate::compute::squares(numbers);
+                let squares = numbers.iter().map(|&x| f64::from(x).powi(2));
+                let sum = f64::from(before) + squares.sum::<f64>();
                 words[at + part] = crate::compute::narrow(sum).to_bits().cast_signed();
             }
         }

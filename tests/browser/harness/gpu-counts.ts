@@ -33,7 +33,7 @@ export async function countGpu(page: Page): Promise<() => Promise<GpuCounts>> {
       });
     };
     wrap(GPUBuffer.prototype, "mapAsync", (own, mode, _offset, size) => {
-      if (((mode as number) & GPUMapMode.READ) === 0) return;
+      if (((mode as number) & 1) === 0) return;
       counts.readbacks += 1;
       counts.readBytes += (size as number | undefined) ?? own.size;
     });
