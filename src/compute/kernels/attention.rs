@@ -268,13 +268,13 @@ mod gpu {
             let queries_end = ends.max().unwrap_or(0);
             let biases = how.biases(queries_end, longest);
             let bias_width = biases.first().map_or(0, Vec::len);
-            let biases: Vec<f32> = if biases.is_empty() {
-                vec![0.0]
+            let biases = if biases.is_empty() {
+                // A buffer must be bound, if only to be left alone.
+                query.clone()
             } else {
-                biases.concat()
+                let length = bias_width * biases.len();
+                Self::float_from_data(TensorData::new(biases.concat(), [length]), &out.device)
             };
-            let length = biases.len();
-            let biases = Self::float_from_data(TensorData::new(biases, [length]), &out.device);
             let list = table(&list, &out);
             let size = how.head_size;
             // No two positions are further apart than all keys and queries.
