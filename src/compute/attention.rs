@@ -1,13 +1,13 @@
 //! Attention over packed rows.
 //!
 //! Hidden states hold only real tokens (padding rows are not computed), so a sample is a run of rows
-//! and attention is the one operator that must know where samples begin. The CPU goes sample by sample;
-//! the GPU gathers a padded batch, attends with a mask, and gathers back. Keys may come from another
-//! place than queries: an encoder's output, or the cache of a generation ([`super::cache`]).
+//! and attention is the one operator that must know where samples begin. The CPU goes sample by sample,
+//! the GPU tile by tile ([`super::kernels`]). Keys may come from another place than queries: an encoder's
+//! output, or the cache of a generation ([`super::cache`]).
 
 use std::{ops::Range, rc::Rc};
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::compute::{
     gemm::{Part, View, multiply},
@@ -50,14 +50,6 @@ impl Sight {
     fn keys(self, query: usize, keys: usize) -> Range<usize> {
         let end = query.saturating_add(self.ahead).saturating_add(1).min(keys);
         query.saturating_sub(self.back).min(end)..end
-    }
-
-    const fn sees(self, query: usize, key: usize) -> bool {
-        if key <= query {
-            query - key <= self.back
-        } else {
-            key - query <= self.ahead
-        }
     }
 }
 
@@ -109,7 +101,7 @@ impl Attention {
 
     /// Bias of one head by `key - query + queries_end - 1`, for queries below `queries_end` and keys below
     /// `keys_end`.
-    fn biases(&self, queries_end: usize, keys_end: usize) -> Vec<Vec<f32>> {
+    pub(super) fn biases(&self, queries_end: usize, keys_end: usize) -> Vec<Vec<f32>> {
         let Some(bias) = &self.bias else {
             return Vec::new();
         };
@@ -243,112 +235,6 @@ impl KeyRows {
     }
 }
 
-/// The same through burn's operators.
-pub(super) fn on_device(
-    query: Tensor<2>,
-    (key, value): (Tensor<2>, Tensor<2>),
-    queries: &[Sequence],
-    key_rows: &[KeyRows],
-    how: &Attention,
-    device: &Device,
-) -> Tensor<2> {
-    let [rows, columns] = query.dims();
-    let (batch, size) = (queries.len(), how.head_size);
-    let group = how.heads / how.key_heads;
-    let longest = queries.iter().map(|s| s.length).max().unwrap_or(0);
-    let attended = key_rows.iter().map(|keys| keys.rows.len()).max().unwrap_or(0);
-
-    // Row of the packed features at each place of the padded batch (any row where there is none).
-    let from: Vec<usize> = queries
-        .iter()
-        .flat_map(|s| (0..longest).map(|i| s.start + i.min(s.length.max(1) - 1)))
-        .map(|row| row.min(rows - 1))
-        .collect();
-    let to: Vec<usize> = key_rows
-        .iter()
-        .flat_map(|keys| (0..attended).map(|i| keys.rows.get(i).copied().unwrap_or(0)))
-        .collect();
-    let mut mask = vec![MASKED; batch * longest * attended];
-    for (mask, keys) in mask.chunks_exact_mut(longest * attended).zip(key_rows) {
-        for (row, mask) in mask.chunks_exact_mut(attended).enumerate() {
-            for (key, mask) in mask.iter_mut().take(keys.rows.len()).enumerate() {
-                if how.sight.sees(keys.first + row, key) {
-                    *mask = 0.0;
-                }
-            }
-        }
-    }
-    let mut back = vec![0; rows];
-    for (b, s) in queries.iter().enumerate() {
-        (0..s.length).for_each(|i| back[s.start + i] = b * longest + i);
-    }
-
-    let floats =
-        |data: Vec<f32>, shape: [usize; 4]| Tensor::<4>::from_data(TensorData::new(data, shape), device);
-    // Query heads that share a key head are more rows of one product.
-    let padded_query = query
-        .select(0, indices(&from, device))
-        .reshape([batch, longest, how.key_heads, group * size])
-        .swap_dims(1, 2)
-        .reshape([batch * how.key_heads, longest, group, size])
-        .swap_dims(1, 2)
-        .reshape([batch, how.key_heads, group * longest, size]);
-    let to = indices(&to, device);
-    let padded_keys = |x: Tensor<2>| {
-        x.select(0, to.clone())
-            .reshape([batch, attended, how.key_heads, size])
-            .swap_dims(1, 2)
-    };
-    let scores = padded_query.matmul(padded_keys(key).swap_dims(2, 3)) * how.scale;
-    let mut scores = scores.reshape([batch, how.heads, longest, attended]);
-    if let Some(cap) = how.soft_cap {
-        scores = (scores / cap).tanh() * cap;
-    }
-    if how.bias.is_some() {
-        scores = scores + device_bias(how, key_rows, (longest, attended), device);
-    }
-    let scores = scores + floats(mask, [batch, 1, longest, attended]);
-    let weights = activation::softmax(scores, 3).reshape([batch, how.key_heads, group * longest, attended]);
-    weights
-        .matmul(padded_keys(value))
-        .reshape([batch, how.heads, longest, size])
-        .swap_dims(1, 2)
-        .reshape([batch * longest, columns])
-        .select(0, indices(&back, device))
-}
-
-/// The distance bias, (1 or samples x heads x queries x keys): once for all samples whose queries begin
-/// at one position, as they do but for a generation of ragged prompts.
-fn device_bias(
-    how: &Attention,
-    key_rows: &[KeyRows],
-    (longest, attended): (usize, usize),
-    device: &Device,
-) -> Tensor<4> {
-    let end = key_rows.iter().map(|keys| keys.first).max().unwrap_or(0) + longest;
-    let biases = how.biases(end, attended);
-    let mut firsts: Vec<usize> = key_rows.iter().map(|keys| keys.first).collect();
-    if firsts.iter().all(|&first| first == firsts[0]) {
-        firsts.truncate(1);
-    }
-    let mut data: Vec<f32> = Vec::with_capacity(firsts.len() * how.heads * longest * attended);
-    for first in &firsts {
-        for bias in &biases {
-            for query in *first..first + longest {
-                let from = end - 1 - query;
-                data.extend(&bias[from..from + attended]);
-            }
-        }
-    }
-    Tensor::from_data(
-        TensorData::new(data, [firsts.len(), how.heads, longest, attended]),
-        device,
-    )
-}
-
-/// Small enough that its exponential is zero after any real score; finite, since WGSL has no infinity.
-const MASKED: f32 = -1e30;
-
 pub(super) fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
     let data: Vec<i32> = indices
         .iter()
@@ -373,7 +259,14 @@ mod tests {
             window(0, 0),
         ] {
             for (query, keys) in [(0, 1), (0, 9), (4, 9), (8, 9), (11, 9), (20, 9)] {
-                let seen: Vec<usize> = (0..keys).filter(|&key| sight.sees(query, key)).collect();
+                let sees = |key: usize| {
+                    if key <= query {
+                        query - key <= sight.back
+                    } else {
+                        key - query <= sight.ahead
+                    }
+                };
+                let seen: Vec<usize> = (0..keys).filter(|&key| sees(key)).collect();
                 assert_eq!(
                     sight.keys(query, keys).collect::<Vec<_>>(),
                     seen,

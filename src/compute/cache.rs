@@ -126,14 +126,7 @@ impl Cache {
                         rows: rows.clone(),
                     })
                     .collect();
-                attention::on_device(
-                    query,
-                    (key.clone(), value.clone()),
-                    queries,
-                    &key_rows,
-                    how,
-                    &compute.device,
-                )
+                compute.attend_on_device(query, (key.clone(), value.clone()), queries, key_rows, how)
             }
             None => unreachable!("attention to keys that were never given"),
         }

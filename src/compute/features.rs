@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::{backend::Dispatch, tensor::Tensor};
 
 use crate::{
     compute::{
-        exact,
-        gemm::{self, Packed, Part, View},
+        gemm::{self, Packed, View},
+        kernels::{
+            delta::{DeltaJob, LowRankDelta},
+            matmul::Matmul,
+        },
         read, slice,
     },
     error::Result,
@@ -17,7 +20,7 @@ use crate::{
 pub enum Weight {
     /// For the CPU kernels: W^T in panels.
     Host(Packed<f32>),
-    /// For burn's operators: W^T (d_in x d_out).
+    /// For the kernels of a GPU: W (d_out x d_in).
     Device(Tensor<2>),
 }
 
@@ -30,7 +33,7 @@ impl Weight {
     pub fn d_out(&self) -> usize {
         match self {
             Self::Host(packed) => packed.columns(),
-            Self::Device(tensor) => tensor.dims()[1],
+            Self::Device(tensor) => tensor.dims()[0],
         }
     }
 
@@ -44,7 +47,7 @@ impl Weight {
     pub fn d_in(&self) -> usize {
         match self {
             Self::Host(packed) => packed.depth(),
-            Self::Device(tensor) => tensor.dims()[0],
+            Self::Device(tensor) => tensor.dims()[1],
         }
     }
 }
@@ -109,7 +112,9 @@ impl Features {
                 }
             }
             (Self::Device(tensor), Weight::Device(weight)) => {
-                Self::Device(slice(tensor, rows).matmul(weight.clone()))
+                let (x, weight) = (tensor.clone().into_dispatch(), weight.clone().into_dispatch());
+                let product = <Dispatch as Matmul>::project(x, rows.start, rows.len(), weight);
+                Self::Device(Tensor::from_dispatch(product))
             }
             _ => unreachable!("features and weights of one Compute are of one kind"),
         }
@@ -133,14 +138,47 @@ impl Features {
         }
     }
 
-    /// `self[rows] += other`.
-    pub fn add_to_rows(&mut self, rows: Range<usize>, other: Self) {
+    /// `self[rows] += factor x[from] A^T B^T`, of as many rows of `x`, A (r x d_in) and B (d_out x r).
+    pub fn add_low_rank(
+        &mut self,
+        rows: Range<usize>,
+        (x, from): (&Self, Range<usize>),
+        [a, b]: [&Weight; 2],
+        factor: f32,
+    ) {
+        let (Self::Device(out), Self::Device(x), Weight::Device(a), Weight::Device(b)) =
+            (&mut *self, x, a, b)
+        else {
+            let low = x.project(from, a);
+            return self.add_to_rows(rows, low.project(low.all(), b), factor);
+        };
+        let job = DeltaJob {
+            from: from.start,
+            to: rows.start,
+            rows: rows.len(),
+            factor,
+        };
+        let [x, a, b] = [x, a, b].map(|tensor| tensor.clone().into_dispatch());
+        out.inplace(|out| {
+            let sum = <Dispatch as LowRankDelta>::add_low_rank(out.into_dispatch(), x, a, b, job);
+            Tensor::from_dispatch(sum)
+        });
+    }
+
+    /// `self[rows] += factor * other`.
+    pub fn add_to_rows(&mut self, rows: Range<usize>, other: Self, factor: f32) {
         match (self, other) {
             (Self::Host { data, columns }, Self::Host { data: other, .. }) => {
                 let target = &mut data[rows.start * *columns..rows.end * *columns];
-                target.iter_mut().zip(other).for_each(|(to, value)| *to += value);
+                target
+                    .iter_mut()
+                    .zip(other)
+                    .for_each(|(to, value)| *to += factor * value);
             }
-            (Self::Device(tensor), Self::Device(other)) => {
+            (Self::Device(tensor), Self::Device(mut other)) => {
+                if factor < 1.0 || factor > 1.0 {
+                    other = other * factor;
+                }
                 let [count, columns] = tensor.dims();
                 tensor.inplace(|tensor| {
                     if rows.len() == count {
@@ -208,31 +246,6 @@ pub enum Bias {
     Host(Vec<f32>),
     /// On the device, (1 x d_out).
     Device(Tensor<2>),
-}
-
-/// `out += left[left_rows]^T right[right_rows]` (left columns x right columns, row-major), summed in f64.
-///
-/// # Errors
-/// If the device cannot be read.
-pub async fn accumulate_product(
-    left: (&Features, Range<usize>),
-    right: (&Features, Range<usize>),
-    part: Part,
-    out: &mut [f64],
-) -> Result<()> {
-    let ((left, left_rows), (right, right_rows)) = (left, right);
-    match (left, right) {
-        (Features::Host { data: a, columns: m }, Features::Host { data: b, columns: n }) => {
-            let a = View::new(&a[left_rows.start * m..left_rows.end * m], left_rows.len(), *m);
-            let b = View::new(&b[right_rows.start * n..right_rows.end * n], right_rows.len(), *n);
-            gemm::multiply(a.transposed(), b, 1.0, part, out, *n);
-        }
-        (Features::Device(a), Features::Device(b)) => {
-            exact::accumulate((a, left_rows), (b, right_rows), part, out).await?;
-        }
-        _ => unreachable!("features of one Compute are of one kind"),
-    }
-    Ok(())
 }
 
 /// The sum of squares, in f64.

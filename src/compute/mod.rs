@@ -1,16 +1,16 @@
 //! Numbers on a device: what families and merge methods may ask of the CPU or the GPU.
 //!
 //! Hidden states are burn tensors on one device chosen at run time. Heavy CPU work goes through this
-//! crate's own kernels over the tensor's memory ([`Path::Kernels`]); everything else, and all of the
-//! GPU, through burn's operators ([`Path::Tensors`]). Both paths compute the same thing and are tested
-//! against each other. The one hazard: in a browser a GPU tensor can only be read back asynchronously,
+//! crate's own code over the tensor's memory ([`Path::Kernels`]); everything else, and all of the GPU,
+//! through burn's operators and the kernels of [`kernels`] ([`Path::Tensors`]). Both paths compute the
+//! same thing and are tested against each other. The one hazard: in a browser a GPU tensor can only be read back asynchronously,
 //! so whatever returns numbers is `async`.
 
 mod attention;
 mod cache;
-mod exact;
 mod features;
 pub mod gemm;
+mod kernels;
 mod memory;
 mod meter;
 mod pointwise;
@@ -19,22 +19,28 @@ pub mod range_finder;
 mod rotary;
 pub mod solve;
 mod split;
+mod sums;
 pub mod svd;
 mod unfold;
 mod workers;
 
 use std::{cell::Cell, ops::Range, rc::Rc};
 
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::{
+    backend::Dispatch,
+    tensor::{Device, Tensor, TensorData},
+};
+use kernels::{attention::PackedAttention, gate::Gate, norm::Norm};
 
 pub use self::{
     attention::{Attention, DistanceBias, Sequence, Sight},
     cache::Cache,
-    features::{Bias, Features, Weight, accumulate_product, squares},
+    features::{Bias, Features, Weight, squares},
     memory::{Noting, refused_bytes},
     meter::{Meter, Stage, peak_bytes},
     pointwise::Activation,
     rotary::Rotary,
+    sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
     unfold::{Grid, Windows},
     workers::{Answer, Available, Workers},
 };
@@ -168,6 +174,11 @@ impl Compute {
         Tensor::from_data(TensorData::new(data, [length]), &self.device)
     }
 
+    /// Features of zeros.
+    pub(crate) fn zeros(&self, rows: usize, columns: usize) -> Features {
+        self.features(Tensor::zeros([rows, columns], &self.device))
+    }
+
     /// Rows of a tensor as features of a linear group.
     pub(crate) fn features(&self, tensor: Tensor<2>) -> Features {
         match self.path {
@@ -191,7 +202,7 @@ impl Compute {
     pub fn weight(&self, data: &[f32], d_out: usize, d_in: usize) -> Weight {
         match self.path {
             Path::Kernels => Weight::packed(data, d_out, d_in),
-            Path::Tensors => Weight::Device(self.tensor(data.to_vec(), d_out, d_in).transpose()),
+            Path::Tensors => Weight::Device(self.tensor(data.to_vec(), d_out, d_in)),
         }
     }
 
@@ -211,18 +222,7 @@ impl Compute {
         if self.path == Path::Kernels {
             return self.on_host(x, |values, _| kind.apply(values));
         }
-        match kind {
-            Activation::Gelu => activation::gelu(x),
-            Activation::GeluTanh => {
-                let (slope, cubic) = pointwise::GELU_TANH;
-                let inner = (x.clone() + x.clone().powi_scalar(3) * cubic) * slope;
-                x * 0.5 * (inner.tanh() + 1.0)
-            }
-            Activation::QuickGelu => activation::sigmoid(x.clone() * pointwise::QUICK_GELU) * x,
-            Activation::Relu => activation::relu(x),
-            Activation::Silu => activation::silu(x),
-            Activation::Tanh => x.tanh(),
-        }
+        Tensor::from_dispatch(<Dispatch as Gate>::activate(x.into_dispatch(), kind))
     }
 
     /// `activation(gate) * up`, element by element: the middle of a gated feed-forward layer.
@@ -231,7 +231,8 @@ impl Compute {
             let (up, _) = host_now(up);
             return self.on_host(gate, |gate, _| pointwise::gate(kind, gate, &up));
         }
-        self.activation(kind, gate) * up
+        let product = <Dispatch as Gate>::gate(gate.into_dispatch(), up.into_dispatch(), kind);
+        Tensor::from_dispatch(product)
     }
 
     /// Layer normalisation over the columns.
@@ -241,12 +242,11 @@ impl Compute {
                 pointwise::layer_norm(values, &norm.gamma, &norm.beta, norm.epsilon);
             });
         }
-        let centred = x.clone() - x.mean_dim(1);
-        let variance = centred.clone().square().mean_dim(1);
-        let scaled = centred / (variance + norm.epsilon).sqrt();
-        let columns = norm.gamma.len();
-        scaled * self.vector(norm.gamma.clone()).reshape([1, columns])
-            + self.vector(norm.beta.clone()).reshape([1, columns])
+        let parameters = [norm.gamma.as_slice(), &norm.beta].concat();
+        let parameters = self.tensor(parameters, 2, norm.gamma.len());
+        let normal =
+            <Dispatch as Norm>::layer_norm(x.into_dispatch(), parameters.into_dispatch(), norm.epsilon);
+        Tensor::from_dispatch(normal)
     }
 
     /// Root-mean-square normalisation of every run of `norm.weight.len()` columns: of whole rows, or of
@@ -257,12 +257,9 @@ impl Compute {
                 pointwise::rms_norm(values, &norm.weight, norm.epsilon);
             });
         }
-        let [rows, columns] = x.dims();
-        let width = norm.weight.len();
-        let x = x.reshape([rows * columns / width, width]);
-        let mean = x.clone().square().mean_dim(1);
-        let scaled = x / (mean + norm.epsilon).sqrt();
-        (scaled * self.vector(norm.weight.clone()).reshape([1, width])).reshape([rows, columns])
+        let weight = self.tensor(norm.weight.clone(), 1, norm.weight.len());
+        let normal = <Dispatch as Norm>::rms_norm(x.into_dispatch(), weight.into_dispatch(), norm.epsilon);
+        Tensor::from_dispatch(normal)
     }
 
     /// Attention over packed rows; see [`attention`].
@@ -288,9 +285,24 @@ impl Compute {
             }
             Path::Tensors => {
                 let rows = attention::KeyRows::of(keys);
-                attention::on_device(query, (key, value), queries, &rows, how, &self.device)
+                self.attend_on_device(query, (key, value), queries, rows, how)
             }
         }
+    }
+
+    fn attend_on_device(
+        &self,
+        query: Tensor<2>,
+        (key, value): (Tensor<2>, Tensor<2>),
+        queries: &[Sequence],
+        keys: Vec<attention::KeyRows>,
+        how: &Attention,
+    ) -> Tensor<2> {
+        let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
+        let (queries, how) = (queries.to_vec(), how.clone());
+        Tensor::from_dispatch(<Dispatch as PackedAttention>::attend(
+            query, key, value, queries, keys, how,
+        ))
     }
 
     /// Attention of one more step of a generation to the keys in `cache` and to their own `own` keys and

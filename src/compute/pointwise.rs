@@ -3,7 +3,7 @@
 use wide::f32x4;
 
 /// An activation function, by the name that transformers' `ACT2FN` gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `gelu`: x Φ(x) with the exact error function.
     Gelu,
@@ -21,6 +21,9 @@ pub enum Activation {
 
 /// sqrt(2 / pi), and the cubic coefficient of the tanh approximation (Hendrycks and Gimpel, 2016).
 pub(super) const GELU_TANH: (f32, f32) = (0.797_884_6, 0.044_715);
+/// The constants of Abramowitz and Stegun's formula 7.1.26 for the error function.
+pub(super) const ERF_P: f32 = 0.327_591_1;
+pub(super) const ERF_A: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
 /// The slope of `quick_gelu`.
 pub(super) const QUICK_GELU: f32 = 1.702;
 
@@ -88,11 +91,12 @@ fn sigmoid(x: f32x4) -> f32x4 {
 
 /// The error function within 3e-7: Abramowitz and Stegun, formula 7.1.26.
 fn erf(x: f32x4) -> f32x4 {
-    const P: f32 = 0.327_591_1;
-    const A: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
     let magnitude = x.abs();
-    let t = f32x4::ONE / (f32x4::ONE + f32x4::splat(P) * magnitude);
-    let polynomial = A.iter().fold(f32x4::ZERO, |sum, &a| sum * t + f32x4::splat(a)) * t;
+    let t = f32x4::ONE / (f32x4::ONE + f32x4::splat(ERF_P) * magnitude);
+    let polynomial = ERF_A
+        .iter()
+        .fold(f32x4::ZERO, |sum, &a| sum * t + f32x4::splat(a))
+        * t;
     let tail = polynomial * (-(magnitude * magnitude)).max(f32x4::splat(-80.0)).exp();
     let value = f32x4::ONE - tail;
     x.simd_lt(f32x4::ZERO).select(-value, value)

@@ -3,9 +3,15 @@
 
 use std::cell::RefCell;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::{
+    backend::Dispatch,
+    tensor::{Tensor, TensorData},
+};
 
-use crate::compute::{Compute, Path, attention::indices};
+use crate::compute::{
+    Compute, Path,
+    kernels::rotary::{Rotate, on_host as rotate_rows},
+};
 
 /// cos and sin of every position's angles, made as positions are needed.
 pub struct Rotary {
@@ -18,10 +24,9 @@ pub struct Rotary {
 
 #[derive(Default)]
 struct Table {
-    /// (positions x pairs)
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-    device: Option<(Tensor<2>, Tensor<2>)>,
+    /// (positions x 2 * pairs): cosines, then sines.
+    angles: Vec<f32>,
+    device: Option<Tensor<2>>,
 }
 
 impl Rotary {
@@ -37,17 +42,18 @@ impl Rotary {
     fn cover(&self, positions: usize) {
         let pairs = self.frequencies.len();
         let mut table = self.table.borrow_mut();
-        let known = table.cos.len() / pairs.max(1);
+        let known = table.angles.len() / (2 * pairs).max(1);
         if positions <= known {
             return;
         }
         for position in known..positions.next_power_of_two() {
-            for frequency in &self.frequencies {
-                // The angle is rounded to f32 as transformers rounds it.
-                let angle = f64::from(position as f32 * frequency);
-                table.cos.push(super::narrow(angle.cos()) * self.factor);
-                table.sin.push(super::narrow(angle.sin()) * self.factor);
-            }
+            // The angle is rounded to f32 as transformers rounds it.
+            let angle = |frequency: &f32| f64::from(position as f32 * frequency);
+            let angles = self.frequencies.iter().map(angle);
+            let parts = angles.clone().map(f64::cos).chain(angles.map(f64::sin));
+            table
+                .angles
+                .extend(parts.map(|part| super::narrow(part) * self.factor));
         }
         table.device = None;
     }
@@ -61,43 +67,17 @@ impl Compute {
         if self.path == Path::Kernels {
             let table = rotary.table.borrow();
             return self.on_host(x, |values, columns| {
-                for (row, &position) in values.chunks_exact_mut(columns).zip(positions) {
-                    let at = position as usize * pairs..(position as usize + 1) * pairs;
-                    let (cos, sin) = (&table.cos[at.clone()], &table.sin[at]);
-                    for head in row.chunks_exact_mut(head_size) {
-                        let (first, second) = head[..2 * pairs].split_at_mut(pairs);
-                        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-                        }
-                    }
-                }
+                rotate_rows(values, columns, &table.angles, pairs, positions, head_size);
             });
         }
-        let [rows, columns] = x.dims();
         let mut table = rotary.table.borrow_mut();
-        let Table { cos, sin, device } = &mut *table;
-        let (cos, sin) = device.get_or_insert_with(|| {
-            let upload = |data: &Vec<f32>| {
-                let shape = [data.len() / pairs, pairs];
-                Tensor::from_data(TensorData::new(data.clone(), shape), &self.device)
-            };
-            (upload(cos), upload(sin))
+        let Table { angles, device } = &mut *table;
+        let angles = device.get_or_insert_with(|| {
+            let shape = [angles.len() / (2 * pairs).max(1), 2 * pairs];
+            Tensor::from_data(TensorData::new(angles.clone(), shape), &self.device)
         });
-        let at: Vec<usize> = positions.iter().map(|&p| p as usize).collect();
-        let at = indices(&at, &self.device);
-        let rotation = |table: &Tensor<2>| table.clone().select(0, at.clone()).reshape([rows, 1, pairs]);
-        let (cos, sin) = (rotation(cos), rotation(sin));
-        let heads = columns / head_size;
-        let x = x.reshape([rows, heads, head_size]);
-        let part = |from: usize, to: usize| x.clone().slice([0..rows, 0..heads, from..to]);
-        let (a, b) = (part(0, pairs), part(pairs, 2 * pairs));
-        let mut parts = vec![
-            a.clone() * cos.clone() - b.clone() * sin.clone(),
-            b * cos + a * sin,
-        ];
-        if 2 * pairs < head_size {
-            parts.push(part(2 * pairs, head_size));
-        }
-        Tensor::cat(parts, 2).reshape([rows, columns])
+        let (x, angles) = (x.into_dispatch(), angles.clone().into_dispatch());
+        let rotated = <Dispatch as Rotate>::rotate(x, angles, positions.to_vec(), head_size);
+        Tensor::from_dispatch(rotated)
     }
 }

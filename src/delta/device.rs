@@ -29,6 +29,20 @@ impl DeviceDelta {
         }
     }
 
+    /// `out[rows] += factor x[from] D^T`, of as many rows of `x`.
+    pub fn add_to(
+        &self,
+        out: &mut Features,
+        rows: Range<usize>,
+        (x, from): (&Features, Range<usize>),
+        factor: f32,
+    ) {
+        match self {
+            Self::LowRank { a, b } => out.add_low_rank(rows, (x, from), [a, b], factor),
+            Self::Dense(_) => out.add_to_rows(rows, self.apply(x, from), factor),
+        }
+    }
+
     /// Multiplications and additions for one row.
     pub fn operations(&self) -> f64 {
         let product = |w: &Weight| w.operations(1);

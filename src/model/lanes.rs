@@ -305,7 +305,7 @@ impl<'a> Lanes<'a> {
                 if let Some(delta) = delta.filter(|_| !lane.is_empty()) {
                     let ones = self.compute.tensor(vec![1.0; lane.len()], lane.len(), 1);
                     let ones = self.compute.features(ones);
-                    output.add_to_rows(lane, delta.apply(&ones, ones.all()));
+                    delta.add_to(output, lane, (&ones, ones.all()), 1.0);
                 }
             }
         }
@@ -327,21 +327,36 @@ impl<'a> Lanes<'a> {
         variants: Range<usize>,
     ) {
         for (layer, output) in layers.iter().zip(outputs) {
-            for (task, variant) in variants
-                .clone()
-                .flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v)))
-            {
-                let lane = stack.lane(stream, task, variant);
-                if lane.is_empty() {
-                    continue;
-                }
-                if let Some(delta) = self.hook.delta(&layer.name, task, variant) {
-                    let operations = delta.operations() * lane.len() as f64;
-                    self.compute.meter.add_operations(Stage::Forward, operations);
-                    output.add_to_rows(lane.clone(), delta.apply(input, lane));
-                }
+            for (rows, delta) in self.runs(stack, stream, &layer.name, variants.clone()) {
+                let operations = delta.operations() * rows.len() as f64;
+                self.compute.meter.add_operations(Stage::Forward, operations);
+                delta.add_to(output, rows.clone(), (input, rows), 1.0);
             }
         }
+    }
+
+    /// What lanes add to a layer: neighbours that add the same are one run of rows.
+    fn runs(
+        &self,
+        stack: &Stack<'_>,
+        stream: StreamId,
+        layer: &str,
+        variants: Range<usize>,
+    ) -> Vec<(Range<usize>, Rc<DeviceDelta>)> {
+        let mut runs: Vec<(Range<usize>, Rc<DeviceDelta>)> = Vec::new();
+        for (task, variant) in variants.flat_map(|v| (0..self.hook.tasks()).map(move |t| (t, v))) {
+            let lane = stack.lane(stream, task, variant);
+            let Some(delta) = self.hook.delta(layer, task, variant).filter(|_| !lane.is_empty()) else {
+                continue;
+            };
+            match runs.last_mut() {
+                Some((rows, last)) if rows.end == lane.start && Rc::ptr_eq(last, &delta) => {
+                    rows.end = lane.end;
+                }
+                _ => runs.push((lane, delta)),
+            }
+        }
+        runs
     }
 }
 

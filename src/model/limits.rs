@@ -91,16 +91,21 @@ pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstim
                 mib(most)
             ));
         }
-        let heads = family.facts().heads as f64;
-        let samples = (load.rows_at_once as f64 / load.longest.max(1) as f64).ceil();
-        let bytes = 4.0 * samples * load.variants as f64 * heads * (load.longest as f64).powi(2);
-        if bytes > most {
-            return refuse(format!(
-                "the samples are too long for this GPU: attention scores of {heads} heads among {} tokens need a buffer of {}, the GPU allows {}; set maxLength, or choose the CPU",
-                load.longest,
-                mib(bytes),
-                mib(most)
-            ));
+        let solved = modules
+            .iter()
+            .filter(|m| load.solved.is_some_and(|(names, _)| names.contains(&m.name)));
+        if let Some(widest) = solved.max_by_key(|m| m.d_in) {
+            // Two words a number of the lower triangle.
+            let d_in = widest.d_in as f64;
+            let bytes = 4.0 * d_in * (d_in + 1.0);
+            if bytes > most {
+                return refuse(format!(
+                    "the model is too wide for this GPU: a Gram matrix of {d_in} x {d_in} needs a buffer of {}, the GPU allows {}; choose the CPU or a smaller model; module: {}",
+                    mib(bytes),
+                    mib(most),
+                    widest.name
+                ));
+            }
         }
     }
     let Some(most) = compute.limits.memory_bytes else {

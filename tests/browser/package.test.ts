@@ -380,6 +380,34 @@ describe("WebGPU on the software adapter", { timeout: 300_000 }, () => {
     expect(again).toBe("webgpu");
     expect(layers).toBeGreaterThan(0);
   });
+
+  test("without memory left ends the merge with device_limit; the next merge works", async () => {
+    const started = page.waitForEvent("worker");
+    await page.evaluate(() => iteris.version());
+    const worker = await started;
+    await worker.evaluate(() => {
+      const original = GPUAdapter.prototype.requestDevice;
+      GPUAdapter.prototype.requestDevice = async function (descriptor) {
+        const device = await original.call(this, descriptor);
+        return Object.assign(globalThis, { device }).device;
+      };
+    });
+    const refused = page.evaluate(() => {
+      const samples = chosen.samples?.find((file) => file.name === "long.txt");
+      const adapters = request().adapters.map((adapter) => ({ ...adapter, samples }));
+      return failure(iteris.merge(request({ adapters, device: "webgpu" })));
+    });
+    await expect.poll(() => worker.evaluate(() => "device" in globalThis)).toBe(true);
+    // As Chromium tells of a buffer that it cannot have: no adapter here can be filled.
+    await worker.evaluate(() => {
+      const error = new GPUOutOfMemoryError("asked for too much");
+      const event = new GPUUncapturedErrorEvent("uncapturederror", { error });
+      (globalThis as unknown as { device: GPUDevice }).device.dispatchEvent(event);
+    });
+    expect(await refused).toMatch(/^device_limit: The GPU has no memory left/);
+    const layers = await page.evaluate(async () => (await iteris.merge(request())).report.layers.length);
+    expect(layers).toBeGreaterThan(0);
+  });
 });
 
 test("without WebGPU it is refused with what lacks", async () => {

@@ -9,8 +9,8 @@
 )]
 
 use crate::support::{
-    adapter, folder, golden_samples, goldens, json, largest_difference, relative_error, run_on, tensors,
-    written_deltas,
+    adapter, devices, folder, golden_samples, goldens, json, largest_difference, relative_error, run_on,
+    tensors, written_deltas,
 };
 use iteris_web::{
     compute::Compute,
@@ -96,11 +96,9 @@ fn every_method_gives_the_numbers_of_peft_or_of_its_oracle() {
         for name in list("methods") {
             let method: MethodName = serde_json::from_value(name.clone()).unwrap();
             seen.push(method);
-            let mut computes = vec![Compute::cpu()];
-            if needs_samples(method) {
-                computes.push(Compute::tensors(burn::tensor::Device::flex(), "tensors"));
-            }
-            for compute in computes {
+            // The others use no device.
+            let count = if needs_samples(method) { usize::MAX } else { 1 };
+            for compute in devices().into_iter().take(count) {
                 let adapters = list("adapters").iter().zip(list("weights"));
                 let adapters = adapters
                     .map(|(name, weight)| golden(name.as_str().unwrap(), weight.as_f64().unwrap()))

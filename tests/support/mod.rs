@@ -76,12 +76,23 @@ fn present(folder: PathBuf, file: &str, required: &[&str]) -> Option<PathBuf> {
     None
 }
 
-/// The two ways to compute: this crate's kernels, and the burn operators that the GPU runs.
-pub fn devices() -> [Compute; 2] {
-    [
+/// The ways to compute: this crate's CPU code; the path of the GPU on burn's CPU backend; and, with `--features gpu`, on the
+/// GPU that the machine's Vulkan driver offers.
+pub fn devices() -> Vec<Compute> {
+    vec![
         Compute::cpu(),
         Compute::tensors(burn::tensor::Device::flex(), "tensors"),
+        #[cfg(feature = "gpu")]
+        gpu(),
     ]
+}
+
+#[cfg(feature = "gpu")]
+fn gpu() -> Compute {
+    use std::sync::OnceLock;
+    static STARTED: OnceLock<burn::tensor::Device> = OnceLock::new();
+    let device = STARTED.get_or_init(|| burn::tensor::Device::wgpu_options().init().unwrap());
+    Compute::tensors(device.clone(), "webgpu")
 }
 
 /// One lane, the base model's.

@@ -118,7 +118,8 @@ describe("a watch", () => {
     const lost = new Promise((resolve) => {
       lose = resolve;
     });
-    const device = { lost, destroy: () => lose({ reason: "destroyed", message: "" }) };
+    const destroy = () => lose({ reason: "destroyed", message: "" });
+    const device = Object.assign(new EventTarget(), { lost, destroy });
     const prototype = { requestDevice: async () => device as unknown as GPUDevice };
     return { prototype, lose, device };
   }
@@ -127,24 +128,42 @@ describe("a watch", () => {
     const { prototype, lose, device } = fakeAdapter();
     const watch = new DeviceWatch(prototype);
     const losses: string[] = [];
-    watch.onLoss((why) => losses.push(why));
+    watch.onFault(({ code, message }) => losses.push(`${code}: ${message}`));
     expect(await prototype.requestDevice()).toBe(device);
     lose({ reason: "unknown", message: "driver reset" });
     await device.lost;
     await Promise.resolve();
-    expect(losses).toEqual(["driver reset"]);
+    expect(losses).toEqual([expect.stringMatching(/^device_lost: .*\(driver reset\)/)]);
   });
 
   it("can destroy the devices it has seen, and a listener can leave", async () => {
     const { prototype, device } = fakeAdapter();
     const watch = new DeviceWatch(prototype);
     const losses: string[] = [];
-    watch.onLoss((why) => losses.push(why));
-    watch.onLoss(() => losses.push("not to be heard"))();
+    watch.onFault(({ message }) => losses.push(message));
+    watch.onFault(() => losses.push("not to be heard"))();
     await prototype.requestDevice();
     watch.destroyDevices();
     await device.lost;
     await Promise.resolve();
-    expect(losses).toEqual(["destroyed"]);
+    expect(losses).toEqual([expect.stringContaining("(destroyed)")]);
+  });
+
+  it("tells that memory has run out, and gives the device up", async () => {
+    class GPUOutOfMemoryError {}
+    class GPUValidationError {}
+    const { prototype, device } = fakeAdapter();
+    const watch = new DeviceWatch(prototype);
+    const faults: string[] = [];
+    watch.onFault(({ code }) => faults.push(code));
+    await prototype.requestDevice();
+    const tell = (error: object) =>
+      device.dispatchEvent(Object.assign(new Event("uncapturederror"), { error }));
+    tell(new GPUValidationError());
+    expect(faults).toEqual([]);
+    tell(new GPUOutOfMemoryError());
+    await device.lost;
+    await Promise.resolve();
+    expect(faults).toEqual(["device_limit", "device_lost"]);
   });
 });

@@ -24,10 +24,7 @@ async function gpu(): Promise<GPU | undefined> {
   if (found !== undefined && watch === null) {
     const { GPUAdapter } = globalThis as { GPUAdapter?: { prototype: GPUAdapter } };
     watch = new DeviceWatch(GPUAdapter?.prototype);
-    watch.onLoss((why) => {
-      const message = `The GPU was lost while it was working (${why}). Try again, or use the CPU device.`;
-      faults.raise(new IterisError("device_lost", message));
-    });
+    watch.onFault((fault) => faults.raise(fault));
   }
   return found;
 }

@@ -17,6 +17,7 @@
 
 #[cfg(test)]
 mod convolutions;
+mod device;
 pub(super) mod objective;
 mod solve;
 mod statistics;
@@ -30,7 +31,7 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    compute::Stage,
+    compute::{Features, Stage},
     delta::{Delta, DeviceDelta, adapted_weight_norm},
     error::Result,
     merge::{
@@ -40,10 +41,12 @@ use crate::{
             Layer, Method,
             average::Average,
             iteris::{
+                device::{GroupSums, Residuals},
                 objective::{Lanes, Objective},
                 statistics::GroupStatistics,
             },
         },
+        options::LeastSquares,
     },
     model::{
         Pass, Steps,
@@ -131,7 +134,10 @@ pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Resu
             },
             weight_norms: &weight_norms,
             statistics: RefCell::default(),
+            on_device: RefCell::default(),
             found: RefCell::default(),
+            measures: pass + 1 == passes,
+            residuals: RefCell::default(),
         };
         let settings = Pass {
             compute: work.compute,
@@ -143,6 +149,7 @@ pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Resu
             steps: &steps,
         };
         work.model.run(&settings, &batches, &hook).await?;
+        hook.finish().await?;
         let mut found = hook.found.into_inner();
         previous = found
             .iter()
@@ -178,7 +185,13 @@ struct Solver<'a> {
     weight_norms: &'a RefCell<BTreeMap<String, Vec<f64>>>,
     /// Sums of the group at hand.
     statistics: RefCell<Option<GroupStatistics>>,
+    /// The same where features are on a device.
+    on_device: RefCell<Option<GroupSums>>,
     found: RefCell<BTreeMap<String, Solved>>,
+    /// Whether residuals are asked for: of the last pass alone, whose solutions are what the merge gives.
+    measures: bool,
+    /// Where features are on a device: the residuals of this pass.
+    residuals: RefCell<Option<Residuals>>,
 }
 
 /// A solved layer.
@@ -224,6 +237,35 @@ impl Solver<'_> {
             Lanes::Tasks | Lanes::Rejoining => 0,
             Lanes::Sweep | Lanes::Iterate(_) => self.variants() - 1,
         }
+    }
+
+    /// Whether a layer is solved from Xt^T X itself, and not from its product with A and its norm.
+    fn needs_whole_cross(&self, layers: &[&Projection]) -> bool {
+        let dense = |layer: &Projection| {
+            let deltas = self
+                .work
+                .tasks
+                .iter()
+                .filter_map(|task| task.deltas.get(&layer.name));
+            deltas.into_iter().any(|delta| delta.as_low_rank().is_none())
+        };
+        self.objective.target == LeastSquares::Full || layers.iter().any(|layer| dense(layer))
+    }
+
+    /// Brings what was measured on a device here: the one readback of a pass.
+    async fn finish(&self) -> Result<()> {
+        let Some(residuals) = self.residuals.take() else {
+            return Ok(());
+        };
+        let measured = residuals.read().await?;
+        let found = self.found.borrow();
+        for (layer, tasks) in measured {
+            let residuals = found.get(&layer).map(|found| &found.residuals);
+            for (to, pair) in residuals.into_iter().flatten().zip(tasks) {
+                to.set(pair);
+            }
+        }
+        Ok(())
     }
 
     fn weight_norms(&self, layer: &Projection) -> Vec<f64> {
@@ -281,13 +323,25 @@ impl Hook for Solver<'_> {
 
     async fn collect(&self, group: &Group<'_>) -> Result<()> {
         let start = self.work.compute.meter.elapsed();
-        let mut sums = GroupStatistics::new(
-            self.work,
-            self.objective,
-            group.layers,
-            group.input.columns(),
-            self.merged_variant() == 0,
-        );
+        let zeros = || {
+            GroupStatistics::new(
+                self.work,
+                self.objective,
+                group.layers,
+                group.input.columns(),
+                self.merged_variant() == 0,
+            )
+        };
+        if let Features::Device(_) = group.input {
+            let mut sums = self.on_device.borrow_mut();
+            let sums = sums.get_or_insert_with(|| {
+                GroupSums::new(zeros(), self.needs_whole_cross(group.layers), self.work.compute)
+            });
+            sums.collect(self.work.compute, self.deltas, group, self.merged_variant());
+            self.work.compute.meter.add_since(Stage::Gram, start);
+            return Ok(());
+        }
+        let mut sums = zeros();
         sums.collect(self.work, self.deltas, group, self.merged_variant())
             .await?;
         let mut slot = self.statistics.borrow_mut();
@@ -300,7 +354,13 @@ impl Hook for Solver<'_> {
     }
 
     async fn solve(&self, layers: &[&Projection]) -> Result<()> {
-        let Some(statistics) = self.statistics.take() else {
+        let start = self.work.compute.meter.elapsed();
+        let statistics = match self.on_device.take() {
+            Some(sums) => Some(sums.read().await?),
+            None => self.statistics.take(),
+        };
+        self.work.compute.meter.add_since(Stage::Gram, start);
+        let Some(statistics) = statistics else {
             return Ok(());
         };
         for (member, layer) in layers
@@ -344,6 +404,9 @@ impl Hook for Solver<'_> {
     }
 
     async fn measure(&self, group: &Group<'_>) -> Result<()> {
+        if !self.measures {
+            return Ok(());
+        }
         for layer in group
             .layers
             .iter()
@@ -357,6 +420,19 @@ impl Hook for Solver<'_> {
             else {
                 continue;
             };
+            if let Features::Device(_) = group.input {
+                let mut residuals = self.residuals.borrow_mut();
+                let layers = self.work.modules.iter().map(|module| module.name.as_str());
+                let residuals = residuals.get_or_insert_with(|| Residuals::new(layers, self.tasks()));
+                residuals.measure(
+                    self.work.compute,
+                    (layer, &merged),
+                    self.deltas,
+                    group,
+                    self.merged_variant(),
+                );
+                continue;
+            }
             for task in 0..self.tasks() {
                 let (own, lane) = (group.lane(task, 0), group.lane(task, self.merged_variant()));
                 let Some(delta) = self.deltas[task].get(&layer.name).filter(|_| !own.is_empty()) else {

@@ -94,9 +94,13 @@ export interface CompareJob {
   device: DeviceRequest;
 }
 
-/** Whether the engine that threw this must be replaced. A core that refuses what would not fit is in order. */
+/**
+ * Whether the engine that threw this must be replaced. A core that refuses what would not fit is in order; a GPU that has
+ * refused memory is not.
+ */
 export function retires(error: IterisError): boolean {
   if (error.code === "out_of_memory") return error.cause instanceof WebAssembly.RuntimeError;
+  if (error.code === "device_limit") return typeof GPUError === "function" && error.cause instanceof GPUError;
   return error.code === "internal" || error.code === "device_lost" || error.code === "cancelled";
 }
 

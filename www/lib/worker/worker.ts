@@ -10,7 +10,7 @@ import { Engine } from "../engine/engine.ts";
 import { Faults } from "../engine/faults.ts";
 import { nextTask } from "../engine/next-task.ts";
 import { listenForPanics } from "../engine/panics.ts";
-import { IterisError, toIterisError } from "../errors.ts";
+import { type IterisError, toIterisError } from "../errors.ts";
 import type { IterisWasm } from "../wasm-interface.ts";
 import { WorkerHost } from "./host.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
@@ -29,10 +29,7 @@ function fail(error: IterisError): void {
 }
 
 const watch = new DeviceWatch(scope.GPUAdapter?.prototype);
-watch.onLoss((why) => {
-  const message = `The GPU was lost while it was working (${why}). Try again, or use the CPU device.`;
-  fail(new IterisError("device_lost", message));
-});
+watch.onFault(fail);
 
 const engine = new Engine({
   async loadWasm() {

@@ -276,7 +276,10 @@ fn a_convolution_is_solved_as_the_oracle_solves_it() {
                     merged_lane,
                     weight_norms: &weight_norms,
                     statistics: RefCell::default(),
+                    on_device: RefCell::default(),
                     found: RefCell::default(),
+                    measures: true,
+                    residuals: RefCell::default(),
                 };
                 let variants = solver.variants();
                 let prefixes = &["x", "xt"][..variants];
@@ -291,7 +294,10 @@ fn a_convolution_is_solved_as_the_oracle_solves_it() {
                 let x = Tensor::cat(copies.collect(), 0);
                 let lanes = Lanes::new(&compute, &solver, &work.targeted, 1);
                 let stack = Stack::new(&batch, variants);
-                pollster::block_on(lanes.convolve(&stack, [FROM, TO], &layer, x)).unwrap();
+                pollster::block_on(async {
+                    lanes.convolve(&stack, [FROM, TO], &layer, x).await.unwrap();
+                    solver.finish().await.unwrap();
+                });
                 let found = solver.found.borrow();
                 let found = found["convolution"].delta.dense();
                 let wanted = read(&expected, &format!("{key}/{name}.{features}"));

@@ -27,6 +27,8 @@ pub(super) struct TaskStatistics {
     pub(super) gram: Vec<f64>,
     /// Xt^T X (d_in x d_in); empty where no member needs it, or where X = Xt and it is the Gram matrix.
     pub(super) cross: Vec<f64>,
+    /// ||Xt^T X||_F^2, where a device summed that alone.
+    pub(super) cross_squares: Option<f64>,
     /// One a member of the group.
     pub(super) members: Vec<MemberStatistics>,
 }
@@ -54,6 +56,7 @@ impl GroupStatistics {
             let cross = !same_features && (full || layers.iter().any(|layer| delta(layer).is_some()));
             TaskStatistics {
                 gram: vec![0.0; d_in * d_in],
+                cross_squares: None,
                 cross: if cross { vec![0.0; d_in * d_in] } else { Vec::new() },
                 members: layers
                     .iter()
@@ -158,6 +161,9 @@ impl TaskStatistics {
 
     /// ||Xt^T X||_F
     pub(super) fn cross_norm(&self, d_in: usize) -> f64 {
+        if let Some(squares) = self.cross_squares {
+            return squares.sqrt();
+        }
         if self.cross.is_empty() {
             return self.gram_norm(d_in);
         }
