@@ -31,19 +31,22 @@ pub(super) const LIMIT_BYTES: f64 = f64::MAX;
 /// # Errors
 /// [`Code::OutOfMemory`] with sizes and a remedy.
 pub(super) fn check_fits(cost: &Cost) -> Result<()> {
-    let wanted = cost.peak_bytes;
-    if wanted <= LIMIT_BYTES {
-        return Ok(());
+    match refusal(cost.peak_bytes, LIMIT_BYTES) {
+        Some(why) => Err(Error::new(Code::OutOfMemory, why)),
+        None => Ok(()),
     }
+}
+
+/// Why a merge that takes `peak` bytes is refused where there are `limit`, and what to do; none if it fits.
+pub(super) fn refusal(peak: f64, limit: f64) -> Option<String> {
     let gib = |bytes: f64| bytes / (1024.0 * 1024.0 * 1024.0);
-    Err(Error::new(
-        Code::OutOfMemory,
+    (peak > limit).then(|| {
         format!(
-            "the widest layer of this merge takes {:.1} GiB at once, and there are {:.1} GiB; choose a method that keeps factors (linear, svd) or space core, a lower rank, or fewer adapters",
-            gib(wanted),
-            gib(LIMIT_BYTES)
-        ),
-    ))
+            "This merge needs {:.1} GiB of memory at its widest layer, and there are {:.1} GiB; ask for a lower rank, choose a method that keeps factors (linear, svd) or space core, or merge fewer adapters at a time",
+            gib(peak),
+            gib(limit)
+        )
+    })
 }
 
 /// Workers to start beside this one for a merge that costs so much.
@@ -105,5 +108,20 @@ fn work(options: &MergeOptions, truncated: &Truncated<'_>, modules: &[&Module]) 
         Form::Dense => Work::Elementwise,
         Form::Unknown if options.method == MethodName::Knots => Work::Knots,
         Form::Unknown => Work::CoreSpace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_sizes_and_a_remedy() {
+        let gib = f64::from(1 << 30);
+        assert_eq!(refusal(3.5 * gib, 3.5 * gib), None);
+        let why = refusal(5.0 * gib, 3.5 * gib).unwrap();
+        for part in ["5.0 GiB", "3.5 GiB", "lower rank", "linear", "fewer adapters"] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
     }
 }

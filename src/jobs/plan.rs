@@ -6,7 +6,7 @@ use crate::{
     binding::{Base, Binding},
     error::Result,
     jobs::{
-        estimate::{LIMIT_BYTES, cost},
+        estimate::{LIMIT_BYTES, cost, refusal},
         inputs::{Hashing, read_adapters},
         merge::MergeRequest,
     },
@@ -39,6 +39,8 @@ pub struct MergePlan {
     pub limit_bytes: f64,
     /// Whether it fits.
     pub fits: bool,
+    /// Why it does not fit and what to do, as the merge's own error says it; none where it fits.
+    pub refusal: Option<String>,
 }
 
 /// Tells what a merge will take. Nothing but headers is read.
@@ -78,6 +80,7 @@ pub async fn plan(request: MergeRequest) -> Result<MergePlan> {
         seconds: None,
         limit_bytes: LIMIT_BYTES,
         fits: true,
+        refusal: None,
     };
     if !options.method.find().needs_samples() {
         let rates = Rates::measure(MEASURED_SECONDS);
@@ -86,7 +89,8 @@ pub async fn plan(request: MergeRequest) -> Result<MergePlan> {
         plan.peak_bytes = Some(cost.peak_bytes);
         plan.operations = Some(cost.f32_products + cost.f64_products);
         plan.seconds = Some(cost.seconds(&rates) + moved / BYTES_A_SECOND);
-        plan.fits = cost.peak_bytes <= LIMIT_BYTES;
+        plan.refusal = refusal(cost.peak_bytes, LIMIT_BYTES);
+        plan.fits = plan.refusal.is_none();
     }
     Ok(plan)
 }

@@ -201,147 +201,38 @@ impl<'a> Path<'a> {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::layer_groups;
 
-    /// Patterns with how many layers each has.
-    fn patterns(names: &[String]) -> Vec<(String, usize)> {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let groups = layer_groups(&names);
-        let mut members: Vec<usize> = groups.iter().flat_map(|group| group.members.clone()).collect();
-        members.sort_unstable();
-        assert!(members.into_iter().eq(0..names.len()), "each name in one group");
-        groups
-            .into_iter()
-            .map(|group| (group.pattern, group.members.len()))
-            .collect()
+    #[derive(Deserialize)]
+    struct Shared {
+        cases: Vec<Case>,
     }
 
-    #[track_caller]
-    fn are(names: &[String], wanted: &[(&str, usize)]) {
-        let wanted: Vec<(String, usize)> = wanted
-            .iter()
-            .map(|(pattern, count)| ((*pattern).to_owned(), *count))
-            .collect();
-        assert_eq!(patterns(names), wanted);
+    #[derive(Deserialize)]
+    struct Case {
+        what: String,
+        names: Vec<String>,
+        groups: Vec<(String, usize)>,
     }
 
-    /// SDXL's transformers with their depth: two levels going down, the middle, two going up.
-    fn sdxl(modules: &[&str]) -> Vec<String> {
-        let mut names = Vec::new();
-        for (level, depth) in [("down_blocks.1", 2), ("down_blocks.2", 10)] {
-            for attention in 0..2 {
-                names.extend(transformer(
-                    &format!("{level}.attentions.{attention}"),
-                    depth,
-                    modules,
-                ));
-            }
+    /// The library's tests (`tests/unit/patterns.test.ts`) hold its rule against the same file.
+    #[test]
+    fn names_are_grouped_as_the_library_groups_them() {
+        let shared: Shared = serde_json::from_str(include_str!("../../tests/patterns.json")).unwrap();
+        for Case { what, names, groups } in shared.cases {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let found = layer_groups(&names);
+            let mut members: Vec<usize> = found.iter().flat_map(|group| group.members.clone()).collect();
+            members.sort_unstable();
+            assert!(members.into_iter().eq(0..names.len()), "{what}: each name in one group");
+            let counted: Vec<(String, usize)> = found
+                .into_iter()
+                .map(|group| (group.pattern, group.members.len()))
+                .collect();
+            assert_eq!(counted, groups, "{what}");
         }
-        names.extend(transformer("mid_block.attentions.0", 10, modules));
-        for (level, depth) in [("up_blocks.0", 10), ("up_blocks.1", 2)] {
-            for attention in 0..3 {
-                names.extend(transformer(
-                    &format!("{level}.attentions.{attention}"),
-                    depth,
-                    modules,
-                ));
-            }
-        }
-        names
-    }
-
-    fn transformer(at: &str, depth: usize, modules: &[&str]) -> Vec<String> {
-        let mut names = vec![format!("unet.{at}.proj_in")];
-        for block in 0..depth {
-            names.extend(
-                modules
-                    .iter()
-                    .map(|module| format!("unet.{at}.transformer_blocks.{block}.{module}")),
-            );
-        }
-        names
-    }
-
-    const MODULES: [&str; 4] = ["attn1.to_q", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2"];
-
-    #[test]
-    fn a_unets_layers_are_grouped_across_its_levels() {
-        let wanted = [
-            ("unet.*.proj_in", 11),
-            ("unet.*.attn1.to_q", 70),
-            ("unet.*.attn1.to_out.0", 70),
-            ("unet.*.ff.net.0.proj", 70),
-            ("unet.*.ff.net.2", 70),
-        ];
-        are(&sdxl(&MODULES), &wanted);
-    }
-
-    #[test]
-    fn flattened_names_are_parted_at_their_underscores() {
-        let flat: Vec<String> = sdxl(&MODULES)
-            .iter()
-            .map(|name| format!("lora_{}", name.replace('.', "_")))
-            .chain((0..12).map(|layer| format!("lora_te1_text_model_encoder_layers_{layer}_mlp_fc1")))
-            .collect();
-        let wanted = [
-            ("lora_unet_*_proj_in", 11),
-            ("lora_unet_*_attn1_to_q", 70),
-            ("lora_unet_*_attn1_to_out_0", 70),
-            ("lora_unet_*_ff_net_0_proj", 70),
-            ("lora_unet_*_ff_net_2", 70),
-            ("lora_te1_*_mlp_fc1", 12),
-        ];
-        are(&flat, &wanted);
-    }
-
-    #[test]
-    fn of_a_language_model_what_stands_before_the_number_stays() {
-        let names: Vec<String> = (0..32)
-            .flat_map(|layer| {
-                ["self_attn.q_proj", "mlp.up_proj"].map(|end| format!("model.layers.{layer}.{end}"))
-            })
-            .chain(["lm_head".to_owned()])
-            .collect();
-        let wanted = [
-            ("model.layers.*.self_attn.q_proj", 32),
-            ("model.layers.*.mlp.up_proj", 32),
-            ("lm_head", 1),
-        ];
-        are(&names, &wanted);
-        let t5: Vec<String> = (0..3)
-            .flat_map(|block| {
-                [
-                    "encoder.block.#.layer.0.SelfAttention.q",
-                    "decoder.block.#.layer.0.SelfAttention.q",
-                ]
-                .map(|name| name.replace('#', &block.to_string()))
-            })
-            .collect();
-        let wanted = [
-            ("encoder.block.*.layer.0.SelfAttention.q", 3),
-            ("decoder.block.*.layer.0.SelfAttention.q", 3),
-        ];
-        are(&t5, &wanted);
-    }
-
-    #[test]
-    fn numbers_that_differ_last_are_the_pattern_of_their_list() {
-        let names: Vec<String> = (0..4).map(|index| format!("encoder.layers.{index}")).collect();
-        are(&names, &[("encoder.layers.*", 4)]);
-    }
-
-    #[test]
-    fn components_are_kept_apart() {
-        let names: Vec<String> = (0..2)
-            .flat_map(|layer| {
-                ["text_encoder", "text_encoder_2"]
-                    .map(|component| format!("{component}.text_model.encoder.layers.{layer}.mlp.fc1"))
-            })
-            .collect();
-        are(
-            &names,
-            &[("text_encoder.*.mlp.fc1", 2), ("text_encoder_2.*.mlp.fc1", 2)],
-        );
     }
 
     #[test]

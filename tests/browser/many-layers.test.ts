@@ -62,8 +62,9 @@ test("kinds come first, their layers on request, and what stands out is told", a
   await kind.click();
   await expect.poll(() => panel.locator("tbody tr").count()).toBe(12);
   const targets = page.locator(".card details.targets").first();
+  expect(await targets.locator("summary").textContent()).toBe("986 modules of 24 kinds");
   await targets.locator("summary").click();
-  expect(await targets.locator("li").count()).toBe(12);
+  expect(await targets.locator("li").count()).toBe(24);
   await page.context().close();
 });
 

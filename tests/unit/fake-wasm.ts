@@ -82,6 +82,15 @@ export const smallPlan: MergePlan = {
   seconds: 6.2,
   limitBytes: 2 ** 32,
   fits: true,
+  refusal: null,
+};
+
+/** One that memory does not hold, with the core's sentence. */
+export const tooLargePlan: MergePlan = {
+  ...smallPlan,
+  peakBytes: 5 * 2 ** 30,
+  fits: false,
+  refusal: "This merge needs 5.0 GiB of memory at its widest layer, and there are 4.0 GiB; ask for less",
 };
 
 /** A module that behaves so. */

@@ -5,10 +5,8 @@ import { checklist, isReady } from "../../www/page/checklist.ts";
 import { keepPlan, sentenceOf } from "../../www/page/plan.ts";
 import { Store } from "../../www/page/state.ts";
 import { begin } from "../../www/page/work.ts";
-import { smallPlan } from "./fake-wasm.ts";
+import { smallPlan, tooLargePlan } from "./fake-wasm.ts";
 import { adapter, readyState } from "./page-state.ts";
-
-const tooLarge: MergePlan = { ...smallPlan, peakBytes: 5e9, fits: false };
 
 let asked: PlanRequest[];
 let answer: (request: PlanRequest) => Promise<MergePlan>;
@@ -89,7 +87,7 @@ describe("the plan", () => {
     store.change(({ settings }) => Object.assign(settings, { rank: 3 }));
     await rest();
     answers[1]?.(smallPlan);
-    answers[0]?.(tooLarge);
+    answers[0]?.(tooLargePlan);
     await rest();
     expect(store.state.plan).toEqual(smallPlan);
   });
@@ -110,15 +108,15 @@ describe("the plan", () => {
 });
 
 describe("a merge that memory does not hold", () => {
-  it("is not ready, and the checklist says sizes and remedy; the plan is kept up to date all the same", async () => {
-    answer = async () => tooLarge;
+  it("is not ready, and the checklist says what the core says; the plan is kept up to date all the same", async () => {
+    answer = async () => tooLargePlan;
     store.change(() => undefined);
     await rest();
     const items = checklist(store.state);
     expect(isReady(items)).toBe(false);
     expect(items.at(-1)).toMatchObject({
       status: "wrong",
-      text: expect.stringMatching(/^This merge needs 5\.0 GB of memory, and a page can have 4\.3 GB: cut it/),
+      text: `${tooLargePlan.refusal}.`,
     });
     answer = async () => smallPlan;
     store.change(({ settings }) => Object.assign(settings, { rank: 8 }));

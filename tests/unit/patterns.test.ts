@@ -1,4 +1,5 @@
 /** Names of hundreds of modules by their kinds: in the library, the table, the chart and `inspect`. */
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { groupByPattern } from "../../www/lib/patterns.ts";
 import type { MergeReport } from "../../www/lib/types.ts";
@@ -6,55 +7,21 @@ import { condensed, layout } from "../../www/page/chart-layout.ts";
 import { groupsOf, outliersOf } from "../../www/page/layer-rows.ts";
 import { sdxlModules, sdxlReport } from "./sdxl-report.ts";
 
+const cases: { what: string; names: string[]; groups: [string, number][] }[] = JSON.parse(
+  readFileSync(new URL("../patterns.json", import.meta.url), "utf8"),
+).cases;
+
 describe("patterns", () => {
   const counted = (names: readonly string[]) =>
     groupByPattern(names, (name) => name).map(({ pattern, items }) => [pattern, items.length]);
-  const parts = ["attn1", "attn2"].flatMap((at) =>
-    ["to_q", "to_k", "to_v", "to_out.0"].map((to) => `${at}.${to}`),
+
+  // The core's tests hold its own rule against the same file.
+  it.each(cases.map(({ what, names, groups }) => [what, names, groups] as const))(
+    "%s",
+    (_, names, groups) => {
+      expect(counted(names)).toEqual(groups);
+    },
   );
-  // The same expectations as of the core's, in src/naming/groups.rs.
-  const unet = [
-    ["unet.*.proj_in", 11],
-    ...[...parts, "ff.net.0.proj", "ff.net.2"].map((part) => [`unet.*.${part}`, 70]),
-    ["unet.*.proj_out", 11],
-  ];
-
-  it("of a UNet reach across its levels; numbers that do not count stay", () => {
-    expect(counted(sdxlModules())).toEqual(unet);
-  });
-
-  it("of flattened names are parted at their underscores", () => {
-    const flat = sdxlModules().map((name) => `lora_${name.replaceAll(".", "_")}`);
-    const text = Array.from({ length: 12 }, (_, i) => `lora_te1_text_model_encoder_layers_${i}_mlp_fc1`);
-    expect(counted([...flat, ...text])).toEqual([
-      ...unet.map(([pattern, count]) => [`lora_${String(pattern).replaceAll(".", "_")}`, count]),
-      ["lora_te1_*_mlp_fc1", 12],
-    ]);
-  });
-
-  it("of a language model keep what stands before the number; what is alone keeps its name", () => {
-    const names = Array.from({ length: 32 }, (_, i) => [
-      `model.layers.${i}.self_attn.q_proj`,
-      `model.layers.${i}.mlp.up_proj`,
-    ]);
-    expect(counted([...names.flat(), "lm_head", "other.0.x"])).toEqual([
-      ["model.layers.*.self_attn.q_proj", 32],
-      ["model.layers.*.mlp.up_proj", 32],
-      ["lm_head", 1],
-      ["other.0.x", 1],
-    ]);
-  });
-
-  it("keep components apart, and a list's own numbers last", () => {
-    const names = [0, 1].flatMap((layer) =>
-      ["text_encoder", "text_encoder_2"].map((one) => `${one}.text_model.encoder.layers.${layer}.mlp.fc1`),
-    );
-    expect(counted([...names, "encoder.layers.0", "encoder.layers.1"])).toEqual([
-      ["text_encoder.*.mlp.fc1", 2],
-      ["text_encoder_2.*.mlp.fc1", 2],
-      ["encoder.layers.*", 2],
-    ]);
-  });
 });
 
 describe("a report of a thousand layers", () => {

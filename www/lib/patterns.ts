@@ -1,7 +1,8 @@
 /**
  * Layers that are the same part of different blocks, under one pattern: `unet.*.attn1.to_q` instead of 70 names.
  *
- * The rule is that of the core's model card (`src/naming/groups.rs`). A number that is a whole part of a path (between
+ * The rule is that of the core's model card (`src/naming/groups.rs`), written again because names are grouped where no
+ * module is loaded; `tests/patterns.json` holds the two together. A number that is a whole part of a path (between
  * dots; of a flattened name between underscores) counts blocks if it differs among names that are otherwise equal. A
  * pattern is what stands before the first number that counts, a `*`, and what follows the last; of a component of a
  * pipeline only the component stands before the `*`, so that blocks going down and up share their patterns.

@@ -167,8 +167,8 @@ export function mergeInto(
  *   { name: "style", files: "style.safetensors" },
  *   { name: "character", files: "character.safetensors" },
  * ];
- * const { fits, peakBytes, limitBytes, seconds } = await planMerge({ adapters, options: { method: "ties" } });
- * if (!fits) console.warn(`needs ${peakBytes} bytes of memory, and there are ${limitBytes}`);
+ * const { refusal, seconds } = await planMerge({ adapters, options: { method: "ties" } });
+ * if (refusal !== null) console.warn(refusal);
  * else console.log(`about ${seconds} s`);
  * ```
  */

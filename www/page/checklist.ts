@@ -5,7 +5,7 @@
 import { type Item, nameList } from "./check-item.ts";
 import { optionProblem } from "./check-options.ts";
 import { samplesItem } from "./check-samples.ts";
-import { bytes, list, plural } from "./format.ts";
+import { list, plural } from "./format.ts";
 import { isWeight } from "./layer-weights.ts";
 import { baseTitle } from "./recipe-lines.ts";
 import { lackingAdapters } from "./recipe-match.ts";
@@ -136,14 +136,8 @@ function adaptersItem(state: State): Item {
 
 /** A merge that memory does not hold is not started. */
 function memoryItem({ plan }: State): Item | undefined {
-  if (!plan || plan.fits || plan.peakBytes === null) return undefined;
-  return {
-    id: "memory",
-    status: "wrong",
-    text:
-      `This merge needs ${bytes(plan.peakBytes)} of memory, and a page can have ${bytes(plan.limitBytes)}: cut it to a lower ` +
-      `rank, choose a method without dense layers (${methodTitle("linear")}), or merge fewer adapters at a time.`,
-  };
+  if (!plan || plan.refusal === null) return undefined;
+  return { id: "memory", status: "wrong", text: `${plan.refusal}.` };
 }
 
 /** What a method cannot be asked for, whatever its options. */

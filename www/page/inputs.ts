@@ -2,7 +2,7 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { repeat } from "lit-html/directives/repeat.js";
-import { type AdapterFacts, type BaseFacts, groupByPattern } from "../lib/index.ts";
+import type { AdapterFacts, BaseFacts } from "../lib/index.ts";
 import { baseUse } from "./checklist.ts";
 import { factList, loadable, picker } from "./controls.ts";
 import { giveOpen, outdate, removeAdapter, removeBase } from "./edits.ts";
@@ -221,19 +221,18 @@ function adapterFacts(facts: AdapterFacts, fileBytes: number): TemplateResult {
 const MOST_TARGETS = 12;
 
 /** What is targeted: by name, or where that is more than can be read, by kind and on request. */
-function targets({ targets, modules }: AdapterFacts): string | TemplateResult {
+function targets({ targets, groups, modules }: AdapterFacts): string | TemplateResult {
   const all = plural(modules, "module");
   if (targets.length <= MOST_TARGETS) return `${list(targets)} in ${all}`;
-  const kinds = groupByPattern(targets, (name) => name);
   return html`
     <details class="targets">
-      <summary>${all} of ${plural(kinds.length, "kind")}</summary>
+      <summary>${all} of ${plural(groups.length, "kind")}</summary>
       <ul>
-        ${kinds.map(
-          ({ pattern, items }) => html`
+        ${groups.map(
+          ({ pattern, modules }) => html`
             <li>
               <span class="module">${pattern}</span>
-              ${items.length > 1 ? html`<span class="muted tabular">× ${items.length}</span>` : nothing}
+              ${modules > 1 ? html`<span class="muted tabular">× ${modules}</span>` : nothing}
             </li>
           `,
         )}

@@ -5,6 +5,7 @@ import "../../../www/page/styles/inputs.css";
 import "../../../www/page/styles/merge.css";
 import "../../../www/page/styles/result.css";
 import { html, render } from "lit-html";
+import { groupByPattern } from "../../../www/lib/index.ts";
 import { Pace } from "../../../www/lib/pace.ts";
 import { inputs } from "../../../www/page/inputs.ts";
 import { progressView } from "../../../www/page/progress.ts";
@@ -21,6 +22,20 @@ declare global {
 }
 
 const modules = sdxlModules();
+/** As inspecting tells them of adapters of SDXL: what two text encoders call the same is one target of two groups. */
+const ofUnet = groupByPattern(modules, (name) => name).map(({ pattern, items }) => ({
+  pattern,
+  modules: items.length,
+  ranks: [8],
+}));
+const ofText = ["k_proj", "v_proj", "q_proj", "out_proj", "mlp.fc1", "mlp.fc2"];
+const groups = [
+  ...ofUnet,
+  ...["text_encoder", "text_encoder_2"].flatMap((component, index) =>
+    ofText.map((part) => ({ pattern: `${component}.*.${part}`, modules: [12, 32][index] ?? 0, ranks: [8] })),
+  ),
+];
+const targets = [...ofUnet.map(({ pattern }) => pattern.replace("unet.*.", "")), ...ofText];
 const variants = ["SVD", "Average"];
 const comparison: Comparison = {
   texts: "held-out",
@@ -45,7 +60,7 @@ const comparison: Comparison = {
 const store = new Store();
 const controller = new AbortController();
 store.state.adapters = ["one", "two"].map((name) =>
-  adapter(name, { targets: modules, modules: modules.length }),
+  adapter(name, { targets, groups, modules: groups.reduce((sum, group) => sum + group.modules, 0) }),
 );
 store.state.result = {
   title: "2 adapters merged into one",

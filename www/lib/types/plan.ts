@@ -29,4 +29,6 @@ export interface MergePlan {
   limitBytes: number;
   /** `false` where `peakBytes` passes `limitBytes`: such a merge cannot be made. */
   fits: boolean;
+  /** Why it does not fit and what to do, as the merge's own error (`out_of_memory`) says it; `null` where it fits. */
+  refusal: string | null;
 }

@@ -14,7 +14,7 @@ export async function runPlan(command: PlanCommand, terminal: Terminal): Promise
 }
 
 function describe(plan: MergePlan): string {
-  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds } = plan;
+  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds, refusal } = plan;
   const parts = [
     `${layers} layers: reads ${binary(bytesRead)}`,
     `writes ${binary(bytesWritten)}`,
@@ -23,15 +23,8 @@ function describe(plan: MergePlan): string {
     ...(seconds === null ? [] : [`about ${time(seconds)} on this machine`]),
   ];
   const open = peakBytes === null || seconds === null ? ["The samples decide the rest."] : [];
-  return `${[parts.join(", "), ...open, ...refusal(plan)].join("\n")}\n`;
-}
-
-function refusal({ fits, peakBytes, limitBytes }: MergePlan): string[] {
-  if (fits || peakBytes === null) return [];
-  return [
-    `It does not fit: it needs ${binary(peakBytes)} of memory, and there are ${binary(limitBytes)}. Ask for a lower --rank, ` +
-      "choose a --method that forms no dense layers (linear, svd), or merge fewer adapters at a time.",
-  ];
+  const refused = refusal === null ? [] : [`${refusal}.`];
+  return `${[parts.join(", "), ...open, ...refused].join("\n")}\n`;
 }
 
 /** `429 MiB`. */
