@@ -248,7 +248,12 @@ pub async fn solve_share(request: JsValue, questions: JsValue) -> std::result::R
 /// What a merge will take, of the same request.
 #[wasm_bindgen]
 pub async fn plan(request: JsValue) -> std::result::Result<JsValue, JsValue> {
-    let plan = async { plan::plan(merge_request(&request)?).await };
+    let plan = async {
+        let team = Team {
+            object: get(&request, "workers"),
+        };
+        plan::plan(merge_request(&request)?, team.available()).await
+    };
     to_js(&plan.await.map_err(throw)?).map_err(throw)
 }
 

@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::{
     binding::{Base, Binding},
+    compute::Available,
     error::Result,
     jobs::{
-        estimate::{LIMIT_BYTES, cost, refusal},
+        estimate::{LIMIT_BYTES, cost, refusal, workers},
         inputs::{Hashing, read_adapters},
         merge::MergeRequest,
     },
@@ -19,6 +20,16 @@ const MEASURED_SECONDS: f64 = 0.05;
 /// Bytes a second that are read, hashed or written, beside the work on the numbers in them.
 const BYTES_A_SECOND: f64 = 350e6;
 
+/// How many times quicker so many workers are with what is shared out: each is started, opens the inputs again, and
+/// hands over what it has solved.
+#[allow(clippy::cast_precision_loss, reason = "there are a few workers")]
+fn shared(workers: usize) -> f64 {
+    1.0 + EFFICIENCY * (workers - 1) as f64
+}
+
+/// What one more worker adds, of a worker.
+const EFFICIENCY: f64 = 0.8;
+
 /// What a merge will take. What depends on samples, where the method runs the model on them, is not told.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +40,9 @@ pub struct MergePlan {
     pub bytes_read: f64,
     /// About the size of the result.
     pub bytes_written: f64,
-    /// The most memory that is held at once.
+    /// How many workers will share the layers, this one among them.
+    pub workers: usize,
+    /// The most memory that one of them holds at once.
     pub peak_bytes: Option<f64>,
     /// Multiplications and additions.
     pub operations: Option<f64>,
@@ -47,7 +60,7 @@ pub struct MergePlan {
 ///
 /// # Errors
 /// Whatever is wrong with the files or the options.
-pub async fn plan(request: MergeRequest) -> Result<MergePlan> {
+pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePlan> {
     let MergeRequest {
         base,
         adapters,
@@ -75,6 +88,7 @@ pub async fn plan(request: MergeRequest) -> Result<MergePlan> {
         layers: binding.sites.len(),
         bytes_read: read,
         bytes_written: written,
+        workers: 1,
         peak_bytes: None,
         operations: None,
         seconds: None,
@@ -88,7 +102,8 @@ pub async fn plan(request: MergeRequest) -> Result<MergePlan> {
         let moved = 2.0 * read + 2.0 * written;
         plan.peak_bytes = Some(cost.peak_bytes);
         plan.operations = Some(cost.f32_products + cost.f64_products);
-        plan.seconds = Some(cost.seconds(&rates) + moved / BYTES_A_SECOND);
+        plan.workers = 1 + workers(&cost, plan.layers, available);
+        plan.seconds = Some(cost.seconds(&rates) / shared(plan.workers) + moved / BYTES_A_SECOND);
         plan.refusal = refusal(cost.peak_bytes, LIMIT_BYTES);
         plan.fits = plan.refusal.is_none();
     }

@@ -30,6 +30,7 @@ describe("the command line of a comparison", () => {
       force: true,
       options: { density: 0.2 },
       device: "auto",
+      workers: "auto",
       json: true,
     });
   });

@@ -62,6 +62,7 @@ describe("the command line of a merge", () => {
       force: false,
       options: {},
       device: "auto",
+      workers: "auto",
       json: false,
     });
   });

@@ -75,6 +75,7 @@ export const decoder: Partial<BaseFacts> = {
 /** Two SDXL adapters of rank 32, merged linearly. */
 export const smallPlan: MergePlan = {
   layers: 986,
+  workers: 1,
   bytesRead: 449_816_760,
   bytesWritten: 449_403_748,
   peakBytes: 62_914_560,

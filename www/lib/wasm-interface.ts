@@ -207,7 +207,9 @@ export interface IterisWasm {
   /** Name, size and SHA-256 of every file, as reports tell them. */
   digests(files: SourceFile[]): Promise<ReportFile[]>;
   /** What a merge will take: reads headers, and measures the kernels for 50 ms. */
-  plan(request: MergeSource): Promise<MergePlan>;
+  plan(
+    request: MergeSource & { workers?: Pick<Team, "exactly" | "cores" | "memoryBytes"> | undefined },
+  ): Promise<MergePlan>;
   merge(request: MergeSource, device: WasmDevice, observer: Observer): Promise<MergeReport>;
   /** The compiled module, for workers that help. */
   compiled(): WebAssembly.Module;

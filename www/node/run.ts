@@ -134,7 +134,7 @@ export function mergeToSink(
 }
 
 /** What a merge will take. */
-export function planNow({ base, adapters, options = {} }: NodePlanRequest): Promise<MergePlan> {
+export function planNow({ base, adapters, options = {}, workers }: NodePlanRequest): Promise<MergePlan> {
   return withFiles(async (files) => {
     const job = {
       base: base === undefined ? [] : await files.folder(base),
@@ -146,6 +146,7 @@ export function planNow({ base, adapters, options = {} }: NodePlanRequest): Prom
         })),
       ),
       options,
+      workers,
     };
     return withEngine((engine) => engine.plan(job));
   });

@@ -86,6 +86,7 @@ async function planOf(state: State): Promise<MergePlan | undefined> {
       base: inputs.base && namedBlobs(inputs.base.files),
       adapters: adapterInputs(inputs, [method], []),
       options: optionsFor(inputs, method),
+      workers: inputs.settings.workers,
     });
   } catch {
     return undefined;
@@ -101,11 +102,11 @@ export function planLine({ plan }: State): TemplateResult {
 }
 
 /** “About 6 s, 63 MB of memory; writes 449 MB.” */
-export function sentenceOf({ seconds, peakBytes, bytesWritten }: MergePlan): string {
+export function sentenceOf({ seconds, peakBytes, bytesWritten, workers }: MergePlan): string {
   const writes = `writes ${bytes(bytesWritten)}.`;
   const parts = [
-    ...(seconds === null ? [] : [`about ${roughly(seconds)}`]),
-    ...(peakBytes === null ? [] : [`${bytes(peakBytes)} of memory`]),
+    ...(seconds === null ? [] : [`about ${roughly(seconds)}${workers > 1 ? ` on ${workers} cores` : ""}`]),
+    ...(peakBytes === null ? [] : [`${bytes(peakBytes * workers)} of memory`]),
   ];
   const sentence = parts.length > 0 ? `${parts.join(", ")}; ${writes}` : writes;
   return `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}`;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use iteris_web::{
     adapter::Adapter,
-    compute::Compute,
+    compute::{Available, Compute},
     error::{Code, Error, Result},
     io::{Dtype, DtypeChoice, Folder, MemorySink, OutDtype, Sink},
     jobs::{
@@ -310,7 +310,7 @@ fn a_plan_tells_what_is_read_and_written_and_grows_with_the_work() {
     let with = |method| MergeOptions { method, ..options() };
     let mut operations = Vec::new();
     for method in [MethodName::Linear, MethodName::Svd, MethodName::Ties] {
-        let plan = pollster::block_on(plan(request(fused(), with(method)))).unwrap();
+        let plan = pollster::block_on(plan(request(fused(), with(method)), Available::Exactly(0))).unwrap();
         let (sink, report) = run(None, fused(), with(method)).unwrap();
         let size = |file: &[u8]| file.len() as f64;
         let read: f64 = report
@@ -341,7 +341,7 @@ fn a_plan_tells_what_is_read_and_written_and_grows_with_the_work() {
         operations.is_sorted_by(|less, more| less < more),
         "{operations:?}"
     );
-    let samples = pollster::block_on(plan(request(fused(), with(MethodName::Iteris)))).unwrap();
+    let samples = pollster::block_on(plan(request(fused(), with(MethodName::Iteris)), Available::Exactly(0))).unwrap();
     assert_eq!(
         (samples.seconds, samples.peak_bytes, samples.operations),
         (None, None, None)

@@ -39,7 +39,7 @@ import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { joinReports } from "./join-reports.ts";
-import { type HelperHost, Pool } from "./pool.ts";
+import { availableAt, HelperFault, type HelperHost, Pool } from "./pool.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
 import { BlobSink, type Sink } from "./sink.ts";
@@ -81,6 +81,8 @@ export interface PlanJob {
   base: SourceFile[];
   adapters: Pick<JobAdapter, "name" | "files" | "weight">[];
   options: Partial<MergeOptions>;
+  /** Left out: `auto`. */
+  workers?: WorkersRequest | undefined;
 }
 
 /** A comparison, all inputs opened and parsed. */
@@ -99,9 +101,15 @@ export interface CompareJob {
  * refused memory is not.
  */
 export function retires(error: IterisError): boolean {
+  if (error instanceof HelperFault) return false;
   if (error.code === "out_of_memory") return error.cause instanceof WebAssembly.RuntimeError;
   if (error.code === "device_limit") return typeof GPUError === "function" && error.cause instanceof GPUError;
   return error.code === "internal" || error.code === "device_lost" || error.code === "cancelled";
+}
+
+/** @throws IterisError `option_invalid` for what is no number of workers */
+function checkWorkers(workers: WorkersRequest): void {
+  if (workers !== "auto") checkRange("workers", workers, workersRange);
 }
 
 /** Which files, as far as one name tells it. */
@@ -194,7 +202,9 @@ export class Engine {
   }
 
   /** What a merge of these will take. Samples are not looked at. */
-  async plan({ base, adapters, options }: PlanJob): Promise<MergePlan> {
+  async plan({ base, adapters, options, workers = "auto" }: PlanJob): Promise<MergePlan> {
+    checkWorkers(workers);
+    const { helpers } = this.#host;
     const source: MergeSource = {
       base,
       adapters: adapters.map(({ name, files, weight }) => ({
@@ -204,7 +214,8 @@ export class Engine {
       })),
       options,
     };
-    return this.#run("planning", (wasm) => wasm.plan(source));
+    const available = helpers && availableAt(helpers, workers);
+    return this.#run("planning", (wasm) => wasm.plan({ ...source, workers: available }));
   }
 
   /** Merges; the output files go to `sink`, which is discarded if there is a failure. */
@@ -214,7 +225,7 @@ export class Engine {
     sink: Sink,
   ): Promise<{ report: MergeReport; device: DeviceChoice }> {
     const { workers = "auto" } = job;
-    if (workers !== "auto") checkRange("workers", workers, workersRange);
+    checkWorkers(workers);
     const method = methodFacts(job.options.method ?? DEFAULT_METHOD);
     const choice = await this.chooseDevice(job.device);
     const { adapters, maxLength } = await prepareAdapters(
@@ -245,7 +256,7 @@ export class Engine {
     } catch (error) {
       // Whatever hinders it, the failure of the merge is what is told.
       await sink.discard().catch(() => {});
-      throw error;
+      throw pool?.blame(error) ?? error;
     } finally {
       pool?.close();
     }

@@ -61,6 +61,17 @@ function sharedJob({ base, adapters, options }: MergeSource): SharedJob | null {
   return wired.length === adapters.length ? { base: shared.base, adapters: wired, options } : null;
 }
 
+/** A fault of a helper: the module of the engine itself is in order, and the next merge has other helpers. */
+export class HelperFault extends IterisError {}
+
+/** What the core is told of workers that it may start. */
+export function availableAt(
+  { cores, memoryBytes }: HelperHost,
+  workers: WorkersRequest,
+): Pick<Team, "exactly" | "cores" | "memoryBytes"> {
+  return workers === "auto" ? { cores: cores - 1, memoryBytes } : { exactly: workers - 1 };
+}
+
 /** The helpers of one merge. */
 export class Pool {
   readonly #host: HelperHost;
@@ -82,16 +93,22 @@ export class Pool {
 
   /** What the core is given to start and to ask helpers; `undefined` where there can be none. */
   team(source: MergeSource, workers: WorkersRequest): Team | undefined {
-    const { cores, memoryBytes } = this.#host;
     const job = sharedJob(source);
     if (job === null || workers === 1) return undefined;
     return {
-      ...(workers === "auto" ? { cores: cores - 1, memoryBytes } : { exactly: workers - 1 }),
+      ...availableAt(this.#host, workers),
       start: (count) => {
         for (let started = 0; started < count; started += 1) this.#start(job);
       },
       ask: (worker, question) => this.#ask(worker, question),
     };
+  }
+
+  /** The error as the fault of a helper, if it is one. */
+  blame(error: unknown): unknown {
+    const failed = this.#members.some(({ failure }) => failure !== null && failure.code !== "cancelled");
+    if (!failed || !(error instanceof IterisError) || error.code !== "internal") return error;
+    return new HelperFault(error.code, error.message, { cause: error });
   }
 
   /** Ends all helpers. */

@@ -1,6 +1,7 @@
 /** What a merge will take, told before it starts. */
 import type { AdapterInput, FilesInput } from "./inputs.ts";
 import type { MergeOptions } from "./options.ts";
+import type { WorkersRequest } from "./requests.ts";
 
 /** What `planMerge` takes; a `MergeRequest` is one, too. */
 export interface PlanRequest<Files = FilesInput> {
@@ -8,6 +9,8 @@ export interface PlanRequest<Files = FilesInput> {
   base?: Files | undefined;
   adapters: readonly Pick<AdapterInput<Files>, "name" | "files" | "weight">[];
   options?: Partial<MergeOptions> | undefined;
+  /** As of a merge. */
+  workers?: WorkersRequest | undefined;
 }
 
 /**
@@ -20,7 +23,9 @@ export interface MergePlan {
   layers: number;
   bytesRead: number;
   bytesWritten: number;
-  /** The most bytes of memory that the module will hold at once. */
+  /** How many workers will share the layers: each takes a core and a memory of its own. */
+  workers: number;
+  /** The most bytes of memory that each of them will hold at once. */
   peakBytes: number | null;
   /** Floating-point operations. */
   operations: number | null;

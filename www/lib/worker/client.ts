@@ -139,14 +139,14 @@ export class WorkerClient {
     return this.#call("merge", ask, request);
   }
 
-  async planMerge({ base = [], adapters, options = {} }: PlanRequest): Promise<MergePlan> {
+  async planMerge({ base = [], adapters, options = {}, workers }: PlanRequest): Promise<MergePlan> {
     const [baseFiles, wired] = await Promise.all([
       collectFiles(base),
       Promise.all(
         adapters.map(async ({ name, files, weight }) => ({ name, weight, files: await collectFiles(files) })),
       ),
     ]);
-    return this.#call("planMerge", { base: baseFiles, adapters: wired, options });
+    return this.#call("planMerge", { base: baseFiles, adapters: wired, options, workers });
   }
 
   async compare(request: CompareRequest): Promise<CompareResult> {

@@ -83,9 +83,9 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
       return { ...result, files: await sink.files() };
     }
     case "planMerge": {
-      const { base, adapters, options } = call.ask;
+      const { base, adapters, ...rest } = call.ask;
       const opened = adapters.map(async (one) => ({ ...one, files: await openFiles(one.files) }));
-      return engine.plan({ base: await openFiles(base), adapters: await Promise.all(opened), options });
+      return engine.plan({ ...rest, base: await openFiles(base), adapters: await Promise.all(opened) });
     }
     case "compare": {
       const { base, adapters, merged, maxLength, maxNewTokens, device } = call.ask;

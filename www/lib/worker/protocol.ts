@@ -78,6 +78,7 @@ export interface Calls {
       base: WireFile[];
       adapters: Pick<WireAdapter, "name" | "files" | "weight">[];
       options: Partial<MergeOptions>;
+      workers: WorkersRequest | undefined;
     };
     answer: MergePlan;
   };

@@ -1,5 +1,5 @@
 /** `iteris-web inspect --plan …`, parsed into what it asks for. */
-import { defaultValues, type MergeOptions } from "../index.ts";
+import { defaultValues, type MergeOptions, type WorkersRequest } from "../index.ts";
 import { nameOf } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless, writeOut } from "./method-options.ts";
 import { flag, help, readWords, text, Usage } from "./values.ts";
@@ -11,12 +11,21 @@ export interface PlanCommand {
   base: string | undefined;
   adapters: { name: string; folder: string }[];
   options: Partial<MergeOptions>;
+  workers: WorkersRequest;
   json: boolean;
 }
 
 const usage = new Usage("inspect");
 
-const table = { plan: flag, base: text, method: text, ...methodOptions, json: flag, help } as const;
+const table = {
+  plan: flag,
+  base: text,
+  method: text,
+  ...methodOptions,
+  workers: text,
+  json: flag,
+  help,
+} as const;
 
 /** @throws IterisError `option_invalid` with what is wrong and where the help is */
 export function parsePlan(args: string[]): PlanCommand | { command: "help"; of: "inspect" } {
@@ -35,6 +44,7 @@ export function parsePlan(args: string[]): PlanCommand | { command: "help"; of: 
     base: values.base,
     adapters: positionals.map((folder) => ({ name: nameOf(folder), folder })),
     options,
+    workers: usage.workers(values.workers),
     json: values.json ?? false,
   };
 }

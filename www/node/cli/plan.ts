@@ -9,18 +9,19 @@ export async function runPlan(command: PlanCommand, terminal: Terminal): Promise
     base: command.base,
     adapters: command.adapters.map(({ name, folder }) => ({ name, files: folder })),
     options: command.options,
+    workers: command.workers,
   });
   terminal.stdout.write(command.json ? `${JSON.stringify(plan)}\n` : describe(plan));
 }
 
 function describe(plan: MergePlan): string {
-  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds, refusal } = plan;
+  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds, workers, refusal } = plan;
   const parts = [
     `${layers} layers: reads ${binary(bytesRead)}`,
     `writes ${binary(bytesWritten)}`,
-    ...(peakBytes === null ? [] : [`at most ${binary(peakBytes)} of memory`]),
+    ...(peakBytes === null ? [] : [`at most ${binary(peakBytes * workers)} of memory`]),
     ...(operations === null ? [] : [amount(operations)]),
-    ...(seconds === null ? [] : [`about ${time(seconds)} on this machine`]),
+    ...(seconds === null ? [] : [`about ${time(seconds)} on ${cores(workers)}`]),
   ];
   const open = peakBytes === null || seconds === null ? ["The samples decide the rest."] : [];
   const refused = refusal === null ? [] : [`${refusal}.`];
@@ -38,6 +39,10 @@ function amount(operations: number): string {
   const [unit, name] = operations < 1e12 ? [1e9, "GFLOP"] : [1e12, "TFLOP"];
   return `${digits(operations / unit)} ${name}`;
 }
+
+/** `this machine`, `2 cores of this machine`. */
+const cores = (workers: number): string =>
+  workers === 1 ? "this machine" : `${workers} cores of this machine`;
 
 /** Two digits or more: an estimate has no more than that. */
 const digits = (value: number): string => (value < 9.95 ? value.toFixed(1) : value.toFixed(0));
