@@ -175,10 +175,8 @@ impl Features {
                     .zip(other)
                     .for_each(|(to, value)| *to += factor * value);
             }
-            (Self::Device(tensor), Self::Device(mut other)) => {
-                if factor < 1.0 || factor > 1.0 {
-                    other = other * factor;
-                }
+            (Self::Device(tensor), Self::Device(other)) => {
+                let other = other * factor;
                 let [count, columns] = tensor.dims();
                 tensor.inplace(|tensor| {
                     if rows.len() == count {

@@ -65,7 +65,8 @@ mod gpu {
         backend::{ops::FloatTensorOps, tensor::FloatTensor},
         tensor::TensorData,
     };
-    use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+    use burn_cubecl::kernel::into_contiguous;
+    use burn_wgpu::CubeBackend;
     use cubecl::prelude::*;
 
     use super::{Attention, KeyRows, PackedAttention, Sequence};

@@ -70,7 +70,8 @@ impl LowRankDelta for Flex {
 #[cfg(any(target_arch = "wasm32", feature = "gpu"))]
 mod gpu {
     use burn::backend::tensor::FloatTensor;
-    use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+    use burn_cubecl::kernel::into_contiguous;
+    use burn_wgpu::CubeBackend;
     use cubecl::prelude::*;
 
     use super::{DeltaJob, LowRankDelta};

@@ -145,7 +145,8 @@ use narrowing::{cut, rounded};
 #[cfg(any(target_arch = "wasm32", feature = "gpu"))]
 mod gpu {
     use burn::backend::tensor::{FloatTensor, IntTensor};
-    use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+    use burn_cubecl::kernel::into_contiguous;
+    use burn_wgpu::CubeBackend;
     use cubecl::prelude::*;
 
     use super::{ExactProduct, LargestJob, ProductJob, SHARES};

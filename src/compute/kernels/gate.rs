@@ -36,7 +36,8 @@ impl Gate for Flex {
 #[cfg(any(target_arch = "wasm32", feature = "gpu"))]
 mod gpu {
     use burn::backend::tensor::FloatTensor;
-    use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+    use burn_cubecl::kernel::into_contiguous;
+    use burn_wgpu::{CubeBackend, CubeTensor};
     use cubecl::prelude::*;
 
     use super::Gate;

@@ -72,7 +72,8 @@ impl Matmul for Flex {
 #[cfg(any(target_arch = "wasm32", feature = "gpu"))]
 mod gpu {
     use burn::backend::tensor::FloatTensor;
-    use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+    use burn_cubecl::kernel::into_contiguous;
+    use burn_wgpu::CubeBackend;
     use cubecl::prelude::*;
 
     use super::{Matmul, TransposedJob};

@@ -45,9 +45,8 @@ mod gpu {
         backend::ops::IntTensorOps,
         tensor::{DType, Shape, TensorData},
     };
-    use burn_cubecl::{
-        CubeBackend, kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor,
-    };
+    use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_contiguous_dtype};
+    use burn_wgpu::{CubeBackend, CubeTensor};
     use cubecl::prelude::CubeCount;
 
     /// A number of the host as a kernel's scalar.

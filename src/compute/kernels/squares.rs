@@ -49,7 +49,8 @@ impl Squares for Flex {
 #[cfg(any(target_arch = "wasm32", feature = "gpu"))]
 mod gpu {
     use burn::backend::tensor::{FloatTensor, IntTensor};
-    use burn_cubecl::{CubeBackend, kernel::into_contiguous};
+    use burn_cubecl::kernel::into_contiguous;
+    use burn_wgpu::CubeBackend;
     use cubecl::prelude::*;
 
     use super::{PARTS, Squares, SquaresJob};
