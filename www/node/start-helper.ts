@@ -9,7 +9,10 @@ export const helperHost: HelperHost = {
   memoryBytes: totalmem(),
   start(onMessage, onFailure) {
     // The address must stand here literally: that is how the package's build finds the thread's file.
-    const worker = new Worker(new URL("./helper.ts", import.meta.url));
+    const worker = new Worker(new URL("./helper.ts", import.meta.url), {
+      // Some of the process's own flags (`--input-type`) would refuse a thread that is a file.
+      execArgv: [],
+    });
     worker.on("message", onMessage);
     worker.on("error", (cause: Error) => {
       onFailure(new IterisError("internal", `Internal fault: a thread failed, ${cause.message}`, { cause }));
