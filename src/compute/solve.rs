@@ -2,10 +2,15 @@
 //!
 //! A matrix that is not positive definite is found at the first bad pivot and reported, so that no NaN leaves here.
 
+use std::ops::Range;
+
 use crate::compute::gemm::{Part, View, multiply};
 
-/// Columns factored at a time; the rest is matrix multiplication.
-const BLOCK: usize = 64;
+/// Columns factored at a time; the rest of their panel is matrix multiplication.
+const BLOCK: usize = 32;
+/// Columns of a panel, and so the depth of the products that all behind it is left to: with few, reading and writing
+/// the rest costs as much as multiplying.
+const PANEL: usize = 256;
 
 /// The factor L (lower triangle, row-major n x n) of a positive definite matrix S = L L^T.
 pub struct Cholesky {
@@ -27,43 +32,28 @@ impl Cholesky {
     /// # Errors
     /// [`NotPositiveDefinite`] at the first pivot that is not finite and positive beyond rounding.
     pub fn new(mut s: Vec<f64>, n: usize) -> Result<Self, NotPositiveDefinite> {
-        let mut panel: Vec<f64> = Vec::new();
         let rounding: Vec<f64> = (0..n)
             .map(|i| s[i * n + i].abs() * f64::EPSILON * n as f64)
             .collect();
-        for start in (0..n).step_by(BLOCK) {
-            let end = n.min(start + BLOCK);
-            for j in start..end {
-                let (above, current) = s.split_at_mut(j * n);
-                let row = &mut current[start..=j];
-                for (k, above) in (start..j).map(|k| (k - start, &above[k * n + start..=k * n + k])) {
-                    let sum: f64 = row[..k].iter().zip(above).map(|(a, b)| a * b).sum();
-                    row[k] = (row[k] - sum) / above[k];
-                }
-                let (factors, pivot) = row.split_at_mut(j - start);
-                let value = pivot[0] - factors.iter().map(|v| v * v).sum::<f64>();
-                if !(value.is_finite() && value > rounding[j]) {
-                    return Err(NotPositiveDefinite { row: j });
-                }
-                pivot[0] = value.sqrt();
+        let mut panel = Vec::new();
+        for first in (0..n).step_by(PANEL) {
+            let columns = first..n.min(first + PANEL);
+            // Away from the matrix, whose rows lie so far apart that each is on a page of its own.
+            panel.clear();
+            let rows = s[first * n..].chunks_exact(n);
+            panel.extend(rows.flat_map(|row| &row[columns.clone()]));
+            factor_panel(&mut panel, &rounding[columns.clone()])
+                .map_err(|at| NotPositiveDefinite { row: first + at })?;
+            let rows = s[first * n..].chunks_exact_mut(n);
+            for (row, found) in rows.zip(panel.chunks_exact(columns.len())) {
+                row[columns.clone()].copy_from_slice(found);
             }
-            // Rows below the block, solved against it one by one.
-            let (upper, lower) = s.split_at_mut(end * n);
-            for row in lower.chunks_exact_mut(n) {
-                let row = &mut row[start..end];
-                for k in 0..row.len() {
-                    let diagonal = &upper[(start + k) * n + start..];
-                    let sum: f64 = row[..k].iter().zip(diagonal).map(|(a, b)| a * b).sum();
-                    row[k] = (row[k] - sum) / diagonal[k];
-                }
-            }
-            // The trailing matrix loses the outer product of what was just found.
-            let (rest, width) = (n - end, end - start);
+            // The matrix behind it loses the outer product of what was just found.
+            let (rest, width) = (n - columns.end, columns.len());
             if rest > 0 {
-                panel.clear();
-                panel.extend(lower.chunks_exact(n).flat_map(|row| &row[start..end]));
-                let found = View::new(&panel, rest, width);
-                multiply(found, found.transposed(), -1.0, Part::Lower, &mut lower[end..], n);
+                let found = View::new(&panel[width * width..], rest, width);
+                let behind = &mut s[columns.end * n + columns.end..];
+                multiply(found, found.transposed(), -1.0, Part::Lower, behind, n);
             }
         }
         Ok(Self { n, l: s })
@@ -129,6 +119,72 @@ impl Cholesky {
     }
 }
 
+/// Factors, in place, the columns of a panel (rows x rounding.len()) that begins at the diagonal.
+///
+/// # Errors
+/// The first column whose pivot is not finite and larger than its rounding.
+fn factor_panel(panel: &mut [f64], rounding: &[f64]) -> Result<(), usize> {
+    let width = rounding.len();
+    let mut found: Vec<f64> = Vec::new();
+    for start in (0..width).step_by(BLOCK) {
+        let columns = start..width.min(start + BLOCK);
+        factor_square(panel, columns.clone(), rounding)?;
+        let (upper, below) = panel.split_at_mut(columns.end * width);
+        solve_below(&upper[start * width..], below, columns.clone(), width);
+        let (rest, rows) = (width - columns.end, below.len() / width);
+        if rest > 0 {
+            found.clear();
+            found.extend(below.chunks_exact(width).flat_map(|row| &row[columns.clone()]));
+            let left = View::new(&found, rows, columns.len());
+            let right = View::new(&found, rest, columns.len()).transposed();
+            multiply(left, right, -1.0, Part::Full, &mut below[columns.end..], width);
+        }
+    }
+    Ok(())
+}
+
+/// Factors the square of `columns` on the diagonal of a panel.
+fn factor_square(panel: &mut [f64], columns: Range<usize>, rounding: &[f64]) -> Result<(), usize> {
+    let (start, width) = (columns.start, rounding.len());
+    for j in columns {
+        let (above, current) = panel.split_at_mut(j * width);
+        let row = &mut current[start..=j];
+        for k in 0..j - start {
+            let above = &above[(start + k) * width + start..][..=k];
+            let sum: f64 = row[..k].iter().zip(above).map(|(a, b)| a * b).sum();
+            row[k] = (row[k] - sum) / above[k];
+        }
+        let (factors, pivot) = row.split_at_mut(j - start);
+        let value = pivot[0] - factors.iter().map(|v| v * v).sum::<f64>();
+        if !(value.is_finite() && value > rounding[j]) {
+            return Err(j);
+        }
+        pivot[0] = value.sqrt();
+    }
+    Ok(())
+}
+
+/// Solves `columns` of the rows below a factored square against it; `square` begins with its first row.
+fn solve_below(square: &[f64], below: &mut [f64], columns: Range<usize>, width: usize) {
+    // Transposed, so that what a found number takes from those behind it lies together.
+    let mut transposed = [[0.0; BLOCK]; BLOCK];
+    for (j, row) in square.chunks_exact(width).enumerate() {
+        for (k, value) in row[columns.clone()].iter().enumerate().take(j + 1) {
+            transposed[k][j] = *value;
+        }
+    }
+    for row in below.chunks_exact_mut(width) {
+        let row = &mut row[columns.clone()];
+        for k in 0..row.len() {
+            let (found, behind) = row[k..].split_at_mut(1);
+            found[0] /= transposed[k][k];
+            for (value, factor) in behind.iter_mut().zip(&transposed[k][k + 1..]) {
+                *value -= found[0] * factor;
+            }
+        }
+    }
+}
+
 /// The largest eigenvalue of the symmetric matrix whose lower triangle is in `s`, by power iteration:
 /// an estimate from below.
 pub fn largest_eigenvalue(s: &[f64], n: usize) -> f64 {
@@ -191,7 +247,7 @@ mod tests {
 
     #[test]
     fn solutions_satisfy_the_system() {
-        for n in [1, 5, 64, 65, 200] {
+        for n in [1, 5, 32, 33, 65, 200, 256, 257, 300, 520] {
             let s = gram(n, n + 10, 0.1);
             let count = 3;
             let x: Vec<f64> = (0..count * n).map(|i| ((i * 31) % 17) as f64 - 8.0).collect();

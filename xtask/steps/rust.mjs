@@ -30,6 +30,9 @@ const WASM_RUSTFLAGS = [
   // Both versions of getrandom in burn's tree ask by this name how to reach the browser's random numbers.
   '--cfg getrandom_backend="wasm_js"',
   "-C target-feature=+simd128",
+  // LLVM's loop strength reduction makes additions of addresses out of offsets, which a load in wasm has for nothing: the
+  // inner loops of src/compute/gemm.rs lose a tenth by it.
+  "-C llvm-args=-disable-lsr",
   // Panic messages name source files: the published module need not tell the builder's home folder.
   `--remap-path-prefix=${registrySources}=crates`,
 ].join(" ");
