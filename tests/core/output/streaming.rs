@@ -341,7 +341,11 @@ fn a_plan_tells_what_is_read_and_written_and_grows_with_the_work() {
         operations.is_sorted_by(|less, more| less < more),
         "{operations:?}"
     );
-    let samples = pollster::block_on(plan(request(fused(), with(MethodName::Iteris)), Available::Exactly(0))).unwrap();
+    let samples = pollster::block_on(plan(
+        request(fused(), with(MethodName::Iteris)),
+        Available::Exactly(0),
+    ))
+    .unwrap();
     assert_eq!(
         (samples.seconds, samples.peak_bytes, samples.operations),
         (None, None, None)
