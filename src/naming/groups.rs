@@ -226,7 +226,10 @@ mod tests {
             let found = layer_groups(&names);
             let mut members: Vec<usize> = found.iter().flat_map(|group| group.members.clone()).collect();
             members.sort_unstable();
-            assert!(members.into_iter().eq(0..names.len()), "{what}: each name in one group");
+            assert!(
+                members.into_iter().eq(0..names.len()),
+                "{what}: each name in one group"
+            );
             let counted: Vec<(String, usize)> = found
                 .into_iter()
                 .map(|group| (group.pattern, group.members.len()))
