@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::{
-    adapter::HostTensor,
     error::{Code, Error, Result},
-    io::Folder,
+    io::{Folder, StoredTensor},
 };
 
 /// A list of the labels' names, made by hand.
@@ -19,7 +18,7 @@ const LABELS_FILE: &str = "labels.json";
 /// The labels of a folder, by class.
 pub(super) async fn read(
     folder: &Folder,
-    heads: &BTreeMap<String, HostTensor>,
+    heads: &BTreeMap<String, StoredTensor>,
 ) -> Result<Option<Vec<String>>> {
     let fits = |labels: &[String]| {
         heads.is_empty()

@@ -27,7 +27,7 @@ pub use self::{
     single_file::{DIFFUSERS_FILE, KOHYA_FILE, diffusers_plan, fitting, kohya_plan},
 };
 use crate::{
-    io::{Dtype, Folder, HostTensor, OutDtype},
+    io::{Dtype, Folder, OutDtype, StoredTensor},
     naming::{ModulePath, groups::layer_groups, roles::is_bases_own, targets::kinds},
 };
 
@@ -185,7 +185,8 @@ pub struct TokenRows {
     pub data: Vec<f32>,
 }
 
-/// A LoRA adapter whose files were opened and checked. The factors of its modules are read when they are wanted.
+/// A LoRA adapter whose files were opened and checked. The factors of its modules and the tensors that it saved whole
+/// are read when they are wanted.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     /// What messages and reports call it.
@@ -200,7 +201,7 @@ pub struct Adapter {
     /// How a file of kohya's spells the modules' names, by path; empty for others.
     pub spelled: BTreeMap<String, String>,
     /// The tensors of `modules_to_save` by their name in the base model, such as `classifier.weight`.
-    pub heads: BTreeMap<String, HostTensor>,
+    pub heads: BTreeMap<String, StoredTensor>,
     /// Trained biases (`bias: all` or `lora_only`) by their name in the base model; whole values.
     pub biases: BTreeMap<String, Vec<f32>>,
     /// Trained rows of embedding tables by the table's module path.

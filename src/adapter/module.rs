@@ -3,7 +3,7 @@
 //! An adapter may be larger than the memory there is, so its factors are read when their layer is worked on, in the
 //! file's own element type until then.
 
-use std::{collections::BTreeMap, ops::Range, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc};
 
 use crate::{
     adapter::{Adapter, Init, LayerKind, Lora, Shape},
@@ -54,6 +54,15 @@ pub(super) struct Stored {
     pub(super) swapped: bool,
     /// Of a fused layer's outputs and directions, which are the module's.
     pub(super) cut: Option<(Range<usize>, Range<usize>)>,
+    pub(super) kept: Rc<RefCell<Option<Kept>>>,
+}
+
+/// The factors of all experts while they are asked for one by one: those of one lie in the file between the others'.
+#[derive(Debug)]
+pub(super) struct Kept {
+    lora: Lora,
+    /// How many experts are still to be asked for before it is let go.
+    left: usize,
 }
 
 impl Module {
@@ -115,6 +124,31 @@ impl Module {
             bias: self.bias().await?,
             init: self.init,
         })
+    }
+
+    /// As [`Module::load`], of one expert where there are several.
+    ///
+    /// # Errors
+    /// As [`Module::load`].
+    pub async fn load_expert(&self, expert: usize) -> Result<Lora> {
+        let experts = self.layer.products();
+        if experts == 1 {
+            return self.load().await;
+        }
+        let kept = self.stored.kept.take();
+        let mut all = match kept {
+            Some(kept) => kept,
+            None => Kept {
+                lora: self.load().await?,
+                left: experts,
+            },
+        };
+        let own = all.lora.expert(expert);
+        all.left -= 1;
+        if all.left > 0 {
+            self.stored.kept.replace(Some(all));
+        }
+        Ok(own)
     }
 
     /// The bias of `lora_B` alone.

@@ -3,7 +3,7 @@
 //! Deltas are made one at a time, when they are wanted: a dense one (DoRA, a saved module) is as large as the base's own
 //! tensor. Shapes are held against the base's before anything is computed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     adapter::{LayerKind, Module},
@@ -172,6 +172,14 @@ impl<'a> Binding<'a> {
     /// # Errors
     /// Whatever reading the base reports, and [`Code::NotFinite`] for a change that overflows.
     pub async fn parts(&self, site: &'a MergeSite) -> Result<Vec<Part<'a>>> {
+        self.parts_of_rows(site, 0..site.d_out).await
+    }
+
+    /// As [`Binding::parts`], of some rows where the site [has rows](MergeSite::has_rows), of all elsewhere.
+    ///
+    /// # Errors
+    /// As [`Binding::parts`].
+    pub async fn parts_of_rows(&self, site: &'a MergeSite, rows: Range<usize>) -> Result<Vec<Part<'a>>> {
         let mut parts = Vec::new();
         let mut original: Option<Vec<f32>> = None;
         for (task, (source, read)) in site.sources.iter().zip(self.adapters).enumerate() {
@@ -183,16 +191,31 @@ impl<'a> Binding<'a> {
                 Place::Rows(_) | Place::Whole(_) => true,
             };
             if needs_base && original.is_none() {
-                original = Some(self.original(site).await?);
+                original = Some(self.original_rows(site, rows.clone()).await?);
             }
             parts.push(Part {
                 task,
                 name: &read.adapter.name,
                 weight: site.weights[task],
-                delta: locate::delta(site, adapter, path, original.as_deref()).await?,
+                delta: locate::delta(site, rows.clone(), adapter, path, original.as_deref()).await?,
             });
         }
         Ok(parts)
+    }
+
+    /// Some rows of [`Binding::original`] where the site [has rows](MergeSite::has_rows), all of it elsewhere.
+    ///
+    /// # Errors
+    /// As [`Binding::original`].
+    pub async fn original_rows(&self, site: &MergeSite, rows: Range<usize>) -> Result<Vec<f32>> {
+        match &site.tensor {
+            Some(tensor) if site.has_rows() => {
+                let start = site.range().start;
+                let range = start + rows.start * site.d_in..start + rows.end * site.d_in;
+                self.base.read_range(tensor, range).await
+            }
+            _ => self.original(site).await,
+        }
     }
 
     /// What the base has of a site, as a (d_out x d_in) matrix.

@@ -3,6 +3,8 @@
 //! A name may mean another tensor than it seems to: a saved module is a task's own head or a part of the base, and a
 //! tied head is one tensor with the table of the inputs. Each is decided here, once.
 
+use std::ops::Range;
+
 use crate::{
     adapter::{self, Adapter, LayerKind, Module},
     binding::{
@@ -93,9 +95,10 @@ pub(super) fn entries(base: &Base, adapter: &Adapter) -> Result<Vec<Entry>> {
 }
 
 /// The change that `adapter` makes to `target`, which it calls `path`; `original` is what the base has of it,
-/// where that is needed.
+/// where that is needed. `rows` are those of a site that [has rows](MergeSite::has_rows).
 pub(super) async fn delta(
     target: &MergeSite,
+    rows: Range<usize>,
     adapter: &Adapter,
     path: &str,
     original: Option<&[f32]>,
@@ -109,6 +112,8 @@ pub(super) async fn delta(
             ),
         )
     };
+    // Files of several adapters may have one name.
+    let of_adapter = |error: Error| error.about(&format!("adapter \"{}\"", adapter.name));
     let against = |value: &[f32]| -> Vec<f32> {
         let original = original.unwrap_or(&[]);
         let pairs = value.iter().zip(original);
@@ -119,13 +124,7 @@ pub(super) async fn delta(
     match &target.place {
         Place::Weight(_) => {
             let module = adapter.modules.get(path).ok_or_else(lost)?;
-            let numbers = module.load().await;
-            // Files of several adapters may have one name.
-            let lora = numbers.map_err(|error| error.about(&format!("adapter \"{}\"", adapter.name)))?;
-            let lora = match module.layer.products() {
-                1 => lora,
-                _ => lora.expert(target.expert),
-            };
+            let lora = module.load_expert(target.expert).await.map_err(of_adapter)?;
             adapter::delta_of(lora, original, path)
         }
         Place::Bias => {
@@ -167,10 +166,16 @@ pub(super) async fn delta(
         }
         Place::Whole(_) => {
             let saved = adapter.heads.get(path).ok_or_else(lost)?;
+            let d_in = target.d_in;
+            let saved = if target.has_rows() {
+                saved.load_range(rows.start * d_in..rows.end * d_in).await
+            } else {
+                saved.load().await
+            };
             Ok(Delta::Dense(Dense {
-                data: against(&saved.data),
-                d_out: target.d_out,
-                d_in: target.d_in,
+                data: against(&saved.map_err(of_adapter)?),
+                d_out: rows.len(),
+                d_in,
             }))
         }
     }

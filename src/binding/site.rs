@@ -77,6 +77,12 @@ impl MergeSite {
         }
     }
 
+    /// Whether it is a tensor whose rows lie in the base's as they are, so that some of them can be told alone.
+    pub fn has_rows(&self) -> bool {
+        let swapped = self.tensor.as_ref().is_some_and(|tensor| tensor.halves_swapped);
+        matches!(self.place, Place::Whole(_)) && !swapped && !self.stored_transposed()
+    }
+
     /// Where the base's tensor has the matrix, in numbers; rows of a table are found one by one.
     pub fn range(&self) -> Range<usize> {
         let size = self.d_out * self.d_in;

@@ -72,7 +72,11 @@ pub async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let checkpoint = &model.checkpoint;
         let (weights, biases) = if let Some(own) = heads.get(&weight) {
-            (own.data.clone(), heads.get(&bias).map(|bias| bias.data.clone()))
+            let biases = match heads.get(&bias) {
+                Some(bias) => Some(bias.load().await?),
+                None => None,
+            };
+            (own.load().await?, biases)
         } else if checkpoint.info(&weight).is_some() {
             let biases = match checkpoint.info(&bias) {
                 Some(_) => Some(checkpoint.f32(&bias).await?),

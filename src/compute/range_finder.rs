@@ -13,7 +13,7 @@ use crate::{
         gemm::{self, Part, View, multiply},
         narrow,
         qr::{ThinQr, gram, product},
-        svd::{SEED, Truncated, eigen, eigenvalues, random, truncate_dense},
+        svd::{Cut, SEED, Truncated, cut_dense, eigen, eigenvalues, random},
         transpose,
     },
     error::Result,
@@ -31,6 +31,10 @@ pub const TOLERANCE: f64 = 1e-4;
 const ROUNDING: f64 = 1e-6;
 /// The kernel works on so many columns at a time, whether they are used or not.
 const COLUMNS: usize = 8;
+/// How many directions are looked for first where a share of the squared norm is asked for.
+const FIRST_RANK: usize = 32;
+/// The largest share that is looked for at random columns: what is left out of it is a hundred times [`TOLERANCE`].
+const FINDABLE_ENERGY: f64 = 1.0 - 100.0 * TOLERANCE;
 /// Matrices whose smaller side is at most this are decomposed whole.
 const WHOLE_SIDE: usize = 192;
 /// Numbers of D that are worked on between two breaths: 0.2 s at a block of 138 columns.
@@ -43,71 +47,133 @@ pub fn is_random(d_out: usize, d_in: usize) -> bool {
     d_out.min(d_in) > WHOLE_SIDE
 }
 
-/// Truncates a dense (d_out x d_in) matrix to `rank`: near the best, where
-/// [`truncate_dense`](crate::compute::svd::truncate_dense) is the best.
+/// Cuts a dense (d_out x d_in) matrix: near the best, where [`cut_dense`] is the best. Where a share of the squared norm
+/// is asked for, twice as many directions are found each time until they keep it, which ||D||_F^2 less what they keep
+/// tells; a share that takes most of the directions, or is so near to 1 that what is left out has to be known to its
+/// digits, is found exactly.
 ///
 /// # Errors
 /// Cancellation.
-pub async fn truncate_dense_fast(
+pub async fn cut_dense_fast(
     dense: &[f32],
     d_out: usize,
     d_in: usize,
-    rank: usize,
+    cut: Cut,
     pace: &Pace<'_>,
 ) -> Result<Truncated> {
     let side = d_out.min(d_in);
     if !is_random(d_out, d_in) {
-        return Ok(truncate_dense(dense, d_out, d_in, rank));
+        return Ok(cut_dense(dense, d_out, d_in, cut));
     }
-    let total = sum_of_squares(dense);
-    let kept = rank.min(side);
-    let width = side.min((kept.div_ceil(2) + OVERSAMPLING).next_multiple_of(COLUMNS));
     let matrix = Matrix {
         dense,
         d_out,
         d_in,
+        total: sum_of_squares(dense),
         pace,
     };
-    let first: Vec<f32> = random(SEED, d_out * width).collect();
-    // From the outputs' side on, so that the basis lies in the space of D's rows.
-    let start = matrix.transpose_times(&first, (width, width)).await?;
-    let mut basis = orthonormal(&start, d_in, width);
-    let mut last = matrix.times(&basis, width).await?;
-    let mut image = last.clone();
-    let mut gram = gram(View::new(&image, d_out, width));
-    let mut columns = width;
-    let mut growth = Growth::default();
-    loop {
-        let squares = eigenvalues(gram.clone());
-        let within: f64 = squares.iter().sum();
-        growth.add(squares.iter().take(kept).sum());
-        let next = width.min(side - columns);
-        let whole = total - within <= ROUNDING * total;
-        if next == 0 || whole || columns >= kept && growth.is_over(total) {
-            break;
+    let Some(energy) = cut.energy else {
+        let found = matrix.find(cut.most.min(side)).await?;
+        return matrix.cut_to(&found, cut.most).await;
+    };
+    let fine = energy > FINDABLE_ENERGY;
+    let mut wanted = cut.most.min(if fine { side } else { FIRST_RANK });
+    while wanted <= side / 2 {
+        let found = matrix.find(wanted).await?;
+        match found.rank_for(energy * matrix.total, wanted) {
+            None if wanted == cut.most => return matrix.cut_to(&found, wanted).await,
+            None => wanted = cut.most.min(2 * wanted),
+            Some(_) if fine => break,
+            Some(rank) => return matrix.cut_to(&found, rank).await,
         }
-        let mut block = matrix.transpose_times(&last, (next, width)).await?;
-        // Twice is enough: the first time leaves the rounding of what was there.
-        for _ in 0..2 {
-            remove_components(&mut block, &basis, d_in, (next, columns));
-            block = orthonormal(&block, d_in, next);
-        }
-        last = matrix.times(&block, next).await?;
-        basis = side_by_side(&basis, &block, (columns, next));
-        image = side_by_side(&image, &last, (columns, next));
-        gram = grown(&gram, &image, &last, d_out);
-        columns += next;
     }
-    // D V V^T, V being the basis: its right singular vectors are V times the eigenvectors of (D V)^T D V.
-    let (_, vectors) = eigen(gram);
-    let kept = kept.min(columns);
-    let rotation = vectors.columns(0, kept).clone_owned();
-    let left = product(View::new(&image, d_out, columns), &rotation);
-    let right = product(View::new(&basis, d_in, columns), &rotation);
-    let (b, columns) = split(&left, &right, kept, rank);
-    let a = transpose(&columns, d_in, rank);
-    let left_out = matrix.residual(&b, &a, rank).await?;
-    Ok(Truncated::new(a, b, left_out, total))
+    Ok(cut_dense(dense, d_out, d_in, cut))
+}
+
+/// A space of D's rows in which the best approximation is looked for.
+struct Found {
+    /// Its orthonormal basis V (d_in x columns).
+    basis: Vec<f32>,
+    /// D V (d_out x columns).
+    image: Vec<f32>,
+    /// (D V)^T D V.
+    gram: DMatrix<f64>,
+    /// Squares of the singular values of D V, largest first.
+    squares: Vec<f64>,
+}
+
+impl Found {
+    /// The fewest of the largest `most` directions that keep `wanted` of the squared norm.
+    fn rank_for(&self, wanted: f64, most: usize) -> Option<usize> {
+        let mut kept = 0.0;
+        let enough = self.squares.iter().take(most).position(|square| {
+            kept += square;
+            kept >= wanted
+        });
+        enough.map(|last| last + 1)
+    }
+}
+
+impl Matrix<'_> {
+    /// A space that holds the largest `kept` directions, nearly.
+    async fn find(&self, kept: usize) -> Result<Found> {
+        let (d_out, d_in, total) = (self.d_out, self.d_in, self.total);
+        let side = d_out.min(d_in);
+        let width = side.min((kept.div_ceil(2) + OVERSAMPLING).next_multiple_of(COLUMNS));
+        let first: Vec<f32> = random(SEED, d_out * width).collect();
+        // From the outputs' side on, so that the basis lies in the space of D's rows.
+        let start = self.transpose_times(&first, (width, width)).await?;
+        let mut basis = orthonormal(&start, d_in, width);
+        let mut last = self.times(&basis, width).await?;
+        let mut image = last.clone();
+        let mut gram = gram(View::new(&image, d_out, width));
+        let mut columns = width;
+        let mut growth = Growth::default();
+        loop {
+            let squares = eigenvalues(gram.clone());
+            let within: f64 = squares.iter().sum();
+            growth.add(squares.iter().take(kept).sum());
+            let next = width.min(side - columns);
+            let whole = total - within <= ROUNDING * total;
+            if next == 0 || whole || columns >= kept && growth.is_over(total) {
+                return Ok(Found {
+                    basis,
+                    image,
+                    gram,
+                    squares,
+                });
+            }
+            let mut block = self.transpose_times(&last, (next, width)).await?;
+            // Twice is enough: the first time leaves the rounding of what was there.
+            for _ in 0..2 {
+                remove_components(&mut block, &basis, d_in, (next, columns));
+                block = orthonormal(&block, d_in, next);
+            }
+            last = self.times(&block, next).await?;
+            basis = side_by_side(&basis, &block, (columns, next));
+            image = side_by_side(&image, &last, (columns, next));
+            gram = grown(&gram, &image, &last, d_out);
+            columns += next;
+        }
+    }
+
+    /// The best approximation within the space that was found: D V V^T, whose right singular vectors are V times the
+    /// eigenvectors of (D V)^T D V.
+    async fn cut_to(&self, found: &Found, rank: usize) -> Result<Truncated> {
+        let (_, vectors) = eigen(found.gram.clone());
+        let columns = vectors.ncols();
+        let kept = rank.min(columns);
+        let rotation = vectors.columns(0, kept).clone_owned();
+        let left = product(View::new(&found.image, self.d_out, columns), &rotation);
+        let right = product(View::new(&found.basis, self.d_in, columns), &rotation);
+        let (b, columns) = split(&left, &right, kept, rank);
+        let a = transpose(&columns, self.d_in, rank);
+        let left_out = self.residual(&b, &a, rank).await?;
+        Ok(Truncated {
+            random: true,
+            ..Truncated::new(a, b, left_out, self.total)
+        })
+    }
 }
 
 /// How the squared norm that is kept grows from step to step.
@@ -229,6 +295,8 @@ struct Matrix<'a> {
     dense: &'a [f32],
     d_out: usize,
     d_in: usize,
+    /// ||D||_F^2.
+    total: f64,
     pace: &'a Pace<'a>,
 }
 
@@ -282,13 +350,13 @@ impl Matrix<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, collections::BTreeSet};
 
     use async_trait::async_trait;
 
     use super::*;
     use crate::{
-        compute::svd::dense_values,
+        compute::svd::{dense_values, rank_for},
         error::{Code, Error},
         progress::{Observer, Progress, Silent},
     };
@@ -305,9 +373,13 @@ mod tests {
     }
 
     fn cut(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> Truncated {
+        cut_as(dense, d_out, d_in, Cut::to(rank))
+    }
+
+    fn cut_as(dense: &[f32], d_out: usize, d_in: usize, cut: Cut) -> Truncated {
         let now = || 0.0;
         let pace = Pace::new(&Silent, &now, progress());
-        pollster::block_on(truncate_dense_fast(dense, d_out, d_in, rank, &pace)).unwrap()
+        pollster::block_on(cut_dense_fast(dense, d_out, d_in, cut, &pace)).unwrap()
     }
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
@@ -395,6 +467,55 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_kept_by_as_few_directions_as_of_the_exact_decomposition() {
+        let (d_out, d_in) = (500, 400);
+        let flat = numbers(d_out * d_in, 9);
+        let mut at_random = BTreeSet::new();
+        for (what, dense) in [
+            ("pruned", pruned(d_out, d_in)),
+            ("flat", flat),
+            ("falling", low_rank(d_out, d_in, 120, 0.95)),
+            ("steep", low_rank(d_out, d_in, 60, 0.7)),
+        ] {
+            let values = dense_values(&dense, d_out, d_in);
+            let total: f64 = values.iter().map(|s| s * s).sum();
+            for energy in [0.2, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0] {
+                for most in [usize::MAX, 20] {
+                    let exact = rank_for(&values, energy);
+                    let best: f64 = values.iter().take(exact).map(|s| s * s).sum::<f64>() / total;
+                    let wanted = Cut {
+                        most,
+                        energy: Some(energy),
+                    };
+                    let cut = cut_as(&dense, d_out, d_in, wanted);
+                    let rank = cut.a.len() / d_in;
+                    // The next direction where the exact ones keep hardly more than is asked for: what is found keeps
+                    // up to 1e-3 less.
+                    let one_more = rank == exact + 1 && best - energy < 1e-3;
+                    assert!(
+                        rank == exact.min(most) || one_more,
+                        "{what} {energy} {most}: {rank} {exact}"
+                    );
+                    if rank < most {
+                        // Residuals are formed in f32.
+                        assert!(
+                            cut.energy_kept >= energy - 1e-6,
+                            "{what} {energy}: {}",
+                            cut.energy_kept
+                        );
+                    }
+                    if cut.random {
+                        at_random.insert((what, most));
+                    }
+                }
+            }
+        }
+        // Both ways were gone.
+        assert!(at_random.contains(&("falling", usize::MAX)), "{at_random:?}");
+        assert!(at_random.contains(&("flat", 20)), "{at_random:?}");
+    }
+
+    #[test]
     fn a_matrix_of_a_smaller_rank_is_kept_whole() {
         for (d_out, d_in) in [(300, 200), (200, 300)] {
             let dense = low_rank(d_out, d_in, 5, 0.5);
@@ -449,7 +570,7 @@ mod tests {
                 calls: Cell::new(0),
             };
             let pace = Pace::new(&observer, &now, progress());
-            let error = pollster::block_on(truncate_dense_fast(&dense, 260, 210, 7, &pace));
+            let error = pollster::block_on(cut_dense_fast(&dense, 260, 210, Cut::to(7), &pace));
             assert_eq!(error.err().unwrap().code(), Code::Cancelled);
             assert_eq!(observer.calls.get(), at);
         }

@@ -12,6 +12,34 @@ use crate::compute::{
     transpose,
 };
 
+/// How far a matrix is cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cut {
+    /// The most directions that are left.
+    pub most: usize,
+    /// The share of the squared norm that is to be kept, by as few directions as keep it.
+    pub energy: Option<f64>,
+}
+
+impl Cut {
+    /// To a rank.
+    pub const fn to(rank: usize) -> Self {
+        Self {
+            most: rank,
+            energy: None,
+        }
+    }
+
+    /// The rank that is left of a matrix of these singular values (largest first), which are asked for only where they
+    /// decide.
+    pub fn rank(self, values: impl FnOnce() -> Vec<f64>) -> usize {
+        match self.energy {
+            Some(energy) => self.most.min(rank_for(&values(), energy)),
+            None => self.most,
+        }
+    }
+}
+
 /// The best approximation of a given rank.
 pub struct Truncated {
     /// (rank x d_in)
@@ -22,6 +50,8 @@ pub struct Truncated {
     pub energy_kept: f64,
     /// The Frobenius norm of what is left out, relative to the whole's.
     pub error: f64,
+    /// Whether it was found at random columns, near the best one.
+    pub random: bool,
 }
 
 /// A share of the squared norm below this is rounding of the f32 in which deltas are kept, and counts as nothing.
@@ -44,20 +74,9 @@ pub fn rank_for(values: &[f64], energy: f64) -> usize {
     rank.max(1)
 }
 
-/// The singular values of B A (`b` is d_out x r, `a` is r x d_in, row-major), largest first.
-pub fn factored_values(a: &[f32], b: &[f32], (d_out, r, d_in): (usize, usize, usize)) -> Vec<f64> {
-    let left = ThinQr::new(View::new(b, d_out, r));
-    let right = ThinQr::new(View::new(a, r, d_in).transposed());
-    descending(
-        (left.r() * right.r().transpose())
-            .singular_values()
-            .iter()
-            .copied(),
-    )
-}
-
 /// The singular values of a dense (d_out x d_in) matrix, largest first: roots of the eigenvalues of its smaller
 /// Gram matrix. Squares are exact to rounding of the largest one.
+#[cfg(test)]
 pub fn dense_values(dense: &[f32], d_out: usize, d_in: usize) -> Vec<f64> {
     eigenvalues(gram(upright(dense, d_out, d_in)))
         .into_iter()
@@ -65,56 +84,95 @@ pub fn dense_values(dense: &[f32], d_out: usize, d_in: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Truncates B A (`b` is d_out x r, `a` is r x d_in, row-major) to `rank`: a thin QR of each factor and the
-/// singular vectors of the small core, never of the product.
-///
-/// With B = Q R, A^T = P T and the core C = R T^T, the best approximation is Q U U^T C P^T, U being the eigenvectors of
-/// C C^T. What is left out is C - U U^T C itself: its digits do not suffer from the squares in C C^T.
-pub fn truncate_factors(
-    a: &[f32],
-    b: &[f32],
-    (d_out, r, d_in): (usize, usize, usize),
-    rank: usize,
-) -> Truncated {
-    let left = ThinQr::new(View::new(b, d_out, r));
-    let right = ThinQr::new(View::new(a, r, d_in).transposed());
-    let core = left.r() * right.r().transpose();
-    let (_, vectors) = eigen(&core * core.transpose());
-    let kept = rank.min(vectors.ncols());
-    let mut u = vectors.columns(0, kept).clone_owned();
-    let mut image = core.transpose() * &u;
-    let left_out = (&core - &u * image.transpose()).norm_squared();
-    // Singular values are split evenly between the factors.
-    for k in 0..kept {
-        let root = image.column(k).norm().sqrt();
-        u.column_mut(k).scale_mut(root);
-        let inverse = if root > 0.0 { root.recip() } else { 0.0 };
-        image.column_mut(k).scale_mut(inverse);
+/// B A (`b` is d_out x r, `a` is r x d_in, row-major) by a thin QR of each factor: B = Q R, A^T = P T and the small core
+/// C = R T^T, never the product.
+pub struct Factored<'a> {
+    left: ThinQr<'a>,
+    right: ThinQr<'a>,
+    core: DMatrix<f64>,
+}
+
+impl<'a> Factored<'a> {
+    /// Factors of these sizes.
+    pub fn new(a: &'a [f32], b: &'a [f32], (d_out, r, d_in): (usize, usize, usize)) -> Self {
+        let left = ThinQr::new(View::new(b, d_out, r));
+        let right = ThinQr::new(View::new(a, r, d_in).transposed());
+        let core = left.r() * right.r().transpose();
+        Self { left, right, core }
     }
-    let b = padded(&left.q_times(&u), kept, rank);
-    let columns = padded(&right.q_times(&image), kept, rank);
-    Truncated::new(
-        transpose(&columns, columns.len() / rank, rank),
-        b,
-        left_out,
-        core.norm_squared(),
-    )
+
+    /// The singular values, largest first.
+    pub fn values(&self) -> Vec<f64> {
+        descending(self.core.singular_values().iter().copied())
+    }
+
+    /// The best approximation of a rank: Q U U^T C P^T, U being the eigenvectors of C C^T. What is left out is
+    /// C - U U^T C itself: its digits do not suffer from the squares in C C^T.
+    pub fn truncated(&self, rank: usize) -> Truncated {
+        let core = &self.core;
+        let (_, vectors) = eigen(core * core.transpose());
+        let kept = rank.min(vectors.ncols());
+        let mut u = vectors.columns(0, kept).clone_owned();
+        let mut image = core.transpose() * &u;
+        let left_out = (core - &u * image.transpose()).norm_squared();
+        // Singular values are split evenly between the factors.
+        for k in 0..kept {
+            let root = image.column(k).norm().sqrt();
+            u.column_mut(k).scale_mut(root);
+            let inverse = if root > 0.0 { root.recip() } else { 0.0 };
+            image.column_mut(k).scale_mut(inverse);
+        }
+        let b = padded(&self.left.q_times(&u), kept, rank);
+        let columns = padded(&self.right.q_times(&image), kept, rank);
+        Truncated::new(
+            transpose(&columns, columns.len() / rank, rank),
+            b,
+            left_out,
+            core.norm_squared(),
+        )
+    }
 }
 
 /// Truncates a dense (d_out x d_in) matrix to `rank`: by the eigenvectors of its smaller Gram matrix where that is
 /// small or most of them are wanted, else by subspace iteration until the kept energy no longer grows.
 pub fn truncate_dense(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> Truncated {
     let view = upright(dense, d_out, d_in);
-    let (tall, side) = view.dimensions();
+    let (_, side) = view.dimensions();
     let kept = rank.min(side);
     let basis = if side <= WHOLE_SIDE || 2 * (kept + OVERSAMPLING) > side {
         eigenvectors(view, kept)
     } else {
         subspace(view, kept)
     };
-    let image = product(view, &basis, kept);
+    onto(dense, (d_out, d_in), &basis, (kept, rank))
+}
+
+/// As [`truncate_dense`], as far as `cut` says: one decomposition of the smaller Gram matrix tells the rank and the
+/// directions.
+pub fn cut_dense(dense: &[f32], d_out: usize, d_in: usize, cut: Cut) -> Truncated {
+    if cut.energy.is_none() {
+        return truncate_dense(dense, d_out, d_in, cut.most);
+    }
+    let (squares, vectors) = eigen(gram(upright(dense, d_out, d_in)));
+    let rank = cut.rank(|| squares.iter().map(|square| square.max(0.0).sqrt()).collect());
+    let rank = rank.min(squares.len());
+    let basis = row_major(&vectors.columns(0, rank).clone_owned());
+    onto(dense, (d_out, d_in), &basis, (rank, rank))
+}
+
+/// What a dense matrix is along `kept` orthonormal directions of its smaller side (side x kept), as factors of `rank`
+/// columns.
+fn onto(
+    dense: &[f32],
+    (d_out, d_in): (usize, usize),
+    basis: &[f64],
+    (kept, rank): (usize, usize),
+) -> Truncated {
+    let view = upright(dense, d_out, d_in);
+    let (tall, side) = view.dimensions();
+    let image = product(view, basis, kept);
     let total: f64 = dense.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    let left_out = residual(view, &image, &basis, kept);
+    let left_out = residual(view, &image, basis, kept);
     let norms: Vec<f64> = (0..kept)
         .map(|k| {
             image
@@ -168,6 +226,7 @@ impl Truncated {
             b,
             energy_kept: 1.0 - share,
             error: share.sqrt(),
+            random: false,
         }
     }
 }
@@ -374,7 +433,7 @@ mod tests {
         assert!((cut.error - 1e-6).abs() < 5e-8, "{}", cut.error);
         let a = &dense;
         let identity: Vec<f32> = (0..900).map(|i| if i % 31 == 0 { 1.0 } else { 0.0 }).collect();
-        let factored = truncate_factors(a, &identity, (30, 30, 20), 3);
+        let factored = Factored::new(a, &identity, (30, 30, 20)).truncated(3);
         assert!(
             (factored.error / cut.error - 1.0).abs() < 1e-6,
             "{} {}",

@@ -46,7 +46,7 @@ pub(super) async fn write<'a>(
             d_in: site.d_in,
         });
     }
-    let extra = extra::of(out, solved, &paths, &shapes, reports).await?;
+    let (extra, whole) = extra::of(out, solved, &paths, &shapes, reports).await?;
     let lone = untouched(out, &shapes);
     let plan = plan(out, &shapes, &extra)?;
     let asked = solved.asked();
@@ -56,6 +56,7 @@ pub(super) async fn write<'a>(
         sites,
         lone,
         added: &extra.added,
+        whole,
     };
     let mut spool = None;
     let own = match source.scales(&plan) {
@@ -96,6 +97,9 @@ pub(super) async fn write<'a>(
         file.entries.push((tensor.name.clone(), tensor.shape));
         file.held.insert(tensor.name, bytes);
     }
+    let whole = extra.whole.iter();
+    file.entries
+        .extend(whole.map(|tensor| (tensor.name(), tensor.shape.clone())));
     let name = match out.format() {
         Format::Peft => {
             let config = configuration(out, &paths, &scales, &shapes, &extra);

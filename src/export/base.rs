@@ -10,7 +10,7 @@ use crate::{
     binding::{MergeSite, Place},
     delta::{Delta, LowRank},
     error::{Code, Error, Result},
-    export::{Writing, copied, json, layout::Layout},
+    export::{Writing, copied, json, layout::Layout, whole::WholeChange},
     io::{
         Checkpoint, Dtype, DtypeChoice, OutDtype, Sink, StreamHeader, StreamWriter, TensorInfo, encode_piece,
     },
@@ -84,11 +84,11 @@ pub(super) async fn write<'a>(
                 for site in here {
                     out.written(writer.bytes(), bytes);
                     out.tell(&site.name, reports.len()).await?;
-                    let SolvedLayer { delta, report } = solved.take(site).await?;
+                    let (change, report) = Change::of(solved, site, info).await?;
                     reports.insert(site.name.clone(), report);
-                    changes.push(Change::of(site, delta, info)?);
+                    changes.push(change);
                 }
-                changed(checkpoint, info, dtype, &changes, &mut writer).await?;
+                changed(checkpoint, info, dtype, (&mut *solved, &changes), &mut writer).await?;
             }
             writer.finish().await?;
         }
@@ -163,16 +163,16 @@ fn pieces(elements: usize, width: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Writes a tensor with its changes.
-async fn changed(
+async fn changed<'a>(
     checkpoint: &Checkpoint,
     info: &TensorInfo,
     dtype: Dtype,
-    changes: &[Change],
+    (solved, changes): (&mut Truncated<'a>, &[Change<'a>]),
     writer: &mut StreamWriter<'_>,
 ) -> Result<()> {
     // Changes of several experts or parts have one width, which then divides their places, too.
     let width = changes.iter().map(|change| change.width).max().unwrap_or(1);
-    let fits = |change: &Change| change.width == width && change.start.is_multiple_of(width);
+    let fits = |change: &Change<'_>| change.width == width && change.start.is_multiple_of(width);
     let width = if changes.iter().all(fits) {
         width
     } else {
@@ -181,7 +181,9 @@ async fn changed(
     for range in pieces(info.elements(), width) {
         let mut sum = Sum::read(checkpoint, info, range.clone()).await?;
         for change in changes {
-            change.add(range.clone(), &mut |at, delta| sum.add(at, delta));
+            change
+                .add(range.clone(), solved, &mut |at, delta| sum.add(at, delta))
+                .await?;
         }
         let bytes = sum.encoded(&info.name, range.start, dtype)?;
         writer.piece(&info.name, &bytes).await?;
@@ -190,22 +192,42 @@ async fn changed(
 }
 
 /// A change as the base's tensor has its place: row by row from `start` on, each row `width` numbers.
-struct Change {
-    numbers: Numbers,
+struct Change<'a> {
+    numbers: Numbers<'a>,
     width: usize,
     start: usize,
 }
 
-enum Numbers {
+enum Numbers<'a> {
     /// The rows of B A.
     Factors(LowRank),
     Dense(Vec<f32>),
+    /// Those of a tensor that was saved whole, made row by row.
+    Whole(WholeChange<'a>),
     /// Rows of a table that lie apart: which, and their numbers.
     Rows(Vec<usize>, Vec<f32>),
 }
 
-impl Change {
-    fn of(site: &MergeSite, delta: Delta, info: &TensorInfo) -> Result<Self> {
+impl<'a> Change<'a> {
+    async fn of(
+        solved: &mut Truncated<'a>,
+        site: &'a MergeSite,
+        info: &TensorInfo,
+    ) -> Result<(Self, LayerReport)> {
+        if solved.solution().has_rows(site) {
+            let (change, report) = WholeChange::of(solved, site).await?;
+            let change = Self {
+                numbers: Numbers::Whole(change),
+                width: site.d_in.max(1),
+                start: site.range().start,
+            };
+            return Ok((change, report));
+        }
+        let SolvedLayer { delta, report } = solved.take(site).await?;
+        Ok((Self::solved(site, delta, info)?, report))
+    }
+
+    fn solved(site: &MergeSite, delta: Delta, info: &TensorInfo) -> Result<Self> {
         let misfit = || {
             Error::new(
                 Code::ShapeMismatch,
@@ -242,7 +264,12 @@ impl Change {
     }
 
     /// Hands over what the change adds to the numbers `range` of the tensor, with the place of each stretch in it.
-    fn add(&self, range: Range<usize>, put: &mut dyn FnMut(usize, &[f32])) {
+    async fn add(
+        &self,
+        range: Range<usize>,
+        solved: &mut Truncated<'a>,
+        put: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
         let width = self.width;
         // Rows of the change that have a number in the range.
         let rows = |rows: usize| {
@@ -262,6 +289,11 @@ impl Change {
                     put(place(first), &data[first * width..last * width]);
                 }
             }
+            Numbers::Whole(change) => {
+                if let Some((first, last)) = rows(change.d_out()) {
+                    put(place(first), &change.rows(solved, first..last).await?);
+                }
+            }
             Numbers::Rows(ids, data) => {
                 for (id, row) in ids.iter().zip(data.chunks_exact(width)) {
                     if (range.start..range.end).contains(&(id * width)) {
@@ -270,6 +302,7 @@ impl Change {
                 }
             }
         }
+        Ok(())
     }
 }
 

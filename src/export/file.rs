@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     adapter::{FilePlan, Scale},
     error::{Code, Error, Result},
-    export::{Writing, source::Source, spool::Spool},
+    export::{Writing, extra::write_whole, source::Source, spool::Spool},
     io::{OutDtype, Sink, StreamHeader, StreamWriter, encode},
 };
 
@@ -47,13 +47,13 @@ impl<'p> File<'p> {
     }
 
     /// Writes the file in the order of its header, each layer as it is solved or as it was set aside.
-    pub(super) async fn write(
+    pub(super) async fn write<'a>(
         mut self,
         name: &str,
         metadata: &BTreeMap<String, String>,
-        source: &mut Source<'_, '_>,
+        source: &mut Source<'a, '_>,
         spool: Option<&Spool>,
-        out: &Writing<'_>,
+        out: &Writing<'a>,
         sink: &mut dyn Sink,
     ) -> Result<()> {
         let dtype = self.dtype;
@@ -71,6 +71,12 @@ impl<'p> File<'p> {
         for name in order {
             if let Some(bytes) = self.held.remove(&name) {
                 writer.write(&name, &bytes).await?;
+                continue;
+            }
+            if let Some(site) = source.whole.remove(&name) {
+                out.written(writer.bytes(), bytes);
+                let report = write_whole(out, source.solved, site, (&name, dtype), &mut writer).await?;
+                source.reports.insert(site.name.clone(), report);
                 continue;
             }
             let found = self.owners.get(&name).and_then(|&at| {

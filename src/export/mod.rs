@@ -13,6 +13,7 @@ pub mod report;
 mod source;
 mod spool;
 mod text;
+mod whole;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +33,7 @@ use crate::{
         report::{AdapterReport, InputReport, MergeReport, Operations, SamplesReport, SelfReport},
         spool::SPOOL_FILE,
     },
-    io::{FileDigest, OutDtype, OutTensor, Sink, serialize},
+    io::{FileDigest, OutDtype, Sink, StreamHeader, StreamWriter, encode},
     merge::{
         context::Task,
         methods::Method,
@@ -283,19 +284,18 @@ async fn write_heads(
         .filter(|(name, _)| !merged.contains(name))
         .collect();
     if !own.is_empty() {
-        let tensors: Vec<OutTensor> = own
-            .into_iter()
-            .map(|(name, head)| OutTensor {
-                name: name.clone(),
-                shape: head.shape.clone(),
-                data: head.data.clone(),
-            })
-            .collect();
-        sink.write(
-            &format!("{stem}.safetensors"),
-            &serialize(&tensors, dtype, metadata)?,
-        )
-        .await?;
+        let entries = own
+            .iter()
+            .map(|(name, head)| ((*name).clone(), dtype.into(), head.shape.clone()));
+        let header = StreamHeader::new(entries, metadata)?;
+        let mut writer = StreamWriter::begin(sink, &format!("{stem}.safetensors"), header);
+        // Of one type they are written in the order of their names, which is that of the map.
+        for (name, head) in own {
+            let data = head.load().await;
+            let data = data.map_err(|error| error.about(&format!("adapter \"{}\"", adapter.name)))?;
+            writer.write(name, &encode(name, &data, dtype)?).await?;
+        }
+        writer.finish().await?;
     }
     if let Some(labels) = &adapter.labels {
         sink.write(&format!("{stem}.labels.json"), &json(labels)?).await?;

@@ -21,6 +21,8 @@ pub(super) struct Source<'a, 'w> {
     pub(super) lone: Option<BTreeMap<ModulePath, Module>>,
     /// Biases of the upper factors.
     pub(super) added: &'w BTreeMap<String, Vec<f32>>,
+    /// Tensors that are saved whole, by their names in the file.
+    pub(super) whole: BTreeMap<String, &'a MergeSite>,
 }
 
 impl<'a> Source<'a, '_> {

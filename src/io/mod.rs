@@ -8,6 +8,7 @@ mod checkpoint;
 mod half;
 mod pickle;
 mod source;
+mod stored;
 mod tensor;
 mod write;
 
@@ -16,7 +17,8 @@ pub use self::checkpoint::Checkpoint;
 pub use self::source::FileSource;
 pub(crate) use self::source::parse_json;
 pub use self::source::{ByteSource, FileDigest, Folder, MemorySource, sha256};
-pub use self::tensor::{HostTensor, TensorInfo};
+pub use self::stored::StoredTensor;
+pub use self::tensor::TensorInfo;
 pub use self::write::{
     DtypeChoice, MemorySink, OutDtype, OutTensor, Sink, StreamHeader, StreamWriter, encode, encode_piece,
     serialize,

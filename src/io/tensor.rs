@@ -1,17 +1,8 @@
-//! What a checked file says of its tensors, and a tensor in memory.
+//! What a checked file says of its tensors.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use crate::io::Dtype;
-
-/// A tensor that was read whole, such as one of an adapter's `modules_to_save`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HostTensor {
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its elements, row by row.
-    pub data: Vec<f32>,
-}
 
 /// What a checked file says of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

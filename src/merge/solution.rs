@@ -3,7 +3,7 @@
 //! A method that runs the model solves its layers in its pass; everything else is merged when the layer is asked for,
 //! so that no more than one dense delta is in memory. Each layer is computed once and belongs to whoever took it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     binding::{Binding, MergeSite},
@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     merge::{
         layer::{LayerReport, SolvedLayer},
-        methods::{Layer, Method},
+        methods::{Form, Layer, Method},
         options::MergeOptions,
     },
     progress::{Observer, Pace, Progress},
@@ -118,6 +118,29 @@ impl<'a> Solution<'a> {
         }
     }
 
+    /// Whether a site can be had [in rows](Solution::take_rows): a tensor that was saved whole, by a method that makes
+    /// each number of the tasks' numbers in its place alone.
+    pub fn has_rows(&self, site: &MergeSite) -> bool {
+        site.has_rows() && self.method.form(self.options) == Form::Stacked && self.passed(site).is_none()
+    }
+
+    /// Some rows of what [`Solution::take`] gives, so that a table of hundreds of megabytes is never in memory for every
+    /// adapter at once.
+    ///
+    /// # Errors
+    /// As [`Solution::take`].
+    pub async fn take_rows(&mut self, site: &'a MergeSite, rows: Range<usize>) -> Result<Vec<f32>> {
+        if rows.start == 0 {
+            self.taken += 1;
+        }
+        let progress = self.progress(&site.name);
+        self.observer.progress(progress.clone()).await?;
+        let now = || self.compute.meter.elapsed();
+        let pace = Pace::new(self.observer, &now, progress);
+        let delta = merged_rows(self.binding, self.method, self.options, site, rows, &pace).await?;
+        Ok(delta.into_dense())
+    }
+
     /// Reports in the order of the forward pass, what no pass reached after it.
     pub fn in_order(&self, reports: impl IntoIterator<Item = LayerReport>) -> Vec<LayerReport> {
         let place = |report: &LayerReport| self.order.iter().position(|name| *name == report.module);
@@ -138,11 +161,22 @@ pub async fn merged(
     site: &MergeSite,
     pace: &Pace<'_>,
 ) -> Result<Delta> {
+    merged_rows(binding, method, options, site, 0..site.d_out, pace).await
+}
+
+async fn merged_rows(
+    binding: &Binding<'_>,
+    method: &dyn Method,
+    options: &MergeOptions,
+    site: &MergeSite,
+    rows: Range<usize>,
+    pace: &Pace<'_>,
+) -> Result<Delta> {
     let layer = Layer {
         name: &site.name,
-        d_out: site.d_out,
+        d_out: rows.len(),
         d_in: site.d_in,
-        parts: binding.parts(site).await?,
+        parts: binding.parts_of_rows(site, rows).await?,
         weights: &site.weights,
         options,
         pace,

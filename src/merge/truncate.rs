@@ -4,14 +4,14 @@
 //! has to be lost. Where it does not depend on the numbers it is known before a layer is solved, so that a file's header
 //! can be written first.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     adapter::Module,
     binding::{MergeSite, Place},
     compute::{
-        range_finder::{OVERSAMPLING, POWER_STEPS, TOLERANCE, is_random, truncate_dense_fast},
-        svd::{self, SEED},
+        range_finder::{OVERSAMPLING, POWER_STEPS, TOLERANCE, cut_dense_fast},
+        svd::{self, Cut, SEED},
     },
     delta::{Delta, Dense, LowRank},
     error::{Code, Error, Result},
@@ -137,6 +137,14 @@ impl<'a> Truncated<'a> {
         }
     }
 
+    /// As [`Solution::take_rows`], of which nothing is cut.
+    ///
+    /// # Errors
+    /// As [`Solution::take`].
+    pub async fn take_rows(&mut self, site: &'a MergeSite, rows: Range<usize>) -> Result<Vec<f32>> {
+        self.solution.take_rows(site, rows).await
+    }
+
     /// One layer of a file as factors, of the sites of its parts, each with as many outputs as `heights` says. Parts
     /// that have to be cut are cut as the one matrix that they are in the file, so that its rank does not grow.
     ///
@@ -246,8 +254,7 @@ impl<'a> Truncated<'a> {
             return Err(lost("a site"));
         };
         if self.asked() && matches!(site.place, Place::Weight(_)) {
-            let rank = self.rank_for(&delta);
-            return self.to_rank(delta, rank, &site.name).await;
+            return self.reduced(delta, self.asked_cut(), &site.name).await;
         }
         Ok(Solved::uncut(vec![Some(delta)]))
     }
@@ -271,32 +278,30 @@ impl<'a> Truncated<'a> {
             return Ok(Solved::uncut(deltas));
         }
         let whole = stacked(deltas, heights);
-        let rank = if self.asked() {
-            self.rank_for(&whole)
+        let cut = if self.asked() {
+            self.asked_cut()
         } else {
-            self.exact(parts)
+            Cut::to(self.exact(parts))
         };
         let name = parts.iter().flatten().next().map_or("", |site| &site.name);
         Ok(Solved {
             whole: !alone,
-            ..self.to_rank(whole, rank, name).await?
+            ..self.reduced(whole, cut, name).await?
         })
     }
 
-    async fn to_rank(&self, delta: Delta, rank: usize, name: &str) -> Result<Solved> {
+    async fn reduced(&self, delta: Delta, cut: Cut, name: &str) -> Result<Solved> {
         let solution = &self.solution;
-        let (d_out, d_in) = delta.shape();
-        let random = matches!(delta, Delta::Dense(_)) && is_random(d_out, d_in);
         let now = || solution.compute.meter.elapsed();
         let pace = Pace::new(solution.observer, &now, solution.progress(name));
-        let reduced = to_rank(delta, rank, &pace).await?;
+        let reduced = reduced(delta, cut, &pace).await?;
         Ok(Solved {
             rank: reduced.factors.rank,
             parts: vec![Some(Delta::LowRank(reduced.factors))],
             whole: false,
             kept: reduced.energy_kept,
             error: reduced.error,
-            random,
+            random: reduced.random,
             reports: Vec::new(),
         })
     }
@@ -386,11 +391,10 @@ impl<'a> Truncated<'a> {
         (0..binding.adapters.len()).map(of_adapter).sum()
     }
 
-    fn rank_for(&self, delta: &Delta) -> usize {
-        let most = self.most.unwrap_or(usize::MAX);
-        match self.energy {
-            Some(energy) => most.min(rank_for(delta, energy)),
-            None => most,
+    fn asked_cut(&self) -> Cut {
+        Cut {
+            most: self.most.unwrap_or(usize::MAX),
+            energy: self.energy,
         }
     }
 }
@@ -461,48 +465,58 @@ struct Reduced {
     energy_kept: f64,
     /// ||D - written||_F / ||D||_F, from what is left out: it has digits where `energy_kept` is 1.
     error: f64,
+    /// Whether it was cut by random columns.
+    random: bool,
 }
 
-/// The best approximation of a rank; factors of at most that rank stay as they are.
-async fn to_rank(delta: Delta, rank: usize, pace: &Pace<'_>) -> Result<Reduced> {
+/// The best approximation; factors that have no more directions than are left stay as they are.
+async fn reduced(delta: Delta, cut: Cut, pace: &Pace<'_>) -> Result<Reduced> {
     let (d_out, d_in) = delta.shape();
-    let rank = rank.min(d_out).min(d_in).max(1);
+    let cut = Cut {
+        most: cut.most.min(d_out).min(d_in).max(1),
+        ..cut
+    };
     let truncated = match delta {
-        Delta::LowRank(factors) if factors.rank <= rank => {
-            return Ok(Reduced {
-                factors,
-                energy_kept: 1.0,
-                error: 0.0,
-            });
-        }
-        Delta::LowRank(factors) => {
-            let shape = (d_out, factors.rank, d_in);
-            svd::truncate_factors(&factors.a, &factors.b, shape, rank)
-        }
-        Delta::Dense(dense) => truncate_dense_fast(&dense.data, d_out, d_in, rank, pace).await?,
+        Delta::LowRank(factors) => match reduced_factors(&factors, cut) {
+            Some(truncated) => truncated,
+            None => {
+                return Ok(Reduced {
+                    factors,
+                    energy_kept: 1.0,
+                    error: 0.0,
+                    random: false,
+                });
+            }
+        },
+        Delta::Dense(dense) => cut_dense_fast(&dense.data, d_out, d_in, cut, pace).await?,
     };
     Ok(Reduced {
         factors: LowRank {
+            rank: truncated.b.len() / d_out,
             a: truncated.a,
             b: truncated.b,
-            rank,
             d_out,
             d_in,
         },
         energy_kept: truncated.energy_kept,
         error: truncated.error,
+        random: truncated.random,
     })
 }
 
-/// The smallest rank, at least 1, that keeps a share of the squared Frobenius norm. A share of 1 is everything above
-/// the rounding of f32.
-fn rank_for(delta: &Delta, energy: f64) -> usize {
-    let (d_out, d_in) = delta.shape();
-    let values = match delta {
-        Delta::LowRank(factors) => svd::factored_values(&factors.a, &factors.b, (d_out, factors.rank, d_in)),
-        Delta::Dense(dense) => svd::dense_values(&dense.data, d_out, d_in),
-    };
-    svd::rank_for(&values, energy)
+/// The best approximation of factors; none if they have no more directions than are left. One factorisation tells the
+/// rank and the approximation.
+fn reduced_factors(factors: &LowRank, cut: Cut) -> Option<svd::Truncated> {
+    if cut.energy.is_none() && factors.rank <= cut.most {
+        return None;
+    }
+    let found = svd::Factored::new(
+        &factors.a,
+        &factors.b,
+        (factors.d_out, factors.rank, factors.d_in),
+    );
+    let rank = cut.rank(|| found.values());
+    (rank < factors.rank).then(|| found.truncated(rank))
 }
 
 #[cfg(test)]
@@ -527,7 +541,15 @@ mod tests {
     }
 
     fn cut_to(delta: &Delta, rank: usize) -> Reduced {
-        pollster::block_on(to_rank(delta.clone(), rank, &Pace::unwatched())).unwrap()
+        pollster::block_on(reduced(delta.clone(), Cut::to(rank), &Pace::unwatched())).unwrap()
+    }
+
+    fn keeping(delta: &Delta, energy: f64) -> Reduced {
+        let cut = Cut {
+            most: usize::MAX,
+            energy: Some(energy),
+        };
+        pollster::block_on(reduced(delta.clone(), cut, &Pace::unwatched())).unwrap()
     }
 
     fn both(factors: &LowRank) -> [Delta; 2] {
@@ -575,7 +597,7 @@ mod tests {
         let own = factors(40, 9, 30);
         for delta in both(&own) {
             for energy in [0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
-                let cut = cut_to(&delta, rank_for(&delta, energy));
+                let cut = keeping(&delta, energy);
                 assert!(cut.energy_kept >= energy - 1e-12, "{energy}: {}", cut.energy_kept);
                 if cut.factors.rank > 1 {
                     let smaller = cut_to(&delta, cut.factors.rank - 1);
@@ -586,7 +608,7 @@ mod tests {
                     );
                 }
             }
-            assert_eq!(rank_for(&delta, 1.0), 9);
+            assert_eq!(keeping(&delta, 1.0).factors.rank, 9);
         }
     }
 }

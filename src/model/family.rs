@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     compute::Windows,
     error::Result,
-    io::{Checkpoint, HostTensor},
+    io::{Checkpoint, StoredTensor},
     model::{
         batch::{Batch, Stack},
         lanes::Lanes,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Heads of one task (`modules_to_save`), by tensor name in the base model.
-pub type Heads = BTreeMap<String, HostTensor>;
+pub type Heads = BTreeMap<String, StoredTensor>;
 
 /// A layer that adapters may target.
 #[derive(Debug, Clone, PartialEq, Eq)]

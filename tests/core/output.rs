@@ -12,6 +12,7 @@ mod card;
 mod damaged;
 mod header;
 mod ranks;
+mod reading;
 mod shared;
 mod sizes;
 mod streaming;

@@ -13,7 +13,7 @@ use crate::{
     naming::ModulePath,
 };
 
-/// A tensor of a module that is saved whole.
+/// A tensor of a module that is saved whole. Its numbers are made when they are written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WholeTensor {
     /// The module, a path in the base model.
@@ -22,8 +22,13 @@ pub struct WholeTensor {
     pub parameter: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its numbers.
-    pub data: Vec<f32>,
+}
+
+impl WholeTensor {
+    /// Its name in PEFT's file.
+    pub fn name(&self) -> String {
+        format!("base_model.model.{}.{}", self.module, self.parameter)
+    }
 }
 
 /// What a merged adapter has beside factors.
@@ -53,7 +58,7 @@ impl Extra {
             .next()
     }
 
-    /// Its tensors under PEFT's names, beside the factors of `modules`.
+    /// Its tensors under PEFT's names, beside the factors of `modules` and those that are saved whole.
     pub fn tensors(&self, modules: &BTreeMap<ModulePath, Shape>) -> Vec<OutTensor> {
         let biases = self.biases.iter().map(|(name, data)| {
             let module = name.strip_suffix(".bias").unwrap_or(name);
@@ -73,12 +78,7 @@ impl Extra {
             shape: vec![rows.ids.len(), rows.width],
             data: rows.data.clone(),
         });
-        let whole = self.whole.iter().map(|tensor| OutTensor {
-            name: format!("base_model.model.{}.{}", tensor.module, tensor.parameter),
-            shape: tensor.shape.clone(),
-            data: tensor.data.clone(),
-        });
-        biases.chain(tokens).chain(whole).collect()
+        biases.chain(tokens).collect()
     }
 
     /// Sets the fields of a configuration by which PEFT finds the tensors again, and those of `modules` that are

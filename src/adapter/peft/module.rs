@@ -195,6 +195,7 @@ pub(super) fn read(
             d_out: shape.d_out,
             swapped: false,
             cut: None,
+            kept: Rc::default(),
         },
     })
 }

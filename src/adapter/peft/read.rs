@@ -1,4 +1,4 @@
-//! An adapter's folder: its factors found, its heads read, and every tensor accounted for.
+//! An adapter's folder: its factors and heads found, and every tensor accounted for.
 //!
 //! Each tensor ends up in a factor, in a head, or in an error.
 
@@ -19,9 +19,12 @@ use crate::{
         widest,
     },
     error::{Code, Error, Result},
-    io::{Checkpoint, Dtype, Folder, HostTensor, parse_json},
+    io::{Checkpoint, Dtype, Folder, StoredTensor, parse_json},
     naming::{ModulePath, list, roles::is_bases_own},
 };
+
+/// Numbers of two tensors that are in memory at a time while they are compared.
+const COMPARED_NUMBERS: usize = 1 << 20;
 
 /// The tensors of a file by what they are, as names in the file.
 #[derive(Default)]
@@ -227,15 +230,18 @@ fn saved_modules(config: &AdapterConfig) -> Vec<&str> {
         .collect()
 }
 
-/// A tensor that was saved whole, under all its names in the file.
-async fn whole(checkpoint: &Checkpoint, tensors: &[String]) -> Result<HostTensor> {
-    let mut found: Option<HostTensor> = None;
+/// A tensor that was saved whole, under all its names in the file. Of one name nothing is read; of several, which some
+/// releases of PEFT wrote, the numbers are held against each other.
+async fn whole(checkpoint: &Rc<Checkpoint>, tensors: &[String]) -> Result<StoredTensor> {
+    let mut all = Vec::with_capacity(tensors.len());
     for tensor in tensors {
-        let read = HostTensor {
-            shape: checkpoint.require(tensor)?.shape.clone(),
-            data: checkpoint.f32(tensor).await?,
-        };
-        if found.as_ref().is_some_and(|found| *found != read) {
+        all.push(StoredTensor::new(checkpoint, tensor)?);
+    }
+    let found = all
+        .pop()
+        .ok_or_else(|| Error::new(Code::Internal, "a saved tensor without a name"))?;
+    for other in &all {
+        if !same(&found, other).await? {
             return Err(Error::new(
                 Code::Duplicate,
                 format!(
@@ -245,9 +251,22 @@ async fn whole(checkpoint: &Checkpoint, tensors: &[String]) -> Result<HostTensor
                 ),
             ));
         }
-        found = Some(read);
     }
-    found.ok_or_else(|| Error::new(Code::Internal, "a saved tensor without a name"))
+    Ok(found)
+}
+
+async fn same(one: &StoredTensor, other: &StoredTensor) -> Result<bool> {
+    if one.shape != other.shape {
+        return Ok(false);
+    }
+    let elements = one.elements();
+    for start in (0..elements).step_by(COMPARED_NUMBERS) {
+        let range = start..elements.min(start + COMPARED_NUMBERS);
+        if one.load_range(range.clone()).await? != other.load_range(range).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The trained rows of the embedding table at `module`.

@@ -91,6 +91,7 @@ impl Part<'_> {
                 d_out: up.rows,
                 swapped: false,
                 cut: None,
+                kept: Rc::default(),
             },
         })
     }

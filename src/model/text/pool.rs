@@ -172,7 +172,7 @@ impl Pooling {
             });
         };
         let parameter = async |name: String, shape: &[usize]| match own(&name) {
-            Some(tensor) if tensor.shape == shape => Ok(tensor.data.clone()),
+            Some(tensor) if tensor.shape == shape => tensor.load().await,
             Some(tensor) => Err(Error::new(
                 Code::ShapeMismatch,
                 format!(

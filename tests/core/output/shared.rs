@@ -45,9 +45,12 @@ struct Threads {
     available: Available,
     /// Answers after which a thread ends without a word.
     lives: usize,
-    members: RefCell<Vec<(Sender<Vec<u32>>, Rc<Replies>)>>,
+    members: RefCell<Vec<Member>>,
     answered: Rc<Cell<usize>>,
 }
+
+/// Where a thread is asked, and what it answers.
+type Member = (Sender<Vec<u32>>, Rc<Replies>);
 
 /// What a thread answers, in the order in which it was asked.
 struct Replies {
