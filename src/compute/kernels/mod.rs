@@ -5,6 +5,12 @@
 //! and `gpu` is the kernel, which `tests` hold against the other (`cargo test --features gpu --lib compute`).
 //! The hazard: a kernel is launched unchecked, so every one compares its own places with the shapes.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the numbers of a kernel are 32 bits wide: tile sizes, and places that `scalar` has checked"
+)]
+
 pub(super) mod attention;
 pub(super) mod delta;
 pub(super) mod exact;
