@@ -37,7 +37,7 @@ function workersField(store: Store): TemplateResult | typeof nothing {
     {
       name: "workers",
       label: "Cores",
-      hint: "that share the layers; the result is the same",
+      hint: "that share the layers; what comes of it is the same",
       value: `${settings.workers}`,
       choices,
     },
