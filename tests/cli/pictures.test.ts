@@ -91,8 +91,7 @@ describe.skipIf(!present)("a vision transformer", () => {
       ...["--adapter", join(vit, first), "--samples", join(vit, "a.samples")],
       ...["--adapter", join(vit, second), "--samples", join(vit, "b.samples")],
     );
-    // Warm, all of it takes a tenth of a second, of which progress need not show every stage.
-    expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("%") });
+    expect({ code, stderr: stderr.includes("running the model") }).toEqual({ code: 0, stderr: true });
     const { report } = JSON.parse(stdout);
     expect(report.adapters.map((read: { samples: unknown }) => read.samples)).toEqual([
       expect.objectContaining({ count: 8, source: "a.samples" }),

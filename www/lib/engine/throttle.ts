@@ -4,12 +4,16 @@ import type { Progress } from "../types.ts";
 /** Between two reports: 20 a second. */
 const intervalMilliseconds = 50;
 
-/** Passes on at most 20 reports a second; `flush` passes on the last one that was held back. */
+/**
+ * Passes on at most 20 reports a second, and the first of every stage, however short; `flush` passes on the last one that
+ * was held back.
+ */
 export class Throttle {
   readonly #send: (progress: Progress) => void;
   readonly #now: () => number;
   #sentAt = Number.NEGATIVE_INFINITY;
   #held: Progress | null = null;
+  readonly #begun = new Set<Progress["stage"]>();
 
   constructor(send: (progress: Progress) => void, now: () => number = () => performance.now()) {
     this.#send = send;
@@ -17,7 +21,9 @@ export class Throttle {
   }
 
   report(progress: Progress): void {
-    if (this.#now() - this.#sentAt < intervalMilliseconds) {
+    const begins = !this.#begun.has(progress.stage);
+    this.#begun.add(progress.stage);
+    if (!begins && this.#now() - this.#sentAt < intervalMilliseconds) {
       this.#held = progress;
       return;
     }
