@@ -51,7 +51,7 @@ pub(super) fn refusal(peak: f64, limit: f64) -> Option<String> {
 
 /// Workers to start beside this one for a merge that costs so much.
 pub(super) fn workers(cost: &Cost, layers: usize, available: Available) -> usize {
-    let seconds = cost.seconds(&ONE_CORE) + (cost.bytes_read + cost.bytes_written) / MOVED_A_SECOND;
+    let seconds = cost.seconds(&ONE_CORE) + (cost.bytes_read + cost.bytes_written) / BYTES_A_SECOND;
     available.for_work(seconds, layers, cost.peak_bytes)
 }
 
@@ -62,8 +62,8 @@ const ONE_CORE: Rates = Rates {
     numbers: 1e9,
 };
 
-/// Bytes a second that are read or written, in a browser or in Node.
-const MOVED_A_SECOND: f64 = 300e6;
+/// Bytes a second that are read, hashed or written, beside the work on the numbers in them.
+pub(super) const BYTES_A_SECOND: f64 = 350e6;
 
 /// What the layers that are changed by factors cost, with all that is around them in memory.
 pub(super) fn cost(binding: &Binding<'_>, options: &MergeOptions) -> Cost {

@@ -7,7 +7,7 @@ use crate::{
     compute::Available,
     error::Result,
     jobs::{
-        estimate::{LIMIT_BYTES, cost, refusal, workers},
+        estimate::{BYTES_A_SECOND, LIMIT_BYTES, cost, refusal, workers},
         inputs::{Hashing, read_adapters},
         merge::MergeRequest,
     },
@@ -16,9 +16,6 @@ use crate::{
 
 /// Seconds that the kernels are measured for.
 const MEASURED_SECONDS: f64 = 0.05;
-
-/// Bytes a second that are read, hashed or written, beside the work on the numbers in them.
-const BYTES_A_SECOND: f64 = 350e6;
 
 /// How many times quicker so many workers are with what is shared out: each is started, opens the inputs again, and
 /// hands over what it has solved.

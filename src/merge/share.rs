@@ -246,10 +246,11 @@ impl Ahead {
         }
     }
 
-    /// Says that `unit` will be solved here, if nobody else has begun it.
-    pub(super) fn claim(&mut self, unit: &Unit) -> bool {
-        let at = self.waiting.iter().position(|waiting| waiting == unit);
-        at.is_some_and(|at| self.waiting.remove(at).is_some())
+    /// Says that `unit` is solved here, unless somebody has begun it.
+    pub(super) fn claim(&mut self, unit: &Unit) {
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting == unit) {
+            self.waiting.remove(at);
+        }
     }
 
     /// Whether a worker has it.

@@ -178,12 +178,9 @@ impl<'a> Truncated<'a> {
     }
 
     async fn solved_together(&mut self, ahead: &mut Ahead, unit: &Unit) -> Result<Solved> {
-        let here = ahead.claim(unit);
+        ahead.claim(unit);
         loop {
             ahead.give_out()?;
-            if here {
-                return self.solve(unit).await;
-            }
             let sites = &self.solution.binding.sites;
             let names = |unit: &Unit| {
                 let there = unit.sites.iter().flatten();

@@ -174,7 +174,6 @@ fn a_device_gives_what_the_cpu_gives() {
         let found = deltas(&found);
         for module in modules(&report) {
             let error = relative_error(&found(&module), &cpu(&module));
-            // Features are f32 on both, summed in another order; their products are exact.
             // Features are f32 on both, summed in another order: what that moves is magnified where they lie in a plane.
             assert!(error < 1e-4, "{} {module}: {error:e}", compute.name());
         }
