@@ -15,7 +15,9 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
-    compute::{Answer, Available, Compute, Limits, Noting, WEBGPU, Workers, peak_bytes, refused_bytes},
+    compute::{
+        Answer, Available, Compute, Limits, Noting, Questions, WEBGPU, Workers, peak_bytes, refused_bytes,
+    },
     describe::camel_case,
     error::{Code, Error, Result},
     io::{ByteSource, Folder, Sink},
@@ -26,8 +28,7 @@ use crate::{
         inspect,
         logits::logits as compute_logits,
         merge::{self, MergeRequest},
-        plan,
-        share::{self, Questions},
+        plan, share,
     },
     merge::{
         methods::METHODS,
@@ -172,6 +173,14 @@ impl Device {
         self.compute().name().to_owned()
     }
 
+    /// With the workers that an observer brings, if it does.
+    fn compute_with(&self, observer: &JsValue) -> Compute {
+        match get(observer, "workers") {
+            workers if workers.is_object() => self.compute().with_workers(Rc::new(Team { object: workers })),
+            _ => self.compute(),
+        }
+    }
+
     fn compute(&self) -> Compute {
         match &self.kind {
             Kind::Cpu => Compute::cpu(),
@@ -212,10 +221,7 @@ pub async fn merge(
     device: &Device,
     observer: JsValue,
 ) -> std::result::Result<JsValue, JsValue> {
-    let compute = match get(&observer, "workers") {
-        workers if workers.is_object() => device.compute().with_workers(Rc::new(Team { object: workers })),
-        _ => device.compute(),
-    };
+    let compute = device.compute_with(&observer);
     let merged = async {
         let request = merge_request(&request)?;
         let (listener, mut sink) = (
@@ -235,12 +241,27 @@ pub fn compiled() -> JsValue {
     wasm_bindgen::module()
 }
 
-/// Solves layers of the merge that `request` describes, those that `questions` ask for, until no more come.
+/// Does a share of a job (`merge`, `compare` or `generate`) that `request` describes, what `questions` ask for, until no
+/// more come.
 #[wasm_bindgen(js_name = solveShare)]
-pub async fn solve_share(request: JsValue, questions: JsValue) -> std::result::Result<(), JsValue> {
+pub async fn solve_share(
+    job: String,
+    request: JsValue,
+    questions: JsValue,
+) -> std::result::Result<(), JsValue> {
     let solved = async {
-        let asking = Asking(Listener { object: questions });
-        share::solve_share(merge_request(&request)?, &Compute::cpu(), &asking).await
+        let (compute, asking) = (Compute::cpu(), Asking(Listener { object: questions }));
+        match job.as_str() {
+            "merge" => share::solve_share(merge_request(&request)?, &compute, &asking).await,
+            "compare" => compare::compare_share(compare_request(&request)?, &compute, &asking).await,
+            "generate" => {
+                generate::write_variants_share(generate_request(&request)?, &compute, &asking).await
+            }
+            _ => Err(Error::new(
+                Code::Internal,
+                format!("there are no shares of \"{job}\""),
+            )),
+        }
     };
     solved.await.map_err(throw)
 }
@@ -264,28 +285,9 @@ pub async fn compare(
     device: &Device,
     observer: JsValue,
 ) -> std::result::Result<JsValue, JsValue> {
-    let compute = device.compute();
+    let compute = device.compute_with(&observer);
     let report = async {
-        let merged = array(&request, "merged")?
-            .iter()
-            .map(|value| {
-                let name = text(&value, "name").unwrap_or_else(|| "merged".into());
-                Ok(MergedInput {
-                    folder: folder(&name, &array(&value, "files")?)?,
-                    name,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let request = CompareRequest {
-            base: folder("base model", &array(&request, "base")?)?,
-            adapters: adapters(&array(&request, "adapters")?)?,
-            merged,
-            max_new_tokens: get(&get(&request, "options"), "maxNewTokens")
-                .as_f64()
-                .map_or(MergeOptions::default().max_new_tokens, |count| {
-                    usize::try_from(whole(count)).unwrap_or(usize::MAX)
-                }),
-        };
+        let request = compare_request(&request)?;
         compare::compare(request, &compute, &Listener { object: observer }).await
     };
     to_js(&report.await.map_err(throw)?).map_err(throw)
@@ -304,26 +306,9 @@ pub async fn generate(
         tokens: usize,
         notes: Vec<String>,
     }
-    let compute = device.compute();
+    let compute = device.compute_with(&observer);
     let written = async {
-        let variants = array(&request, "variants")?
-            .iter()
-            .map(|value| {
-                let name = text(&value, "name").unwrap_or_else(|| "variant".into());
-                let files: Option<Array> = get(&value, "files").dyn_into().ok();
-                Ok(Variant {
-                    folder: files.map(|files| folder(&name, &files)).transpose()?,
-                    name,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let prompts = ragged(&get(&request, "prompts"), "prompts", ("ids", "lengths"))?;
-        let request = GenerateRequest {
-            base: folder("base model", &array(&request, "base")?)?,
-            variants,
-            prompts: prompts.unwrap_or_default(),
-            sampling: parsed(get(&request, "options"))?,
-        };
+        let request = generate_request(&request)?;
         generate::write_variants(request, &compute, &Listener { object: observer }).await
     };
     let written = written.await.map_err(throw)?;
@@ -405,6 +390,50 @@ fn merge_request(request: &JsValue) -> Result<MergeRequest> {
         device_why: text(request, "deviceWhy"),
         adapters: adapters(&array(request, "adapters")?)?,
         options: parsed::<MergeOptions>(get(request, "options"))?,
+    })
+}
+
+fn compare_request(request: &JsValue) -> Result<CompareRequest> {
+    let merged = array(request, "merged")?
+        .iter()
+        .map(|value| {
+            let name = text(&value, "name").unwrap_or_else(|| "merged".into());
+            Ok(MergedInput {
+                folder: folder(&name, &array(&value, "files")?)?,
+                name,
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(CompareRequest {
+        base: folder("base model", &array(request, "base")?)?,
+        adapters: adapters(&array(request, "adapters")?)?,
+        merged,
+        max_new_tokens: get(&get(request, "options"), "maxNewTokens")
+            .as_f64()
+            .map_or(MergeOptions::default().max_new_tokens, |count| {
+                usize::try_from(whole(count)).unwrap_or(usize::MAX)
+            }),
+    })
+}
+
+fn generate_request(request: &JsValue) -> Result<GenerateRequest> {
+    let variants = array(request, "variants")?
+        .iter()
+        .map(|value| {
+            let name = text(&value, "name").unwrap_or_else(|| "variant".into());
+            let files: Option<Array> = get(&value, "files").dyn_into().ok();
+            Ok(Variant {
+                folder: files.map(|files| folder(&name, &files)).transpose()?,
+                name,
+            })
+        })
+        .collect::<Result<_>>()?;
+    let prompts = ragged(&get(request, "prompts"), "prompts", ("ids", "lengths"))?;
+    Ok(GenerateRequest {
+        base: folder("base model", &array(request, "base")?)?,
+        variants,
+        prompts: prompts.unwrap_or_default(),
+        sampling: parsed(get(request, "options"))?,
     })
 }
 
@@ -784,25 +813,25 @@ impl Sink for Listener {
     }
 }
 
-/// Whoever asks a worker for layers.
+/// Whoever asks a worker.
 struct Asking(Listener);
 
 #[async_trait(?Send)]
 impl Questions for Asking {
-    async fn next(&self) -> Result<Option<Vec<u32>>> {
+    async fn next(&self) -> Result<Option<Vec<u8>>> {
         let next = self
             .0
             .call("next", &Array::new())
             .await
             .map_err(|error| thrown(&error))?;
-        Ok(next.dyn_into::<Uint32Array>().ok().map(|words| words.to_vec()))
+        Ok(next.dyn_into::<Uint8Array>().ok().map(|bytes| bytes.to_vec()))
     }
 
-    async fn answer(&self, answer: &[u8]) -> Result<()> {
-        let answered = self
-            .0
-            .call("answer", &Array::of1(&Uint8Array::from(answer)))
-            .await;
+    async fn answer(&self, answer: Vec<u8>) -> Result<()> {
+        let bytes = Uint8Array::from(answer.as_slice());
+        // It is large, and there is no need to hold it twice until somebody takes it.
+        drop(answer);
+        let answered = self.0.call("answer", &Array::of1(&bytes)).await;
         answered.map(|_| ()).map_err(|error| thrown(&error))
     }
 }
@@ -832,11 +861,11 @@ impl Workers for Team {
         }
     }
 
-    fn ask(&self, worker: usize, question: Vec<u32>) -> Answer {
+    fn ask(&self, worker: usize, question: Vec<u8>) -> Answer {
         let asked = get(&self.object, "ask")
             .dyn_into::<Function>()
             .and_then(|function| {
-                let question = Uint32Array::from(question.as_slice());
+                let question = Uint8Array::from(question.as_slice());
                 function.call2(&self.object, &(worker as f64).into(), &question)
             });
         let answer = asked.map(|promise| JsFuture::from(Promise::resolve(&promise)));

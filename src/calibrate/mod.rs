@@ -188,9 +188,9 @@ pub async fn complete(
     let model = generation.model;
     let kind = model.family.facts().kind;
     let mut given = Vec::with_capacity(tasks.len());
-    for task in tasks {
+    for (speaker, task) in tasks.iter().enumerate() {
         given.push(match &task.samples.own {
-            Some(own) => write_texts(generation, task, own).await?,
+            Some(own) => write_texts(generation, (speaker, task), own).await?,
             None => task.samples.clone(),
         });
     }
@@ -199,10 +199,12 @@ pub async fn complete(
         .iter()
         .zip(&given)
         .zip(&wanted)
-        .filter(|(_, wanted)| !wanted.is_empty())
-        .map(|((task, given), wanted)| PromptedTask {
+        .enumerate()
+        .filter(|(_, (_, wanted))| !wanted.is_empty())
+        .map(|(speaker, ((task, given), wanted))| PromptedTask {
             name: task.name,
             deltas: &task.deltas,
+            speaker,
             prompts: wanted
                 .iter()
                 .map(|&at| given.samples[at].tokens(TEXT).to_vec())
@@ -229,6 +231,17 @@ pub async fn complete(
             assemble(model, task.name, given, &own, how)
         })
         .collect()
+}
+
+/// The tokens that adapters have to write, at most, and in how many samples.
+pub fn to_write(model: &Model, how: &Completing, given: &TaskSamples) -> [usize; 2] {
+    match &given.own {
+        Some(SelfWritten { options, .. }) => [options.count * options.max_new_tokens, options.count],
+        None => {
+            let count = missing(model.family.facts().kind, how, given).len();
+            [count * how.max_new_tokens, count]
+        }
+    }
 }
 
 /// The samples whose answer the adapter has to write.
@@ -322,7 +335,7 @@ fn assemble(
 /// Texts that the adapter writes itself, drawn from what it takes to be likely.
 async fn write_texts(
     generation: &GenerateContext<'_>,
-    task: &Incomplete<'_>,
+    (speaker, task): (usize, &Incomplete<'_>),
     own: &SelfWritten,
 ) -> Result<TaskSamples> {
     let model = generation.model;
@@ -345,6 +358,7 @@ async fn write_texts(
     let prompted_task = PromptedTask {
         name: task.name,
         deltas: &task.deltas,
+        speaker,
         prompts: vec![prompt.clone(); own.options.count],
     };
     let written = generate(generation, &[prompted_task], &own.sampling()).await?;

@@ -6,6 +6,7 @@
 //! a text into a class, [`written`] those that write.
 
 mod classify;
+mod share;
 mod written;
 
 use std::{
@@ -18,13 +19,16 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use crate::compare::classify::Scores;
+use crate::compare::{
+    classify::Scores,
+    share::{Place, Question, Split, add_residuals, picked, question, read_features, say_residuals},
+};
 
 pub use self::classify::{find_head, has_classifier, no_classifier};
 use crate::{
     binding::ReadAdapter,
     calibrate::TaskSamples,
-    compute::Compute,
+    compute::{Compute, Message, MessageReader, mangled},
     delta::{Delta, DeviceDelta},
     error::Result,
     model::{
@@ -32,7 +36,7 @@ use crate::{
         batch::{Batch, Padding, Sample, Stack},
         lanes::{Group, Hook},
     },
-    progress::Observer,
+    progress::{Observer, Silent},
 };
 
 /// The result of a comparison.
@@ -94,7 +98,7 @@ pub struct ContestTask<'a> {
     /// Its own adapter.
     pub read: &'a ReadAdapter,
     /// What that adds, by module.
-    pub deltas: BTreeMap<String, Delta>,
+    pub deltas: &'a BTreeMap<String, Delta>,
     /// Its samples, held-out or those of the calibration.
     pub samples: Option<&'a TaskSamples>,
 }
@@ -111,6 +115,30 @@ pub struct Contest<'a> {
     pub models: &'a [(String, Model)],
     /// The most tokens of an answer, for models that write.
     pub max_new_tokens: usize,
+}
+
+impl<'c> Contest<'c> {
+    /// A model by its place: the base, then the whole ones.
+    fn model_at(&self, place: usize) -> Option<&'c Model> {
+        match place.checked_sub(1) {
+            None => Some(self.model),
+            Some(whole) => self.models.get(whole).map(|(_, model)| model),
+        }
+    }
+
+    /// What runs side by side at a place: the task's own adapter, nothing, and the merged adapters; a whole model alone.
+    fn lanes<'a>(
+        &'a self,
+        place: Place,
+        none: &'a BTreeMap<String, Delta>,
+    ) -> Vec<&'a BTreeMap<String, Delta>> {
+        if place.model > 0 {
+            return vec![none];
+        }
+        let own = self.tasks[place.task].deltas;
+        let merged = self.adapters.iter().map(|(_, deltas)| deltas);
+        [own, none].into_iter().chain(merged).collect()
+    }
 }
 
 /// Rows of a micro-batch, all copies together: many methods compared at once need no more memory than few.
@@ -141,12 +169,11 @@ pub async fn compare(
         seconds: 0.0,
         notes: Vec::new(),
     };
-    for task in &contest.tasks {
-        let (read, own) = (task.read, &task.deltas);
+    for (at, task) in contest.tasks.iter().enumerate() {
+        let read = task.read;
         let samples = task.samples.map_or(&[][..], |s| s.samples.as_slice());
         let none = BTreeMap::new();
-        let mut lanes: Vec<&BTreeMap<String, Delta>> = vec![own, &none];
-        lanes.extend(contest.adapters.iter().map(|(_, deltas)| deltas));
+        let place = |model: usize| Place { task: at, model };
         let names = ["adapter", "base"].into_iter().map(str::to_owned);
         let names: Vec<String> = names
             .chain(contest.adapters.iter().map(|(name, _)| name.clone()))
@@ -160,22 +187,15 @@ pub async fn compare(
         // An adapter with a classifier of its own predicts, whatever its base model could write.
         let writes = model.family.facts().generates && !has_classifier(model, &read.adapter.heads);
         let (mut variants, labelled, residuals) = if writes {
-            let compared = written::ComparedTask {
-                model,
-                read,
-                samples: task.samples,
-                lanes: &lanes,
-                whole: contest.models,
-                names,
-                max_new_tokens: contest.max_new_tokens,
-            };
-            let written = written::task(&run, &compared).await?;
+            let written = written::task(&run, contest, at, names).await?;
             (written.variants, written.labelled, written.residuals)
         } else {
             let heads = &read.adapter.heads;
-            let (mut features, residuals) = run.features(model, samples, heads, &lanes).await?;
-            for (_, merged) in contest.models {
-                features.extend(run.features(merged, samples, heads, &[&none]).await?.0);
+            let lanes = contest.lanes(place(0), &none);
+            let (mut features, residuals) = run.features(place(0), model, samples, heads, &lanes).await?;
+            for (whole, (_, merged)) in contest.models.iter().enumerate() {
+                let place = place(1 + whole);
+                features.extend(run.features(place, merged, samples, heads, &[&none]).await?.0);
             }
             let scores = Scores::of(model, read, task.samples, &features, &mut report.notes).await?;
             let variants = names
@@ -210,6 +230,46 @@ pub async fn compare(
     report.notes.dedup();
     report.seconds = compute.meter.elapsed();
     Ok(report)
+}
+
+/// Answers a question for what variants make of a share of the samples.
+///
+/// # Errors
+/// As [`compare`].
+pub async fn compare_share(
+    contest: &Contest<'_>,
+    compute: &Compute,
+    question: &mut MessageReader<'_>,
+) -> Result<Vec<u8>> {
+    let Question {
+        place,
+        samples,
+        answers,
+    } = Question::read(question)?;
+    let steps = Steps::new("compare", 0);
+    let run = Run {
+        compute,
+        observer: &Silent,
+        steps: &steps,
+    };
+    let task = contest.tasks.get(place.task).ok_or_else(mangled)?;
+    let model = contest.model_at(place.model).ok_or_else(mangled)?;
+    let none = BTreeMap::new();
+    let lanes = contest.lanes(place, &none);
+    let message = match answers {
+        None => {
+            let heads = &task.read.adapter.heads;
+            let (features, residuals) = run.features_of(model, &samples, heads, &lanes).await?;
+            let message = Message::default().each(features.iter(), |message, lane| message.list(lane));
+            say_residuals(message, &residuals)
+        }
+        Some(answers) => {
+            let (reading, residuals) =
+                written::read_of(&run, contest, (place, model, &lanes), &samples, &answers).await?;
+            say_residuals(reading.say(Message::default()), &residuals)
+        }
+    };
+    Ok(message.into_bytes())
 }
 
 /// Deltas on the device.
@@ -281,11 +341,45 @@ impl Run<'_> {
         model.logits(&pass, hidden).await
     }
 
-    /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0.
+    /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0; where workers are started, they
+    /// have some of the samples.
     ///
     /// # Errors
     /// Whatever reading weights or the device reports, and cancellation.
-    pub async fn features(
+    async fn features(
+        &self,
+        place: Place,
+        model: &Model,
+        samples: &[Sample],
+        heads: &Heads,
+        lanes: &[&BTreeMap<String, Delta>],
+    ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
+        let sizes = samples.iter().map(Sample::size).collect();
+        let split = Split::hand_out(self.compute, sizes, |places| {
+            question(place, &picked(samples, places), None)
+        });
+        let own = self.features_of(model, &split.own(samples), heads, lanes).await?;
+        let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
+        let mut residuals = BTreeMap::new();
+        for (places, (found, sums)) in split.gather(own, read_features).await? {
+            for (to, from) in features.iter_mut().zip(&found) {
+                let width = from.len() / places.len();
+                to.resize(samples.len() * width, 0.0);
+                for (&at, row) in places.iter().zip(from.chunks_exact(width)) {
+                    to[at * width..(at + 1) * width].copy_from_slice(row);
+                }
+            }
+            add_residuals(&mut residuals, sums);
+        }
+        Ok((features, residuals))
+    }
+
+    /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0, of samples that this worker alone
+    /// has.
+    ///
+    /// # Errors
+    /// As [`compare`].
+    pub async fn features_of(
         &self,
         model: &Model,
         samples: &[Sample],
@@ -338,6 +432,15 @@ pub struct ResidualSums {
     distances: Vec<f64>,
 }
 
+impl ResidualSums {
+    fn add(&mut self, norm: f64, distances: &[f64]) {
+        self.norm += norm;
+        self.distances.resize(distances.len(), 0.0);
+        let sums = self.distances.iter_mut().zip(distances);
+        sums.for_each(|(sum, distance)| *sum += distance);
+    }
+}
+
 #[async_trait(?Send)]
 impl Hook for Fixed {
     fn variants(&self) -> usize {
@@ -372,12 +475,7 @@ impl Hook for Fixed {
             }
             let mut residuals = self.residuals.borrow_mut();
             let sums = residuals.entry(layer.name.clone()).or_default();
-            sums.norm += norm;
-            sums.distances.resize(distances.len(), 0.0);
-            sums.distances
-                .iter_mut()
-                .zip(distances)
-                .for_each(|(sum, distance)| *sum += distance);
+            sums.add(norm, &distances);
         }
         Ok(())
     }

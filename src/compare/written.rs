@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    binding::ReadAdapter,
-    calibrate::TaskSamples,
-    compare::{ResidualSums, Run, VariantScore, classify::mean_cosine},
+    compare::{
+        Contest, ResidualSums, Run, VariantScore,
+        classify::mean_cosine,
+        share::{Place, Split, add_residuals, picked, question, read_residuals},
+    },
+    compute::{Message, MessageReader},
     delta::Delta,
     error::{Code, Error, Result},
     generate::{Chooser, GenerateContext, PromptedTask, Sampling, decoder_start, generate},
@@ -31,44 +34,44 @@ pub(super) struct Written {
     pub(super) residuals: BTreeMap<String, ResidualSums>,
 }
 
-/// What is to be compared on one task: lane 0 is its own adapter.
-pub(super) struct ComparedTask<'a> {
-    pub(super) model: &'a Model,
-    pub(super) read: &'a ReadAdapter,
-    pub(super) samples: Option<&'a TaskSamples>,
-    pub(super) lanes: &'a [&'a BTreeMap<String, Delta>],
-    pub(super) whole: &'a [(String, Model)],
-    pub(super) names: Vec<String>,
-    pub(super) max_new_tokens: usize,
-}
-
 /// Whether each variant would write each answer, and the hidden states from which it would.
 #[derive(Default)]
-struct Reading {
+pub(super) struct Reading {
     /// One a variant and sample.
     would: Vec<Vec<bool>>,
     /// (rows x hidden) of each variant.
     hidden: Vec<Vec<f32>>,
 }
 
+/// What is run: a place with its model and lanes.
+type Runners<'a> = (Place, &'a Model, &'a [&'a BTreeMap<String, Delta>]);
+
 /// Compares the variants on one task.
 ///
 /// # Errors
 /// As [`generate`], and what reading weights or the device reports.
-pub(super) async fn task(run: &Run<'_>, compared: &ComparedTask<'_>) -> Result<Written> {
+pub(super) async fn task(
+    run: &Run<'_>,
+    contest: &Contest<'_>,
+    at: usize,
+    names: Vec<String>,
+) -> Result<Written> {
     let empty = Vec::new();
+    let compared = &contest.tasks[at];
     let given = compared.samples;
     let samples = given.map_or(&empty, |s| &s.samples);
     let prompts: Vec<Vec<u32>> = samples
         .iter()
         .map(|sample| sample.tokens(TEXT).to_vec())
         .collect();
-    let deltas = compared.lanes[0]
+    let deltas = compared
+        .deltas
         .iter()
         .map(|(name, delta)| (name.clone(), std::rc::Rc::new(delta.to_device(run.compute))))
         .collect();
     let generation = GenerateContext {
-        model: compared.model,
+        model: contest.model,
+        known_as: 0,
         compute: run.compute,
         keep_host: None,
         observer: run.observer,
@@ -76,16 +79,17 @@ pub(super) async fn task(run: &Run<'_>, compared: &ComparedTask<'_>) -> Result<W
     let prompted_task = PromptedTask {
         name: &compared.read.adapter.name,
         deltas: &deltas,
+        speaker: at,
         prompts,
     };
     let written = generate(
         &generation,
         &[prompted_task],
-        &Sampling::greedy(compared.max_new_tokens),
+        &Sampling::greedy(contest.max_new_tokens),
     )
     .await?;
     let own: Vec<Vec<u32>> = written.into_iter().flatten().map(|answer| answer.ids).collect();
-    let (reading, residuals) = read_all(run, compared, samples, &own).await?;
+    let (reading, residuals) = read_all(run, contest, at, samples, &own).await?;
 
     // What is right if the label is what the own adapter writes is known already.
     let none = Vec::new();
@@ -96,25 +100,28 @@ pub(super) async fn task(run: &Run<'_>, compared: &ComparedTask<'_>) -> Result<W
         .copied()
         .filter(|&i| labels[i] != own[i])
         .collect();
+    for &i in &others {
+        check_label(contest, at, (i, &samples[i]), &labels[i])?;
+    }
     let subset = |all: &[Sample]| others.iter().map(|&i| all[i].clone()).collect::<Vec<_>>();
     let wanted: Vec<Vec<u32>> = others.iter().map(|&i| labels[i].clone()).collect();
     let right = if others.is_empty() {
         Reading::default()
     } else {
-        read_all(run, compared, &subset(samples), &wanted).await?.0
+        read_all(run, contest, at, &subset(samples), &wanted).await?.0
     };
 
     let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
-    let width = compared.model.family.facts().hidden_size;
+    let width = contest.model.family.facts().hidden_size;
     let count = |hits: &[bool]| hits.iter().filter(|hit| **hit).count();
-    let variants = compared.names.iter().enumerate().map(|(v, name)| {
+    let variants = names.into_iter().enumerate().map(|(v, name)| {
         let as_own = labelled
             .iter()
             .filter(|&&i| labels[i] == own[i] && reading.would[v][i])
             .count();
         let hits = as_own + right.would.get(v).map_or(0, |would| count(would));
         VariantScore {
-            variant: name.clone(),
+            variant: name,
             agreement: share(count(&reading.would[v]), samples.len()),
             accuracy: share(hits, labelled.len()),
             cosine: mean_cosine(&reading.hidden[v], &reading.hidden[0], width),
@@ -127,60 +134,144 @@ pub(super) async fn task(run: &Run<'_>, compared: &ComparedTask<'_>) -> Result<W
     })
 }
 
+/// Whether all models can read a label behind its sample.
+fn check_label(
+    contest: &Contest<'_>,
+    task: usize,
+    (index, sample): (usize, &Sample),
+    label: &[u32],
+) -> Result<()> {
+    let whole = contest.models.iter().map(|(_, model)| model);
+    for model in [contest.model].into_iter().chain(whole) {
+        let facts = model.family.facts();
+        let read = match facts.kind {
+            Kind::EncoderDecoder => 0,
+            _ => label.len().saturating_sub(1),
+        };
+        let wrong = facts
+            .unknown_token(label)
+            .or_else(|| facts.too_long(sample.tokens(TEXT).len() + read));
+        if let Some(what) = wrong {
+            return Err(Error::new(
+                Code::SamplesInvalid,
+                format!(
+                    "adapter \"{}\", sample {}: its label does not fit the model: {what}",
+                    contest.tasks[task].read.adapter.name,
+                    index + 1
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// All variants over prompts and answers.
 async fn read_all(
     run: &Run<'_>,
-    compared: &ComparedTask<'_>,
+    contest: &Contest<'_>,
+    task: usize,
     samples: &[Sample],
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
-    let (mut reading, residuals) =
-        read(run, compared, compared.model, compared.lanes, samples, answers).await?;
     let none = BTreeMap::new();
-    for (_, model) in compared.whole {
-        let (more, _) = read(run, compared, model, &[&none], samples, answers).await?;
+    let lanes = contest.lanes(Place { task, model: 0 }, &none);
+    let runners = (Place { task, model: 0 }, contest.model, &lanes[..]);
+    let (mut reading, residuals) = read(run, contest, runners, samples, answers).await?;
+    for (whole, (_, model)) in contest.models.iter().enumerate() {
+        let place = Place {
+            task,
+            model: 1 + whole,
+        };
+        let (more, _) = read(run, contest, (place, model, &[&none]), samples, answers).await?;
         reading.would.extend(more.would);
         reading.hidden.extend(more.hidden);
     }
     Ok((reading, residuals))
 }
 
-/// The lanes of one model over prompts and answers.
+/// The lanes of one model over prompts and answers; where workers are started, they have some of them.
 async fn read(
     run: &Run<'_>,
-    compared: &ComparedTask<'_>,
-    model: &Model,
-    lanes: &[&BTreeMap<String, Delta>],
+    contest: &Contest<'_>,
+    runners: Runners<'_>,
+    samples: &[Sample],
+    answers: &[Vec<u32>],
+) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
+    let pairs = samples.iter().zip(answers);
+    let sizes = pairs
+        .map(|(sample, answer)| sample.size() + answer.len())
+        .collect();
+    let split = Split::hand_out(run.compute, sizes, |places| {
+        question(
+            runners.0,
+            &picked(samples, places),
+            Some(&picked(answers, places)),
+        )
+    });
+    let own = read_of(run, contest, runners, &split.own(samples), &split.own(answers)).await?;
+    let (_, _, lanes) = runners;
+    let mut reading = Reading {
+        would: vec![vec![true; samples.len()]; lanes.len()],
+        hidden: vec![Vec::new(); lanes.len()],
+    };
+    let mut residuals = BTreeMap::new();
+    let shares = split.gather(own, |message| {
+        Ok((Reading::read(message)?, read_residuals(message)?))
+    });
+    for (places, (found, sums)) in shares.await? {
+        for (to, from) in reading.would.iter_mut().zip(found.would) {
+            places.iter().zip(from).for_each(|(&at, would)| to[at] = would);
+        }
+        for (to, from) in reading.hidden.iter_mut().zip(found.hidden) {
+            to.extend(from);
+        }
+        add_residuals(&mut residuals, sums);
+    }
+    Ok((reading, residuals))
+}
+
+impl Reading {
+    /// Adds it to a message.
+    pub(super) fn say(&self, message: Message) -> Message {
+        let message = message.each(self.would.iter(), |message, would| {
+            message.list(&would.iter().map(|&would| u8::from(would)).collect::<Vec<u8>>())
+        });
+        message.each(self.hidden.iter(), |message, rows| message.list(rows))
+    }
+
+    fn read(message: &mut MessageReader<'_>) -> Result<Self> {
+        let would = message.each(MessageReader::list::<u8>)?;
+        Ok(Self {
+            would: would
+                .iter()
+                .map(|would| would.iter().map(|&would| would != 0).collect())
+                .collect(),
+            hidden: message.each(MessageReader::list)?,
+        })
+    }
+}
+
+/// The same, of samples that this worker alone has.
+pub(super) async fn read_of(
+    run: &Run<'_>,
+    contest: &Contest<'_>,
+    (_, model, lanes): Runners<'_>,
     samples: &[Sample],
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
     let facts = model.family.facts();
     let encoder_decoder = facts.kind == Kind::EncoderDecoder;
     let mut joined = Vec::with_capacity(samples.len());
-    for (index, (sample, answer)) in samples.iter().zip(answers).enumerate() {
+    for (sample, answer) in samples.iter().zip(answers) {
         // The last token is written, never read.
         let read = &answer[..answer.len().saturating_sub(1)];
-        let sample = if encoder_decoder {
+        joined.push(if encoder_decoder {
             sample
                 .clone()
                 .and_tokens([&[decoder_start(model)?], read].concat())
         } else {
             Sample::text([sample.tokens(TEXT), read].concat())
-        };
-        let wrong = facts
-            .unknown_token(answer)
-            .or_else(|| facts.too_long(sample.tokens(TEXT).len()));
-        if let Some(what) = wrong {
-            return Err(Error::new(
-                Code::SamplesInvalid,
-                format!(
-                    "adapter \"{}\", sample {}: its label does not fit the model: {what}",
-                    compared.read.adapter.name,
-                    index + 1
-                ),
-            ));
-        }
-        joined.push(sample);
+        });
     }
     let (batches, states, residuals) = run.pass(model, &joined, None, lanes).await?;
     let mut reading = Reading {
@@ -189,7 +280,7 @@ async fn read(
     };
     let settings: Vec<Sampling> = answers
         .iter()
-        .map(|answer| Sampling::greedy(answer.len().max(compared.max_new_tokens)))
+        .map(|answer| Sampling::greedy(answer.len().max(contest.max_new_tokens)))
         .collect();
     for (batch, (state, copies)) in batches.iter().zip(states) {
         let stack = Stack::new(batch, copies);

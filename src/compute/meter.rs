@@ -21,9 +21,11 @@ pub enum Stage {
     Write,
     /// Writing text: a task's own answers, or what a user asks for.
     Generate,
+    /// Waiting for what other workers have summed.
+    Wait,
 }
 
-const STAGES: usize = 6;
+const STAGES: usize = 7;
 
 /// Sums by stage. Time not spent in another measured stage while [`Stage::Forward`] runs is the forward's.
 pub struct Meter {
@@ -99,6 +101,11 @@ impl Meter {
             return (self.elapsed() - self.others()).max(0.0);
         }
         self.seconds[stage as usize].get()
+    }
+
+    /// Takes the count of a stage's floating-point operations away, to be counted elsewhere.
+    pub fn take_operations(&self, stage: Stage) -> f64 {
+        self.operations[stage as usize].take()
     }
 
     /// Floating-point operations of a stage.

@@ -12,6 +12,7 @@ mod features;
 pub mod gemm;
 mod kernels;
 mod memory;
+mod message;
 mod meter;
 mod pointwise;
 pub mod qr;
@@ -37,12 +38,15 @@ pub use self::{
     cache::Cache,
     features::{Bias, Features, Weight, squares},
     memory::{Noting, refused_bytes},
+    message::{Message, MessageReader, mangled},
     meter::{Meter, Stage, peak_bytes},
     pointwise::Activation,
     rotary::Rotary,
-    sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
+    sums::{
+        DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product, accumulate_single,
+    },
     unfold::{Grid, Windows},
-    workers::{Answer, Available, Workers},
+    workers::{Answer, Available, Errand, Questions, Workers},
 };
 use crate::{
     describe::Word,

@@ -5,7 +5,12 @@
 
 use std::{future::Future, pin::Pin};
 
-use crate::error::Result;
+use async_trait::async_trait;
+
+use crate::{
+    compute::message::{Message, MessageReader, mangled},
+    error::Result,
+};
 
 /// What a worker will answer. The work begins when it is asked, whether or not anyone waits.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Vec<u8>>>>>;
@@ -72,7 +77,53 @@ pub trait Workers {
     ///
     /// # Errors
     /// What went wrong in it, or that it is gone.
-    fn ask(&self, worker: usize, question: Vec<u32>) -> Answer;
+    fn ask(&self, worker: usize, question: Vec<u8>) -> Answer;
+}
+
+/// Who asks, seen from one of the others.
+#[async_trait(?Send)]
+pub trait Questions {
+    /// The next question; none where no more come. The first call says that the inputs are open.
+    ///
+    /// # Errors
+    /// Where there is nobody left to ask.
+    async fn next(&self) -> Result<Option<Vec<u8>>>;
+
+    /// Answers it.
+    ///
+    /// # Errors
+    /// As [`Questions::next`].
+    async fn answer(&self, answer: Vec<u8>) -> Result<()>;
+}
+
+/// What a worker is asked to do; the first number of a question that begins something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Solve a layer.
+    Layer,
+    /// Run a method's passes on a share of the samples.
+    Passes,
+    /// Write answers to a share of the prompts.
+    Write,
+    /// Run the variants of a comparison on a share of the samples.
+    Compare,
+}
+
+impl Errand {
+    const ALL: [Self; 4] = [Self::Layer, Self::Passes, Self::Write, Self::Compare];
+
+    /// The beginning of a question.
+    pub fn question(self) -> Message {
+        Message::default().number(self as usize)
+    }
+
+    /// What a question asks for; what it says of it follows.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) for what [`Errand::question`] never begins with.
+    pub fn of(question: &mut MessageReader<'_>) -> Result<Self> {
+        Self::ALL.get(question.number()?).copied().ok_or_else(mangled)
+    }
 }
 
 #[cfg(test)]

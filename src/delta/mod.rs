@@ -2,6 +2,7 @@
 //! dense matrix elsewhere.
 
 mod device;
+mod message;
 mod norm;
 
 pub use self::{device::DeviceDelta, norm::adapted_weight_norm};

@@ -205,6 +205,7 @@ pub async fn write(
         options: options.clone(),
         device: compute.name().to_owned(),
         device_why: inputs.device_why.clone(),
+        workers: 1 + compute.started().map_or(0, |(_, count)| count),
         base,
         adapters: binding
             .adapters

@@ -23,6 +23,8 @@ pub struct MergeReport {
     /// Why that one, where the caller left it open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_why: Option<String>,
+    /// How many workers shared the work, this one among them.
+    pub workers: usize,
     /// The base model; none where the merge needed none.
     pub base: Option<InputReport>,
     /// The adapters, in the order given.
@@ -125,6 +127,8 @@ pub struct Seconds {
     pub forward: f64,
     /// Sums over samples.
     pub gram: f64,
+    /// Waiting for what other workers have summed.
+    pub wait: f64,
     /// Solving.
     pub solve: f64,
     /// Truncating, encoding, hashing and writing.
@@ -140,6 +144,7 @@ impl From<&Meter> for Seconds {
             generate: meter.seconds(Stage::Generate),
             forward: meter.seconds(Stage::Forward),
             gram: meter.seconds(Stage::Gram),
+            wait: meter.seconds(Stage::Wait),
             solve: meter.seconds(Stage::Solve),
             write: meter.seconds(Stage::Write),
             total: meter.elapsed(),

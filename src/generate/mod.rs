@@ -4,6 +4,7 @@
 //! computed once ([`Cache`]). Answers are returned in the caller's order, whatever order the micro-batches had.
 
 mod choose;
+mod share;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::choose::Chooser;
+use self::share::{Prompts, Shared};
+pub use self::share::{Speakers, write_share};
 use crate::{
     compute::{Cache, Compute},
     delta::DeviceDelta,
@@ -100,6 +103,8 @@ pub struct PromptedTask<'a> {
     pub deltas: &'a BTreeMap<String, Rc<DeviceDelta>>,
     /// Token ids of each prompt: what a decoder-only model goes on with, or an encoder reads.
     pub prompts: Vec<Vec<u32>>,
+    /// The adapter's place among those that other workers know.
+    pub speaker: usize,
 }
 
 /// What was written after one prompt.
@@ -116,8 +121,10 @@ const MICRO_BATCH_ROWS: usize = 4096;
 
 /// Where a generation runs.
 pub struct GenerateContext<'a> {
-    /// The base model.
+    /// The model.
     pub model: &'a Model,
+    /// Its place among those that other workers have opened.
+    pub known_as: usize,
     /// The device.
     pub compute: &'a Compute,
     /// Modules whose W0 stays in memory beside its device form, for a merge that follows.
@@ -126,7 +133,7 @@ pub struct GenerateContext<'a> {
     pub observer: &'a dyn Observer,
 }
 
-/// The answers of every task to its prompts, in the order given.
+/// The answers of every task to its prompts, in the order given; where workers are started, they write some of them.
 ///
 /// # Errors
 /// [`Code::ModelUnsupported`] if the model does not write text, [`Code::SamplesInvalid`] for a prompt
@@ -149,27 +156,52 @@ pub async fn generate(
             ),
         ));
     }
-    let prompts: Vec<Vec<Sample>> = prompted_tasks
+    let prompts: Vec<Prompts> = prompted_tasks
         .iter()
-        .map(|prompted_task| prompts_of(generation, prompted_task, how))
+        .enumerate()
+        .map(|(task, prompted_task)| {
+            Ok(Prompts {
+                speaker: prompted_task.speaker,
+                samples: prompts_of(generation, prompted_task, how)?,
+                // A stream of draws for each prompt, whoever writes its answer, and beside whichever others.
+                draws: (0..prompted_task.prompts.len())
+                    .map(|at| (task as u64) << 32 | at as u64)
+                    .collect(),
+            })
+        })
         .collect::<Result<_>>()?;
-    let tasks: Vec<&[Sample]> = prompts.iter().map(Vec::as_slice).collect();
-    let batches = model.micro_batches(&tasks, Padding::Exclude, MICRO_BATCH_ROWS)?;
+    let tasks: Vec<&[Sample]> = prompts.iter().map(|task| task.samples.as_slice()).collect();
+    model.padded(&tasks, Padding::Exclude)?;
+    let deltas: Vec<_> = prompted_tasks
+        .iter()
+        .map(|prompted_task| prompted_task.deltas)
+        .collect();
+    match generation.compute.started() {
+        None => write(generation, deltas, &prompts, how).await,
+        Some((workers, count)) => {
+            let shared = Shared::hand_out(generation.known_as, &prompts, how, (workers.as_ref(), count));
+            let own = write(generation, deltas, shared.own(), how).await?;
+            shared.gather(own).await
+        }
+    }
+}
 
+/// Writes the answers to prompts of tasks with these deltas.
+async fn write(
+    generation: &GenerateContext<'_>,
+    deltas: Vec<&BTreeMap<String, Rc<DeviceDelta>>>,
+    prompts: &[Prompts],
+    how: &Sampling,
+) -> Result<Vec<Vec<Answer>>> {
+    let model = generation.model;
+    let tasks: Vec<&[Sample]> = prompts.iter().map(|task| task.samples.as_slice()).collect();
+    let batches = model.micro_batches_of(&tasks, None, MICRO_BATCH_ROWS)?;
     model.check_fits(generation.compute, &WorkloadEstimate::of(&batches, 1, None))?;
 
     let _generating = generation.compute.meter.generating();
-    let deltas = TaskDeltas {
-        tasks: prompted_tasks
-            .iter()
-            .map(|prompted_task| prompted_task.deltas)
-            .collect(),
-    };
-    let mut targeted: BTreeSet<String> = prompted_tasks
-        .iter()
-        .flat_map(|prompted_task| prompted_task.deltas.keys().cloned())
-        .collect();
+    let mut targeted: BTreeSet<String> = deltas.iter().flat_map(|deltas| deltas.keys().cloned()).collect();
     targeted.extend(generation.keep_host.into_iter().flatten().cloned());
+    let hook = TaskDeltas { tasks: deltas };
     let steps = Steps::new("generate", 0);
     let pass = Pass {
         compute: generation.compute,
@@ -186,16 +218,16 @@ pub async fn generate(
         .collect();
     let all: usize = tasks.iter().map(|task| task.len()).sum();
     let mut before = 0;
-    for batch in &batches {
+    for batch in batches.iter().filter(|batch| !batch.places.is_empty()) {
         let session = Session {
             generation,
             pass: &pass,
-            hook: &deltas,
+            hook: &hook,
             batch,
             how,
             counted: (before, all),
         };
-        for (place, answer) in batch.places.iter().zip(session.run(&tasks).await?) {
+        for (place, answer) in batch.places.iter().zip(session.run(prompts).await?) {
             answers[place.task][place.sample] = answer;
         }
         before += batch.places.len();
@@ -295,7 +327,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// The answers, in the order of the batch's places.
-    async fn run(&self, tasks: &[&[Sample]]) -> Result<Vec<Answer>> {
+    async fn run(&self, tasks: &[Prompts]) -> Result<Vec<Answer>> {
         let model = self.generation.model;
         let cache = Cache::default();
         let written = model.family.output();
@@ -303,11 +335,9 @@ impl Session<'_> {
         let mut choosers: Vec<Chooser<'_>> = places
             .iter()
             .map(|place| {
-                let sample = &tasks[place.task][place.sample];
-                let read = sample.tokens(written);
-                // A stream of draws for each prompt, whatever micro-batch it is in.
-                let stream = (place.task as u64) << 32 | place.sample as u64;
-                Chooser::new(&model.generation, self.how, read, stream)
+                let task = &tasks[place.task];
+                let read = task.samples[place.sample].tokens(written);
+                Chooser::new(&model.generation, self.how, read, task.draws[place.sample])
             })
             .collect();
 

@@ -1,15 +1,22 @@
 //! Comparing: merged models held against each task's own adapter and the base.
 
+use std::collections::BTreeMap;
+
 use crate::{
     adapter::{Adapter, is_adapter},
     binding::{Base, ReadAdapter, lanes::lane_deltas},
-    calibrate::check_samples,
+    calibrate::{TaskSamples, check_samples},
     compare::{self, CompareReport, Contest, ContestTask},
-    compute::Compute,
+    compute::{Compute, Errand, MessageReader, Questions, mangled},
+    delta::Delta,
     error::Result,
+    generate::{Speakers, write_share},
     io::Folder,
-    jobs::inputs::{AdapterInput, Hashing, read_adapters},
-    model,
+    jobs::{
+        estimate,
+        inputs::{AdapterInput, Hashing, read_adapters},
+    },
+    model::{self, Model},
     progress::Observer,
 };
 
@@ -33,6 +40,66 @@ pub struct CompareRequest {
     pub max_new_tokens: usize,
 }
 
+/// The inputs of a comparison, opened.
+struct Opened {
+    base: Base,
+    adapters: Vec<ReadAdapter>,
+    samples: Vec<Option<TaskSamples>>,
+    /// What each adapter adds, by module.
+    deltas: Vec<BTreeMap<String, Delta>>,
+    merged_adapters: Vec<(String, BTreeMap<String, Delta>)>,
+    merged_models: Vec<(String, Model)>,
+    max_new_tokens: usize,
+}
+
+impl Opened {
+    async fn open(request: CompareRequest) -> Result<Self> {
+        let base = Base::open(Some(request.base)).await?;
+        base.model("a comparison")?;
+        let (adapters, samples) = read_adapters(request.adapters, &base, Hashing::Left).await?;
+        let mut merged_adapters = Vec::new();
+        let mut merged_models = Vec::new();
+        for merged in request.merged {
+            if is_adapter(&merged.folder) {
+                let adapter = ReadAdapter::alone(Adapter::read(&merged.name, &merged.folder).await?);
+                merged_adapters.push((merged.name, lane_deltas(&base, &adapter).await?));
+            } else {
+                merged_models.push((merged.name, model::open(merged.folder).await?));
+            }
+        }
+        let mut deltas = Vec::with_capacity(adapters.len());
+        for read in &adapters {
+            deltas.push(lane_deltas(&base, read).await?);
+        }
+        Ok(Self {
+            base,
+            adapters,
+            samples,
+            deltas,
+            merged_adapters,
+            merged_models,
+            max_new_tokens: request.max_new_tokens,
+        })
+    }
+
+    fn contest(&self) -> Result<Contest<'_>> {
+        let tasks = self.adapters.iter().zip(&self.deltas).zip(&self.samples);
+        Ok(Contest {
+            model: self.base.model("a comparison")?,
+            tasks: tasks
+                .map(|((read, deltas), samples)| ContestTask {
+                    read,
+                    deltas,
+                    samples: samples.as_ref(),
+                })
+                .collect(),
+            adapters: &self.merged_adapters,
+            models: &self.merged_models,
+            max_new_tokens: self.max_new_tokens,
+        })
+    }
+}
+
 /// Compares; see [`compare`].
 ///
 /// # Errors
@@ -42,34 +109,65 @@ pub async fn compare(
     compute: &Compute,
     observer: &dyn Observer,
 ) -> Result<CompareReport> {
-    let base = Base::open(Some(request.base)).await?;
-    let model = base.model("a comparison")?;
-    let (adapters, samples) = read_adapters(request.adapters, &base, Hashing::Left).await?;
-    check_samples(model, &adapters, &samples)?;
-    let mut merged_adapters = Vec::new();
-    let mut merged_models = Vec::new();
-    for merged in request.merged {
-        if is_adapter(&merged.folder) {
-            let adapter = ReadAdapter::alone(Adapter::read(&merged.name, &merged.folder).await?);
-            merged_adapters.push((merged.name, lane_deltas(&base, &adapter).await?));
-        } else {
-            merged_models.push((merged.name, model::open(merged.folder).await?));
-        }
-    }
-    let mut tasks = Vec::with_capacity(adapters.len());
-    for (read, samples) in adapters.iter().zip(&samples) {
-        tasks.push(ContestTask {
-            read,
-            deltas: lane_deltas(&base, read).await?,
-            samples: samples.as_ref(),
-        });
-    }
-    let contest = Contest {
-        model,
-        tasks,
-        adapters: &merged_adapters,
-        models: &merged_models,
-        max_new_tokens: request.max_new_tokens,
-    };
+    let opened = Opened::open(request).await?;
+    let contest = opened.contest()?;
+    check_samples(contest.model, &opened.adapters, &opened.samples)?;
+    compute.start_workers(workers(&contest, compute));
     compare::compare(&contest, compute, observer).await
+}
+
+/// Workers to start beside this one.
+fn workers(contest: &Contest<'_>, compute: &Compute) -> usize {
+    let written = match contest.model.family.facts().generates {
+        true => contest.max_new_tokens,
+        false => 0,
+    };
+    let samples: Vec<usize> = contest
+        .tasks
+        .iter()
+        .flat_map(|task| task.samples.map_or(&[][..], |given| &given.samples))
+        .map(|sample| sample.size() + written)
+        .collect();
+    let lanes = 2 + contest.adapters.len() + contest.models.len();
+    let models = [contest.model];
+    estimate::workers_for_rows(
+        &models,
+        lanes * samples.iter().sum::<usize>(),
+        samples.len(),
+        compute,
+    )
+}
+
+/// Runs a share of a comparison, until nothing more is asked for.
+///
+/// # Errors
+/// As [`compare`].
+pub async fn compare_share(
+    request: CompareRequest,
+    compute: &Compute,
+    questions: &dyn Questions,
+) -> Result<()> {
+    let opened = Opened::open(request).await?;
+    let contest = opened.contest()?;
+    let mut speakers = None;
+    while let Some(question) = questions.next().await? {
+        let mut question = MessageReader::new(&question);
+        let answer = match Errand::of(&mut question)? {
+            Errand::Compare => compare::compare_share(&contest, compute, &mut question).await?,
+            Errand::Write => {
+                let speakers = speakers.get_or_insert_with(|| Speakers {
+                    models: vec![contest.model],
+                    adapters: opened
+                        .deltas
+                        .iter()
+                        .map(|deltas| compare::on_device(deltas, compute))
+                        .collect(),
+                });
+                write_share(speakers, compute, &mut question).await?
+            }
+            Errand::Layer | Errand::Passes => return Err(mangled()),
+        };
+        questions.answer(answer).await?;
+    }
+    Ok(())
 }

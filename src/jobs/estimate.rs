@@ -3,16 +3,18 @@
 use crate::{
     adapter::Module,
     binding::{Binding, Place},
-    compute::{Available, Compute},
+    compute::{Available, CPU, Compute},
     error::{Code, Error, Result},
     export::dtype_of,
     merge::{
+        context::SolveContext,
         cost::{Cost, LayerShape, Rates, Work},
         methods::Form,
-        options::{MergeOptions, MethodName},
+        options::{MergeOptions, MethodName, Schedule},
         solution::Solution,
         truncate::Truncated,
     },
+    model::{Model, WorkloadEstimate},
     progress::Silent,
 };
 
@@ -53,6 +55,76 @@ pub(super) fn refusal(peak: f64, limit: f64) -> Option<String> {
 pub(super) fn workers(cost: &Cost, layers: usize, available: Available) -> usize {
     let seconds = cost.seconds(&ONE_CORE) + (cost.bytes_read + cost.bytes_written) / BYTES_A_SECOND;
     available.for_work(seconds, layers, cost.peak_bytes)
+}
+
+/// Workers to start beside this one for a merge that runs the model on samples: `load` is what it reads of `samples`,
+/// `written` the tokens that adapters write for each task at most, and in how many samples. Only the CPU has others
+/// beside it.
+pub(super) fn workers_for_samples(
+    context: &SolveContext<'_>,
+    load: &WorkloadEstimate<'_>,
+    samples: usize,
+    written: impl Iterator<Item = [usize; 2]>,
+) -> usize {
+    if context.compute.name() != CPU.name {
+        return 0;
+    }
+    let [tokens, unwritten] = written.fold([0, 0], |[tokens, samples], [more, of]| {
+        [tokens + more, samples + of]
+    });
+    let passes = match context.options.schedule {
+        Schedule::Iterate => context.options.max_iter,
+        Schedule::Sweep => 1,
+    };
+    let [rows, tokens, copies, tasks, passes] = [
+        load.rows + tokens,
+        tokens,
+        load.variants,
+        context.tasks.len(),
+        passes,
+    ]
+    .map(number);
+    let modules = context.model.family.modules().iter();
+    let weights: f64 = modules.map(|module| number(module.d_in * module.d_out)).sum();
+    let solved = context.modules.iter();
+    let squares: f64 = solved.map(|module| number(module.d_in).powi(2)).sum();
+    let forward = 2.0 * weights * (copies * passes * rows + tokens);
+    // Layers that share an input share its sums; without that this is what they take at most.
+    let sums = 3.0 * squares * rows * passes;
+    let seconds = forward / ONE_CORE.f32_products + sums / ONE_CORE.f64_products;
+    // What is sent is there a second time.
+    let bytes = context.model.bytes_needed(load) + 8.0 * tasks * widest(context);
+    context
+        .compute
+        .available()
+        .for_work(seconds, samples + unwritten, bytes)
+}
+
+/// Workers to start beside this one for so many rows, tokens of prompts and of answers, through one of the models each, in
+/// so many pieces.
+pub(super) fn workers_for_rows(models: &[&Model], rows: usize, pieces: usize, compute: &Compute) -> usize {
+    if compute.name() != CPU.name {
+        return 0;
+    }
+    let weights = |model: &&Model| -> f64 {
+        let modules = model.family.modules().iter();
+        modules.map(|module| number(module.d_in * module.d_out)).sum()
+    };
+    let largest = models.iter().map(weights).fold(0.0, f64::max);
+    let seconds = 2.0 * largest * number(rows) / ONE_CORE.f32_products;
+    // Each reads the weights, and has the keys and values of its own rows.
+    compute.available().for_work(seconds, pieces, 4.0 * largest)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts and widths are far below 2^53")]
+const fn number(count: usize) -> f64 {
+    count as f64
+}
+
+/// The square of the widest input that is solved.
+fn widest(context: &SolveContext<'_>) -> f64 {
+    let widths = context.modules.iter().map(|module| module.d_in);
+    number(widths.max().unwrap_or(0)).powi(2)
 }
 
 /// What a core of these years does, to tell what work is worth a worker: the answer need not be exact.

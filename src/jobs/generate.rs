@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, rc::Rc};
 use crate::{
     adapter::{Adapter, is_adapter},
     binding::{Base, ReadAdapter, lanes::lane_deltas},
-    compute::Compute,
+    compute::{Compute, Errand, MessageReader, Questions, mangled},
     delta::DeviceDelta,
     error::{Code, Error, Result},
-    generate::{Answer, GenerateContext, PromptedTask, Sampling, generate},
+    generate::{Answer, GenerateContext, PromptedTask, Sampling, Speakers, generate, write_share},
     io::Folder,
+    jobs::estimate,
     model::{self, Model},
     progress::Observer,
 };
@@ -34,11 +35,56 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
 }
 
-/// An adapter of a variant, on the device.
-struct LoadedAdapter {
-    at: usize,
-    name: String,
-    deltas: BTreeMap<String, Rc<DeviceDelta>>,
+/// The variants, opened.
+struct Opened {
+    base: Base,
+    /// By variant: its name, and which model it is of, the base or one of `whole`.
+    variants: Vec<(String, usize)>,
+    /// By variant: what its adapter adds.
+    adapters: Vec<BTreeMap<String, Rc<DeviceDelta>>>,
+    /// Models that are variants themselves.
+    whole: Vec<Model>,
+}
+
+/// The base model's place among the models.
+const BASE: usize = 0;
+
+impl Opened {
+    async fn open(base: Folder, variants: Vec<Variant>, compute: &Compute) -> Result<Self> {
+        let base = Base::open(Some(base)).await?;
+        base.model("writing")?;
+        let mut opened = Self {
+            base,
+            variants: Vec::new(),
+            adapters: Vec::new(),
+            whole: Vec::new(),
+        };
+        for Variant { name, folder } in variants {
+            let (mut deltas, mut model) = (BTreeMap::new(), BASE);
+            match folder {
+                None => {}
+                Some(folder) if is_adapter(&folder) => {
+                    let adapter = ReadAdapter::alone(Adapter::read(&name, &folder).await?);
+                    let lanes = lane_deltas(&opened.base, &adapter).await?.into_iter();
+                    deltas = lanes
+                        .map(|(module, delta)| (module, Rc::new(delta.to_device(compute))))
+                        .collect();
+                }
+                Some(folder) => {
+                    opened.whole.push(model::open(folder).await?);
+                    model = opened.whole.len();
+                }
+            }
+            opened.adapters.push(deltas);
+            opened.variants.push((name, model));
+        }
+        Ok(opened)
+    }
+
+    fn models(&self) -> Result<Vec<&Model>> {
+        let base = self.base.model("writing")?;
+        Ok([base].into_iter().chain(&self.whole).collect())
+    }
 }
 
 /// The answers of every variant, in the order given, to every prompt. Adapters of one base answer
@@ -51,68 +97,87 @@ pub async fn write_variants(
     compute: &Compute,
     observer: &dyn Observer,
 ) -> Result<Vec<(String, Vec<Answer>)>> {
-    if request.variants.is_empty() || request.prompts.is_empty() {
+    let GenerateRequest {
+        base,
+        variants,
+        prompts,
+        sampling,
+    } = request;
+    if variants.is_empty() || prompts.is_empty() {
         return Err(Error::new(
             Code::OptionInvalid,
             "nothing to write: give at least one prompt and one variant of the model",
         ));
     }
-    let base = Base::open(Some(request.base)).await?;
-    let model = base.model("writing")?;
-    let mut loaded: Vec<LoadedAdapter> = Vec::new();
-    let mut whole: Vec<(usize, Model)> = Vec::new();
-    let mut found: Vec<(String, Vec<Answer>)> = Vec::new();
-    for (at, Variant { name, folder }) in request.variants.into_iter().enumerate() {
-        found.push((name.clone(), Vec::new()));
-        let deltas = match folder {
-            None => BTreeMap::new(),
-            Some(folder) if is_adapter(&folder) => {
-                let adapter = ReadAdapter::alone(Adapter::read(&name, &folder).await?);
-                lane_deltas(&base, &adapter)
-                    .await?
-                    .into_iter()
-                    .map(|(module, delta)| (module, Rc::new(delta.to_device(compute))))
-                    .collect()
-            }
-            Some(folder) => {
-                whole.push((at, model::open(folder).await?));
-                continue;
-            }
-        };
-        loaded.push(LoadedAdapter { at, name, deltas });
-    }
-    let none = BTreeMap::new();
-    let write = async |model: &Model, prompted_tasks: &[PromptedTask<'_>]| {
+    let opened = Opened::open(base, variants, compute).await?;
+    let models = opened.models()?;
+    let rows: usize = prompts
+        .iter()
+        .map(|prompt| prompt.len() + sampling.max_new_tokens)
+        .sum();
+    let pieces = prompts.len() * opened.variants.len();
+    let workers = estimate::workers_for_rows(&models, rows * opened.variants.len(), pieces, compute);
+    compute.start_workers(workers);
+    let mut found: Vec<(String, Vec<Answer>)> = opened
+        .variants
+        .iter()
+        .map(|(name, _)| (name.clone(), Vec::new()))
+        .collect();
+    for (known_as, model) in models.into_iter().enumerate() {
+        let variants = opened.variants.iter().enumerate();
+        let own: Vec<(usize, &str)> = variants
+            .filter(|(_, (_, of))| *of == known_as)
+            .map(|(at, (name, _))| (at, name.as_str()))
+            .collect();
+        if own.is_empty() {
+            continue;
+        }
+        let prompted_tasks: Vec<PromptedTask<'_>> = own
+            .iter()
+            .map(|&(at, name)| PromptedTask {
+                name,
+                deltas: &opened.adapters[at],
+                speaker: at,
+                prompts: prompts.clone(),
+            })
+            .collect();
         let generation = GenerateContext {
             model,
+            known_as,
             compute,
             keep_host: None,
             observer,
         };
-        generate(&generation, prompted_tasks, &request.sampling).await
-    };
-    if !loaded.is_empty() {
-        let prompted_tasks: Vec<PromptedTask<'_>> = loaded
-            .iter()
-            .map(|one| PromptedTask {
-                name: &one.name,
-                deltas: &one.deltas,
-                prompts: request.prompts.clone(),
-            })
-            .collect();
-        let answers = write(model, &prompted_tasks).await?;
-        for (one, answers) in loaded.iter().zip(answers) {
-            found[one.at].1 = answers;
+        let answers = generate(&generation, &prompted_tasks, &sampling).await?;
+        for ((at, _), answers) in own.into_iter().zip(answers) {
+            found[at].1 = answers;
         }
     }
-    for (at, model) in whole {
-        let prompted_tasks = [PromptedTask {
-            name: "the model",
-            deltas: &none,
-            prompts: request.prompts.clone(),
-        }];
-        let mut answers = write(&model, &prompted_tasks).await?;
-        found[at].1 = answers.pop().unwrap_or_default();
-    }
     Ok(found)
+}
+
+/// Writes the answers to a share of the prompts, until nothing more is asked for.
+///
+/// # Errors
+/// As [`write_variants`].
+pub async fn write_variants_share(
+    request: GenerateRequest,
+    compute: &Compute,
+    questions: &dyn Questions,
+) -> Result<()> {
+    let opened = Opened::open(request.base, request.variants, compute).await?;
+    let speakers = Speakers {
+        models: opened.models()?,
+        adapters: opened.adapters.clone(),
+    };
+    while let Some(question) = questions.next().await? {
+        let mut question = MessageReader::new(&question);
+        let Errand::Write = Errand::of(&mut question)? else {
+            return Err(mangled());
+        };
+        questions
+            .answer(write_share(&speakers, compute, &mut question).await?)
+            .await?;
+    }
+    Ok(())
 }

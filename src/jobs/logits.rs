@@ -43,6 +43,7 @@ pub async fn logits(
     if model.family.facts().generates && !classifies {
         let generation = GenerateContext {
             model,
+            known_as: 0,
             compute,
             keep_host: None,
             observer,
@@ -75,7 +76,7 @@ pub async fn logits(
         observer,
         steps: &steps,
     };
-    let (features, _) = run.features(model, &given.samples, &heads, &[&own]).await?;
+    let (features, _) = run.features_of(model, &given.samples, &heads, &[&own]).await?;
     let head = find_head(model, &heads).await?.ok_or_else(|| {
         Error::new(
             Code::Missing,

@@ -16,13 +16,17 @@ use crate::{
     },
     merge::{
         context::{SolveContext, check_weights, tasks},
+        crew::Crew,
         layer::{LayerReport, SolvedLayer},
         methods::iteris::MICRO_BATCH_ROWS,
         options::MergeOptions,
         solution::{Solution, merged},
         truncate::Truncated,
     },
-    model::{WorkloadEstimate, batch::Sample},
+    model::{
+        Model, WorkloadEstimate,
+        batch::{Padding, Sample},
+    },
     progress::{Observer, Pace, Progress},
 };
 
@@ -90,17 +94,12 @@ pub async fn merge(
         let model = base.model("this method")?;
         check_weights(&adapters, &options)?;
         check_samples(model, &adapters, &samples)?;
-        let tasks = tasks(&binding).await?;
+        let context;
+        (context, biases) = solve_context(model, &binding, &options, compute, observer).await?;
         compute.meter.add_since(Stage::Load, start);
-        let mut context = SolveContext::new(model, compute, tasks, &options, observer);
-        for site in binding.sites.iter().filter(|site| site.place == Place::Bias) {
-            let delta = merged(&binding, method, &options, site, &pace).await?;
-            let device = Rc::new(delta.to_device(compute));
-            context.biases.insert(site.name.clone(), device);
-            let report = LayerReport::plain(&site.name);
-            biases.push(SolvedLayer { delta, report });
-        }
+        let mut context = context;
         complete_samples(&mut context, &adapters, &samples).await?;
+        context.crew = Crew::of(compute);
         passed = method.pass(&context).await?;
         inputs.tasks = context.tasks;
     } else {
@@ -114,6 +113,31 @@ pub async fn merge(
     biases.into_iter().for_each(|layer| solution.hold(layer));
     let layers = Truncated::new(solution);
     export::write(&inputs, layers, sink).await
+}
+
+/// What a method works on that runs the model, the tasks still without samples; beside it the biases, which no pass
+/// solves for.
+///
+/// # Errors
+/// Whatever is wrong with the adapters.
+pub(super) async fn solve_context<'a>(
+    model: &'a Model,
+    binding: &Binding<'_>,
+    options: &'a MergeOptions,
+    compute: &'a Compute,
+    observer: &'a dyn Observer,
+) -> Result<(SolveContext<'a>, Vec<SolvedLayer>)> {
+    let mut context = SolveContext::new(model, compute, tasks(binding).await?, options, observer);
+    let mut biases = Vec::new();
+    for site in binding.sites.iter().filter(|site| site.place == Place::Bias) {
+        let method = options.method.find();
+        let delta = merged(binding, method, options, site, &Pace::unwatched()).await?;
+        let device = Rc::new(delta.to_device(compute));
+        context.biases.insert(site.name.clone(), device);
+        let report = LayerReport::plain(&site.name);
+        biases.push(SolvedLayer { delta, report });
+    }
+    Ok((context, biases))
 }
 
 /// Gives every task its samples, with the answers that its adapter writes.
@@ -133,21 +157,32 @@ async fn complete_samples(
             samples: samples.as_ref().unwrap_or(&none),
         })
         .collect();
+    let how = completing(context.options);
     // Before adapters write answers, which takes its time.
     let given: Vec<&[Sample]> = tasks.iter().map(|task| task.samples.samples.as_slice()).collect();
-    if given.iter().all(|samples| !samples.is_empty()) {
-        let padding = context.options.padding;
-        let batches = context.model.micro_batches(&given, padding, MICRO_BATCH_ROWS)?;
-        let load = WorkloadEstimate::of(&batches, 2, Some((&context.targeted, tasks.len())));
-        context.model.check_fits(context.compute, &load)?;
-    }
+    let padded =
+        context.options.padding == Padding::Include && given.iter().all(|samples| !samples.is_empty());
+    let lengths = padded
+        .then(|| context.model.padded(&given, Padding::Include))
+        .transpose()?
+        .flatten();
+    let batches = context
+        .model
+        .micro_batches_of(&given, lengths.as_ref(), MICRO_BATCH_ROWS)?;
+    let load = WorkloadEstimate::of(&batches, 2, Some((&context.targeted, tasks.len())));
+    context.model.check_fits(context.compute, &load)?;
+    let written = tasks
+        .iter()
+        .map(|task| calibrate::to_write(context.model, &how, task.samples));
+    let workers = estimate::workers_for_samples(context, &load, given.concat().len(), written);
+    context.compute.start_workers(workers);
     let generation = GenerateContext {
         model: context.model,
+        known_as: 0,
         compute: context.compute,
         keep_host: Some(&context.targeted),
         observer: context.observer,
     };
-    let how = completing(context.options);
     let complete = calibrate::complete(&generation, &tasks, &how).await?;
     for (task, complete) in context.tasks.iter_mut().zip(complete) {
         task.samples = complete.samples;

@@ -38,7 +38,7 @@ pub struct MergePlan {
     /// About the size of the result.
     pub bytes_written: f64,
     /// How many workers will share the layers, this one among them.
-    pub workers: usize,
+    pub workers: Option<usize>,
     /// The most memory that one of them holds at once.
     pub peak_bytes: Option<f64>,
     /// Multiplications and additions.
@@ -85,7 +85,7 @@ pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePl
         layers: binding.sites.len(),
         bytes_read: read,
         bytes_written: written,
-        workers: 1,
+        workers: None,
         peak_bytes: None,
         operations: None,
         seconds: None,
@@ -99,8 +99,9 @@ pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePl
         let moved = 2.0 * read + 2.0 * written;
         plan.peak_bytes = Some(cost.peak_bytes);
         plan.operations = Some(cost.f32_products + cost.f64_products);
-        plan.workers = 1 + workers(&cost, plan.layers, available);
-        plan.seconds = Some(cost.seconds(&rates) / shared(plan.workers) + moved / BYTES_A_SECOND);
+        let workers = 1 + workers(&cost, plan.layers, available);
+        plan.workers = Some(workers);
+        plan.seconds = Some(cost.seconds(&rates) / shared(workers) + moved / BYTES_A_SECOND);
         plan.refusal = refusal(cost.peak_bytes, LIMIT_BYTES);
         plan.fits = plan.refusal.is_none();
     }

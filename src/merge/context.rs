@@ -1,6 +1,7 @@
 //! What a method works on that runs the model: tasks with their samples, and where they differ.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
 };
@@ -14,8 +15,8 @@ use crate::{
     compute::Compute,
     delta::{Delta, DeviceDelta},
     error::{Code, Error, Result},
-    merge::options::MergeOptions,
-    model::{Model, Module, batch::Sample},
+    merge::{crew::Crew, options::MergeOptions},
+    model::{Model, Module, SampleShare, batch::Sample},
     progress::Observer,
 };
 
@@ -68,6 +69,8 @@ pub struct SolveContext<'a> {
     pub biases: BTreeMap<String, Rc<DeviceDelta>>,
     /// The options.
     pub options: &'a MergeOptions,
+    /// Who runs the passes.
+    pub crew: Crew<'a>,
     /// Told of progress.
     pub observer: &'a dyn Observer,
 }
@@ -99,8 +102,30 @@ impl<'a> SolveContext<'a> {
             targeted,
             biases: BTreeMap::new(),
             options,
+            crew: Crew::Alone,
             observer,
         }
+    }
+
+    /// The samples that this worker runs the passes on: all, or its share; the other shares are handed out.
+    ///
+    /// # Errors
+    /// [`Code::SamplesInvalid`] if a task has no samples.
+    pub fn share(&self) -> Result<Cow<'_, SampleShare>> {
+        if let Crew::Other(other) = &self.crew {
+            return Ok(Cow::Borrowed(&other.share));
+        }
+        let samples: Vec<&[Sample]> = self.tasks.iter().map(|task| task.samples.as_slice()).collect();
+        let lengths = self.model.padded(&samples, self.options.padding)?;
+        let workers = match &self.crew {
+            Crew::First(first) => first.workers(),
+            Crew::Alone | Crew::Other(_) => 1,
+        };
+        let shares = SampleShare::of_each(&samples, lengths.as_ref(), workers);
+        Ok(Cow::Owned(match &self.crew {
+            Crew::First(first) => first.hand_out(shares),
+            Crew::Alone | Crew::Other(_) => shares.into_iter().next().unwrap_or_default(),
+        }))
     }
 }
 

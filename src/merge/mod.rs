@@ -6,6 +6,7 @@
 
 pub mod context;
 pub mod cost;
+pub mod crew;
 pub mod layer;
 pub mod methods;
 pub mod options;

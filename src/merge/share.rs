@@ -12,9 +12,9 @@ use std::{
 use futures_util::future::{FutureExt, select_all};
 
 use crate::{
-    compute::{Answer, Workers},
-    delta::{Delta, Dense, LowRank},
-    error::{Code, Error, Result},
+    compute::{Answer, Errand, Message, MessageReader, Workers},
+    delta::Delta,
+    error::Result,
     merge::layer::LayerReport,
 };
 
@@ -30,37 +30,26 @@ pub struct Unit {
     pub heights: Vec<usize>,
 }
 
-/// Stands for a part that is absent.
-const ABSENT: u32 = u32::MAX;
-
 impl Unit {
-    /// As it is sent to a worker.
-    ///
-    /// # Errors
-    /// [`Code::Internal`] for numbers that are none of a layer's.
-    pub fn to_words(&self) -> Result<Vec<u32>> {
-        let word = |number: &usize| u32::try_from(*number).map_err(|_| mangled());
-        let sites = self
-            .sites
-            .iter()
-            .map(|site| site.as_ref().map_or(Ok(ABSENT), word));
-        let count = std::iter::once(word(&self.sites.len()));
-        count.chain(sites).chain(self.heights.iter().map(word)).collect()
+    /// The question that asks a worker for it.
+    pub fn question(&self) -> Vec<u8> {
+        let question = Errand::Layer.question();
+        let question = question.each(self.sites.iter(), |question, site| {
+            question.number(site.map_or(0, |site| site + 1))
+        });
+        question
+            .each(self.heights.iter(), |question, &height| question.number(height))
+            .into_bytes()
     }
 
     /// As a worker reads it.
     ///
     /// # Errors
-    /// [`Code::Internal`] for what [`Unit::to_words`] never gives.
-    pub fn from_words(words: &[u32]) -> Result<Self> {
-        let (&count, rest) = words.split_first().ok_or_else(mangled)?;
-        let (sites, heights) = rest.split_at_checked(count as usize).ok_or_else(mangled)?;
+    /// [`Code::Internal`](crate::error::Code::Internal) for what [`Unit::question`] never says.
+    pub fn read(question: &mut MessageReader<'_>) -> Result<Self> {
         Ok(Self {
-            sites: sites
-                .iter()
-                .map(|&site| (site != ABSENT).then_some(site as usize))
-                .collect(),
-            heights: heights.iter().map(|&height| height as usize).collect(),
+            sites: question.each(|question| Ok(question.number()?.checked_sub(1)))?,
+            heights: question.each(MessageReader::number)?,
         })
     }
 }
@@ -99,121 +88,40 @@ impl Solved {
     }
 
     /// As a worker answers it: all but the reports, of which a worker's have nothing to tell.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let mut put = |number: usize| bytes.extend((number as u64).to_le_bytes());
-        put(self.parts.len());
-        put(usize::from(self.whole));
-        put(self.rank);
-        put(usize::from(self.random));
-        bytes.extend(self.kept.to_le_bytes());
-        bytes.extend(self.error.to_le_bytes());
-        for part in &self.parts {
-            let (d_out, d_in) = part.as_ref().map_or((0, 0), Delta::shape);
-            let (rank, numbers): (usize, [&[f32]; 2]) = match part {
-                None => (0, [&[], &[]]),
-                Some(Delta::LowRank(factors)) => (factors.rank, [&factors.a, &factors.b]),
-                Some(Delta::Dense(dense)) => (0, [&dense.data, &[]]),
-            };
-            for number in [usize::from(part.is_some()), d_out, d_in, rank] {
-                bytes.extend((number as u64).to_le_bytes());
-            }
-            for numbers in numbers {
-                let start = bytes.len();
-                bytes.resize(start + 4 * numbers.len(), 0);
-                let places = bytes[start..].as_chunks_mut::<4>().0;
-                for (place, number) in places.iter_mut().zip(numbers) {
-                    *place = number.to_le_bytes();
-                }
-            }
-        }
-        bytes
+    pub fn answer(&self) -> Vec<u8> {
+        let message = Message::default()
+            .number(usize::from(self.whole))
+            .number(self.rank)
+            .number(usize::from(self.random))
+            .float(self.kept)
+            .float(self.error);
+        message
+            .each(self.parts.iter(), |message, part| {
+                let message = message.number(usize::from(part.is_some()));
+                part.iter().fold(message, |message, delta| delta.say(message))
+            })
+            .into_bytes()
     }
 
     /// What a worker answered, of parts of these names.
     ///
     /// # Errors
-    /// [`Code::Internal`] for what [`Solved::to_bytes`] never gives.
-    pub fn from_bytes(bytes: &[u8], names: &[&str]) -> Result<Self> {
-        let mut reader = Reader { bytes };
-        let count = reader.number()?;
-        let whole = reader.number()? != 0;
-        let rank = reader.number()?;
-        let random = reader.number()? != 0;
-        let kept = f64::from_le_bytes(reader.eight()?);
-        let error = f64::from_le_bytes(reader.eight()?);
-        let mut parts = Vec::new();
-        for _ in 0..count {
-            parts.push(reader.part()?);
-        }
+    /// [`Code::Internal`](crate::error::Code::Internal) for what [`Solved::answer`] never gives.
+    pub fn read(answer: &[u8], names: &[&str]) -> Result<Self> {
+        let mut reader = MessageReader::new(answer);
         Ok(Self {
-            parts,
-            whole,
-            rank,
-            kept,
-            error,
-            random,
+            whole: reader.number()? != 0,
+            rank: reader.number()?,
+            random: reader.number()? != 0,
+            kept: reader.float()?,
+            error: reader.float()?,
+            parts: reader.each(|reader| {
+                let there = reader.number()? != 0;
+                there.then(|| Delta::read(reader)).transpose()
+            })?,
             reports: names.iter().map(|name| LayerReport::plain(name)).collect(),
         })
     }
-}
-
-/// Reads what [`Solved::to_bytes`] made.
-struct Reader<'b> {
-    bytes: &'b [u8],
-}
-
-impl Reader<'_> {
-    fn eight(&mut self) -> Result<[u8; 8]> {
-        let (&eight, rest) = self.bytes.split_first_chunk().ok_or_else(mangled)?;
-        self.bytes = rest;
-        Ok(eight)
-    }
-
-    fn number(&mut self) -> Result<usize> {
-        usize::try_from(u64::from_le_bytes(self.eight()?)).map_err(|_| mangled())
-    }
-
-    fn numbers(&mut self, count: usize) -> Result<Vec<f32>> {
-        let length = count.checked_mul(4).ok_or_else(mangled)?;
-        let (bytes, rest) = self.bytes.split_at_checked(length).ok_or_else(mangled)?;
-        self.bytes = rest;
-        Ok(bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|&four| f32::from_le_bytes(four))
-            .collect())
-    }
-
-    fn part(&mut self) -> Result<Option<Delta>> {
-        let there = self.number()? != 0;
-        let (d_out, d_in, rank) = (self.number()?, self.number()?, self.number()?);
-        if !there {
-            return Ok(None);
-        }
-        Ok(Some(if rank == 0 {
-            let data = self.numbers(d_out.checked_mul(d_in).ok_or_else(mangled)?)?;
-            Delta::Dense(Dense { data, d_out, d_in })
-        } else {
-            let a = self.numbers(rank.checked_mul(d_in).ok_or_else(mangled)?)?;
-            let b = self.numbers(rank.checked_mul(d_out).ok_or_else(mangled)?)?;
-            Delta::LowRank(LowRank {
-                a,
-                b,
-                rank,
-                d_out,
-                d_in,
-            })
-        }))
-    }
-}
-
-fn mangled() -> Error {
-    Error::new(
-        Code::Internal,
-        "what a worker was told or answered cannot be read",
-    )
 }
 
 /// The layers of a merge on their way: those that nobody has begun, those that workers have, those that are solved
@@ -282,10 +190,7 @@ impl Ahead {
     }
 
     /// Gives every worker as much as it may have.
-    ///
-    /// # Errors
-    /// As [`Unit::to_words`].
-    pub(super) fn give_out(&mut self) -> Result<()> {
+    pub(super) fn give_out(&mut self) {
         for depth in 1..=DEPTH {
             if self.is_full() {
                 break;
@@ -296,13 +201,12 @@ impl Ahead {
                     continue;
                 }
                 let Some(unit) = self.waiting.pop_front() else {
-                    return Ok(());
+                    return;
                 };
-                let answer = self.workers.ask(worker, unit.to_words()?);
+                let answer = self.workers.ask(worker, unit.question());
                 self.given.push(Given { unit, worker, answer });
             }
         }
-        Ok(())
     }
 
     /// Takes in what workers have answered, whose parts have these names; tells the names of the parts.
@@ -340,7 +244,7 @@ impl Ahead {
     ) -> Result<Vec<&'n str>> {
         let unit = self.given.remove(at).unit;
         let names = names(&unit);
-        self.solved.insert(unit, Solved::from_bytes(answer, &names)?);
+        self.solved.insert(unit, Solved::read(answer, &names)?);
         Ok(names)
     }
 }

@@ -180,7 +180,7 @@ impl<'a> Truncated<'a> {
     async fn solved_together(&mut self, ahead: &mut Ahead, unit: &Unit) -> Result<Solved> {
         ahead.claim(unit);
         loop {
-            ahead.give_out()?;
+            ahead.give_out();
             let sites = &self.solution.binding.sites;
             let names = |unit: &Unit| {
                 let there = unit.sites.iter().flatten();

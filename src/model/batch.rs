@@ -147,22 +147,15 @@ fn shifted(range: &Range<usize>, by: usize) -> Range<usize> {
     range.start + by..range.end + by
 }
 
-/// Cuts every task's samples into micro-batches of at most about `most_rows` rows of their longest stream; a grid that
-/// is read through windows counts by its windows.
-///
-/// Samples of like length go together, so that the GPU's padded attention wastes little.
+/// The longest that samples of each task are, stream by stream.
+pub type Lengths = Vec<Vec<usize>>;
+
+/// How long the samples of each task are.
 ///
 /// # Errors
-/// [`Code::SamplesInvalid`] if a task has no samples, a sample no rows, or a picture is smaller than a window.
-pub fn micro_batches(
-    streams: &[Stream],
-    tasks: &[&[Sample]],
-    padding: Padding,
-    pad_id: u32,
-    most_rows: usize,
-) -> Result<Vec<Batch>> {
-    let mut all = Vec::new();
-    for (task, samples) in tasks.iter().enumerate() {
+/// [`Code::SamplesInvalid`] if a task has no samples.
+pub fn longest(streams: &[Stream], tasks: &[&[Sample]]) -> Result<Lengths> {
+    let of_task = |(task, samples): (usize, &&[Sample])| {
         let longest = |stream: usize| {
             let lengths = samples.iter().map(|sample| sample.rows(stream).length);
             lengths.max().unwrap_or(0)
@@ -176,7 +169,28 @@ pub fn micro_batches(
                 ),
             ));
         }
-        let longest: Vec<usize> = (0..streams.len()).map(longest).collect();
+        Ok((0..streams.len()).map(longest).collect())
+    };
+    tasks.iter().enumerate().map(of_task).collect()
+}
+
+/// Cuts every task's samples into micro-batches of at most about `most_rows` rows of their longest stream; a grid that
+/// is read through windows counts by its windows.
+///
+/// Samples of like length go together, so that the GPU's padded attention wastes little. `padded` says what the samples
+/// of each task are filled up to, where they are.
+///
+/// # Errors
+/// [`Code::SamplesInvalid`] if a sample has no rows, or a picture is smaller than a window.
+pub fn micro_batches(
+    streams: &[Stream],
+    tasks: &[&[Sample]],
+    padded: Option<&Lengths>,
+    pad_id: u32,
+    most_rows: usize,
+) -> Result<Vec<Batch>> {
+    let mut all = Vec::new();
+    for (task, samples) in tasks.iter().enumerate() {
         for (index, sample) in samples.iter().enumerate() {
             let refuse = |what: &str| {
                 let what = format!("adapter {}, sample {}: {what}", task + 1, index + 1);
@@ -190,9 +204,10 @@ pub fn micro_batches(
                 rows.push(match stream.rows {
                     StreamRows::Input => {
                         let own = sample.rows(at);
-                        let padded = padding == Padding::Include && own.grid.is_none();
+                        let longest = padded.and_then(|lengths| lengths.get(task)?.get(at));
+                        let padded = longest.filter(|_| own.grid.is_none());
                         SampleRows {
-                            length: if padded { longest[at] } else { own.length },
+                            length: padded.map_or(own.length, |&longest| longest.max(own.length)),
                             ..own
                         }
                     }
@@ -395,7 +410,9 @@ mod tests {
 
     fn batches(tasks: &[Vec<Sample>], padding: Padding, pad_id: u32, most: usize) -> Vec<Batch> {
         let tasks: Vec<&[Sample]> = tasks.iter().map(Vec::as_slice).collect();
-        micro_batches(&TEXTS, &tasks, padding, pad_id, most).unwrap()
+        let lengths = longest(&TEXTS, &tasks).unwrap();
+        let padded = (padding == Padding::Include).then_some(&lengths);
+        micro_batches(&TEXTS, &tasks, padded, pad_id, most).unwrap()
     }
 
     #[test]
@@ -444,9 +461,7 @@ mod tests {
 
     #[test]
     fn a_task_without_samples_is_refused() {
-        let error = micro_batches(&TEXTS, &[&[]], Padding::Exclude, 0, 100)
-            .err()
-            .unwrap();
+        let error = longest(&TEXTS, &[&[]]).unwrap_err();
         assert_eq!(error.code(), Code::SamplesInvalid);
     }
 
@@ -480,7 +495,7 @@ mod tests {
         };
         let tasks = [vec![picture(4, 6)], vec![picture(2, 2)]];
         let tasks: Vec<&[Sample]> = tasks.iter().map(Vec::as_slice).collect();
-        let batches = micro_batches(&streams, &tasks, Padding::Exclude, 0, 100).unwrap();
+        let batches = micro_batches(&streams, &tasks, None, 0, 100).unwrap();
         let stack = Stack::new(&batches[0], 2);
         for (stream, first, second) in [
             (pixels, 24..48, 28 + 24..56),
@@ -494,7 +509,7 @@ mod tests {
         }
         assert_eq!(stack.grids(windows)[1].1, Grid { height: 1, width: 1 });
         let small = [picture(1, 6)];
-        let error = micro_batches(&streams, &[&small], Padding::Exclude, 0, 100);
+        let error = micro_batches(&streams, &[&small], None, 0, 100);
         assert_eq!(error.err().unwrap().code(), Code::SamplesInvalid);
     }
 }

@@ -56,6 +56,62 @@ fn wide(batch: &Batch) -> impl Iterator<Item = &StreamBatch> {
 /// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.
 pub(super) const KEEP_BYTES: usize = 1536 << 20;
 
+/// Bytes that must be there at once.
+struct Needed {
+    weights: f64,
+    states: f64,
+    sums: f64,
+}
+
+impl Needed {
+    fn of(family: &dyn Family, load: &WorkloadEstimate<'_>) -> Self {
+        let modules = family.modules();
+        let copies = (load.rows * load.variants) as f64;
+        let bytes_of = |block: Option<usize>| -> f64 {
+            modules
+                .iter()
+                .filter(|m| block.is_none_or(|block| m.block == block))
+                .map(|m| {
+                    // What is solved keeps W0 beside its device form.
+                    let kept = load.solved.is_some_and(|(names, _)| names.contains(&m.name));
+                    4.0 * m.d_in as f64 * m.d_out as f64 * if kept { 2.0 } else { 1.0 }
+                })
+                .sum()
+        };
+        let all = bytes_of(None);
+        let weights = if all <= KEEP_BYTES as f64 {
+            all
+        } else {
+            (0..family.blocks())
+                .map(|block| bytes_of(Some(block)))
+                .fold(0.0, f64::max)
+        };
+        let widest = modules.iter().map(|m| m.d_in + m.d_out).max().unwrap_or(0) as f64;
+        let states = 4.0 * copies * (widest + family.facts().hidden_size as f64);
+        let sums = load.solved.map_or(0.0, |(names, tasks)| {
+            let solved = modules.iter().filter(|m| names.contains(&m.name));
+            let d_in = solved.map(|m| m.d_in).max().unwrap_or(0) as f64;
+            // Two sums a task in f64, and the system that is factorised with its factor.
+            8.0 * d_in * d_in * (2.0 * tasks as f64 + 2.0)
+        });
+        Self {
+            weights,
+            states,
+            sums,
+        }
+    }
+}
+
+/// Bytes that must be there at once, from below.
+pub(super) fn needed(family: &dyn Family, load: &WorkloadEstimate<'_>) -> f64 {
+    let Needed {
+        weights,
+        states,
+        sums,
+    } = Needed::of(family, load);
+    weights + states + sums
+}
+
 /// Whether the device can hold the family's largest block with this load.
 ///
 /// # Errors
@@ -64,7 +120,6 @@ pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstim
     let modules = family.modules();
     let mib = |bytes: f64| format!("{:.0} MiB", (bytes / f64::from(1 << 20)).max(1.0));
     let refuse = |what: String| Err(Error::new(Code::DeviceLimit, what));
-    let copies = (load.rows * load.variants) as f64;
     if let Some(most) = compute.limits.buffer_bytes {
         let weight = |m: &&Module| m.d_in * m.d_out;
         if let Some(largest) = modules.iter().max_by_key(weight) {
@@ -111,33 +166,11 @@ pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstim
     let Some(most) = compute.limits.memory_bytes else {
         return Ok(());
     };
-    let bytes_of = |block: Option<usize>| -> f64 {
-        modules
-            .iter()
-            .filter(|m| block.is_none_or(|block| m.block == block))
-            .map(|m| {
-                // What is solved keeps W0 beside its device form.
-                let kept = load.solved.is_some_and(|(names, _)| names.contains(&m.name));
-                4.0 * m.d_in as f64 * m.d_out as f64 * if kept { 2.0 } else { 1.0 }
-            })
-            .sum()
-    };
-    let all = bytes_of(None);
-    let weights = if all <= KEEP_BYTES as f64 {
-        all
-    } else {
-        (0..family.blocks())
-            .map(|block| bytes_of(Some(block)))
-            .fold(0.0, f64::max)
-    };
-    let widest = modules.iter().map(|m| m.d_in + m.d_out).max().unwrap_or(0) as f64;
-    let states = 4.0 * copies * (widest + family.facts().hidden_size as f64);
-    let sums = load.solved.map_or(0.0, |(names, tasks)| {
-        let solved = modules.iter().filter(|m| names.contains(&m.name));
-        let d_in = solved.map(|m| m.d_in).max().unwrap_or(0) as f64;
-        // Two sums a task in f64, and the system that is factorised with its factor.
-        8.0 * d_in * d_in * (2.0 * tasks as f64 + 2.0)
-    });
+    let Needed {
+        weights,
+        states,
+        sums,
+    } = Needed::of(family, load);
     let needed = weights + states + sums;
     if needed > most {
         return refuse(format!(

@@ -17,6 +17,7 @@ mod parts;
 mod pass;
 pub mod projection;
 mod sample;
+mod share;
 mod state;
 pub mod streams;
 mod text;
@@ -30,6 +31,7 @@ pub use self::{
     load::Loader,
     open::{open, supported},
     pass::{Model, Pass, Steps, tally},
+    share::{SampleShare, shared_out},
     state::State,
     text::{DECODER, TEXT},
 };

@@ -19,7 +19,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{
-        batch::{Batch, Padding, Sample, Stack, micro_batches},
+        batch::{Batch, Lengths, Padding, Sample, Stack, longest, micro_batches},
         family::{Block, Family, Heads, ModelFacts, Module},
         generation::GenerationConfig,
         lanes::{Hook, Lanes, bias_of},
@@ -78,6 +78,11 @@ impl Model {
         limits::check(self.family.as_ref(), compute, load)
     }
 
+    /// Bytes that a pass with this load must have at once, from below.
+    pub fn bytes_needed(&self, load: &WorkloadEstimate<'_>) -> f64 {
+        limits::needed(self.family.as_ref(), load)
+    }
+
     /// What a person wants to know of it.
     pub fn facts(&self) -> ModelFacts {
         let (parameters, dtype) = tally(&[&self.checkpoint]);
@@ -90,18 +95,41 @@ impl Model {
         }
     }
 
+    /// What the samples of each task are padded to, stream by stream; none where they are not.
+    ///
+    /// # Errors
+    /// [`Code::SamplesInvalid`] if a task has no samples.
+    pub fn padded(&self, tasks: &[&[Sample]], padding: Padding) -> Result<Option<Lengths>> {
+        let lengths = longest(self.family.streams(), tasks)?;
+        Ok((padding == Padding::Include).then_some(lengths))
+    }
+
     /// The tasks' samples as micro-batches; see [`micro_batches`].
     ///
     /// # Errors
-    /// As [`micro_batches`].
+    /// As [`micro_batches`], and as [`padded`](Self::padded).
     pub fn micro_batches(
         &self,
         tasks: &[&[Sample]],
         padding: Padding,
         most_rows: usize,
     ) -> Result<Vec<Batch>> {
+        let padded = self.padded(tasks, padding)?;
+        self.micro_batches_of(tasks, padded.as_ref(), most_rows)
+    }
+
+    /// The micro-batches of samples of which others may have more; see [`micro_batches`].
+    ///
+    /// # Errors
+    /// As [`micro_batches`].
+    pub fn micro_batches_of(
+        &self,
+        tasks: &[&[Sample]],
+        padded: Option<&Lengths>,
+        most_rows: usize,
+    ) -> Result<Vec<Batch>> {
         let family = &self.family;
-        micro_batches(family.streams(), tasks, padding, family.pad_id(), most_rows)
+        micro_batches(family.streams(), tasks, padded, family.pad_id(), most_rows)
     }
 
     /// The module of that name in the family's naming.

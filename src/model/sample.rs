@@ -105,6 +105,11 @@ impl Sample {
         }
     }
 
+    /// The rows that it has in all streams.
+    pub fn size(&self) -> usize {
+        self.inputs.iter().map(|given| given.input.rows()).sum()
+    }
+
     /// The rows that it has in a stream of inputs.
     pub(super) fn rows(&self, stream: usize) -> SampleRows {
         let Some(given) = self.inputs.get(stream) else {

@@ -3,7 +3,7 @@
 // program is.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { distFolder, peersFolder, root } from "../../xtask/paths.mjs";
 import { nativeRust } from "../../xtask/steps/rust.mjs";
@@ -11,13 +11,14 @@ import { fetchMiniLm } from "../minilm.mjs";
 import { gigaflops, lastLine, mebibytes, printTable } from "./table.mjs";
 
 const runs = [
-  { schedule: "sweep", device: "cpu", args: ["--schedule", "sweep"] },
-  { schedule: "iterate 1", device: "cpu", args: ["--schedule", "iterate", "--max-iter", "1"] },
-  { schedule: "iterate 3", device: "cpu", args: ["--schedule", "iterate", "--max-iter", "3"] },
-  { schedule: "sweep", device: "webgpu", args: ["--schedule", "sweep"] },
+  { schedule: "sweep", device: "cpu", workers: 1, args: ["--schedule", "sweep"] },
+  { schedule: "sweep", device: "cpu", workers: availableParallelism(), args: ["--schedule", "sweep"] },
+  { schedule: "iterate 1", device: "cpu", workers: 1, args: ["--schedule", "iterate", "--max-iter", "1"] },
+  { schedule: "iterate 3", device: "cpu", workers: 1, args: ["--schedule", "iterate", "--max-iter", "3"] },
+  { schedule: "sweep", device: "webgpu", workers: 1, args: ["--schedule", "sweep"] },
 ];
 
-const stages = ["total", "load", "forward", "gram", "solve", "write"];
+const stages = ["total", "load", "forward", "gram", "wait", "solve", "write"];
 
 /** @param {{ fixtures: string, rounds: number, machine: string }} options */
 export async function benchEmotion({ fixtures, rounds, machine }) {
@@ -28,6 +29,7 @@ export async function benchEmotion({ fixtures, rounds, machine }) {
     "load",
     "forward",
     "Gram",
+    "wait",
     "solve",
     "write",
     "GFLOP/s forward",
@@ -35,8 +37,13 @@ export async function benchEmotion({ fixtures, rounds, machine }) {
     "peak MiB",
   ];
   const rows = [["schedule", "device", ...heading]];
-  for (const { schedule, device, args } of runs) {
-    rows.push([schedule, device, ...measure([...inputs.args, ...args], device, rounds)]);
+  for (const { schedule, device, workers, args } of runs) {
+    const line = [...inputs.args, ...args, "--workers", String(workers)];
+    rows.push([
+      schedule,
+      workers > 1 ? `${device}, ${workers} workers` : device,
+      ...measure(line, device, rounds),
+    ]);
   }
   if (inputs.emotion) {
     rows.push(["sweep", "native, 1 core", ...(await native(fixtures))]);
@@ -99,7 +106,7 @@ function pytorch(fixtures, passes) {
   const result = spawnSync(python, args, { encoding: "utf8" });
   if (result.status !== 0) return [lastLine(result)];
   const { total, peak_bytes } = JSON.parse(result.stdout);
-  return [total.toFixed(2), ...Array(7).fill(""), mebibytes(peak_bytes)];
+  return [total.toFixed(2), ...Array(stages.length + 1).fill(""), mebibytes(peak_bytes)];
 }
 
 /**

@@ -2,7 +2,7 @@
 // published algorithm in PyTorch, on the same files and token ids.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
+import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { peersFolder, root } from "../../xtask/paths.mjs";
 import { nativeRust } from "../../xtask/steps/rust.mjs";
@@ -12,7 +12,7 @@ import { gigaflops, lastLine, mebibytes, printTable } from "./table.mjs";
 
 /** Tokens of the generation measurement. */
 const NEW_TOKENS = 16;
-const phases = ["load", "generate", "forward", "gram", "solve", "write", "total"];
+const phases = ["load", "generate", "forward", "gram", "wait", "solve", "write", "total"];
 
 /**
  * @typedef {{ seconds: Record<string, number>, operations?: Record<string, number>, peak_bytes: number, tokens?: number,
@@ -50,7 +50,7 @@ export async function benchShape({ name, targets, rank, passes, only, machine })
  * @param {{ folder: string, work: string, rows: number, passes: number, only: Set<string> }} options
  */
 async function benchMerges({ folder, work, rows, passes, only }) {
-  const heading = ["load s", "answers", "forward", "Gram", "solve", "write", "total"];
+  const heading = ["load s", "answers", "forward", "Gram", "wait", "solve", "write", "total"];
   const table = [
     ["", ...heading, "tokens/s", "rows/s forward", "GFLOP/s forward", "Gram", "peak MiB", "machine load"],
   ];
@@ -69,7 +69,12 @@ async function benchMerges({ folder, work, rows, passes, only }) {
       loadavg()[0]?.toFixed(1) ?? "",
     ]);
   };
-  if (only.has("sweep")) add("sweep, wasm in Node", 2, wasm(folder, join(work, "merged"), {}));
+  if (only.has("sweep")) {
+    for (const workers of workerCounts()) {
+      const out = join(work, `merged-by-${workers}`);
+      add(`sweep, wasm in Node, workers: ${workers}`, 2, wasm(folder, out, {}, "cpu", workers));
+    }
+  }
   if (only.has("webgpu")) {
     add("sweep, WebGPU in Node", 2, wasm(folder, join(work, "on-gpu"), {}, "webgpu"));
   }
@@ -91,6 +96,12 @@ async function benchMerges({ folder, work, rows, passes, only }) {
   );
 }
 
+/** One worker, and as many as there are cores. */
+function workerCounts() {
+  const cores = availableParallelism();
+  return cores > 1 ? [1, cores] : [1];
+}
+
 /** @param {{ folder: string, prompts: number, tokens: number }} options */
 function benchGeneration({ folder, prompts, tokens }) {
   const table = [
@@ -105,10 +116,11 @@ function benchGeneration({ folder, prompts, tokens }) {
     const numbers = [reading.toFixed(2), writing.toFixed(2), rate.toFixed(1)];
     return table.push([title, ...numbers, mebibytes(measured.peak_bytes)]);
   };
-  add(
-    "wasm in Node",
-    child([join(import.meta.dirname, "token-ids.mjs"), "generate", folder, String(NEW_TOKENS)]),
-  );
+  const args = [join(import.meta.dirname, "token-ids.mjs"), "generate", folder, String(NEW_TOKENS)];
+  for (const workers of workerCounts()) {
+    const env = { ...process.env, ITERIS_BENCH_WORKERS: String(workers) };
+    add(`wasm in Node, workers: ${workers}`, child(args, process.execPath, env));
+  }
   add("transformers", published(folder, ["--generate", String(NEW_TOKENS)]));
   printTable(table);
   console.log(`\n${prompts} prompts of ${tokens} tokens at once, ${NEW_TOKENS} new tokens each`);
@@ -137,11 +149,13 @@ function checkAgreement(work) {
  * @param {string} out
  * @param {object} options of the merge
  * @param {"cpu" | "webgpu"} [device]
+ * @param {number} [workers]
  */
-function wasm(folder, out, options, device = "cpu") {
+function wasm(folder, out, options, device = "cpu", workers = 1) {
   mkdirSync(out, { recursive: true });
   const args = [join(import.meta.dirname, "token-ids.mjs"), "merge", folder, out, JSON.stringify(options)];
-  return child(args, process.execPath, { ...process.env, ITERIS_BENCH_DEVICE: device });
+  const env = { ITERIS_BENCH_DEVICE: device, ITERIS_BENCH_WORKERS: String(workers) };
+  return child(args, process.execPath, { ...process.env, ...env });
 }
 
 /** @param {string} folder */

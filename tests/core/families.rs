@@ -507,6 +507,7 @@ fn modules_are_in_the_order_of_the_forward_pass() {
 const fn generation<'a>(model: &'a Model, compute: &'a Compute) -> GenerateContext<'a> {
     GenerateContext {
         model,
+        known_as: 0,
         compute,
         keep_host: None,
         observer: &Silent,
@@ -581,6 +582,7 @@ fn greedy_answers_are_those_of_transformers_token_for_token() {
                     .map(|(name, deltas)| PromptedTask {
                         name,
                         deltas,
+                        speaker: 0,
                         prompts: prompts.clone(),
                     })
                     .collect();

@@ -68,6 +68,7 @@ async fn logits_of(base: &Base, adapter: Option<&Folder>) -> Vec<f32> {
     let model = base.model("the test").unwrap();
     let generation = GenerateContext {
         model,
+        known_as: 0,
         compute: &compute,
         keep_host: None,
         observer: &Silent,

@@ -70,13 +70,13 @@ afterEach(() => {
 });
 
 function teamOf(workers: number | "auto" = "auto"): Team {
-  const team = pool.team(source, workers);
+  const team = pool.team("merge", source, workers);
   if (team === undefined) throw new Error("there is no team");
   return team;
 }
 
 const bytes = (...numbers: number[]) => Uint8Array.from(numbers);
-const question = Uint32Array.of(7);
+const question = bytes(7);
 
 describe("a pool of workers", () => {
   it("tells the core what there is, this worker left out", () => {
@@ -86,17 +86,18 @@ describe("a pool of workers", () => {
   });
 
   it("is none for one worker, or where a file can be read here alone", () => {
-    expect(pool.team(source, 1)).toBeUndefined();
+    expect(pool.team("merge", source, 1)).toBeUndefined();
     const read = async () => bytes(1);
     const base = [{ name: "model.safetensors", size: 1, read }];
-    expect(pool.team({ ...source, base }, "auto")).toBeUndefined();
+    expect(pool.team("merge", { ...source, base }, "auto")).toBeUndefined();
     const adapters = [{ name: "a", files: base }];
-    expect(pool.team({ ...source, adapters }, 4)).toBeUndefined();
+    expect(pool.team("merge", { ...source, adapters }, 4)).toBeUndefined();
   });
 
   it("gives each the module and the inputs, so that it opens them by itself", () => {
     teamOf().start(2);
     const job = {
+      name: "merge",
       base: [],
       adapters: [
         { name: "a", files: [{ name: "a.safetensors", blob }], weight: 0.5 },
@@ -108,6 +109,31 @@ describe("a pool of workers", () => {
       [{ type: "open", module, job }],
       [{ type: "open", module, job }],
     ]);
+  });
+
+  it("gives them the merged models of a comparison, and the variants of a generation", () => {
+    const files = [{ name: "m.safetensors", size: 2, blob }];
+    const wired = [{ name: "m.safetensors", blob }];
+    const compared = {
+      base: files,
+      adapters: [{ name: "a", files }],
+      merged: [{ name: "m", files }],
+      options: {},
+    };
+    pool.team("compare", compared, 2)?.start(1);
+    const variants = [{ name: "base" }, { name: "m", files }];
+    pool.team("generate", { base: files, variants, options: {} }, 2)?.start(1);
+    const jobs = helpers.map(({ heard }) =>
+      heard.flatMap((said) => (said.type === "open" ? [said.job] : [])),
+    );
+    const named = (name: string) => ({ name, files: wired });
+    expect(jobs.flat()).toEqual([
+      { name: "compare", base: wired, adapters: [named("a")], merged: [named("m")], options: {} },
+      { name: "generate", base: wired, variants: [{ name: "base" }, named("m")], options: {} },
+    ]);
+    const read = [{ name: "m.safetensors", size: 1, read: async () => bytes(1) }];
+    const unreadable = [{ name: "m", files: read }];
+    expect(pool.team("generate", { base: files, variants: unreadable, options: {} }, 2)).toBeUndefined();
   });
 
   it("hands answers to who asked, in whatever order they come", async () => {
@@ -146,7 +172,7 @@ describe("a pool of workers", () => {
       () => module,
       () => false,
     );
-    const team = none.team(source, "auto");
+    const team = none.team("merge", source, "auto");
     team?.start(1);
     await expect(team?.ask(0, question)).rejects.toMatchObject({ code: "internal" });
     none.close();
@@ -177,7 +203,7 @@ describe("a worker that helps", () => {
     const opened: string[] = [];
     const faults = new Faults();
     const helper = new Share({
-      wasm: { ...fakeWasm(), solveShare: (_, questions) => solve(questions) },
+      wasm: { ...fakeWasm(), solveShare: (_name, _source, questions) => solve(questions) },
       open: async (files) => {
         opened.push(...files.map(({ name }) => name));
         return files.map(({ name }) => ({ name, size: 0 }));
@@ -192,6 +218,7 @@ describe("a worker that helps", () => {
   }
 
   const job = {
+    name: "merge" as const,
     base: [{ name: "model.safetensors", blob }],
     adapters: [{ name: "a", files: [{ name: "a.safetensors", blob }] }],
     options: {},
@@ -206,9 +233,9 @@ describe("a worker that helps", () => {
       }
     });
     const working = helper.receive(open);
-    void helper.receive({ type: "ask", id: 11, question: Uint32Array.of(3) });
+    void helper.receive({ type: "ask", id: 11, question: bytes(3) });
     await new Promise((resolve) => setTimeout(resolve, 5));
-    void helper.receive({ type: "ask", id: 12, question: Uint32Array.of(4) });
+    void helper.receive({ type: "ask", id: 12, question: bytes(4) });
     await working;
     expect(opened.sort()).toEqual(["a.safetensors", "model.safetensors"]);
     expect(said).toEqual([

@@ -142,7 +142,7 @@ export interface Generated {
   notes: string[];
 }
 
-/** Other workers that the core may start, as they solve layers of the same merge. */
+/** Other workers that the core may start, as they do a share of the same call. */
 export interface Team {
   /** So many are asked for. */
   exactly?: number;
@@ -152,12 +152,12 @@ export interface Team {
   memoryBytes?: number | undefined;
   start(count: number): void;
   /** @returns what {@link Questions} of that worker gave */
-  ask(worker: number, question: Uint32Array): Promise<Uint8Array>;
+  ask(worker: number, question: Uint8Array): Promise<Uint8Array>;
 }
 
 /** What a worker that helps is asked. */
 export interface Questions {
-  next(): Promise<Uint32Array>;
+  next(): Promise<Uint8Array>;
   answer(answer: Uint8Array): Promise<void>;
 }
 
@@ -213,8 +213,8 @@ export interface IterisWasm {
   merge(request: MergeSource, device: WasmDevice, observer: Observer): Promise<MergeReport>;
   /** The compiled module, for workers that help. */
   compiled(): WebAssembly.Module;
-  /** Solves the layers that it is asked for, until it is ended. */
-  solveShare(request: MergeSource, questions: Questions): Promise<void>;
+  /** Does the share that it is asked for, until it is ended. */
+  solveShare(job: string, request: object, questions: Questions): Promise<void>;
   compare(
     request: {
       base: SourceFile[];

@@ -206,6 +206,7 @@ export function compareNow(request: NodeCompareRequest): Promise<CompareResult> 
       maxLength: request.options?.maxLength ?? null,
       maxNewTokens: request.options?.maxNewTokens ?? null,
       device: request.device ?? ("auto" as const),
+      workers: request.workers,
     };
     return withEngine((engine) => engine.compare(job, contextOf(request)), request.signal);
   });
@@ -228,6 +229,7 @@ export function generateNow(request: NodeGenerateRequest): Promise<GenerateResul
       prompts: [...prompts, ...placedOf(textsOf(samples))],
       options,
       device: request.device ?? ("auto" as const),
+      workers: request.workers,
     };
     return withEngine((engine) => engine.generate(job, contextOf(request)), request.signal);
   });

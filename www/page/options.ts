@@ -27,17 +27,19 @@ export function options(store: Store): TemplateResult {
   `;
 }
 
-/** How many cores share the layers of a merge without samples. */
+/** How many cores share the work of a merge. */
 function workersField(store: Store): TemplateResult | typeof nothing {
   const { settings } = store.state;
+  // A graphics card has nobody beside it.
+  if (settings.device === "webgpu" && needsSamples(askedMethods(store.state))) return nothing;
   const cores = Array.from({ length: navigator.hardwareConcurrency }, (_, core) => `${core + 1}`);
-  if (cores.length === 1 || needsSamples(askedMethods(store.state))) return nothing;
+  if (cores.length === 1) return nothing;
   const choices = [["auto", "Automatic"] as const, ...cores.map((count) => [count, count] as const)];
   return choose(
     {
       name: "workers",
       label: "Cores",
-      hint: "that share the layers; what comes of it is the same",
+      hint: "that share the work; what comes of it is the same",
       value: `${settings.workers}`,
       choices,
     },

@@ -102,7 +102,8 @@ export function planLine({ plan }: State): TemplateResult {
 }
 
 /** “About 6 s, 63 MB of memory; writes 449 MB.” */
-export function sentenceOf({ seconds, peakBytes, bytesWritten, workers }: MergePlan): string {
+export function sentenceOf({ seconds, peakBytes, bytesWritten, ...plan }: MergePlan): string {
+  const workers = plan.workers ?? 1;
   const writes = `writes ${bytes(bytesWritten)}.`;
   const parts = [
     ...(seconds === null ? [] : [`about ${roughly(seconds)}${workers > 1 ? ` on ${workers} cores` : ""}`]),

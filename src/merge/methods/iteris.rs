@@ -31,11 +31,12 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    compute::{Features, Stage},
+    compute::{Features, Message, MessageReader, Stage},
     delta::{Delta, DeviceDelta, adapted_weight_norm},
     error::Result,
     merge::{
         context::SolveContext,
+        crew::Crew,
         layer::{LayerReport, SolvedLayer, TaskReport},
         methods::{
             Layer, Method,
@@ -43,7 +44,7 @@ use crate::{
             iteris::{
                 device::{GroupSums, Residuals},
                 objective::{Lanes, Objective},
-                statistics::GroupStatistics,
+                statistics::{GroupStatistics, Wanted},
             },
         },
         options::LeastSquares,
@@ -62,6 +63,9 @@ pub(super) struct Iteris;
 
 /// Rows of a micro-batch, one copy: bounds the temporaries of a forward pass.
 pub(crate) const MICRO_BATCH_ROWS: usize = 8192;
+
+/// Stages whose operations are those of all workers.
+const COUNTED: [Stage; 2] = [Stage::Forward, Stage::Gram];
 
 #[async_trait(?Send)]
 impl Method for Iteris {
@@ -96,10 +100,11 @@ impl Method for Iteris {
 /// # Errors
 /// As [`Method::pass`].
 pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Result<Vec<SolvedLayer>> {
-    let samples: Vec<&[Sample]> = work.tasks.iter().map(|task| task.samples.as_slice()).collect();
+    let share = work.share()?;
+    let samples: Vec<&[Sample]> = share.samples.iter().map(Vec::as_slice).collect();
     let batches = work
         .model
-        .micro_batches(&samples, work.options.padding, MICRO_BATCH_ROWS)?;
+        .micro_batches_of(&samples, share.lengths.as_ref(), MICRO_BATCH_ROWS)?;
     let passes = match objective.lanes {
         Lanes::Iterate(passes) => passes,
         Lanes::Sweep | Lanes::Tasks | Lanes::Rejoining => 1,
@@ -142,7 +147,8 @@ pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Resu
         let settings = Pass {
             compute: work.compute,
             targeted: &work.targeted,
-            keep_host: true,
+            // For solving, which one worker does.
+            keep_host: !matches!(work.crew, Crew::Other(_)),
             until,
             heads: None,
             observer: work.observer,
@@ -150,6 +156,7 @@ pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Resu
         };
         work.model.run(&settings, &batches, &hook).await?;
         hook.finish().await?;
+        hook.meet(pass + 1 < passes).await?;
         let mut found = hook.found.into_inner();
         previous = found
             .iter()
@@ -239,6 +246,89 @@ impl Solver<'_> {
         }
     }
 
+    /// What is told to the other workers of the layers of a group: what was found.
+    fn findings(&self, layers: &[&Projection]) -> Message {
+        let found = self.found.borrow();
+        let layers: Vec<&Delta> = layers
+            .iter()
+            .filter_map(|layer| Some(&found.get(&layer.name)?.delta))
+            .collect();
+        Message::default().each(layers.into_iter(), |message, delta| delta.say(message))
+    }
+
+    /// Takes what the first worker has found for the layers of a group.
+    fn take_findings(&self, layers: &[&Projection], findings: &[u8]) -> Result<()> {
+        let deltas = MessageReader::new(findings).each(Delta::read)?;
+        let solved = layers
+            .iter()
+            .filter(|layer| self.work.targeted.contains(&layer.name));
+        for (layer, delta) in solved.zip(deltas) {
+            let device = Rc::new(delta.to_device(self.work.compute));
+            let found = Solved {
+                delta,
+                device,
+                lambdas: Vec::new(),
+                condition: 0.0,
+                seconds: 0.0,
+                module: layer.name.clone(),
+                residuals: self.no_residuals(),
+            };
+            self.found.borrow_mut().insert(layer.name.clone(), found);
+        }
+        Ok(())
+    }
+
+    fn no_residuals(&self) -> Vec<Cell<(f64, f64)>> {
+        vec![Cell::new((0.0, 0.0)); self.tasks()]
+    }
+
+    /// Where workers meet at the end of a pass: residuals are added up, and where another pass follows, it begins.
+    async fn meet(&self, goes_on: bool) -> Result<()> {
+        match &self.work.crew {
+            Crew::Alone => {}
+            Crew::First(first) => {
+                first.answers(|measured| self.add_measured(measured)).await?;
+                if goes_on {
+                    first.tell(&Message::default());
+                }
+            }
+            Crew::Other(other) => {
+                other.answer(self.measured()).await?;
+                if goes_on {
+                    other.hear().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is told of a pass to the first worker: residuals, and operations to be counted there.
+    fn measured(&self) -> Message {
+        let found = self.found.borrow();
+        let residuals = found.values().flat_map(|found| &found.residuals);
+        let message = residuals.fold(Message::default(), |message, sums| {
+            let (distance, norm) = sums.get();
+            message.float(distance).float(norm)
+        });
+        let meter = &self.work.compute.meter;
+        COUNTED.into_iter().fold(message, |message, stage| {
+            message.float(meter.take_operations(stage))
+        })
+    }
+
+    fn add_measured(&self, measured: &[u8]) -> Result<()> {
+        let mut measured = MessageReader::new(measured);
+        let found = self.found.borrow();
+        for sums in found.values().flat_map(|found| &found.residuals) {
+            let (distance, norm) = sums.get();
+            sums.set((distance + measured.float()?, norm + measured.float()?));
+        }
+        for stage in COUNTED {
+            self.work.compute.meter.add_operations(stage, measured.float()?);
+        }
+        Ok(())
+    }
+
     /// Whether a layer is solved from Xt^T X itself, and not from its product with A and its norm.
     fn needs_whole_cross(&self, layers: &[&Projection]) -> bool {
         let dense = |layer: &Projection| {
@@ -323,20 +413,16 @@ impl Hook for Solver<'_> {
 
     async fn collect(&self, group: &Group<'_>) -> Result<()> {
         let start = self.work.compute.meter.elapsed();
-        let zeros = || {
-            GroupStatistics::new(
-                self.work,
-                self.objective,
-                group.layers,
-                group.input.columns(),
-                self.merged_variant() == 0,
-            )
+        let wanted = match self.merged_variant() {
+            0 => Wanted::Nothing,
+            _ if self.needs_whole_cross(group.layers) => Wanted::Whole,
+            _ => Wanted::Norm,
         };
+        let d_in = group.input.columns();
+        let zeros = || GroupStatistics::new(self.work, self.objective, group.layers, d_in, wanted);
         if let Features::Device(_) = group.input {
             let mut sums = self.on_device.borrow_mut();
-            let sums = sums.get_or_insert_with(|| {
-                GroupSums::new(zeros(), self.needs_whole_cross(group.layers), self.work.compute)
-            });
+            let sums = sums.get_or_insert_with(|| GroupSums::new(zeros(), self.work.compute));
             sums.collect(self.work.compute, self.deltas, group, self.merged_variant());
             self.work.compute.meter.add_since(Stage::Gram, start);
             return Ok(());
@@ -360,9 +446,21 @@ impl Hook for Solver<'_> {
             None => self.statistics.take(),
         };
         self.work.compute.meter.add_since(Stage::Gram, start);
-        let Some(statistics) = statistics else {
+        let Some(mut statistics) = statistics else {
             return Ok(());
         };
+        match &self.work.crew {
+            Crew::Alone => {}
+            Crew::First(first) => {
+                let start = self.work.compute.meter.elapsed();
+                first.answers(|sums| statistics.add_said(sums)).await?;
+                self.work.compute.meter.add_since(Stage::Wait, start);
+            }
+            Crew::Other(other) => {
+                let findings = other.exchange(statistics.say()).await?;
+                return self.take_findings(layers, &findings);
+            }
+        }
         for (member, layer) in layers
             .iter()
             .enumerate()
@@ -396,9 +494,12 @@ impl Hook for Solver<'_> {
                 condition: solved.condition,
                 seconds: self.work.compute.meter.elapsed() - start,
                 module: layer.name.clone(),
-                residuals: vec![Cell::new((0.0, 0.0)); self.tasks()],
+                residuals: self.no_residuals(),
             };
             self.found.borrow_mut().insert(layer.name.clone(), found);
+        }
+        if let Crew::First(first) = &self.work.crew {
+            first.tell(&self.findings(layers));
         }
         Ok(())
     }

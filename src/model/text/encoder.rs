@@ -368,7 +368,7 @@ mod tests {
         error::Code,
         io::MemorySource,
         model::{
-            batch::{Padding, Sample, micro_batches},
+            batch::{Sample, longest, micro_batches},
             text::FAMILIES,
         },
     };
@@ -567,7 +567,8 @@ mod tests {
     #[test]
     fn padding_stays_at_its_own_position() {
         let samples = [Sample::text(vec![0, 5, 1, 7, 2]), Sample::text(vec![0, 2])];
-        let batches = micro_batches(ENCODER_STREAMS, &[&samples], Padding::Include, 1, 100).unwrap();
+        let lengths = longest(ENCODER_STREAMS, &[&samples]).unwrap();
+        let batches = micro_batches(ENCODER_STREAMS, &[&samples], Some(&lengths), 1, 100).unwrap();
         // transformers 5.23: create_position_ids_from_input_ids of the padded batch.
         assert_eq!(behind_padding(&batches[0], 1), [2, 3, 1, 4, 5, 2, 3, 1, 1, 1]);
     }

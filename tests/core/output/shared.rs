@@ -1,26 +1,37 @@
-//! Layers that are shared out to workers: the same bytes come of it, and what goes wrong in a worker is the merge's error.
+//! Merges that are shared out to workers: the same bytes come of layers, the same numbers of samples, and what goes wrong in
+//! a worker is the merge's error.
 
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
-    sync::mpsc::{Receiver, Sender, TryRecvError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
     task::Poll,
     thread,
 };
 
+use crate::support::{folder, goldens, json, relative_error, written_deltas};
 use async_trait::async_trait;
 use iteris_web::{
-    compute::{Answer, Available, Compute, Workers},
+    calibrate::{SelfWritten, TaskSamples},
+    compare::CompareReport,
+    compute::{Answer, Available, Compute, Questions, Workers},
     error::{Code, Error, Result},
     export::report::MergeReport,
+    generate::Sampling,
     io::{Folder, MemorySink},
     jobs::{
         AdapterInput,
+        compare::{CompareRequest, MergedInput, compare, compare_share},
+        generate::{GenerateRequest, Variant, write_variants, write_variants_share},
         merge::{MergeRequest, merge},
-        share::{Questions, solve_share},
+        share::solve_share,
     },
-    merge::options::{MergeOptions, MethodName, OutputKind},
+    merge::options::{LeastSquares, MergeOptions, MethodName, OutputKind, Schedule},
+    model::batch::{Padding, Sample},
     progress::{Observer, Progress},
 };
 
@@ -38,10 +49,12 @@ fn request((base, adapters): (Option<Folder>, Vec<AdapterInput>), options: Merge
     }
 }
 
+/// What a thread does: its share of a job, until nothing more is asked.
+type Helping = Arc<dyn Fn(&Asked) -> Result<()> + Send + Sync>;
+
 /// Threads, each of which opens the inputs by itself.
 struct Threads {
-    inputs: Inputs,
-    options: MergeOptions,
+    helping: Helping,
     available: Available,
     /// Answers after which a thread ends without a word.
     lives: usize,
@@ -50,7 +63,7 @@ struct Threads {
 }
 
 /// Where a thread is asked, and what it answers.
-type Member = (Sender<Vec<u32>>, Rc<Replies>);
+type Member = (Sender<Vec<u8>>, Rc<Replies>);
 
 /// What a thread answers, in the order in which it was asked.
 struct Replies {
@@ -61,14 +74,14 @@ struct Replies {
 
 /// The other end of it, in the thread.
 struct Asked {
-    questions: Receiver<Vec<u32>>,
+    questions: Receiver<Vec<u8>>,
     answers: Sender<Result<Vec<u8>>>,
     lives: Cell<usize>,
 }
 
 #[async_trait(?Send)]
 impl Questions for Asked {
-    async fn next(&self) -> Result<Option<Vec<u32>>> {
+    async fn next(&self) -> Result<Option<Vec<u8>>> {
         if self.lives.get() == 0 {
             return Ok(None);
         }
@@ -76,9 +89,9 @@ impl Questions for Asked {
         Ok(self.questions.recv().ok())
     }
 
-    async fn answer(&self, answer: &[u8]) -> Result<()> {
+    async fn answer(&self, answer: Vec<u8>) -> Result<()> {
         // Nobody waits for it where the merge has ended.
-        let _ = self.answers.send(Ok(answer.to_vec()));
+        let _ = self.answers.send(Ok(answer));
         Ok(())
     }
 }
@@ -91,7 +104,7 @@ impl Workers for Threads {
     fn start(&self, count: usize) {
         for _ in 0..count {
             let ((ask, questions), (answers, replies)) = (channel(), channel());
-            let (inputs, options, lives) = (self.inputs, self.options.clone(), self.lives);
+            let (helping, lives) = (Arc::clone(&self.helping), self.lives);
             thread::spawn(move || {
                 let failed = answers.clone();
                 let asked = Asked {
@@ -99,9 +112,7 @@ impl Workers for Threads {
                     answers,
                     lives: Cell::new(lives),
                 };
-                let compute = Compute::cpu();
-                let solving = solve_share(request(inputs(), options), &compute, &asked);
-                if let Err(error) = pollster::block_on(solving) {
+                if let Err(error) = helping(&asked) {
                     let _ = failed.send(Err(error));
                 }
             });
@@ -114,7 +125,7 @@ impl Workers for Threads {
         }
     }
 
-    fn ask(&self, worker: usize, question: Vec<u32>) -> Answer {
+    fn ask(&self, worker: usize, question: Vec<u8>) -> Answer {
         let (ask, replies) = &self.members.borrow()[worker];
         let gone = || Error::new(Code::Internal, "a thread is gone");
         // A thread that has ended has said why, if it could.
@@ -165,17 +176,26 @@ struct Outcome {
     merged: Vec<(usize, usize)>,
 }
 
-fn shared(inputs: Inputs, options: &MergeOptions, available: Available, lives: usize) -> Result<Outcome> {
+/// A device with threads beside it that help, and how many answers they have given.
+fn with_threads(helping: Helping, available: Available, lives: usize) -> (Compute, Rc<Cell<usize>>) {
     let answered = Rc::new(Cell::new(0));
     let threads = Threads {
-        inputs,
-        options: options.clone(),
+        helping,
         available,
         lives,
         members: RefCell::default(),
         answered: Rc::clone(&answered),
     };
-    let compute = Compute::cpu().with_workers(Rc::new(threads));
+    (Compute::cpu().with_workers(Rc::new(threads)), answered)
+}
+
+fn shared(inputs: Inputs, options: &MergeOptions, available: Available, lives: usize) -> Result<Outcome> {
+    let own = options.clone();
+    let helping = Arc::new(move |asked: &Asked| {
+        let request = request(inputs(), own.clone());
+        pollster::block_on(solve_share(request, &Compute::cpu(), asked))
+    });
+    let (compute, answered) = with_threads(helping, available, lives);
     let (observer, mut sink) = (Yielding::default(), MemorySink::default());
     let merging = merge(request(inputs(), options.clone()), &compute, &observer, &mut sink);
     let report = pollster::block_on(merging)?;
@@ -195,6 +215,51 @@ fn both() -> (Option<Folder>, Vec<AdapterInput>) {
 fn weights(sink: &MemorySink) -> Vec<&(String, Vec<u8>)> {
     let files = sink.files().iter();
     files.filter(|(name, _)| name.ends_with(".safetensors")).collect()
+}
+
+/// The tiny model of a family with the adapters and samples of its goldens; what an encoder-decoder's adapters answer they
+/// write themselves.
+fn family(name: &str) -> (Option<Folder>, Vec<AdapterInput>) {
+    let path = goldens().join("families").join(name);
+    let inputs = json(&path.join("inputs.json"));
+    let adapter = |name: &str| {
+        let ids: Vec<Vec<u32>> = serde_json::from_value(inputs["samples"][name].clone()).unwrap();
+        let samples = TaskSamples {
+            samples: ids.into_iter().map(Sample::text).collect(),
+            ..TaskSamples::default()
+        };
+        AdapterInput {
+            samples: Some(samples),
+            ..super::input(name, folder(&path.join(name)), 1.0)
+        }
+    };
+    (Some(folder(&path.join("base"))), ["a", "b"].map(adapter).into())
+}
+
+fn encoder() -> (Option<Folder>, Vec<AdapterInput>) {
+    family("roberta")
+}
+
+fn decoder() -> (Option<Folder>, Vec<AdapterInput>) {
+    family("llama")
+}
+
+fn encoder_decoder() -> (Option<Folder>, Vec<AdapterInput>) {
+    family("t5")
+}
+
+/// Texts that the adapters write themselves.
+fn writers() -> (Option<Folder>, Vec<AdapterInput>) {
+    let (base, mut adapters) = family("llama");
+    for adapter in &mut adapters {
+        let mut own = SelfWritten::default();
+        (own.options.count, own.options.max_new_tokens) = (5, 6);
+        adapter.samples = Some(TaskSamples {
+            own: Some(own),
+            ..TaskSamples::default()
+        });
+    }
+    (base, adapters)
 }
 
 fn of(method: MethodName) -> MergeOptions {
@@ -294,4 +359,227 @@ fn what_goes_wrong_in_a_worker_is_the_error_of_the_merge() {
         .err()
         .unwrap();
     assert_eq!(error.code(), Code::NoAdapters, "{error}");
+}
+
+/// Holds a shared merge against one worker's: layers and what is told of them.
+fn assert_alike(name: &str, helped: &Outcome, alone: &Outcome) {
+    let file = |outcome: &Outcome| written_deltas(outcome.sink.file("adapter_model.safetensors").unwrap());
+    let (found, wanted) = (file(helped), file(alone));
+    let near = |a: Option<f64>, b: Option<f64>, within: f64| match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() <= within * b.abs(),
+        (a, b) => a == b,
+    };
+    assert_eq!(helped.report.layers.len(), alone.report.layers.len(), "{name}");
+    for (layer, other) in helped.report.layers.iter().zip(&alone.report.layers) {
+        let module = &layer.module;
+        assert_eq!((module, layer.rank), (&other.module, other.rank), "{name}");
+        let error = relative_error(&found(module), &wanted(module));
+        assert!(error < 1e-6, "{name}, {module}: {error:.1e}");
+        for (task, other) in layer.tasks.iter().zip(&other.tasks) {
+            // Weights are of sums in f64; residuals of features in f32 under solutions that are themselves a little apart.
+            assert!(
+                near(task.lambda, other.lambda, 1e-6),
+                "{name}, {module}: {task:?} {other:?}"
+            );
+            assert!(
+                near(task.residual, other.residual, 1e-4),
+                "{name}, {module}: {task:?} {other:?}"
+            );
+        }
+    }
+    for (adapter, other) in helped.report.adapters.iter().zip(&alone.report.adapters) {
+        assert_eq!(adapter.samples, other.samples, "{name}");
+    }
+    let count = |outcome: &Outcome| outcome.report.operations;
+    assert!(
+        near(Some(count(helped).forward), Some(count(alone).forward), 1e-12),
+        "{name}"
+    );
+    assert!(
+        near(Some(count(helped).gram), Some(count(alone).gram), 1e-12),
+        "{name}"
+    );
+}
+
+#[test]
+fn shared_out_samples_give_the_same_layers() {
+    let iteris = || of(MethodName::Iteris);
+    let iterate = MergeOptions {
+        schedule: Schedule::Iterate,
+        max_iter: 3,
+        ..iteris()
+    };
+    let padded = MergeOptions {
+        padding: Padding::Include,
+        ..iteris()
+    };
+    let whole = MergeOptions {
+        target: LeastSquares::Full,
+        alpha2: 1e-3,
+        ..iteris()
+    };
+    let models: [(&str, Inputs); 4] = [
+        ("encoder", encoder),
+        ("decoder", decoder),
+        ("encoder-decoder", encoder_decoder),
+        ("self-written", writers),
+    ];
+    for (model, inputs) in models {
+        let ways = [
+            iteris(),
+            iterate.clone(),
+            padded.clone(),
+            whole.clone(),
+            of(MethodName::Regmean),
+            of(MethodName::RegmeanPlusPlus),
+        ];
+        for mut options in ways {
+            options.max_new_tokens = 8;
+            let alone = shared(inputs, &options, Available::Exactly(0), usize::MAX).unwrap();
+            assert_eq!((alone.answered, alone.report.workers), (0, 1));
+            // With more workers than samples there is one sample in each share, and so none of the other task.
+            for workers in [1, 100] {
+                let helped = shared(inputs, &options, Available::Exactly(workers), usize::MAX).unwrap();
+                let name = format!(
+                    "{model}, {:?} {:?}, {workers} workers",
+                    options.method, options.schedule
+                );
+                assert!(
+                    helped.answered > 0 && helped.report.workers > 1,
+                    "{name}: nobody helped"
+                );
+                assert_alike(&name, &helped, &alone);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_ends_in_the_middle_of_a_pass_fails_the_merge() {
+    for lives in [0, 1, 3] {
+        let error = shared(encoder, &of(MethodName::Iteris), Available::Exactly(2), lives)
+            .err()
+            .unwrap();
+        assert_eq!(error.code(), Code::Internal, "{error}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_a_share_of_the_samples_is_the_error_of_the_merge() {
+    // An adapter that only the other workers find to be another one, as where a file is exchanged in between.
+    fn inputs() -> (Option<Folder>, Vec<AdapterInput>) {
+        let (base, mut adapters) = encoder();
+        if thread::current().name().is_none() {
+            adapters.remove(0);
+        }
+        (base, adapters)
+    }
+    let error = shared(inputs, &of(MethodName::Iteris), Available::Exactly(1), usize::MAX)
+        .err()
+        .unwrap();
+    assert_eq!(error.code(), Code::Internal, "{error}");
+}
+
+#[test]
+fn shared_out_prompts_are_answered_alike() {
+    let prompts = || GenerateRequest {
+        base: folder(&goldens().join("families/llama/base")),
+        variants: ["base", "a", "b"]
+            .map(|name| Variant {
+                name: name.to_owned(),
+                folder: (name != "base").then(|| folder(&goldens().join("families/llama").join(name))),
+            })
+            .into(),
+        prompts: (0..7u32)
+            .map(|at| (0..=at).map(|id| 5 + (3 * at + id) % 20).collect())
+            .collect(),
+        // Draws, so that it is seen which prompt has which.
+        sampling: Sampling {
+            max_new_tokens: 9,
+            temperature: 1.5,
+            seed: 3,
+            ..Sampling::default()
+        },
+    };
+    let written = |workers| {
+        let helping = Arc::new(move |asked: &Asked| {
+            pollster::block_on(write_variants_share(prompts(), &Compute::cpu(), asked))
+        });
+        let (compute, answered) = with_threads(helping, Available::Exactly(workers), usize::MAX);
+        let written = pollster::block_on(write_variants(prompts(), &compute, &Yielding::default())).unwrap();
+        (written, answered.get())
+    };
+    let (alone, none) = written(0);
+    assert_eq!(none, 0);
+    assert_ne!(alone[0].1, alone[1].1);
+    // Two share; and each has one prompt or none of one adapter.
+    for workers in [1, 100] {
+        let (helped, answered) = written(workers);
+        assert!(answered > 0);
+        assert_eq!(helped, alone, "{workers} workers");
+    }
+}
+
+#[test]
+fn shared_out_samples_are_compared_alike() {
+    // One that predicts classes, one that writes; some labels are what the adapter writes, others are not.
+    for name in ["roberta", "llama"] {
+        let request = move || {
+            let (base, mut adapters) = family(name);
+            for adapter in &mut adapters {
+                let samples = adapter.samples.as_mut().unwrap();
+                let count = samples.samples.len();
+                samples.label_answers = (0..count).map(|at| vec![7; at % 3]).collect();
+            }
+            CompareRequest {
+                base: base.unwrap(),
+                merged: adapters
+                    .iter()
+                    .map(|adapter| MergedInput {
+                        name: format!("merged {}", adapter.name),
+                        folder: adapter.folder.clone(),
+                    })
+                    .collect(),
+                adapters,
+                max_new_tokens: 6,
+            }
+        };
+        let compared = |workers| {
+            let helping = Arc::new(move |asked: &Asked| {
+                pollster::block_on(compare_share(request(), &Compute::cpu(), asked))
+            });
+            let (compute, answered) = with_threads(helping, Available::Exactly(workers), usize::MAX);
+            let report = pollster::block_on(compare(request(), &compute, &Yielding::default())).unwrap();
+            (report, answered.get())
+        };
+        let (alone, none) = compared(0);
+        assert_eq!(none, 0);
+        for workers in [1, 100] {
+            let (helped, answered) = compared(workers);
+            assert!(answered > 0, "{name}");
+            let counted = |report: &CompareReport| {
+                let tasks = report.tasks.iter();
+                tasks
+                    .flat_map(|task| task.variants.iter().map(|one| (one.agreement, one.accuracy)))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(counted(&helped), counted(&alone), "{name}, {workers} workers");
+            let measured = |report: &CompareReport| {
+                let variants = report.tasks.iter().flat_map(|task| &task.variants);
+                let residuals = report.residuals.iter().map(|one| one.residual);
+                variants
+                    .map(|one| one.cosine)
+                    .chain(residuals)
+                    .collect::<Vec<f64>>()
+            };
+            let (found, wanted) = (measured(&helped), measured(&alone));
+            assert_eq!(found.len(), wanted.len());
+            for (a, b) in found.iter().zip(&wanted) {
+                assert!(
+                    (a - b).abs() <= 1e-6 * b.abs().max(1.0),
+                    "{name}, {workers} workers: {a} {b}"
+                );
+            }
+        }
+    }
 }

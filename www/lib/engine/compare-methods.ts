@@ -189,6 +189,7 @@ export async function compareMerged(
       maxLength,
       maxNewTokens,
       device: job.device,
+      workers: job.workers,
     },
     context,
   );

@@ -39,9 +39,10 @@ import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { joinReports } from "./join-reports.ts";
-import { availableAt, HelperFault, type HelperHost, Pool } from "./pool.ts";
+import { availableAt, HelperFault, type HelperHost, Pool, type SharedSource } from "./pool.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
+import type { JobName } from "./share.ts";
 import { BlobSink, type Sink } from "./sink.ts";
 import { Throttle } from "./throttle.ts";
 
@@ -94,6 +95,8 @@ export interface CompareJob {
   /** `null` takes the default. */
   maxNewTokens: number | null;
   device: DeviceRequest;
+  /** Left out: `auto`. */
+  workers?: WorkersRequest | undefined;
 }
 
 /**
@@ -111,6 +114,9 @@ export function retires(error: IterisError): boolean {
 function checkWorkers(workers: WorkersRequest): void {
   if (workers !== "auto") checkRange("workers", workers, workersRange);
 }
+
+/** What an error says that it happened in. */
+const doing: Record<JobName, string> = { merge: "merging", compare: "comparing", generate: "generating" };
 
 /** Which files, as far as one name tells it. */
 function filesIn(files: readonly SourceFile[]): string {
@@ -246,19 +252,15 @@ export class Engine {
       adapters,
       options: maxLength === null ? job.options : { ...job.options, maxLength },
     };
-    const pool = this.#pool(context);
     try {
-      const report = await this.#observed("merging", context, sink, async (wasm, observer) => {
-        const team = pool?.team(source, workers);
-        return wasm.merge(source, await this.#device(wasm, choice), { ...observer, workers: team });
-      });
+      const report = await this.#shared("merge", { source, workers }, context, sink, async (wasm, observer) =>
+        wasm.merge(source, await this.#device(wasm, choice), observer),
+      );
       return { report, device: choice };
     } catch (error) {
       // Whatever hinders it, the failure of the merge is what is told.
       await sink.discard().catch(() => {});
-      throw pool?.blame(error) ?? error;
-    } finally {
-      pool?.close();
+      throw error;
     }
   }
 
@@ -274,15 +276,14 @@ export class Engine {
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
-    const { base, merged } = job;
-    const compareOn = (tested: AdapterSource[], context: RunContext) =>
-      this.#observed("comparing", context, new BlobSink(), async (wasm, observer) =>
-        wasm.compare(
-          { base, adapters: tested, merged, options: { maxNewTokens } },
-          await this.#device(wasm, choice),
-          observer,
-        ),
+    const { base, merged, workers = "auto" } = job;
+    checkWorkers(workers);
+    const compareOn = (adapters: AdapterSource[], context: RunContext) => {
+      const source = { base, adapters, merged, options: { maxNewTokens } };
+      return this.#shared("compare", { source, workers }, context, new BlobSink(), async (wasm, observer) =>
+        wasm.compare(source, await this.#device(wasm, choice), observer),
       );
+    };
     const { onTask } = context;
     if (onTask === undefined) return { report: await compareOn(adapters, context), device: choice };
     const reports: CompareReport[] = [];
@@ -299,12 +300,15 @@ export class Engine {
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.chooseDevice(job.device);
     const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
-    const generated = await this.#observed("generating", context, new BlobSink(), async (wasm, observer) =>
-      wasm.generate(
-        { base: job.base, variants: job.variants, prompts, options: job.options },
-        await this.#device(wasm, choice),
-        observer,
-      ),
+    const { base, variants, options, workers = "auto" } = job;
+    checkWorkers(workers);
+    const source = { base, variants, prompts, options };
+    const generated = await this.#shared(
+      "generate",
+      { source, workers },
+      context,
+      new BlobSink(),
+      async (wasm, observer) => wasm.generate(source, await this.#device(wasm, choice), observer),
     );
     return {
       prompts: job.prompts.map(({ sample }) => sample),
@@ -314,15 +318,29 @@ export class Engine {
     };
   }
 
-  /** The helpers of one call; `null` where there can be none. */
-  #pool(context: RunContext): Pool | null {
+  /** Work that is watched, and shared with helpers where there are any. */
+  async #shared<T>(
+    name: JobName,
+    { source, workers }: { source: SharedSource; workers: WorkersRequest },
+    context: RunContext,
+    sink: Sink,
+    work: (wasm: IterisWasm, observer: Observer) => Promise<T>,
+  ): Promise<T> {
     const { helpers } = this.#host;
-    if (helpers === undefined) return null;
     const compiled = () => {
       if (this.#module === null) throw new IterisError("internal", "Internal fault: there is no module.");
       return this.#module.compiled();
     };
-    return new Pool(helpers, compiled, () => context.cancelled());
+    const pool = helpers && new Pool(helpers, compiled, () => context.cancelled());
+    try {
+      return await this.#observed(doing[name], context, sink, (wasm, observer) =>
+        work(wasm, { ...observer, workers: pool?.team(name, source, workers) }),
+      );
+    } catch (error) {
+      throw pool?.blame(error) ?? error;
+    } finally {
+      pool?.close();
+    }
   }
 
   async #maxNewTokens(asked: number | null | undefined): Promise<number> {

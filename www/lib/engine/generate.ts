@@ -4,7 +4,7 @@ import type { Placed } from "../samples/record.ts";
 import type { Sampling } from "../sampling.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodePrompt } from "../tokens/prompts.ts";
-import type { BaseFacts, DeviceRequest, GenerateResult } from "../types.ts";
+import type { BaseFacts, DeviceRequest, GenerateResult, WorkersRequest } from "../types.ts";
 import type { Generated, GenerateSource, SourceFile } from "../wasm-interface.ts";
 
 /** A generation, all inputs opened and parsed. */
@@ -15,6 +15,8 @@ export interface GenerateJob {
   prompts: Placed[];
   options: Sampling;
   device: DeviceRequest;
+  /** Left out: `auto`. */
+  workers?: WorkersRequest | undefined;
 }
 
 /**

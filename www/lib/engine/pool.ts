@@ -1,14 +1,14 @@
 /**
- * The workers that help at one merge: started when the core says how many are worth it, ended with the merge.
+ * The workers that help at one call: started when the core says how many are worth it, ended with the call.
  *
  * What goes wrong in one of them, a worker that dies among it, is the error of every question that it has not answered,
- * and so of the merge.
+ * and so of the call.
  */
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
 import type { WireFile } from "../sources/wire.ts";
 import type { WorkersRequest } from "../types.ts";
-import type { MergeSource, SourceFile, Team } from "../wasm-interface.ts";
-import type { FromHelper, SharedJob, ToHelper } from "./share.ts";
+import type { SourceFile, Team } from "../wasm-interface.ts";
+import type { FromHelper, JobName, SharedJob, ToHelper, WireNamed } from "./share.ts";
 
 /** Another worker, as much of it as is used. */
 export interface Helper {
@@ -50,18 +50,49 @@ function wireAll(files: readonly SourceFile[]): WireFile[] | null {
   return wired.length === files.length ? wired : null;
 }
 
-/** The inputs as they cross; `null` where they cannot. */
-function sharedJob({ base, adapters, options }: MergeSource): SharedJob | null {
-  const shared = { base: wireAll(base), adapters: adapters.map(({ files }) => wireAll(files)) };
-  if (shared.base === null) return null;
-  const wired = adapters.flatMap(({ name, weight }, index) => {
-    const files = shared.adapters[index];
-    return files ? [{ name, files, ...(weight === undefined ? {} : { weight }) }] : [];
-  });
-  return wired.length === adapters.length ? { base: shared.base, adapters: wired, options } : null;
+/** What a call has that helpers open again: samples and prompts come with what they are asked. */
+export interface SharedSource {
+  base: readonly SourceFile[];
+  adapters?: readonly NamedFiles[];
+  merged?: readonly NamedFiles[];
+  variants?: readonly NamedFiles[];
+  options: SharedJob["options"];
 }
 
-/** A fault of a helper: the module of the engine itself is in order, and the next merge has other helpers. */
+interface NamedFiles {
+  name: string;
+  files?: readonly SourceFile[];
+  weight?: number;
+}
+
+/** Folders as they cross; `null` where one of them cannot. */
+function wireNamed(list: readonly NamedFiles[]): WireNamed[] | null {
+  const wired = list.flatMap(({ name, files, weight }) => {
+    const crossing = files && wireAll(files);
+    if (crossing === null) return [];
+    const named = { name, ...(weight === undefined ? {} : { weight }) };
+    return [crossing === undefined ? named : { ...named, files: crossing }];
+  });
+  return wired.length === list.length ? wired : null;
+}
+
+/** The inputs as they cross; `null` where they cannot. */
+function sharedJob(
+  name: JobName,
+  { base, adapters, merged, variants, options }: SharedSource,
+): SharedJob | null {
+  const lists: Pick<SharedJob, "adapters" | "merged" | "variants"> = {};
+  for (const [kind, list] of Object.entries({ adapters, merged, variants })) {
+    if (list === undefined) continue;
+    const wired = wireNamed(list);
+    if (wired === null) return null;
+    lists[kind as keyof typeof lists] = wired;
+  }
+  const wiredBase = wireAll(base);
+  return wiredBase && { name, base: wiredBase, ...lists, options };
+}
+
+/** A fault of a helper: the module of the engine itself is in order, and the next call has other helpers. */
 export class HelperFault extends IterisError {}
 
 /** What the core is told of workers that it may start. */
@@ -72,7 +103,7 @@ export function availableAt(
   return workers === "auto" ? { cores: cores - 1, memoryBytes } : { exactly: workers - 1 };
 }
 
-/** The helpers of one merge. */
+/** The helpers of one call. */
 export class Pool {
   readonly #host: HelperHost;
   readonly #module: () => WebAssembly.Module;
@@ -92,8 +123,8 @@ export class Pool {
   }
 
   /** What the core is given to start and to ask helpers; `undefined` where there can be none. */
-  team(source: MergeSource, workers: WorkersRequest): Team | undefined {
-    const job = sharedJob(source);
+  team(name: JobName, source: SharedSource, workers: WorkersRequest): Team | undefined {
+    const job = sharedJob(name, source);
     if (job === null || workers === 1) return undefined;
     return {
       ...availableAt(this.#host, workers),
@@ -134,7 +165,7 @@ export class Pool {
     }
   }
 
-  #ask(worker: number, question: Uint32Array): Promise<Uint8Array> {
+  #ask(worker: number, question: Uint8Array): Promise<Uint8Array> {
     const member = this.#members[worker];
     if (member === undefined) throw new IterisError("internal", "Internal fault: there is no such worker.");
     this.#ids += 1;

@@ -1,28 +1,42 @@
 /**
- * A worker's share of a merge: it opens the inputs again, in a module and a memory of its own, and solves the layers that
- * it is asked for.
+ * A worker's share of a call: it opens the inputs again, in a module and a memory of its own, and does what it is asked
+ * for: solves layers, sums over some of the samples, writes some of the answers.
  *
- * The compiled module comes along, so that nothing is compiled twice. A layer that cannot be solved ends the worker's
+ * The compiled module comes along, so that nothing is compiled twice. What goes wrong ends the worker's
  * use: whoever asked fails with its error, and ends the worker.
  */
 import { type PlainError, toIterisError, toPlainError } from "../errors.ts";
+import type { Sampling } from "../sampling.ts";
 import type { WireFile } from "../sources/wire.ts";
 import type { MergeOptions } from "../types.ts";
 import type { IterisWasm, SourceFile } from "../wasm-interface.ts";
 import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 
-/** The inputs of a merge as they cross to another worker. */
+/** What can be shared. */
+export type JobName = "merge" | "compare" | "generate";
+
+/** Files that have a name together; `files` is left out of a variant that is the base itself. */
+export interface WireNamed {
+  name: string;
+  files?: WireFile[];
+  weight?: number;
+}
+
+/** The inputs of a call as they cross to another worker. */
 export interface SharedJob {
+  name: JobName;
   base: WireFile[];
-  adapters: { name: string; files: WireFile[]; weight?: number }[];
-  options: Partial<MergeOptions>;
+  adapters?: WireNamed[];
+  merged?: WireNamed[];
+  variants?: WireNamed[];
+  options: Record<string, unknown> | Partial<MergeOptions> | Sampling;
 }
 
 /** What is said to a worker that helps. */
 export type ToHelper =
   | { type: "open"; module: WebAssembly.Module; job: SharedJob }
-  | { type: "ask"; id: number; question: Uint32Array };
+  | { type: "ask"; id: number; question: Uint8Array };
 
 /** What it says. */
 export type FromHelper =
@@ -42,7 +56,7 @@ export interface ShareHost {
 /** Answers messages with the module. */
 export class Share {
   readonly #host: ShareHost;
-  readonly #asked: { id: number; question: Uint32Array }[] = [];
+  readonly #asked: { id: number; question: Uint8Array }[] = [];
   #wake: (() => void) | null = null;
 
   constructor(host: ShareHost) {
@@ -61,31 +75,36 @@ export class Share {
       await wasm.default({ module_or_path: message.module });
       await faults.guard(this.#solve(message.job));
     } catch (thrown) {
-      const evidence = { doing: "merging", progress: null, panic: this.#host.lastPanic(), module: wasm };
+      const evidence = { doing: "helping", progress: null, panic: this.#host.lastPanic(), module: wasm };
       this.#host.post({ type: "failed", error: toPlainError(explain(thrown, evidence)) }, []);
     }
   }
 
-  async #solve({ base, adapters, options }: SharedJob): Promise<void> {
-    const open = this.#host.open;
-    const opened = adapters.map(async (adapter) => ({ ...adapter, files: await open(adapter.files) }));
+  async #solve({ name, base, adapters = [], merged = [], variants = [], options }: SharedJob): Promise<void> {
+    const { open, wasm } = this.#host;
+    const opened = (list: WireNamed[]) =>
+      Promise.all(list.map(async (one) => (one.files ? { ...one, files: await open(one.files) } : one)));
+    const source = {
+      base: await open(base),
+      adapters: await opened(adapters),
+      merged: await opened(merged),
+      variants: await opened(variants),
+      options,
+    };
     let id = 0;
-    await this.#host.wasm.solveShare(
-      { base: await open(base), adapters: await Promise.all(opened), options },
-      {
-        next: async () => {
-          const next = await this.#next();
-          id = next.id;
-          return next.question;
-        },
-        answer: async (answer) => {
-          this.#host.post({ type: "answer", id, answer }, [answer.buffer as ArrayBuffer]);
-        },
+    await wasm.solveShare(name, source, {
+      next: async () => {
+        const next = await this.#next();
+        id = next.id;
+        return next.question;
       },
-    );
+      answer: async (answer) => {
+        this.#host.post({ type: "answer", id, answer }, [answer.buffer as ArrayBuffer]);
+      },
+    });
   }
 
-  async #next(): Promise<{ id: number; question: Uint32Array }> {
+  async #next(): Promise<{ id: number; question: Uint8Array }> {
     for (;;) {
       const next = this.#asked.shift();
       if (next !== undefined) return next;

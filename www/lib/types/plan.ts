@@ -24,7 +24,7 @@ export interface MergePlan {
   bytesRead: number;
   bytesWritten: number;
   /** How many workers will share the layers: each takes a core and a memory of its own. */
-  workers: number;
+  workers: number | null;
   /** The most bytes of memory that each of them will hold at once. */
   peakBytes: number | null;
   /** Floating-point operations. */

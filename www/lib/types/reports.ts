@@ -24,6 +24,8 @@ export interface MergeReport {
   device: DeviceKind;
   /** Why, where the caller left the choice open. */
   device_why?: string;
+  /** How many workers shared the work; reports of older programs lack it. */
+  workers?: number;
   /** `null` where the merge needed none. `path` leads from the report's folder to the input, where it is known. */
   base: { name: string; path: string | null; files: ReportFile[] } | null;
   adapters: {
@@ -78,6 +80,8 @@ export interface MergeReport {
     generate: number;
     forward: number;
     gram: number;
+    /** Waiting for other workers; reports of older programs lack it. */
+    wait?: number;
     solve: number;
     write: number;
     total: number;

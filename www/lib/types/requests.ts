@@ -32,6 +32,11 @@ export type WorkersRequest = "auto" | number;
 export interface RunControl {
   /** Default `auto`. */
   device?: DeviceRequest | undefined;
+  /**
+   * How many workers share the work on the CPU, each on a core of its own; default `auto`. A merge without samples gives the
+   * same bytes, however many there are; where the model runs on samples, numbers differ by the order of sums.
+   */
+  workers?: WorkersRequest | undefined;
   /** Called at most about 20 times a second. */
   onProgress?: ((progress: Progress) => void) | undefined;
   /** Cancels within one layer; the call rejects with the code `cancelled`. */
@@ -49,11 +54,6 @@ export interface DigestControl extends Pick<RunControl, "onProgress" | "signal">
  * is there before the whole is.
  */
 export interface ComparisonControl {
-  /**
-   * How many workers share the layers of a merge without samples, each on a core of its own; default `auto`. The result
-   * is the same, however many there are.
-   */
-  workers?: WorkersRequest | undefined;
   /**
    * The tasks to compare on, by their adapters' names, each on its held-out samples or else on those of its
    * calibration; none of them compares nothing. By default all adapters.

@@ -47,6 +47,7 @@ import type {
   ToWorker,
   WireAdapter,
   WireComparison,
+  WirePlace,
 } from "./protocol.ts";
 
 /** How long a cancelled call may take to stop by itself. */
@@ -94,8 +95,13 @@ function wireNamed(list: readonly { name: string; files: FilesInput }[]) {
   return Promise.all(list.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })));
 }
 
-function wireComparison({ tasks, onTask, workers }: ComparisonControl): WireComparison {
-  return { tasks, taskByTask: onTask !== undefined, workers };
+function wireComparison({ tasks, onTask }: ComparisonControl): WireComparison {
+  return { tasks, taskByTask: onTask !== undefined };
+}
+
+/** Where the work is done. */
+function wirePlace({ device = "auto", workers }: RunControl): WirePlace {
+  return { device, workers };
 }
 
 /** Tells the caller of a call what its worker tells. */
@@ -134,8 +140,8 @@ export class WorkerClient {
       Promise.all(request.adapters.map(wireAdapter)),
       this.#disk(),
     ]);
-    const { options = {}, device = "auto", average } = request;
-    const ask = { base, adapters, options, average, device, disk, ...wireComparison(request) };
+    const { options = {}, average } = request;
+    const ask = { base, adapters, options, average, disk, ...wirePlace(request), ...wireComparison(request) };
     return this.#call("merge", ask, request);
   }
 
@@ -156,7 +162,7 @@ export class WorkerClient {
       wireNamed(request.merged),
     ]);
     const { maxLength = null, maxNewTokens = null } = request.options ?? {};
-    const ask = { base, adapters, merged, maxLength, maxNewTokens, device: request.device ?? "auto" };
+    const ask = { base, adapters, merged, maxLength, maxNewTokens, ...wirePlace(request) };
     return this.#call("compare", ask, request);
   }
 
@@ -168,9 +174,9 @@ export class WorkerClient {
       wireNamed(request.merged ?? []),
       this.#disk(),
     ]);
-    const { options = {}, device = "auto", failures } = request;
+    const { options = {}, failures } = request;
     const inputs = { base, adapters, variants, merged };
-    const ask = { ...inputs, options, failures, device, disk, ...wireComparison(request) };
+    const ask = { ...inputs, options, failures, disk, ...wirePlace(request), ...wireComparison(request) };
     return this.#call("compareMethods", ask, request);
   }
 
@@ -187,7 +193,7 @@ export class WorkerClient {
         })),
       ),
     ]);
-    const ask = { base, variants, prompts, samples, options, device: request.device ?? "auto" };
+    const ask = { base, variants, prompts, samples, options, ...wirePlace(request) };
     return this.#call("generate", ask, request);
   }
 

@@ -88,14 +88,12 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
       return engine.plan({ ...rest, base: await openFiles(base), adapters: await Promise.all(opened) });
     }
     case "compare": {
-      const { base, adapters, merged, maxLength, maxNewTokens, device } = call.ask;
+      const { base, adapters, merged, ...rest } = call.ask;
       const job = {
+        ...rest,
         base: await openFiles(base),
         adapters: await Promise.all(adapters.map(openAdapter)),
         merged: await openNamed(merged),
-        maxLength,
-        maxNewTokens,
-        device,
       };
       return engine.compare(job, context);
     }

@@ -40,6 +40,11 @@ export interface WireComparison {
   tasks: readonly string[] | undefined;
   /** Whether somebody listens to tasks as they come, so that they are compared one by one. */
   taskByTask: boolean;
+}
+
+/** Where calls that compute do it. */
+export interface WirePlace {
+  device: DeviceRequest;
   workers: WorkersRequest | undefined;
 }
 
@@ -63,13 +68,13 @@ export type CallEvent = { [Name in keyof Events]: { name: Name; value: Events[Na
 /** What can be asked of the worker, and what it answers. */
 export interface Calls {
   merge: {
-    ask: WireComparison &
+    ask: WirePlace &
+      WireComparison &
       WireOutput & {
         base: WireFile[];
         adapters: WireAdapter[];
         options: Partial<MergeOptions>;
         average: boolean | undefined;
-        device: DeviceRequest;
       };
     answer: MergeResult;
   };
@@ -83,18 +88,18 @@ export interface Calls {
     answer: MergePlan;
   };
   compare: {
-    ask: {
+    ask: WirePlace & {
       base: WireFile[];
       adapters: WireAdapter[];
       merged: { name: string; files: WireFile[] }[];
       maxLength: number | null;
       maxNewTokens: number | null;
-      device: DeviceRequest;
     };
     answer: CompareResult;
   };
   compareMethods: {
-    ask: WireComparison &
+    ask: WirePlace &
+      WireComparison &
       WireOutput & {
         base: WireFile[];
         adapters: WireAdapter[];
@@ -102,19 +107,17 @@ export interface Calls {
         merged: { name: string; files: WireFile[] }[];
         options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
         failures: CompareMethodsRequest["failures"];
-        device: DeviceRequest;
       };
     answer: CompareMethodsResult;
   };
   generate: {
-    ask: {
+    ask: WirePlace & {
       base: WireFile[];
       variants: { name: string; files: WireFile[] | null }[];
       prompts: Placed[];
       /** Asked after these. */
       samples: WireSamples | null;
       options: Sampling;
-      device: DeviceRequest;
     };
     answer: GenerateResult;
   };

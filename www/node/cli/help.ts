@@ -78,7 +78,7 @@ const device = wrap(
 
 const workers = wrap(
   "  --workers N",
-  "cores that share the layers of a merge without samples (default auto: as many as the work is worth)",
+  "cores that share a merge on the CPU (default auto: as many as the work is worth)",
   23,
 );
 

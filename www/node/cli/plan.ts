@@ -15,7 +15,8 @@ export async function runPlan(command: PlanCommand, terminal: Terminal): Promise
 }
 
 function describe(plan: MergePlan): string {
-  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds, workers, refusal } = plan;
+  const { layers, bytesRead, bytesWritten, peakBytes, operations, seconds, refusal } = plan;
+  const workers = plan.workers ?? 1;
   const parts = [
     `${layers} layers: reads ${binary(bytesRead)}`,
     `writes ${binary(bytesWritten)}`,

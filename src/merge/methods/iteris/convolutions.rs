@@ -23,7 +23,7 @@ use crate::{
     },
     model::{
         Steps,
-        batch::{Batch, Input, Padding, Sample, Stack, micro_batches},
+        batch::{Batch, Input, Sample, Stack, micro_batches},
         lanes::{Hook, Lanes},
         projection::Projection,
         streams::{Stream, StreamId, StreamRows},
@@ -99,7 +99,7 @@ fn picture_batch(tasks: &[Vec<f32>], windows: Windows) -> Batch {
         .map(|data| data.chunks_exact(3 * 7 * 6).map(picture).collect())
         .collect();
     let tasks: Vec<&[Sample]> = tasks.iter().map(Vec::as_slice).collect();
-    let mut batches = micro_batches(&streams, &tasks, Padding::Exclude, 0, 10_000).unwrap();
+    let mut batches = micro_batches(&streams, &tasks, None, 0, 10_000).unwrap();
     batches.pop().unwrap()
 }
 

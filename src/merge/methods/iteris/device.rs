@@ -7,7 +7,7 @@ use crate::{
     compute::{Compute, DeviceSums, Factor, Product, ProductNorm, SquareSum, Stage},
     delta::DeviceDelta,
     error::Result,
-    merge::methods::iteris::statistics::{GroupStatistics, TaskStatistics},
+    merge::methods::iteris::statistics::{Cross, GroupStatistics, TaskStatistics},
     model::{lanes::Group, projection::Projection},
 };
 
@@ -39,14 +39,15 @@ struct MemberSums {
 }
 
 impl TaskSums {
-    fn new(task: &TaskStatistics, d_in: usize, whole_cross: bool, sums: &mut DeviceSums) -> Self {
+    fn new(task: &TaskStatistics, d_in: usize, sums: &mut DeviceSums) -> Self {
         let xt = sums.factor(d_in);
-        let x = (!task.cross.is_empty()).then(|| sums.factor(d_in));
+        let whole = matches!(task.cross, Cross::Whole(_));
+        let x = (task.cross != Cross::Same).then(|| sums.factor(d_in));
         Self {
             buffer: 0,
             gram: sums.product(xt, xt),
-            cross: x.filter(|_| whole_cross).map(|x| sums.product(xt, x)),
-            cross_norm: x.filter(|_| !whole_cross).map(|x| sums.product_norm(xt, x)),
+            cross: x.filter(|_| whole).map(|x| sums.product(xt, x)),
+            cross_norm: x.filter(|_| !whole).map(|x| sums.product_norm(xt, x)),
             members: task
                 .members
                 .iter()
@@ -65,13 +66,13 @@ impl TaskSums {
 }
 
 impl GroupSums {
-    /// What `statistics` has places for; of Xt^T X the norm alone, unless `whole_cross`.
-    pub(super) fn new(mut statistics: GroupStatistics, whole_cross: bool, compute: &Compute) -> Self {
+    /// What `statistics` has places for; of Xt^T X in f32 the norm alone.
+    pub(super) fn new(mut statistics: GroupStatistics, compute: &Compute) -> Self {
         let d_in = statistics.d_in;
         let mut together = DeviceSums::default();
         let tasks = statistics.tasks.iter();
         let mut tasks: Vec<TaskSums> = tasks
-            .map(|task| TaskSums::new(task, d_in, whole_cross, &mut together))
+            .map(|task| TaskSums::new(task, d_in, &mut together))
             .collect();
         let mut sums = vec![together];
         let most = compute.limits.buffer_bytes.unwrap_or(f64::INFINITY);
@@ -81,16 +82,15 @@ impl GroupSums {
                 let mut alone = DeviceSums::default();
                 *own = TaskSums {
                     buffer,
-                    ..TaskSums::new(task, d_in, whole_cross, &mut alone)
+                    ..TaskSums::new(task, d_in, &mut alone)
                 };
                 sums.push(alone);
             }
         }
-        if !whole_cross {
-            statistics
-                .tasks
-                .iter_mut()
-                .for_each(|task| task.cross = Vec::new());
+        for task in &mut statistics.tasks {
+            if let Cross::Single(_) = task.cross {
+                task.cross = Cross::Squares(0.0);
+            }
         }
         Self {
             statistics,
@@ -163,11 +163,11 @@ impl GroupSums {
         for (task, to) in self.tasks.iter().zip(&mut self.statistics.tasks) {
             let read = &read[task.buffer];
             read.add_product(task.gram, &mut to.gram)?;
-            if let Some(product) = task.cross {
-                read.add_product(product, &mut to.cross)?;
+            if let (Some(product), Cross::Whole(cross)) = (task.cross, &mut to.cross) {
+                read.add_product(product, cross)?;
             }
             if let Some(norm) = task.cross_norm {
-                to.cross_squares = Some(read.product_norm(norm)?);
+                to.cross = Cross::Squares(read.product_norm(norm)?);
             }
             for (member, to) in task.members.iter().zip(&mut to.members) {
                 to.output_norm += read.squares(member.output_norm);

@@ -11,7 +11,7 @@ use crate::{
     delta::{Delta, Dense, LowRank},
     error::{Code, Error, Result},
     merge::{
-        context::SolveContext,
+        context::{SolveContext, Task},
         methods::iteris::{
             objective::{Objective, Regularized},
             statistics::{GroupStatistics, TaskStatistics},
@@ -67,10 +67,11 @@ impl System<'_> {
         let condition = largest / cholesky.smallest_eigenvalue();
         let factored = self.objective.target == LeastSquares::Delta
             && self.deltas().all(|(_, delta)| delta.as_low_rank().is_some());
+        let crosses = self.crosses(&unseen)?;
         let delta = if factored {
-            Delta::LowRank(self.solve_factors(&lambdas, &unseen, &cholesky))
+            Delta::LowRank(self.solve_factors(&lambdas, &crosses, &cholesky))
         } else {
-            self.solve_dense(&lambdas, &unseen, &cholesky)
+            self.solve_dense(&lambdas, &crosses, &cholesky)
         };
         Ok(Solution {
             delta,
@@ -110,7 +111,7 @@ impl System<'_> {
     }
 
     /// A*_i = lambda_i A_i C_i^T S^-1, stacked with the B_i.
-    fn solve_factors(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> LowRank {
+    fn solve_factors(&self, lambdas: &[f64], crosses: &[Form], cholesky: &Cholesky) -> LowRank {
         let d_in = self.statistics.d_in;
         let mut right = Vec::new();
         let mut parts = Vec::new();
@@ -119,7 +120,7 @@ impl System<'_> {
                 continue;
             };
             let (sums, lambda) = (&self.statistics.tasks[index], lambdas[index]);
-            let Form { factor, diagonal } = self.cross(sums, unseen);
+            let Form { factor, diagonal } = &crosses[index];
             let projected = self.projected(sums, factors);
             let places = projected
                 .iter()
@@ -152,13 +153,14 @@ impl System<'_> {
 
     /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 + D_i stands for D_i, and W0 is
     /// subtracted.
-    fn solve_dense(&self, lambdas: &[f64], unseen: &[bool], cholesky: &Cholesky) -> Delta {
+    fn solve_dense(&self, lambdas: &[f64], crosses: &[Form], cholesky: &Cholesky) -> Delta {
         let d_in = self.statistics.d_in;
         let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
         let d_out = w0.len() / d_in;
         let full = self.objective.target == LeastSquares::Full;
         let mut right = vec![0.0; d_out * d_in];
-        for ((task, sums), lambda) in self.work.tasks.iter().zip(&self.statistics.tasks).zip(lambdas) {
+        let tasks = self.work.tasks.iter().zip(&self.statistics.tasks);
+        for ((task, sums), (lambda, form)) in tasks.zip(lambdas.iter().zip(crosses)) {
             let own = task.deltas.get(&self.layer.name);
             if own.is_none() && !full {
                 continue;
@@ -171,7 +173,7 @@ impl System<'_> {
             if let Some(delta) = own {
                 delta.add_to(1.0, &mut wanted);
             }
-            let Form { factor, diagonal } = self.cross(sums, unseen);
+            let Form { factor, diagonal } = form;
             let mut cross = sums.whole_cross(d_in);
             cross.iter_mut().for_each(|x| *x *= factor);
             (0..d_in).for_each(|i| cross[i * d_in + i] += diagonal[i]);
@@ -206,13 +208,27 @@ impl System<'_> {
         }
     }
 
-    /// C_i.
-    fn cross(&self, sums: &TaskStatistics, unseen: &[bool]) -> Form {
+    /// C_i, one a task.
+    fn crosses(&self, unseen: &[bool]) -> Result<Vec<Form>> {
         let d_in = self.statistics.d_in;
-        match self.objective.regularized {
-            Regularized::Ridge { alpha1, .. } => Form::ridge(alpha1 * sums.cross_norm(d_in), d_in),
-            Regularized::NonDiagonal(factor) => Form::non_diagonal(factor, sums, unseen),
-        }
+        let tasks = self.work.tasks.iter().zip(&self.statistics.tasks);
+        let form = |(task, sums): (&Task, &TaskStatistics)| match self.objective.regularized {
+            Regularized::Ridge { alpha1, .. } => {
+                let norm = sums.cross_norm(d_in);
+                if !norm.is_finite() {
+                    return Err(Error::new(
+                        Code::NotFinite,
+                        format!(
+                            "task \"{}\": the products of the layer's features overflow; the samples or the adapter are out of range; layer: {}",
+                            task.name, self.layer.name
+                        ),
+                    ));
+                }
+                Ok(Form::ridge(alpha1 * norm, d_in))
+            }
+            Regularized::NonDiagonal(factor) => Ok(Form::non_diagonal(factor, sums, unseen)),
+        };
+        tasks.map(form).collect()
     }
 
     /// The inputs that are zero in every sample.

@@ -1,12 +1,12 @@
 //! Sums over calibration samples at one linear group: all that solving needs to know of the features.
 //!
-//! They are values that add up, so that samples may be cut into micro-batches in any way (or collected
-//! by several workers) and the sums of all be solved at once. All sums are in f64.
+//! They are values that add up, so that samples may be cut into micro-batches in any way, or collected by several workers
+//! ([`GroupStatistics::say`]), and the sums of all be solved at once. All that is solved is summed in f64.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, ops::AddAssign, rc::Rc};
 
 use crate::{
-    compute::{Stage, accumulate_product, gemm::Part},
+    compute::{Message, MessageReader, Stage, accumulate_product, accumulate_single, gemm::Part},
     delta::{Delta, DeviceDelta},
     error::Result,
     merge::{context::SolveContext, methods::iteris::objective::Objective, options::LeastSquares},
@@ -25,12 +25,34 @@ pub(super) struct GroupStatistics {
 pub(super) struct TaskStatistics {
     /// Xt^T Xt (d_in x d_in), lower triangle.
     pub(super) gram: Vec<f64>,
-    /// Xt^T X (d_in x d_in); empty where no member needs it, or where X = Xt and it is the Gram matrix.
-    pub(super) cross: Vec<f64>,
-    /// ||Xt^T X||_F^2, where a device summed that alone.
-    pub(super) cross_squares: Option<f64>,
+    /// Xt^T X, as far as it is needed.
+    pub(super) cross: Cross,
     /// One a member of the group.
     pub(super) members: Vec<MemberStatistics>,
+}
+
+/// What is kept of Xt^T X (d_in x d_in).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cross {
+    /// Nothing: X = Xt and it is the Gram matrix, or no member needs it.
+    Same,
+    /// Itself.
+    Whole(Vec<f64>),
+    /// Itself in f32, of which the norm alone is needed: an error of 2^-24 in each number is none in the norm of many.
+    Single(Vec<f32>),
+    /// The square of its norm, which a device summed.
+    Squares(f64),
+}
+
+/// What solving needs to know of Xt^T X.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nothing: X = Xt.
+    Nothing,
+    /// Itself.
+    Whole,
+    /// Its norm, and its products with factors.
+    Norm,
 }
 
 /// The sums of one task at one layer of the group.
@@ -42,27 +64,30 @@ pub(super) struct MemberStatistics {
 }
 
 impl GroupStatistics {
-    /// Zero sums for the layers of a group; `same_features` says that X = Xt.
+    /// Zero sums for the layers of a group.
     pub(super) fn new(
         work: &SolveContext<'_>,
         objective: &Objective,
         layers: &[&Projection],
         d_in: usize,
-        same_features: bool,
+        wanted: Wanted,
     ) -> Self {
         let full = objective.target == LeastSquares::Full;
         let tasks = work.tasks.iter().map(|task| {
             let delta = |layer: &Projection| task.deltas.get(&layer.name);
-            let cross = !same_features && (full || layers.iter().any(|layer| delta(layer).is_some()));
+            let needs_cross = full || layers.iter().any(|layer| delta(layer).is_some());
             TaskStatistics {
                 gram: vec![0.0; d_in * d_in],
-                cross_squares: None,
-                cross: if cross { vec![0.0; d_in * d_in] } else { Vec::new() },
+                cross: match wanted {
+                    Wanted::Whole if needs_cross => Cross::Whole(vec![0.0; d_in * d_in]),
+                    Wanted::Norm if needs_cross => Cross::Single(vec![0.0; d_in * d_in]),
+                    Wanted::Nothing | Wanted::Whole | Wanted::Norm => Cross::Same,
+                },
                 members: layers
                     .iter()
                     .map(|layer| MemberStatistics {
                         projected: match delta(layer) {
-                            Some(Delta::LowRank(factors)) if !full && !same_features => {
+                            Some(Delta::LowRank(factors)) if !full && wanted != Wanted::Nothing => {
                                 vec![0.0; factors.rank * d_in]
                             }
                             _ => Vec::new(),
@@ -102,9 +127,16 @@ impl GroupStatistics {
             let square = rows as f64 * (d_in * d_in) as f64;
             accumulate_product(xt.clone(), xt.clone(), Part::Lower, &mut sums.gram).await?;
             count(square / 2.0);
-            if !sums.cross.is_empty() {
-                accumulate_product(xt.clone(), x, Part::Full, &mut sums.cross).await?;
-                count(square);
+            match &mut sums.cross {
+                Cross::Whole(cross) => {
+                    accumulate_product(xt.clone(), x, Part::Full, cross).await?;
+                    count(square);
+                }
+                Cross::Single(cross) => {
+                    accumulate_single(xt.clone(), x, cross);
+                    count(square);
+                }
+                Cross::Same | Cross::Squares(_) => {}
             }
             for ((layer, output), member) in group.layers.iter().zip(group.outputs()).zip(&mut sums.members) {
                 member.output_norm += output.sum_of_squares(own.clone()).await?;
@@ -123,23 +155,71 @@ impl GroupStatistics {
 
     /// Adds the sums of other samples.
     pub(super) fn add(&mut self, other: &Self) {
-        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
         for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
             add(&mut task.gram, &other.gram);
-            add(&mut task.cross, &other.cross);
+            match (&mut task.cross, &other.cross) {
+                (Cross::Whole(to), Cross::Whole(from)) => add(to, from),
+                (Cross::Single(to), Cross::Single(from)) => add(to, from),
+                _ => {}
+            }
             for (member, other) in task.members.iter_mut().zip(&other.members) {
                 add(&mut member.projected, &other.projected);
                 member.output_norm += other.output_norm;
             }
         }
     }
+
+    /// The sums as another worker tells them.
+    pub(super) fn say(&self) -> Message {
+        let d_in = self.d_in;
+        self.tasks.iter().fold(Message::default(), |message, task| {
+            let rows = task.gram.chunks_exact(d_in).enumerate();
+            let message = rows.fold(message, |message, (i, row)| message.list(&row[..=i]));
+            let message = match &task.cross {
+                Cross::Whole(cross) => message.list(cross),
+                Cross::Single(cross) => message.list(cross),
+                Cross::Same | Cross::Squares(_) => message,
+            };
+            task.members.iter().fold(message, |message, member| {
+                message.list(&member.projected).float(member.output_norm)
+            })
+        })
+    }
+
+    /// Adds what [`GroupStatistics::say`] tells of other samples at the same layers.
+    ///
+    /// # Errors
+    /// [`Code::Internal`](crate::error::Code::Internal) for the sums of other layers.
+    pub(super) fn add_said(&mut self, said: &[u8]) -> Result<()> {
+        let d_in = self.d_in;
+        let mut said = MessageReader::new(said);
+        for task in &mut self.tasks {
+            for (i, row) in task.gram.chunks_exact_mut(d_in).enumerate() {
+                said.add_list(&mut row[..=i])?;
+            }
+            match &mut task.cross {
+                Cross::Whole(cross) => said.add_list(cross)?,
+                Cross::Single(cross) => said.add_list(cross)?,
+                Cross::Same | Cross::Squares(_) => {}
+            }
+            for member in &mut task.members {
+                said.add_list(&mut member.projected)?;
+                member.output_norm += said.float()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add<T: Copy + AddAssign>(to: &mut [T], from: &[T]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
 }
 
 impl TaskStatistics {
-    /// Xt^T X (d_in x d_in), whole.
+    /// Xt^T X (d_in x d_in), whole, where that was wanted.
     pub(super) fn whole_cross(&self, d_in: usize) -> Vec<f64> {
-        if !self.cross.is_empty() {
-            return self.cross.clone();
+        if let Cross::Whole(cross) = &self.cross {
+            return cross.clone();
         }
         let mut full = self.gram.clone();
         for i in 0..d_in {
@@ -161,12 +241,12 @@ impl TaskStatistics {
 
     /// ||Xt^T X||_F
     pub(super) fn cross_norm(&self, d_in: usize) -> f64 {
-        if let Some(squares) = self.cross_squares {
-            return squares.sqrt();
-        }
-        if self.cross.is_empty() {
-            return self.gram_norm(d_in);
-        }
-        self.cross.iter().map(|x| x * x).sum::<f64>().sqrt()
+        let squares: f64 = match &self.cross {
+            Cross::Same => return self.gram_norm(d_in),
+            Cross::Whole(cross) => cross.iter().map(|x| x * x).sum(),
+            Cross::Single(cross) => cross.iter().map(|&x| f64::from(x).powi(2)).sum(),
+            Cross::Squares(squares) => *squares,
+        };
+        squares.sqrt()
     }
 }
