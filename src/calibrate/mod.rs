@@ -233,14 +233,11 @@ pub async fn complete(
         .collect()
 }
 
-/// The tokens that adapters have to write, at most, and in how many samples.
-pub fn to_write(model: &Model, how: &Completing, given: &TaskSamples) -> [usize; 2] {
+/// The tokens that an adapter has to write, at most.
+pub fn to_write(model: &Model, how: &Completing, given: &TaskSamples) -> usize {
     match &given.own {
-        Some(SelfWritten { options, .. }) => [options.count * options.max_new_tokens, options.count],
-        None => {
-            let count = missing(model.family.facts().kind, how, given).len();
-            [count * how.max_new_tokens, count]
-        }
+        Some(SelfWritten { options, .. }) => options.count * options.max_new_tokens,
+        None => missing(model.family.facts().kind, how, given).len() * how.max_new_tokens,
     }
 }
 

@@ -42,9 +42,7 @@ pub use self::{
     meter::{Meter, Stage, peak_bytes},
     pointwise::Activation,
     rotary::Rotary,
-    sums::{
-        DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product, accumulate_single,
-    },
+    sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
     unfold::{Grid, Windows},
     workers::{Answer, Available, Errand, Questions, Workers},
 };

@@ -362,24 +362,6 @@ pub async fn accumulate_product(
     }
 }
 
-/// `out += left[left_rows]^T right[right_rows]` (left columns x right columns, row-major), summed in f32.
-///
-/// # Panics
-/// For features on a device: of them [`DeviceSums::product_norm`] tells what is wanted of such a product.
-pub fn accumulate_single(
-    (left, left_rows): (&Features, Range<usize>),
-    (right, right_rows): (&Features, Range<usize>),
-    out: &mut [f32],
-) {
-    let (Features::Host { data: a, columns: m }, Features::Host { data: b, columns: n }) = (left, right)
-    else {
-        unreachable!("features on a device are summed there")
-    };
-    let a = View::new(&a[left_rows.start * m..left_rows.end * m], left_rows.len(), *m);
-    let b = View::new(&b[right_rows.start * n..right_rows.end * n], right_rows.len(), *n);
-    multiply(a.transposed(), b, 1.0, Part::Full, out, *n);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

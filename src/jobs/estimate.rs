@@ -57,21 +57,17 @@ pub(super) fn workers(cost: &Cost, layers: usize, available: Available) -> usize
     available.for_work(seconds, layers, cost.peak_bytes)
 }
 
-/// Workers to start beside this one for a merge that runs the model on samples: `load` is what it reads of `samples`,
-/// `written` the tokens that adapters write for each task at most, and in how many samples. Only the CPU has others
-/// beside it.
+/// Workers to start beside this one for a merge that runs the model on so many samples: `load` is what it reads, `tokens`
+/// what adapters write at most. Only the CPU has others beside it.
 pub(super) fn workers_for_samples(
     context: &SolveContext<'_>,
     load: &WorkloadEstimate<'_>,
+    tokens: usize,
     samples: usize,
-    written: impl Iterator<Item = [usize; 2]>,
 ) -> usize {
     if context.compute.name() != CPU.name {
         return 0;
     }
-    let [tokens, unwritten] = written.fold([0, 0], |[tokens, samples], [more, of]| {
-        [tokens + more, samples + of]
-    });
     let passes = match context.options.schedule {
         Schedule::Iterate => context.options.max_iter,
         Schedule::Sweep => 1,
@@ -94,10 +90,7 @@ pub(super) fn workers_for_samples(
     let seconds = forward / ONE_CORE.f32_products + sums / ONE_CORE.f64_products;
     // What is sent is there a second time.
     let bytes = context.model.bytes_needed(load) + 8.0 * tasks * widest(context);
-    context
-        .compute
-        .available()
-        .for_work(seconds, samples + unwritten, bytes)
+    context.compute.available().for_work(seconds, samples, bytes)
 }
 
 /// Workers to start beside this one for so many rows, tokens of prompts and of answers, through one of the models each, in

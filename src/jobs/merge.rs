@@ -99,7 +99,8 @@ pub async fn merge(
         compute.meter.add_since(Stage::Load, start);
         let mut context = context;
         complete_samples(&mut context, &adapters, &samples).await?;
-        context.crew = Crew::of(compute);
+        let samples = context.tasks.iter().map(|task| task.samples.len()).sum();
+        context.crew = Crew::of(compute, samples);
         passed = method.pass(&context).await?;
         inputs.tasks = context.tasks;
     } else {
@@ -173,8 +174,14 @@ async fn complete_samples(
     context.model.check_fits(context.compute, &load)?;
     let written = tasks
         .iter()
-        .map(|task| calibrate::to_write(context.model, &how, task.samples));
-    let workers = estimate::workers_for_samples(context, &load, given.concat().len(), written);
+        .map(|task| calibrate::to_write(context.model, &how, task.samples))
+        .sum();
+    let own = |task: &Incomplete<'_>| task.samples.own.as_ref().map_or(0, |own| own.options.count);
+    let pieces = tasks
+        .iter()
+        .map(|task| task.samples.samples.len() + own(task))
+        .sum();
+    let workers = estimate::workers_for_samples(context, &load, written, pieces);
     context.compute.start_workers(workers);
     let generation = GenerateContext {
         model: context.model,

@@ -43,15 +43,16 @@ pub struct Other<'a> {
 }
 
 impl<'a> Crew<'a> {
-    /// With the workers that are started.
-    pub fn of(compute: &Compute) -> Self {
-        compute.started().map_or(Self::Alone, |(workers, count)| {
-            Self::First(First {
+    /// With the workers that are started, as many as get one of the samples.
+    pub fn of(compute: &Compute, samples: usize) -> Self {
+        match compute.started() {
+            Some((workers, count)) if samples > 1 => Self::First(First {
                 workers,
-                count,
+                count: count.min(samples - 1),
                 answers: RefCell::default(),
-            })
-        })
+            }),
+            _ => Self::Alone,
+        }
     }
 
     /// One of the others, with its share.

@@ -162,6 +162,10 @@ pub(super) async fn pass(work: &SolveContext<'_>, objective: &Objective) -> Resu
             .iter()
             .map(|(name, found)| (name.clone(), Rc::clone(&found.device)))
             .collect();
+        if let Crew::Other(_) = work.crew {
+            // The first worker's are the layers that are handed on.
+            continue;
+        }
         merged = work
             .modules
             .iter()
@@ -413,14 +417,15 @@ impl Hook for Solver<'_> {
 
     async fn collect(&self, group: &Group<'_>) -> Result<()> {
         let start = self.work.compute.meter.elapsed();
+        let on_device = matches!(group.input, Features::Device(_));
         let wanted = match self.merged_variant() {
             0 => Wanted::Nothing,
-            _ if self.needs_whole_cross(group.layers) => Wanted::Whole,
-            _ => Wanted::Norm,
+            _ if on_device && !self.needs_whole_cross(group.layers) => Wanted::Norm,
+            _ => Wanted::Whole,
         };
         let d_in = group.input.columns();
         let zeros = || GroupStatistics::new(self.work, self.objective, group.layers, d_in, wanted);
-        if let Features::Device(_) = group.input {
+        if on_device {
             let mut sums = self.on_device.borrow_mut();
             let sums = sums.get_or_insert_with(|| GroupSums::new(zeros(), self.work.compute));
             sums.collect(self.work.compute, self.deltas, group, self.merged_variant());

@@ -374,6 +374,7 @@ fn assert_alike(name: &str, helped: &Outcome, alone: &Outcome) {
         let module = &layer.module;
         assert_eq!((module, layer.rank), (&other.module, other.rank), "{name}");
         let error = relative_error(&found(module), &wanted(module));
+        // The order of the sums is all that differs; an f32 of a solution that is rounded otherwise comes back magnified.
         assert!(error < 1e-6, "{name}, {module}: {error:.1e}");
         for (task, other) in layer.tasks.iter().zip(&other.tasks) {
             // Weights are of sums in f64; residuals of features in f32 under solutions that are themselves a little apart.

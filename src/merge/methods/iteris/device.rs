@@ -66,8 +66,8 @@ impl TaskSums {
 }
 
 impl GroupSums {
-    /// What `statistics` has places for; of Xt^T X in f32 the norm alone.
-    pub(super) fn new(mut statistics: GroupStatistics, compute: &Compute) -> Self {
+    /// What `statistics` has places for.
+    pub(super) fn new(statistics: GroupStatistics, compute: &Compute) -> Self {
         let d_in = statistics.d_in;
         let mut together = DeviceSums::default();
         let tasks = statistics.tasks.iter();
@@ -85,11 +85,6 @@ impl GroupSums {
                     ..TaskSums::new(task, d_in, &mut alone)
                 };
                 sums.push(alone);
-            }
-        }
-        for task in &mut statistics.tasks {
-            if let Cross::Single(_) = task.cross {
-                task.cross = Cross::Squares(0.0);
             }
         }
         Self {

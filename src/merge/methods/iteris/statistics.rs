@@ -3,10 +3,10 @@
 //! They are values that add up, so that samples may be cut into micro-batches in any way, or collected by several workers
 //! ([`GroupStatistics::say`]), and the sums of all be solved at once. All that is solved is summed in f64.
 
-use std::{collections::BTreeMap, ops::AddAssign, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc};
 
 use crate::{
-    compute::{Message, MessageReader, Stage, accumulate_product, accumulate_single, gemm::Part},
+    compute::{Message, MessageReader, Stage, accumulate_product, gemm::Part},
     delta::{Delta, DeviceDelta},
     error::Result,
     merge::{context::SolveContext, methods::iteris::objective::Objective, options::LeastSquares},
@@ -38,9 +38,7 @@ pub(super) enum Cross {
     Same,
     /// Itself.
     Whole(Vec<f64>),
-    /// Itself in f32, of which the norm alone is needed: an error of 2^-24 in each number is none in the norm of many.
-    Single(Vec<f32>),
-    /// The square of its norm, which a device summed.
+    /// The square of its norm, which a device sums.
     Squares(f64),
 }
 
@@ -51,7 +49,7 @@ pub(super) enum Wanted {
     Nothing,
     /// Itself.
     Whole,
-    /// Its norm, and its products with factors.
+    /// Its norm, and its products with factors: what a device tells of it.
     Norm,
 }
 
@@ -80,7 +78,7 @@ impl GroupStatistics {
                 gram: vec![0.0; d_in * d_in],
                 cross: match wanted {
                     Wanted::Whole if needs_cross => Cross::Whole(vec![0.0; d_in * d_in]),
-                    Wanted::Norm if needs_cross => Cross::Single(vec![0.0; d_in * d_in]),
+                    Wanted::Norm if needs_cross => Cross::Squares(0.0),
                     Wanted::Nothing | Wanted::Whole | Wanted::Norm => Cross::Same,
                 },
                 members: layers
@@ -127,16 +125,9 @@ impl GroupStatistics {
             let square = rows as f64 * (d_in * d_in) as f64;
             accumulate_product(xt.clone(), xt.clone(), Part::Lower, &mut sums.gram).await?;
             count(square / 2.0);
-            match &mut sums.cross {
-                Cross::Whole(cross) => {
-                    accumulate_product(xt.clone(), x, Part::Full, cross).await?;
-                    count(square);
-                }
-                Cross::Single(cross) => {
-                    accumulate_single(xt.clone(), x, cross);
-                    count(square);
-                }
-                Cross::Same | Cross::Squares(_) => {}
+            if let Cross::Whole(cross) = &mut sums.cross {
+                accumulate_product(xt.clone(), x, Part::Full, cross).await?;
+                count(square);
             }
             for ((layer, output), member) in group.layers.iter().zip(group.outputs()).zip(&mut sums.members) {
                 member.output_norm += output.sum_of_squares(own.clone()).await?;
@@ -157,10 +148,8 @@ impl GroupStatistics {
     pub(super) fn add(&mut self, other: &Self) {
         for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
             add(&mut task.gram, &other.gram);
-            match (&mut task.cross, &other.cross) {
-                (Cross::Whole(to), Cross::Whole(from)) => add(to, from),
-                (Cross::Single(to), Cross::Single(from)) => add(to, from),
-                _ => {}
+            if let (Cross::Whole(to), Cross::Whole(from)) = (&mut task.cross, &other.cross) {
+                add(to, from);
             }
             for (member, other) in task.members.iter_mut().zip(&other.members) {
                 add(&mut member.projected, &other.projected);
@@ -177,7 +166,6 @@ impl GroupStatistics {
             let message = rows.fold(message, |message, (i, row)| message.list(&row[..=i]));
             let message = match &task.cross {
                 Cross::Whole(cross) => message.list(cross),
-                Cross::Single(cross) => message.list(cross),
                 Cross::Same | Cross::Squares(_) => message,
             };
             task.members.iter().fold(message, |message, member| {
@@ -197,10 +185,8 @@ impl GroupStatistics {
             for (i, row) in task.gram.chunks_exact_mut(d_in).enumerate() {
                 said.add_list(&mut row[..=i])?;
             }
-            match &mut task.cross {
-                Cross::Whole(cross) => said.add_list(cross)?,
-                Cross::Single(cross) => said.add_list(cross)?,
-                Cross::Same | Cross::Squares(_) => {}
+            if let Cross::Whole(cross) = &mut task.cross {
+                said.add_list(cross)?;
             }
             for member in &mut task.members {
                 said.add_list(&mut member.projected)?;
@@ -211,8 +197,8 @@ impl GroupStatistics {
     }
 }
 
-fn add<T: Copy + AddAssign>(to: &mut [T], from: &[T]) {
-    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+fn add(to: &mut [f64], from: &[f64]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
 impl TaskStatistics {
@@ -244,7 +230,6 @@ impl TaskStatistics {
         let squares: f64 = match &self.cross {
             Cross::Same => return self.gram_norm(d_in),
             Cross::Whole(cross) => cross.iter().map(|x| x * x).sum(),
-            Cross::Single(cross) => cross.iter().map(|&x| f64::from(x).powi(2)).sum(),
             Cross::Squares(squares) => *squares,
         };
         squares.sqrt()
