@@ -181,7 +181,7 @@ describe("the command line of a generation", () => {
   it("reads prompts, adapters and how to sample", () => {
     const line =
       "--adapter x/a --adapter b --name one --temperature .7 --top-p .9 --seed 3 --max-new-tokens 8";
-    expect(generate(`${line} --prompts p.jsonl --device cpu --json --prompt`, "Where is it?")).toEqual({
+    expect(generate(`${line} --prompts p.jsonl --device cpu --workers 3 --json --prompt`, "Where is it?")).toEqual({
       command: "generate",
       base: "m",
       adapters: [
@@ -193,6 +193,7 @@ describe("the command line of a generation", () => {
       chat: false,
       sampling: { maxNewTokens: 8, temperature: 0.7, topP: 0.9, seed: 3 },
       device: "cpu",
+      workers: 3,
       json: true,
     });
   });

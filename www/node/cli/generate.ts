@@ -23,6 +23,7 @@ export async function runGenerate(command: GenerateCommand, terminal: Terminal):
       adapters: command.adapters.map(({ name, folder }) => ({ name, files: folder })),
       ...command.sampling,
       device: command.device,
+      workers: command.workers,
       onProgress: (progress) => view.show(progress),
       signal: terminal.signal,
     });

@@ -78,7 +78,7 @@ const device = wrap(
 
 const workers = wrap(
   "  --workers N",
-  "cores that share a merge on the CPU (default auto: as many as the work is worth)",
+  "cores that share the work on the CPU (default auto: as many as it is worth)",
   23,
 );
 
@@ -230,6 +230,7 @@ Inputs
 How it writes
 ${Object.values(GENERATE_OPTIONS).map(optionHelp).join("\n")}
 ${device}
+${workers}
   --json               print one JSON object on standard output, and nothing else there
 
 Exit codes

@@ -1,6 +1,6 @@
 /** `iteris-web generate …`, parsed into what it asks for. */
 import { basename, resolve } from "node:path";
-import { type DeviceRequest, GENERATE_OPTIONS, type GenerateRequest } from "../index.ts";
+import { type DeviceRequest, GENERATE_OPTIONS, type GenerateRequest, type WorkersRequest } from "../index.ts";
 import { flag, help, list, optional, pair, readWords, text, Usage } from "./values.ts";
 
 /** What `iteris-web generate` is asked for. */
@@ -15,6 +15,7 @@ export interface GenerateCommand {
   chat: boolean;
   sampling: Pick<GenerateRequest, "maxNewTokens" | "temperature" | "topP" | "seed">;
   device: DeviceRequest;
+  workers: WorkersRequest;
   json: boolean;
 }
 
@@ -32,6 +33,7 @@ const table = {
   "top-p": text,
   seed: text,
   device: text,
+  workers: text,
   json: flag,
   help,
 } as const;
@@ -61,6 +63,7 @@ export function parseGenerate(args: string[]): GenerateCommand | { command: "hel
     chat: values.chat ?? false,
     sampling: readSampling(values),
     device: usage.device(values.device),
+    workers: usage.workers(values.workers),
     json: values.json ?? false,
   };
 }
