@@ -8,7 +8,7 @@ use nalgebra::{DMatrix, Dyn, linalg::SymmetricEigen};
 use crate::compute::{
     gemm::{self, Part, View, multiply},
     narrow,
-    qr::{ThinQr, gram},
+    qr::{ThinQr, gram, times, view},
     transpose,
 };
 
@@ -97,7 +97,7 @@ impl<'a> Factored<'a> {
     pub fn new(a: &'a [f32], b: &'a [f32], (d_out, r, d_in): (usize, usize, usize)) -> Self {
         let left = ThinQr::new(View::new(b, d_out, r));
         let right = ThinQr::new(View::new(a, r, d_in).transposed());
-        let core = left.r() * right.r().transpose();
+        let core = times(view(left.r()), view(right.r()).transposed());
         Self { left, right, core }
     }
 
@@ -110,11 +110,11 @@ impl<'a> Factored<'a> {
     /// C - U U^T C itself: its digits do not suffer from the squares in C C^T.
     pub fn truncated(&self, rank: usize) -> Truncated {
         let core = &self.core;
-        let (_, vectors) = eigen(core * core.transpose());
+        let (_, vectors) = eigen(times(view(core), view(core).transposed()));
         let kept = rank.min(vectors.ncols());
         let mut u = vectors.columns(0, kept).clone_owned();
-        let mut image = core.transpose() * &u;
-        let left_out = (core - &u * image.transpose()).norm_squared();
+        let mut image = times(view(core).transposed(), view(&u));
+        let left_out = (core - times(view(&u), view(&image).transposed())).norm_squared();
         // Singular values are split evenly between the factors.
         for k in 0..kept {
             let root = image.column(k).norm().sqrt();
