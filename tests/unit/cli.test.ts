@@ -181,7 +181,9 @@ describe("the command line of a generation", () => {
   it("reads prompts, adapters and how to sample", () => {
     const line =
       "--adapter x/a --adapter b --name one --temperature .7 --top-p .9 --seed 3 --max-new-tokens 8";
-    expect(generate(`${line} --prompts p.jsonl --device cpu --workers 3 --json --prompt`, "Where is it?")).toEqual({
+    expect(
+      generate(`${line} --prompts p.jsonl --device cpu --workers 3 --json --prompt`, "Where is it?"),
+    ).toEqual({
       command: "generate",
       base: "m",
       adapters: [
