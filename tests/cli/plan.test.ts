@@ -43,8 +43,9 @@ beforeAll(async () => {
       createWriteStream(path),
     );
   }
+  // Enough of them that starting a worker is no large part of it.
   square = ["three", "four"].map((name, index) =>
-    writeRandomAdapter(join(folder, name), { modules: 6, width: 2048, rank: 16, seed: index + 1 }),
+    writeRandomAdapter(join(folder, name), { modules: 16, width: 2048, rank: 16, seed: index + 1 }),
   );
 });
 afterAll(() => rmSync(folder, { recursive: true }));
