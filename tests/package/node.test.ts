@@ -47,10 +47,10 @@ test("npx iteris-web --version is the package's", () => {
 });
 
 test("a merge on the command line gives the same bytes", () => {
-  const { base, adapters } = exampleInputs();
+  const { base, adapters, workers } = exampleInputs();
   const inputs = adapters.flatMap(({ files, samples }) => ["--adapter", files, "--samples", samples]);
   const out = project.path("merged");
-  const options = ["--schedule", "sweep", "--device", "cpu", "--json"];
+  const options = ["--schedule", "sweep", "--device", "cpu", "--workers", `${workers}`, "--json"];
   const printed = project.run("npx", [
     "--no-install",
     "iteris-web",

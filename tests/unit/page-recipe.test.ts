@@ -28,6 +28,7 @@ const recipe: Recipe = {
   createdBy: "iteris-web 0.1.0",
   options: { method: "iteris" },
   device: "cpu",
+  workers: 2,
   base: { name: "bert", path: null, files: [file("model.safetensors", "b")] },
   adapters: [wanted("mood", "1"), wanted("topic", "2", "../lora/topic-v2")],
   output: [file("adapter_model.safetensors", "9"), file("README.md", "7")],
@@ -140,6 +141,7 @@ describe("a repetition", () => {
     ({
       options: {},
       device: "cpu",
+      workers: 2,
       adapters: recipe.adapters.map(({ name }) => ({ name, samples: { sha256: "5", self: null } })),
       output: [file("adapter_model.safetensors", weights), file("README.md", "other")],
       ...more,
@@ -149,7 +151,7 @@ describe("a repetition", () => {
     expect(repetition(followed(), report("9")).same).toBe(true);
   });
 
-  it("says why it is not: other files, other samples, another device", () => {
+  it("says why it is not: other files, other samples, another device, other cores", () => {
     const differing = [{ input: "mood", file: "a", why: "changed" as const }];
     expect(repetition(followed({ differing }), report("8")).text).toContain(
       "Other files were given for mood.",
@@ -158,6 +160,7 @@ describe("a repetition", () => {
     const other = report("8", { adapters: samples as unknown as MergeReport["adapters"] });
     expect(repetition(followed(), other).text).toContain("Other samples were given for mood.");
     expect(repetition(followed(), report("8", { device: "webgpu" })).text).toContain("another device");
+    expect(repetition(followed(), report("8", { workers: 3 })).text).toContain("another number of cores (2)");
     expect(repetition(followed(), report("8")).same).toBe(false);
   });
 });

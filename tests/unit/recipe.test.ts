@@ -75,6 +75,7 @@ function report(more: object = {}): MergeReport {
     created_by: "iteris-web 0.1.0",
     options,
     device: "cpu",
+    workers: 3,
     base: {
       name: "base model",
       path: "../base",
@@ -350,6 +351,7 @@ describe("the command line of a repetition", () => {
       out: "o",
       options: { method: "iteris", rank: 8, maxLength: 32 },
       device: "cpu",
+      workers: 3,
     });
   });
 
@@ -361,10 +363,12 @@ describe("the command line of a repetition", () => {
   });
 
   it("lets options beside it override it", () => {
-    const words = "--out o --rank 4 --weight 2 --weight 3 --name x --name y --seed 9 --device auto";
+    const words =
+      "--out o --rank 4 --weight 2 --weight 3 --name x --name y --seed 9 --device auto --workers 2";
     expect(merge(...words.split(" "))).toMatchObject({
       options: { rank: 4, method: "iteris", seed: 0 },
       device: "auto",
+      workers: 2,
       adapters: [
         { name: "x", weight: 2 },
         { name: "y", weight: 3, samples: { self: { seed: 9, prompt: "Once upon" } } },

@@ -48,6 +48,8 @@ export interface Recipe {
   createdBy: string;
   options: Partial<MergeOptions>;
   device: DeviceKind;
+  /** How many shared the work: where the model runs on samples, sums are added up in an order that depends on it. */
+  workers: number;
   /** `null` where the merge needed none. */
   base: RecipeInput | null;
   adapters: readonly RecipeAdapter[];
@@ -243,6 +245,8 @@ export function readRecipe(source: string | object): Recipe {
     createdBy: textOf(report.created_by, "created_by"),
     options: optionsOf(report.options, version),
     device,
+    // Reports of older programs are of one.
+    workers: maybe(report.workers, "workers", numberOf) ?? 1,
     base: maybe(report.base, "base", inputOf),
     adapters,
     output: filesOf(report.output, "output"),

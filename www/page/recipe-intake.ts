@@ -30,7 +30,9 @@ export async function takeRecipe(store: Store, dropped: Dropped, tell: Tell): Pr
   const { layerWeights = {}, ...options } = recipe.options;
   store.change((state) => {
     const { device } = state.settings;
-    state.settings = { ...DEFAULTS, ...options, device };
+    // Others would add up in another order.
+    const workers = recipe.workers <= navigator.hardwareConcurrency ? recipe.workers : DEFAULTS.workers;
+    state.settings = { ...DEFAULTS, ...options, device, workers };
     state.layerText = writeLayerWeights(layerWeights);
     state.several = false;
     state.recipe = { file: dropped.file.name, recipe, cards: [], differing: [], checking: false };

@@ -127,6 +127,8 @@ export function repetition(
         ? ` Other samples were given for ${list(samples)}.`
         : recipe.device !== report.device
           ? " The recipe’s merge ran on another device, which rounds differently."
-          : "";
+          : recipe.workers !== (report.workers ?? 1)
+            ? ` The recipe’s merge ran on another number of cores (${recipe.workers}), which add up in another order.`
+            : "";
   return { same: false, text: `Not the same bytes as the recipe’s merge.${why}` };
 }

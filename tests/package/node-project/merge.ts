@@ -3,7 +3,7 @@ import process from "node:process";
 import { IterisError, type MergeReport, merge, type NodeMergeRequest } from "iteris-web";
 
 const [, , text = "{}"] = process.argv;
-const inputs = JSON.parse(text) as Pick<NodeMergeRequest, "base" | "adapters">;
+const inputs = JSON.parse(text) as Pick<NodeMergeRequest, "base" | "adapters" | "workers">;
 
 const { files, report } = await merge({ ...inputs, device: "cpu", options: { schedule: "sweep" } });
 const made: Record<string, string> = {};

@@ -87,7 +87,8 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
     options,
     // What another device computes differs in its last bits.
     device: values.device === undefined && recipe ? recipe.recipe.device : usage.device(values.device),
-    workers: usage.workers(values.workers),
+    // Nor do others add up in the same order.
+    workers: values.workers === undefined && recipe ? recipe.recipe.workers : usage.workers(values.workers),
     recipe,
     json: values.json ?? false,
   };

@@ -19,7 +19,11 @@ async function mergeExample(): Promise<Record<string, string>> {
     adapters.push({ name, files: await Promise.all(files.map(file)), samples: await file(samples) });
   }
   const base = await Promise.all(manifest.base.map(file));
-  const { files } = await merge({ base, adapters, device: "cpu", options: { schedule: "sweep" } });
+  const { files } = await merge({
+    ...{ base, adapters, device: "cpu", options: { schedule: "sweep" } },
+    // As in ../../example.ts.
+    workers: 2,
+  });
   const made: Record<string, string> = {};
   for (const { name, blob } of files) {
     made[name] = await new Promise((resolve) => {
