@@ -33,7 +33,8 @@ export interface RunControl {
   /** Default `auto`. */
   device?: DeviceRequest | undefined;
   /**
-   * How many workers share the work on the CPU, each on a core of its own; default `auto`. A merge without samples gives the
+   * How many workers share the work on the CPU, each on a core of its own; default `auto`, which is one in a
+   * browser: others load a script. A merge without samples gives the
    * same bytes, however many there are; where the model runs on samples, numbers differ by the order of sums.
    */
   workers?: WorkersRequest | undefined;

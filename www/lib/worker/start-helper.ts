@@ -6,9 +6,11 @@ import { IterisError } from "../errors.ts";
 /** `undefined` where a worker cannot start others. */
 export function helperHost(): HelperHost | undefined {
   if (typeof Worker === "undefined") return undefined;
-  const { hardwareConcurrency, deviceMemory } = navigator as Navigator & { deviceMemory?: number };
+  const { deviceMemory } = navigator as Navigator & { deviceMemory?: number };
   return {
-    cores: hardwareConcurrency,
+    // Whoever asks for more gets them. By itself none is started: its script would be a request to the page's server, of
+    // which a merge makes none, and which fails where the page is used without a network.
+    cores: 1,
     // Browsers tell no more than 8 GiB, so as not to tell machines apart.
     memoryBytes: deviceMemory === undefined ? undefined : deviceMemory * 2 ** 30,
     start(onMessage, onFailure) {
