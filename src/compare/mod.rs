@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::compare::{
     classify::Scores,
-    share::{Place, Question, Split, add_residuals, picked, question, read_features, say_residuals},
+    share::{Place, Question, Split, add_residuals, question, read_features, say_residuals},
 };
 
 pub use self::classify::{find_head, has_classifier, no_classifier};
@@ -29,12 +29,13 @@ use crate::{
     binding::ReadAdapter,
     calibrate::TaskSamples,
     compute::{Compute, Message, MessageReader, mangled},
-    delta::{Delta, DeviceDelta},
+    delta::{Delta, DeviceDelta, on_device},
     error::Result,
     model::{
         Heads, Model, Pass, State, Steps,
         batch::{Batch, Padding, Sample, Stack},
         lanes::{Group, Hook},
+        picked,
     },
     progress::{Observer, Silent},
 };
@@ -270,14 +271,6 @@ pub async fn compare_share(
         }
     };
     Ok(message.into_bytes())
-}
-
-/// Deltas on the device.
-pub fn on_device(deltas: &BTreeMap<String, Delta>, compute: &Compute) -> BTreeMap<String, Rc<DeviceDelta>> {
-    deltas
-        .iter()
-        .map(|(name, delta)| (name.clone(), Rc::new(delta.to_device(compute))))
-        .collect()
 }
 
 /// The passes of a comparison.

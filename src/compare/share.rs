@@ -6,7 +6,7 @@ use crate::{
     compare::{Pooled, ResidualSums},
     compute::{Answer, Compute, Errand, Message, MessageReader, mangled},
     error::Result,
-    model::{batch::Sample, shared_out},
+    model::{batch::Sample, picked, shared_out},
 };
 
 /// What is run: the variants of a task on one of the models.
@@ -68,11 +68,6 @@ impl Split {
         }
         Ok(self.places.into_iter().zip(found).collect())
     }
-}
-
-/// Items by their places.
-pub(super) fn picked<T: Clone>(all: &[T], places: &[usize]) -> Vec<T> {
-    places.iter().map(|&at| all[at].clone()).collect()
 }
 
 /// The question for what a place's variants make of samples, along answers where there are some.

@@ -10,15 +10,16 @@ use crate::{
     compare::{
         Contest, ResidualSums, Run, VariantScore,
         classify::mean_cosine,
-        share::{Place, Split, add_residuals, picked, question, read_residuals},
+        share::{Place, Split, add_residuals, question, read_residuals},
     },
     compute::{Message, MessageReader},
-    delta::Delta,
+    delta::{Delta, on_device},
     error::{Code, Error, Result},
     generate::{Chooser, GenerateContext, PromptedTask, Sampling, decoder_start, generate},
     model::{
         Kind, Model, TEXT,
         batch::{Sample, Stack},
+        picked,
     },
 };
 
@@ -64,11 +65,7 @@ pub(super) async fn task(
         .iter()
         .map(|sample| sample.tokens(TEXT).to_vec())
         .collect();
-    let deltas = compared
-        .deltas
-        .iter()
-        .map(|(name, delta)| (name.clone(), std::rc::Rc::new(delta.to_device(run.compute))))
-        .collect();
+    let deltas = on_device(compared.deltas, run.compute);
     let generation = GenerateContext {
         model: contest.model,
         known_as: 0,

@@ -1,8 +1,11 @@
 //! A delta on the device, as lanes add it to a layer's output.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
-use crate::compute::{Features, Weight};
+use crate::{
+    compute::{Compute, Features, Weight},
+    delta::Delta,
+};
 
 /// What an adapter adds to a layer's weight, on the device.
 pub enum DeviceDelta {
@@ -15,6 +18,14 @@ pub enum DeviceDelta {
     },
     /// A dense (d_out x d_in) matrix.
     Dense(Weight),
+}
+
+/// Deltas by module, on the device.
+pub fn on_device(deltas: &BTreeMap<String, Delta>, compute: &Compute) -> BTreeMap<String, Rc<DeviceDelta>> {
+    deltas
+        .iter()
+        .map(|(name, delta)| (name.clone(), Rc::new(delta.to_device(compute))))
+        .collect()
 }
 
 impl DeviceDelta {

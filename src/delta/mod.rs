@@ -5,7 +5,10 @@ mod device;
 mod message;
 mod norm;
 
-pub use self::{device::DeviceDelta, norm::adapted_weight_norm};
+pub use self::{
+    device::{DeviceDelta, on_device},
+    norm::adapted_weight_norm,
+};
 use std::ops::Range;
 
 use crate::compute::{Compute, gemm, narrow, transpose};

@@ -7,7 +7,7 @@ use crate::{
     delta::DeviceDelta,
     error::Result,
     generate::{Answer, GenerateContext, Sampling, write},
-    model::{Model, batch::Sample, shared_out},
+    model::{Model, batch::Sample, picked, shared_out},
     progress::Silent,
 };
 
@@ -91,8 +91,8 @@ fn share(prompts: &[Prompts], places: &[Vec<usize>]) -> Vec<Prompts> {
     tasks
         .map(|(task, places)| Prompts {
             speaker: task.speaker,
-            samples: places.iter().map(|&at| task.samples[at].clone()).collect(),
-            draws: places.iter().map(|&at| task.draws[at]).collect(),
+            samples: picked(&task.samples, places),
+            draws: picked(&task.draws, places),
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use crate::{
     calibrate::{TaskSamples, check_samples},
     compare::{self, CompareReport, Contest, ContestTask},
     compute::{Compute, Errand, MessageReader, Questions, mangled},
-    delta::Delta,
+    delta::{Delta, on_device},
     error::Result,
     generate::{Speakers, write_share},
     io::Folder,
@@ -53,10 +53,15 @@ struct Opened {
 }
 
 impl Opened {
-    async fn open(request: CompareRequest) -> Result<Self> {
+    /// `check` looks at the samples before weights are read.
+    async fn open(
+        request: CompareRequest,
+        check: impl FnOnce(&Model, &[ReadAdapter], &[Option<TaskSamples>]) -> Result<()>,
+    ) -> Result<Self> {
         let base = Base::open(Some(request.base)).await?;
-        base.model("a comparison")?;
+        let model = base.model("a comparison")?;
         let (adapters, samples) = read_adapters(request.adapters, &base, Hashing::Left).await?;
+        check(model, &adapters, &samples)?;
         let mut merged_adapters = Vec::new();
         let mut merged_models = Vec::new();
         for merged in request.merged {
@@ -109,9 +114,8 @@ pub async fn compare(
     compute: &Compute,
     observer: &dyn Observer,
 ) -> Result<CompareReport> {
-    let opened = Opened::open(request).await?;
+    let opened = Opened::open(request, check_samples).await?;
     let contest = opened.contest()?;
-    check_samples(contest.model, &opened.adapters, &opened.samples)?;
     compute.start_workers(workers(&contest, compute));
     compare::compare(&contest, compute, observer).await
 }
@@ -147,7 +151,8 @@ pub async fn compare_share(
     compute: &Compute,
     questions: &dyn Questions,
 ) -> Result<()> {
-    let opened = Opened::open(request).await?;
+    // Samples come with the questions.
+    let opened = Opened::open(request, |_, _, _| Ok(())).await?;
     let contest = opened.contest()?;
     let mut speakers = None;
     while let Some(question) = questions.next().await? {
@@ -160,7 +165,7 @@ pub async fn compare_share(
                     adapters: opened
                         .deltas
                         .iter()
-                        .map(|deltas| compare::on_device(deltas, compute))
+                        .map(|deltas| on_device(deltas, compute))
                         .collect(),
                 });
                 write_share(speakers, compute, &mut question).await?

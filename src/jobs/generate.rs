@@ -6,7 +6,7 @@ use crate::{
     adapter::{Adapter, is_adapter},
     binding::{Base, ReadAdapter, lanes::lane_deltas},
     compute::{Compute, Errand, MessageReader, Questions, mangled},
-    delta::DeviceDelta,
+    delta::{DeviceDelta, on_device},
     error::{Code, Error, Result},
     generate::{Answer, GenerateContext, PromptedTask, Sampling, Speakers, generate, write_share},
     io::Folder,
@@ -65,10 +65,7 @@ impl Opened {
                 None => {}
                 Some(folder) if is_adapter(&folder) => {
                     let adapter = ReadAdapter::alone(Adapter::read(&name, &folder).await?);
-                    let lanes = lane_deltas(&opened.base, &adapter).await?.into_iter();
-                    deltas = lanes
-                        .map(|(module, delta)| (module, Rc::new(delta.to_device(compute))))
-                        .collect();
+                    deltas = on_device(&lane_deltas(&opened.base, &adapter).await?, compute);
                 }
                 Some(folder) => {
                     opened.whole.push(model::open(folder).await?);

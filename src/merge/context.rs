@@ -13,7 +13,7 @@ use crate::{
     },
     calibrate::AnswersFrom,
     compute::Compute,
-    delta::{Delta, DeviceDelta},
+    delta::{Delta, DeviceDelta, on_device},
     error::{Code, Error, Result},
     merge::{crew::Crew, options::MergeOptions},
     model::{Model, Module, SampleShare, batch::Sample},
@@ -46,10 +46,7 @@ impl Task {
 
     /// The deltas on a device.
     pub fn to_device(&self, compute: &Compute) -> BTreeMap<String, Rc<DeviceDelta>> {
-        self.deltas
-            .iter()
-            .map(|(name, delta)| (name.clone(), Rc::new(delta.to_device(compute))))
-            .collect()
+        on_device(&self.deltas, compute)
     }
 }
 

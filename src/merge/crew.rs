@@ -17,10 +17,8 @@ use crate::{
 };
 
 /// Who runs a method's passes.
-#[derive(Default)]
 pub enum Crew<'a> {
     /// This worker, on all samples.
-    #[default]
     Alone,
     /// This worker is the first of several.
     First(First),

@@ -31,7 +31,7 @@ pub use self::{
     load::Loader,
     open::{open, supported},
     pass::{Model, Pass, Steps, tally},
-    share::{SampleShare, shared_out},
+    share::{SampleShare, picked, shared_out},
     state::State,
     text::{DECODER, TEXT},
 };

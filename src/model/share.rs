@@ -31,7 +31,7 @@ impl SampleShare {
             samples: places
                 .iter()
                 .zip(tasks)
-                .map(|(places, samples)| places.iter().map(|&at| samples[at].clone()).collect())
+                .map(|(places, samples)| picked(samples, places))
                 .collect(),
             lengths: lengths.cloned(),
         };
@@ -64,6 +64,11 @@ impl SampleShare {
             lengths: lengths.transpose()?,
         })
     }
+}
+
+/// Items by their places.
+pub fn picked<T: Clone>(all: &[T], places: &[usize]) -> Vec<T> {
+    places.iter().map(|&at| all[at].clone()).collect()
 }
 
 /// Which items of each list every worker has: the largest first, each to whoever has least. All have some, if there are
