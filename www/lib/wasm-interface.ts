@@ -157,7 +157,8 @@ export interface Team {
 
 /** What a worker that helps is asked. */
 export interface Questions {
-  next(): Promise<Uint8Array>;
+  /** `undefined` where no more come. */
+  next(): Promise<Uint8Array | undefined>;
   answer(answer: Uint8Array): Promise<void>;
 }
 

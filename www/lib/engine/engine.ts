@@ -220,6 +220,7 @@ export class Engine {
       })),
       options,
     };
+    await helpers?.settled?.();
     const available = helpers && availableAt(helpers, workers);
     return this.#run("planning", (wasm) => wasm.plan({ ...source, workers: available }));
   }
@@ -331,6 +332,7 @@ export class Engine {
       if (this.#module === null) throw new IterisError("internal", "Internal fault: there is no module.");
       return this.#module.compiled();
     };
+    await helpers?.settled?.();
     const pool = helpers && new Pool(helpers, compiled, () => context.cancelled());
     try {
       return await this.#observed(doing[name], context, sink, (wasm, observer) =>
