@@ -12,6 +12,7 @@ import { writeRandomAdapter } from "../random-adapter.ts";
 import { SafetensorsFile } from "../safetensors.ts";
 import { launchBrowser } from "./harness/browser.ts";
 import { type Served, serveApp } from "./harness/serve.ts";
+import { slowness } from "./harness/slowness.ts";
 import {
   chooseMethod,
   drop,
@@ -175,10 +176,11 @@ test("a merge that is cancelled in the middle ends at once, leaves nothing, and 
 }, async () => {
   const page = await open(inputs, "Sum, cut by SVD");
   await page.getByLabel("Rank of the cut").fill(String(RANK));
+  const slower = await slowness(browser, page);
   await mergeButton(page).click();
   // The first 64 MiB of a result are in memory.
   await expect.poll(() => filesOnDisk(page), { timeout: PATIENCE }).toBeGreaterThan(0);
-  expect(await cancel(page)).toBeLessThan(1000);
+  expect(await cancel(page)).toBeLessThan(1000 * slower);
   expect(await filesOnDisk(page)).toBe(0);
   expect(await resultHeading(page).count()).toBe(0);
 
@@ -196,9 +198,10 @@ test("a layer that takes many seconds is left within one", async () => {
     return writeRandomAdapter(join(folder, name), { modules: 1, width: 8192, rank: 16, seed: index + 1 });
   });
   const page = await open(wide, "TIES");
+  const slower = await slowness(browser, page);
   await mergeButton(page).click();
   await page.locator(".progress-detail", { hasText: "Merging" }).waitFor();
   await page.waitForTimeout(1500);
-  expect(await cancel(page)).toBeLessThan(1000);
+  expect(await cancel(page)).toBeLessThan(1000 * slower);
   await page.context().close();
 });
