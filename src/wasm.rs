@@ -16,7 +16,8 @@ use wasm_bindgen_futures::JsFuture;
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
     compute::{
-        Answer, Available, Compute, Limits, Noting, Questions, WEBGPU, Workers, peak_bytes, refused_bytes,
+        Answer, Available, Compute, KernelRates, Limits, Noting, Questions, WEBGPU, Workers, peak_bytes,
+        refused_bytes,
     },
     describe::camel_case,
     error::{Code, Error, Result},
@@ -40,8 +41,8 @@ use crate::{
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-/** A file that is read by range: give `blob`, or `read`. */
-export interface SourceFile { name: string; size: number; blob?: Blob; read?(start: number, end: number): Promise<Uint8Array>; sha256?(): Promise<string>; }
+/** A file that is read by range: give `blob`, or `read`; `readInto` writes to the module's own memory at once. */
+export interface SourceFile { name: string; size: number; blob?: Blob; read?(start: number, end: number): Promise<Uint8Array>; readInto?(start: number, end: number, memory: WebAssembly.Memory, address: number): void; sha256?(): Promise<string>; }
 /** Tokenised samples, one after another; `lengths` says where each ends. */
 export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; prompts?: Uint8Array; answers?: Uint32Array; answerLengths?: Uint32Array; labelIds?: Uint32Array; labelLengths?: Uint32Array; notes?: string[]; }
 /** Told of progress (false cancels; let the event loop run before answering) and given the results. */
@@ -264,6 +265,12 @@ pub async fn solve_share(
         }
     };
     solved.await.map_err(throw)
+}
+
+/// Operations a second of the kernels at a layer of that width, each measured for about `seconds`: for the benchmark.
+#[wasm_bindgen(js_name = measureKernels)]
+pub fn measure_kernels(width: usize, seconds: f64) -> std::result::Result<JsValue, JsValue> {
+    to_js(&KernelRates::measure(width, seconds).map_err(throw)?).map_err(throw)
 }
 
 /// What a merge will take, of the same request.
@@ -640,6 +647,28 @@ impl JsSource {
         })
     }
 
+    /// Lets the caller fill this module's memory: no array on the way that is made, copied and collected.
+    ///
+    /// # Errors
+    /// What it throws; a `RangeError` where there is no memory.
+    fn read_into(&self, function: &Function, range: &Range<u64>) -> std::result::Result<Vec<u8>, JsValue> {
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes: Vec<u8> = Vec::new();
+        if bytes.try_reserve_exact(length).is_err() {
+            return Err(js_sys::RangeError::new("the memory cannot grow").into());
+        }
+        bytes.resize(length, 0);
+        let arguments = [
+            (range.start as f64).into(),
+            (range.end as f64).into(),
+            // Not a view of it: memory that grows before the call would leave the view empty.
+            wasm_bindgen::memory(),
+            (bytes.as_mut_ptr() as usize as f64).into(),
+        ];
+        function.apply(&self.object, &Array::from_iter(arguments))?;
+        Ok(bytes)
+    }
+
     fn unreadable(&self, error: &JsValue) -> Error {
         let why = text(error, "message").unwrap_or_default();
         Error::new(
@@ -692,6 +721,9 @@ impl ByteSource for JsSource {
                     self.size, range.end, self.name
                 ),
             ));
+        }
+        if let Ok(function) = get(&self.object, "readInto").dyn_into::<Function>() {
+            return self.read_into(&function, &range).map_err(failed);
         }
         let (start, end) = (range.start as f64, range.end as f64);
         let promise = match &self.blob {

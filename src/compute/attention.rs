@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::compute::{
     gemm::{Part, View, multiply},
-    pointwise::softmax,
+    pointwise::{soft_cap, softmax},
 };
 
 /// The rows of one sample in a stack of features.
@@ -187,7 +187,7 @@ pub(super) fn on_host(query: &[f32], spans: &[Span<'_>], how: &Attention) -> Vec
             for (row, scores) in scores.chunks_exact_mut(attended).enumerate() {
                 let at = span.first + row;
                 if let Some(cap) = how.soft_cap {
-                    scores.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+                    soft_cap(scores, cap);
                 }
                 if let Some(bias) = biases.get(head) {
                     let bias = &bias[queries_end - 1 - at..];

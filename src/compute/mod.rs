@@ -17,6 +17,7 @@ mod meter;
 mod pointwise;
 pub mod qr;
 pub mod range_finder;
+mod rates;
 mod rotary;
 pub mod solve;
 mod split;
@@ -40,7 +41,8 @@ pub use self::{
     memory::{Noting, refused_bytes},
     message::{Message, MessageReader, mangled},
     meter::{Meter, Stage, peak_bytes},
-    pointwise::Activation,
+    pointwise::{Activation, soft_cap},
+    rates::{KernelRates, product_rate, rate},
     rotary::Rotary,
     sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
     unfold::{Grid, Windows},

@@ -25,9 +25,8 @@
 use std::{cell::Cell, hint::black_box, iter::Sum, ops::Add};
 
 use half::{f16, slice::HalfFloatSliceExt};
-use web_time::Instant;
 
-use crate::compute::gemm::{Part, Scalar, View, multiply};
+use crate::compute::{product_rate, rate};
 
 /// What is done with the parts of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,40 +247,12 @@ impl Rates {
         let halves = vec![f16::from_f32(0.5); CONVERTED];
         let mut floats = vec![0.0; CONVERTED];
         Self {
-            f32_products: product_rate::<f32>(0.5, share),
-            f64_products: product_rate::<f64>(0.5, share),
+            f32_products: product_rate::<f32>(0.5, SIDE, share),
+            f64_products: product_rate::<f64>(0.5, SIDE, share),
             numbers: rate(share, number(CONVERTED), || {
                 black_box(halves.as_slice()).convert_to_f32_slice(&mut floats);
                 black_box(&floats);
             }),
-        }
-    }
-}
-
-/// Operations a second of a square product.
-fn product_rate<E: Scalar>(value: E, seconds: f64) -> f64 {
-    let matrix = vec![value; SIDE * SIDE];
-    let mut out = vec![E::default(); SIDE * SIDE];
-    rate(seconds, 2.0 * number(SIDE).powi(3), || {
-        let view = View::new(black_box(&matrix), SIDE, SIDE);
-        multiply(view, view.transposed(), value, Part::Full, &mut out, SIDE);
-        black_box(&out);
-    })
-}
-
-/// How much of `amount` a run is done a second. The first run, which finds cold caches and code that is not yet
-/// compiled for speed, does not count.
-fn rate(seconds: f64, amount: f64, mut run: impl FnMut()) -> f64 {
-    run();
-    let start = Instant::now();
-    let mut runs = 0_u32;
-    loop {
-        run();
-        runs += 1;
-        let passed = start.elapsed().as_secs_f64();
-        // A browser's clock may stand still for a tenth of a millisecond.
-        if passed >= seconds && passed > 0.0 {
-            return f64::from(runs) * amount / passed;
         }
     }
 }

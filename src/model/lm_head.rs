@@ -8,7 +8,7 @@ use std::rc::Rc;
 use burn::tensor::Tensor;
 
 use crate::{
-    compute::{Bias, Compute, Weight},
+    compute::{Bias, Compute, Weight, soft_cap},
     error::Result,
     model::load::Loader,
 };
@@ -85,7 +85,7 @@ impl LmHead {
             }
         }
         if let Some(cap) = self.soft_cap {
-            logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+            soft_cap(&mut logits, cap);
         }
         Ok(logits)
     }

@@ -4,6 +4,7 @@
 //     npm run bench                                          the emotion fixtures, or the built-in example
 //     npm run bench -- --methods all | iteris,ties,…         every method's accuracy on the emotion fixtures
 //     npm run bench -- --adapters all | sdxl-r32,flux-r16,…  merges without samples of adapters of the size that people have
+//     npm run bench -- --kernels                             GFLOP/s of the CPU's kernels by width of a layer
 //     npm run bench -- --shape t5-base | smollm2-135m | tiny | tiny-llama
 //
 // --fixtures DIR, --rounds N for the first; --texts N a task, --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
@@ -15,6 +16,7 @@ import { parseArgs } from "node:util";
 import { root } from "../../xtask/paths.mjs";
 import { benchAdapters } from "./adapters.mjs";
 import { benchEmotion } from "./emotion.mjs";
+import { benchKernels } from "./kernels.mjs";
 import { benchShape } from "./language.mjs";
 import { benchMethods } from "./methods.mjs";
 
@@ -30,6 +32,7 @@ const { values } = parseArgs({
     operations: { type: "string", default: "inspect,linear,svd,ties,ties-peft" },
     threads: { type: "string", default: "2" },
     limit: { type: "string", default: "600" },
+    kernels: { type: "boolean", default: false },
     shape: { type: "string" },
     targets: { type: "string", default: "paper" },
     rank: { type: "string", default: "8" },
@@ -49,6 +52,8 @@ if (values.methods !== undefined) {
     machine,
     more: ["--density", density, "--scale", scale],
   });
+} else if (values.kernels) {
+  await benchKernels({ machine });
 } else if (values.adapters !== undefined) {
   const { adapters, operations, threads, limit } = values;
   benchAdapters({ names: adapters, operations, threads: Number(threads), limit: Number(limit), machine });

@@ -18,7 +18,7 @@ import type {
   ReportFile,
 } from "./types.ts";
 
-/** A file the core reads by byte range; one of `blob` and `read` is there. */
+/** A file the core reads by byte range; one of `blob` and `read` is there. `readInto` is asked instead of `read`. */
 export interface SourceFile {
   /** Relative to the folder it was dropped with, `/` between the parts. */
   name: string;
@@ -30,6 +30,8 @@ export interface SourceFile {
   url?: string;
   /** Resolves to exactly the bytes `start..end`. */
   read?(start: number, end: number): Promise<Uint8Array>;
+  /** Writes exactly the bytes `start..end` to an address of the core's memory before it returns. */
+  readInto?(start: number, end: number, memory: WebAssembly.Memory, address: number): void;
   /** Of all its bytes, in lower-case hexadecimal: there where the place hashes faster than the core. */
   sha256?(): Promise<string>;
 }

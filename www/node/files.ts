@@ -1,12 +1,14 @@
 /**
  * Files of this machine, read by range: a model of many gigabytes is never in memory whole.
  *
- * File handles belong to an {@link OpenFiles}, which closes all of them when the call that needed them has ended.
+ * Open files belong to an {@link OpenFiles}, which closes all of them when the call that needed them has ended.
  */
 import { createHash } from "node:crypto";
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { closeSync, openSync, read, readSync } from "node:fs";
+import { readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { IterisError } from "../lib/errors.ts";
 import { openSamples } from "../lib/samples/open.ts";
 import { isPicture, picturesOf, type TaskSet } from "../lib/samples/pictures.ts";
@@ -48,18 +50,33 @@ function unreadable(path: string, cause: unknown): IterisError {
 /** Read at a time to be hashed: signals and timers of the process are seen in between. */
 const hashedBytes = 4 << 20;
 
-/** Fills `bytes` with what stands in the file from `start` on. */
-export async function readFully(handle: FileHandle, bytes: Uint8Array, start: number): Promise<void> {
+const readLater = promisify(read);
+
+function endsAfter(bytes: number): Error {
+  return new Error(`it ends after ${bytes} bytes`);
+}
+
+/** Fills `bytes` with what stands in the file from `start` on, while others run. */
+export async function readFully(file: number, bytes: Uint8Array, start: number): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await handle.read(bytes, done, bytes.length - done, start + done);
-    if (bytesRead === 0) throw new Error(`it ends after ${start + done} bytes`);
+    const { bytesRead } = await readLater(file, bytes, done, bytes.length - done, start + done);
+    if (bytesRead === 0) throw endsAfter(start + done);
+    done += bytesRead;
+  }
+}
+
+/** The same at once: for what lies in the machine's own cache of files, waiting costs more than reading. */
+function readNow(file: number, bytes: Uint8Array, start: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    const bytesRead = readSync(file, bytes, done, bytes.length - done, start + done);
+    if (bytesRead === 0) throw endsAfter(start + done);
     done += bytesRead;
   }
 }
 
 /** Opens files for one call and closes them after it. */
 export class OpenFiles {
-  readonly #handles = new Map<string, Promise<FileHandle>>();
+  readonly #opened = new Map<string, number>();
 
   /** The files of a folder (symbolic links are followed, as the hub's cache is made of them). */
   async folder(input: NodeFilesInput): Promise<SourceFile[]> {
@@ -95,10 +112,10 @@ export class OpenFiles {
     return parseSamples(await readAll(file), file.name);
   }
 
-  async close(): Promise<void> {
-    const handles = await Promise.allSettled(this.#handles.values());
-    this.#handles.clear();
-    await Promise.all(handles.map((opened) => opened.status === "fulfilled" && opened.value.close()));
+  close(): void {
+    const opened = [...this.#opened.values()];
+    this.#opened.clear();
+    for (const file of opened) closeSync(file);
   }
 
   async #walk(path: string, name: string): Promise<SourceFile[]> {
@@ -123,7 +140,14 @@ export class OpenFiles {
         name,
         size,
         url: pathToFileURL(path).href,
-        read: (start, end) => this.#read(path, start, end),
+        read: async (start, end) => {
+          const bytes = new Uint8Array(end - start);
+          this.#readInto(path, bytes, start);
+          return bytes;
+        },
+        readInto: (start, end, { buffer }, address) => {
+          this.#readInto(path, new Uint8Array(buffer, address, end - start), start);
+        },
         sha256: () => this.#sha256(path, size),
       };
     } catch (cause) {
@@ -131,24 +155,32 @@ export class OpenFiles {
     }
   }
 
-  async #read(path: string, start: number, end: number): Promise<Uint8Array> {
-    const bytes = new Uint8Array(end - start);
+  #readInto(path: string, bytes: Uint8Array, start: number): void {
     try {
-      await readFully(await this.#handle(path), bytes, start);
+      readNow(this.#open(path), bytes, start);
     } catch (cause) {
       throw unreadable(path, cause);
     }
-    return bytes;
   }
 
   async #sha256(path: string, size: number): Promise<string> {
     const hash = createHash("sha256");
-    const piece = new Uint8Array(Math.min(hashedBytes, size));
+    const bytesOf = (piece: number) => Math.max(0, Math.min(hashedBytes, size - piece * hashedBytes));
+    const pieces = [0, 1].map((piece) => new Uint8Array(bytesOf(piece)));
     try {
-      const handle = await this.#handle(path);
-      for (let start = 0; start < size; start += piece.length) {
-        const bytes = piece.subarray(0, Math.min(piece.length, size - start));
-        await readFully(handle, bytes, start);
+      const file = this.#open(path);
+      const load = async (piece: number) => {
+        const bytes = pieces[piece % 2]?.subarray(0, bytesOf(piece)) ?? new Uint8Array(0);
+        await readFully(file, bytes, piece * hashedBytes);
+        return bytes;
+      };
+      // The next piece is read while this one is hashed.
+      let next = load(0);
+      for (let piece = 0; piece * hashedBytes < size; piece += 1) {
+        const bytes = await next;
+        next = load(piece + 1);
+        // Its turn comes in the next round; until then nobody awaits it.
+        next.catch(() => {});
         hash.update(bytes);
       }
     } catch (cause) {
@@ -157,9 +189,9 @@ export class OpenFiles {
     return hash.digest("hex");
   }
 
-  #handle(path: string): Promise<FileHandle> {
-    const opened = this.#handles.get(path) ?? open(path);
-    this.#handles.set(path, opened);
+  #open(path: string): number {
+    const opened = this.#opened.get(path) ?? openSync(path, "r");
+    this.#opened.set(path, opened);
     return opened;
   }
 }

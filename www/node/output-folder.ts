@@ -100,8 +100,10 @@ export class OutputFolder {
   async write(file: string, bytes: Uint8Array): Promise<void> {
     try {
       const handle = this.#handles.get(file) ?? (await this.#begin(file));
-      await handle.writeFile(bytes);
+      const written = handle.writeFile(bytes);
+      // Meanwhile another thread writes.
       this.#hashes.get(file)?.update(bytes);
+      await written;
       this.#sizes.set(file, (this.#sizes.get(file) ?? 0) + bytes.length);
     } catch (cause) {
       throw cannotWrite(file, cause);
@@ -123,7 +125,7 @@ export class OutputFolder {
     if (handle === undefined || end > (this.#sizes.get(file) ?? 0)) throw neverWritten(file, start, end);
     const bytes = new Uint8Array(end - start);
     try {
-      await readFully(handle, bytes, start);
+      await readFully(handle.fd, bytes, start);
     } catch (cause) {
       throw cannotWrite(file, cause);
     }
@@ -199,7 +201,7 @@ export class OutputFolder {
   async finish(): Promise<{ name: string; bytes: number }[]> {
     try {
       await this.#closeAll();
-      await this.#reading.close();
+      this.#reading.close();
       const there = await namesIn(this.#target);
       if (there?.length === 0) await rmdir(this.#target);
       if (there === null || there.length === 0) {
@@ -219,7 +221,7 @@ export class OutputFolder {
   /** Removes what was written. */
   async discard(): Promise<void> {
     await this.#closeAll().catch(() => {});
-    await this.#reading.close();
+    this.#reading.close();
     await rm(this.#work, { recursive: true, force: true });
   }
 

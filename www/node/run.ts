@@ -76,7 +76,7 @@ export async function withFiles<T>(work: (files: OpenFiles) => Promise<T>): Prom
   try {
     return await work(files);
   } finally {
-    await files.close();
+    files.close();
   }
 }
 
