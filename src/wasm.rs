@@ -650,14 +650,11 @@ impl JsSource {
     /// Lets the caller fill this module's memory: no array on the way that is made, copied and collected.
     ///
     /// # Errors
-    /// What it throws; a `RangeError` where there is no memory.
+    /// What it throws; a `RangeError` for more than an address space holds.
     fn read_into(&self, function: &Function, range: &Range<u64>) -> std::result::Result<Vec<u8>, JsValue> {
-        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut bytes: Vec<u8> = Vec::new();
-        if bytes.try_reserve_exact(length).is_err() {
-            return Err(js_sys::RangeError::new("the memory cannot grow").into());
-        }
-        bytes.resize(length, 0);
+        let length = usize::try_from(range.end - range.start)
+            .map_err(|_| js_sys::RangeError::new("more than an address space holds"))?;
+        let mut bytes = vec![0; length];
         let arguments = [
             (range.start as f64).into(),
             (range.end as f64).into(),
