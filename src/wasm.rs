@@ -751,6 +751,10 @@ impl ByteSource for JsSource {
         Ok(bytes)
     }
 
+    fn hashes(&self) -> bool {
+        get(&self.object, "sha256").is_function()
+    }
+
     async fn own_sha256(&self) -> Result<Option<String>> {
         let Ok(function) = get(&self.object, "sha256").dyn_into::<Function>() else {
             return Ok(None);

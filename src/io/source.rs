@@ -43,8 +43,12 @@ pub trait ByteSource {
     /// `file_truncated` if the range reaches past the end, `read_failed` if the source itself fails.
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>>;
 
-    /// The file's SHA-256 in lower-case hexadecimal, where the place that it is in computes it faster than reading
-    /// it here would.
+    /// Whether the place that the file is in computes its SHA-256, faster than reading it here would.
+    fn hashes(&self) -> bool {
+        false
+    }
+
+    /// The file's SHA-256 in lower-case hexadecimal, where the place that it is in [computes](Self::hashes) it.
     ///
     /// # Errors
     /// As [`ByteSource::read`].

@@ -51,10 +51,10 @@ pub(super) fn refusal(peak: f64, limit: f64) -> Option<String> {
     })
 }
 
-/// Workers to start beside this one for a merge that costs so much.
+/// Workers to start beside this one for a merge that costs so much. Hashing and writing is not shared out, and what reading
+/// is saved is spent on handing the layers over.
 pub(super) fn workers(cost: &Cost, layers: usize, available: Available) -> usize {
-    let seconds = cost.seconds(&ONE_CORE) + (cost.bytes_read + cost.bytes_written) / BYTES_A_SECOND;
-    available.for_work(seconds, layers, cost.peak_bytes)
+    available.for_work(cost.seconds(&ONE_CORE), layers, cost.peak_bytes)
 }
 
 /// Workers to start beside this one for a merge that runs the model on so many samples: `load` is what it reads, `tokens`
@@ -128,7 +128,11 @@ const ONE_CORE: Rates = Rates {
 };
 
 /// Bytes a second that are read, hashed or written, beside the work on the numbers in them.
-pub(super) const BYTES_A_SECOND: f64 = 350e6;
+///
+/// `hashed_outside`: whether the place that the files are in hashes them ([`ByteSource::hashes`](crate::io::ByteSource)).
+pub(super) const fn bytes_a_second(hashed_outside: bool) -> f64 {
+    if hashed_outside { 800e6 } else { 350e6 }
+}
 
 /// What the layers that are changed by factors cost, with all that is around them in memory.
 pub(super) fn cost(binding: &Binding<'_>, options: &MergeOptions) -> Cost {

@@ -79,11 +79,20 @@ describe("the output folder", () => {
   it.skipIf(!existsSync("/dev/full"))("says that the disk is full", async () => {
     const sink = await OutputFolder.create(join(parent, "merged"));
     const [hidden = ""] = await readdir(parent);
-    await symlink("/dev/full", join(parent, hidden, "a"));
-    await expect(sink.write("a", bytes("x"))).rejects.toMatchObject({
+    for (const name of ["a", "b", "c"]) await symlink("/dev/full", join(parent, hidden, name));
+    const full = (name: string) => ({
       code: "write_failed",
-      message: expect.stringMatching(/^The disk is full .*: a$/),
+      message: expect.stringMatching(new RegExp(`^The disk is full .*: ${name}$`)),
     });
+    // Another thread writes: the next call knows, whichever it is.
+    await sink.write("a", bytes("x"));
+    await expect(sink.write("a", bytes("y"))).rejects.toMatchObject(full("a"));
+    await sink.write("b", bytes("x"));
+    await expect(sink.sha256("b")).rejects.toMatchObject(full("b"));
+    await sink.remove("a");
+    await sink.remove("b");
+    await sink.write("c", bytes("x"));
+    await expect(sink.finish()).rejects.toMatchObject(full("c"));
     await sink.discard();
     expect(await readdir(parent)).toEqual([]);
   });

@@ -59,6 +59,8 @@ export class OutputFolder {
   readonly #hashes = new Map<string, Hash>();
   readonly #reading = new OpenFiles();
   readonly #handles = new Map<string, FileHandle>();
+  /** Of each file, the last piece that was given. */
+  readonly #written = new Map<string, Promise<void>>();
 
   private constructor(path: string, target: string, work: string) {
     this.path = path;
@@ -100,10 +102,12 @@ export class OutputFolder {
   async write(file: string, bytes: Uint8Array): Promise<void> {
     try {
       const handle = this.#handles.get(file) ?? (await this.#begin(file));
+      await this.#written.get(file);
       const written = handle.writeFile(bytes);
-      // Meanwhile another thread writes.
+      // Another thread writes while this one goes on; what goes wrong is told by the next call that has to do with the file.
+      written.catch(() => {});
+      this.#written.set(file, written);
       this.#hashes.get(file)?.update(bytes);
-      await written;
       this.#sizes.set(file, (this.#sizes.get(file) ?? 0) + bytes.length);
     } catch (cause) {
       throw cannotWrite(file, cause);
@@ -125,6 +129,7 @@ export class OutputFolder {
     if (handle === undefined || end > (this.#sizes.get(file) ?? 0)) throw neverWritten(file, start, end);
     const bytes = new Uint8Array(end - start);
     try {
+      await this.#written.get(file);
       await readFully(handle.fd, bytes, start);
     } catch (cause) {
       throw cannotWrite(file, cause);
@@ -135,7 +140,9 @@ export class OutputFolder {
   /** @internal */
   async remove(file: string): Promise<void> {
     try {
+      await this.#written.get(file)?.catch(() => {});
       await this.#handles.get(file)?.close();
+      this.#written.delete(file);
       this.#handles.delete(file);
       this.#sizes.delete(file);
       this.#hashes.delete(file);
@@ -149,6 +156,11 @@ export class OutputFolder {
   async sha256(file: string): Promise<string> {
     const hash = this.#hashes.get(file);
     if (hash === undefined) throw neverWritten(file, 0, 0);
+    try {
+      await this.#written.get(file);
+    } catch (cause) {
+      throw cannotWrite(file, cause);
+    }
     return hash.copy().digest("hex");
   }
 
@@ -225,9 +237,18 @@ export class OutputFolder {
     await rm(this.#work, { recursive: true, force: true });
   }
 
+  /** @throws what could not be written, when all is closed */
   async #closeAll(): Promise<void> {
     const handles = [...this.#handles.values()];
+    const written = [...this.#written].map(async ([file, last]) => {
+      await last.catch((cause) => {
+        throw cannotWrite(file, cause);
+      });
+    });
+    const outcomes = await Promise.allSettled(written);
     this.#handles.clear();
+    this.#written.clear();
     await Promise.all(handles.map((handle) => handle.close()));
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   }
 }
