@@ -42,7 +42,7 @@ use crate::{
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
 /** A file that is read by range: give `blob`, or `read`; `readInto` writes to the module's own memory at once. */
-export interface SourceFile { name: string; size: number; blob?: Blob; read?(start: number, end: number): Promise<Uint8Array>; readInto?(start: number, end: number, memory: WebAssembly.Memory, address: number): void; sha256?(): Promise<string>; }
+export interface SourceFile { name: string; size: number; blob?: Blob; read?(start: number, end: number): Promise<Uint8Array>; readInto?(start: number, end: number, memory: WebAssembly.Memory, address: number): void; sha256?(): Promise<string | undefined>; }
 /** Tokenised samples, one after another; `lengths` says where each ends. */
 export interface TokenizedSamples { ids: Uint32Array; typeIds?: Uint32Array; lengths: Uint32Array; truncated: number; labels?: (string | number | null)[]; source?: string; prompts?: Uint8Array; answers?: Uint32Array; answerLengths?: Uint32Array; labelIds?: Uint32Array; labelLengths?: Uint32Array; notes?: string[]; }
 /** Told of progress (false cancels; let the event loop run before answering) and given the results. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { collectFiles, collectSamples } from "../../www/lib/sources/collect.ts";
 import { withoutSharedFolder } from "../../www/lib/sources/names.ts";
-import { openFile, readAll } from "../../www/lib/sources/open.ts";
+import { MOST_HASHED_WHOLE, openFile, readAll } from "../../www/lib/sources/open.ts";
 import { kindOfWeights } from "../../www/lib/sources/weights-kind.ts";
 import { OpenFiles } from "../../www/node/files.ts";
 
@@ -39,6 +39,20 @@ describe("names inside a folder", () => {
       "x.json",
       "x.json",
     ]);
+  });
+});
+
+describe("a file that a person chose", () => {
+  it("is hashed by the browser, unless it is too large to be held whole", async () => {
+    const small = await openFile({ name: "a", blob: new Blob(["abc"]) });
+    expect(await small.sha256?.()).toBe(createHash("sha256").update("abc").digest("hex"));
+    const large = { size: MOST_HASHED_WHOLE + 1 } as Blob;
+    expect(await openFile({ name: "a", blob: large })).toEqual({ name: "a", size: large.size, blob: large });
+  });
+
+  it("is left to the core where the browser has no room for it", async () => {
+    const blob = { size: 3, arrayBuffer: () => Promise.reject(new RangeError("no room")) } as unknown as Blob;
+    expect(await (await openFile({ name: "a", blob })).sha256?.()).toBeUndefined();
   });
 });
 

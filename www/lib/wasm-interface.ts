@@ -32,8 +32,8 @@ export interface SourceFile {
   read?(start: number, end: number): Promise<Uint8Array>;
   /** Writes exactly the bytes `start..end` to an address of the core's memory before it returns. */
   readInto?(start: number, end: number, memory: WebAssembly.Memory, address: number): void;
-  /** Of all its bytes, in lower-case hexadecimal: there where the place hashes faster than the core. */
-  sha256?(): Promise<string>;
+  /** Of all its bytes, in lower-case hexadecimal: there where the place hashes faster than the core; it may fail to. */
+  sha256?(): Promise<string | undefined>;
 }
 
 /** Pictures of one task, which the core decodes. */

@@ -188,7 +188,8 @@ export class Engine {
     context: RunContext,
   ): Promise<ReportFile> {
     const { name, size } = file;
-    if (file.sha256 !== undefined) return { name, bytes: size, sha256: await file.sha256() };
+    const sha256 = await file.sha256?.();
+    if (sha256 !== undefined) return { name, bytes: size, sha256 };
     const read = async (start: number, end: number) => {
       await told(start);
       return readRange(file, start, end);

@@ -4,10 +4,27 @@ import type { SourceFile } from "../wasm-interface.ts";
 import { openRemote } from "./remote.ts";
 import type { WireFile } from "./wire.ts";
 
+/** The largest file that is hashed whole, in bytes: the browser hashes several times faster, but holds all of it. */
+export const MOST_HASHED_WHOLE = 256 * 2 ** 20;
+
 /** Opens one file: a Blob needs nothing, an address is asked for its length. */
 export async function openFile(file: WireFile): Promise<SourceFile> {
   if ("url" in file) return openRemote(file.name, file.url);
-  return { name: file.name, size: file.blob.size, blob: file.blob };
+  const { name, blob } = file;
+  const opened = { name, size: blob.size, blob };
+  // There is none where a page came over a connection that is not secure.
+  if (blob.size > MOST_HASHED_WHOLE || globalThis.crypto?.subtle === undefined) return opened;
+  return { ...opened, sha256: () => sha256(blob) };
+}
+
+/** In lower-case hexadecimal; `undefined` where there is no room for the whole file, which is no reason to fail. */
+async function sha256(blob: Blob): Promise<string | undefined> {
+  try {
+    const digest = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
+    return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  } catch {
+    return undefined;
+  }
 }
 
 /** Opens all files of a folder. */
