@@ -21,9 +21,6 @@ pub enum Activation {
 
 /// sqrt(2 / pi), and the cubic coefficient of the tanh approximation (Hendrycks and Gimpel, 2016).
 pub(super) const GELU_TANH: (f32, f32) = (0.797_884_6, 0.044_715);
-/// The constants of Abramowitz and Stegun's formula 7.1.26 for the error function.
-pub(super) const ERF_P: f32 = 0.327_591_1;
-pub(super) const ERF_A: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6];
 /// The slope of `quick_gelu`.
 pub(super) const QUICK_GELU: f32 = 1.702;
 
@@ -118,17 +115,34 @@ pub fn soft_cap(values: &mut [f32], cap: f32) {
     map(values, |x| f32x4::splat(cap) * tanh(x / f32x4::splat(cap)));
 }
 
-/// The error function within 3e-7: Abramowitz and Stegun, formula 7.1.26.
+/// Coefficients of [`erf`], the highest power first: those of Eigen's `generic_fast_erf_float`.
+const ERF_ABOVE: [f32; 7] = [
+    -2.726_142_3e-10,
+    2.770_681_4e-8,
+    -2.101_024e-6,
+    -5.692_506_4e-5,
+    -7.349_906_3e-4,
+    -2.954_599_8e-3,
+    -1.609_603_3e-2,
+];
+const ERF_BELOW: [f32; 5] = [
+    -1.456_607_2e-5,
+    -2.133_740_6e-4,
+    -1.682_827e-3,
+    -7.373_329e-3,
+    -1.426_473_9e-2,
+];
+
+/// The error function within 3e-7: a rational function, without an exponential.
 fn erf(x: f32x4) -> f32x4 {
-    let magnitude = x.abs();
-    let t = f32x4::ONE / (f32x4::ONE + f32x4::splat(ERF_P) * magnitude);
-    let polynomial = ERF_A
-        .iter()
-        .fold(f32x4::ZERO, |sum, &a| sum * t + f32x4::splat(a))
-        * t;
-    let tail = polynomial * (-(magnitude * magnitude)).max(f32x4::splat(-80.0)).exp();
-    let value = f32x4::ONE - tail;
-    x.simd_lt(f32x4::ZERO).select(-value, value)
+    // Beyond 4 it is 1 within 2e-8.
+    let x = x.max(f32x4::splat(-4.0)).min(f32x4::splat(4.0));
+    let square = x * x;
+    let polynomial = |coefficients: &[f32]| {
+        let terms = coefficients.iter();
+        terms.fold(f32x4::ZERO, |sum, &a| sum * square + f32x4::splat(a))
+    };
+    x * polynomial(&ERF_ABOVE) / polynomial(&ERF_BELOW)
 }
 
 /// Layer normalisation of each row of `values` (rows x gamma.len()) in place.
@@ -159,14 +173,24 @@ pub(super) fn rms_norm(values: &mut [f32], weight: &[f32], epsilon: f32) {
 /// So do those of e^-64 of the largest: no sum in f32 notices them, and the subnormal numbers that they
 /// would become make the product with the values a hundred times slower.
 pub(super) fn softmax(row: &mut [f32]) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let (largest, least) = (f32x4::splat(largest), f32x4::splat(-64.0));
+    let (largest, least) = (f32x4::splat(largest(row)), f32x4::splat(-64.0));
     map(row, |x| {
         let below = x - largest;
         below.simd_lt(least).select(f32x4::ZERO, below.max(least).exp())
     });
     let scale = 1.0 / sum(row);
     row.iter_mut().for_each(|x| *x *= scale);
+}
+
+fn largest(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<4>();
+    let lanes = chunks
+        .iter()
+        .fold(f32x4::splat(f32::NEG_INFINITY), |largest, &chunk| {
+            largest.max(f32x4::new(chunk))
+        });
+    let all = lanes.to_array().into_iter().chain(rest.iter().copied());
+    all.fold(f32::NEG_INFINITY, f32::max)
 }
 
 fn sum(values: &[f32]) -> f32 {

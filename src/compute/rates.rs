@@ -131,6 +131,6 @@ mod tests {
             assert!(rate.is_finite() && rate > 1e6, "{rates:?}");
         }
         let refused = KernelRates::measure(0, 0.001).unwrap_err();
-        assert_eq!(refused.code, Code::OptionInvalid);
+        assert_eq!(refused.code(), Code::OptionInvalid);
     }
 }
