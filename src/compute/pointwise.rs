@@ -89,10 +89,10 @@ fn sigmoid(x: f32x4) -> f32x4 {
 /// The coefficients of [`tanh`] near zero.
 const TANH: [f32; 5] = [
     -5.704_988_7e-3,
-    2.063_908_9e-2,
+    2.063_909e-2,
     -5.373_971_6e-2,
     1.333_144_2e-1,
-    -3.333_328_2e-1,
+    -3.333_328e-1,
 ];
 
 /// tanh within 3e-7 of itself, as Cephes' `tanhf` has it: near zero a polynomial, for 1 - 2 / (e^2x + 1) cancels there.
@@ -122,7 +122,7 @@ const ERF_ABOVE: [f32; 7] = [
     -2.101_024e-6,
     -5.692_506_4e-5,
     -7.349_906_3e-4,
-    -2.954_599_8e-3,
+    -2.954_6e-3,
     -1.609_603_3e-2,
 ];
 const ERF_BELOW: [f32; 5] = [

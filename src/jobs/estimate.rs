@@ -127,13 +127,6 @@ const ONE_CORE: Rates = Rates {
     numbers: 1e9,
 };
 
-/// Bytes a second that are read, hashed or written, beside the work on the numbers in them.
-///
-/// `hashed_outside`: whether the place that the files are in hashes them ([`ByteSource::hashes`](crate::io::ByteSource)).
-pub(super) const fn bytes_a_second(hashed_outside: bool) -> f64 {
-    if hashed_outside { 800e6 } else { 350e6 }
-}
-
 /// What the layers that are changed by factors cost, with all that is around them in memory.
 pub(super) fn cost(binding: &Binding<'_>, options: &MergeOptions) -> Cost {
     let compute = Compute::cpu();

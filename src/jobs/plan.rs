@@ -7,7 +7,7 @@ use crate::{
     compute::Available,
     error::Result,
     jobs::{
-        estimate::{LIMIT_BYTES, bytes_a_second, cost, refusal, workers},
+        estimate::{LIMIT_BYTES, cost, refusal, workers},
         inputs::{Hashing, read_adapters},
         merge::MergeRequest,
     },
@@ -68,7 +68,7 @@ pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePl
     let base = Base::open(base).await?;
     let files = || adapters.iter().flat_map(|input| input.folder.files());
     let bytes_of_adapters: u64 = files().map(|file| file.len()).sum();
-    let bytes_a_second = bytes_a_second(files().all(|file| file.hashes()));
+    let hashed_outside = files().all(|file| file.hashes());
     let bytes_of_base: u64 = base
         .parts()
         .iter()
@@ -102,7 +102,7 @@ pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePl
         plan.operations = Some(cost.f32_products + cost.f64_products);
         let workers = 1 + workers(&cost, plan.layers, available);
         plan.workers = Some(workers);
-        plan.seconds = Some(cost.seconds(&rates) / shared(workers) + moved / bytes_a_second);
+        plan.seconds = Some(cost.seconds(&rates) / shared(workers) + moved / rates.bytes(hashed_outside));
         plan.refusal = refusal(cost.peak_bytes, LIMIT_BYTES);
         plan.fits = plan.refusal.is_none();
     }
