@@ -3,19 +3,21 @@
  * on the CPU device: the oracle's deltas and lambdas. The fixtures are shared, not part of the
  * project; their README says what each is.
  */
+import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { MergeReport } from "../../www/lib/types.ts";
-import { runCommandLine } from "../../www/node/cli/run.ts";
-import { root } from "../../xtask/paths.mjs";
+import { distFolder, root } from "../../xtask/paths.mjs";
 import { launchBrowser, watch } from "../browser/harness/browser.ts";
 import { type Served, serveLibrary } from "../browser/harness/serve.ts";
 import { deltasOf, productsOf, relativeError } from "../deltas.ts";
 import { findMiniLm } from "../minilm.mjs";
 
+const cli = join(distFolder, "cli.js");
 const fixtures = join(root, "../shared/fixtures/emotion");
 const minilm = findMiniLm();
 const present = minilm !== null && existsSync(join(fixtures, "expected.json"));
@@ -73,21 +75,15 @@ describe.skipIf(!present)("in Node", () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  /** The command line's merge, without a process of its own. */
+  /** The built command line's merge: its threads are files of dist/. */
   async function merge(tasks: readonly string[], out: string, ...more: string[]) {
     const adapters = tasks.flatMap((task) => [
       ["--adapter", join(fixtures, task)],
       ["--samples", join(fixtures, `${task}.samples.txt`)],
     ]);
-    let stdout = "";
-    const terminal = {
-      stdout: { write: (text: string) => (stdout += text) },
-      stderr: { write: () => undefined },
-      signal: new AbortController().signal,
-    };
     const argv = ["merge", "--base", minilm ?? "", ...adapters.flat(), "--out", join(folder, out)];
     const limits = ["--max-length", "64", "--device", "cpu", "--json"];
-    expect(await runCommandLine([...argv, ...limits, ...more], terminal)).toBe(0);
+    const { stdout } = await promisify(execFile)(process.execPath, [cli, ...argv, ...limits, ...more]);
     const printed: { report: MergeReport } = JSON.parse(stdout);
     return { ...printed, weights: readFileSync(join(folder, out, "adapter_model.safetensors")) };
   }
