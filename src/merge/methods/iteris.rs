@@ -432,14 +432,12 @@ impl Hook for Solver<'_> {
             self.work.compute.meter.add_since(Stage::Gram, start);
             return Ok(());
         }
-        let mut sums = zeros();
+        let mut sums = self.statistics.take().unwrap_or_else(zeros);
         sums.collect(self.work, self.deltas, group, self.merged_variant())
             .await?;
-        let mut slot = self.statistics.borrow_mut();
-        match slot.as_mut() {
-            Some(all) => all.add(&sums),
-            None => *slot = Some(sums),
-        }
+        // Nothing waits where features are in memory, so no other micro-batch has begun sums of its own.
+        let others = self.statistics.replace(Some(sums));
+        assert!(others.is_none(), "micro-batches are summed one after another");
         self.work.compute.meter.add_since(Stage::Gram, start);
         Ok(())
     }

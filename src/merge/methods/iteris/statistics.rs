@@ -144,20 +144,6 @@ impl GroupStatistics {
         Ok(())
     }
 
-    /// Adds the sums of other samples.
-    pub(super) fn add(&mut self, other: &Self) {
-        for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
-            add(&mut task.gram, &other.gram);
-            if let (Cross::Whole(to), Cross::Whole(from)) = (&mut task.cross, &other.cross) {
-                add(to, from);
-            }
-            for (member, other) in task.members.iter_mut().zip(&other.members) {
-                add(&mut member.projected, &other.projected);
-                member.output_norm += other.output_norm;
-            }
-        }
-    }
-
     /// The sums as another worker tells them.
     pub(super) fn say(&self) -> Message {
         let d_in = self.d_in;
@@ -195,10 +181,6 @@ impl GroupStatistics {
         }
         Ok(())
     }
-}
-
-fn add(to: &mut [f64], from: &[f64]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }
 
 impl TaskStatistics {
