@@ -67,6 +67,8 @@ it("loads one for each further core, and counts those that are ready", async () 
   expect(workers[2]?.terminated).toBe(true);
   expect(await isSettled(helpers)).toBe(true);
   expect(helpers.cores).toBe(3);
+  // It would be no other script that is loaded once more.
+  expect(workers).toHaveLength(3);
 });
 
 it("loads no more than seven by itself", () => {
@@ -131,9 +133,10 @@ it("takes an idle one back when it has let go, without a request", async () => {
   expect(failures).toEqual([]);
   expect(helpers.cores).toBe(1);
   expect(workers[0]?.terminated).toBe(true);
+  expect(workers).toHaveLength(2);
 });
 
-it("gives up one that cannot let go", () => {
+it("gives up one that cannot let go, and loads another in its place", () => {
   const helpers = helpersOf(2);
   workers[0]?.say({ type: "ready" });
   helpers
@@ -145,6 +148,9 @@ it("gives up one that cannot let go", () => {
   workers[0]?.say({ type: "failed", error: { code: "internal", message: "Internal fault" } });
   expect(workers[0]?.terminated).toBe(true);
   expect(helpers.cores).toBe(1);
+  expect(workers).toHaveLength(2);
+  workers[1]?.say({ type: "ready" });
+  expect(helpers.cores).toBe(2);
 });
 
 it("ends one that is busy, and loads another in its place", () => {

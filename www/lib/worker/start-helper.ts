@@ -72,27 +72,34 @@ export class Helpers implements HelperHost {
     return {
       post: (message) => worker.postMessage(message),
       end: (idle) => {
-        if (idle && this.#resting.length + this.#settling.size < this.#most) {
-          this.#settle(worker);
+        if (idle && this.#wantsMore) {
+          this.#settle(worker, true);
           worker.postMessage({ type: "rest" });
           return;
         }
         worker.terminate();
-        if (this.#resting.length + this.#settling.size < this.#most) this.#load();
+        if (this.#wantsMore) this.#load();
       },
     };
   }
 
+  get #wantsMore(): boolean {
+    return this.#resting.length + this.#settling.size < this.#most;
+  }
+
   #load(): void {
     try {
-      this.#settle(this.#newWorker());
+      this.#settle(this.#newWorker(), false);
     } catch {
       // A policy of the page forbids it: the worker is alone.
     }
   }
 
-  /** Waits for its word that it is ready; one that fails is given up, and no call hears of it. */
-  #settle(worker: HelperWorker): void {
+  /**
+   * Waits for its word that it is ready. One that fails is given up, and no call hears of it; another takes its place,
+   * unless it is the script that cannot be loaded.
+   */
+  #settle(worker: HelperWorker, loaded: boolean): void {
     const settled = new Promise<void>((resolve) => {
       const over = (rests: boolean) => {
         const at = this.#resting.indexOf(worker);
@@ -102,6 +109,7 @@ export class Helpers implements HelperHost {
           worker.terminate();
         }
         this.#settling.delete(worker);
+        if (!rests && (loaded || at !== -1) && this.#wantsMore) this.#load();
         resolve();
       };
       worker.onmessage = ({ data }: MessageEvent<FromHelper>) => over(data.type === "ready");
