@@ -42,7 +42,7 @@ pub use self::{
     message::{Message, MessageReader, mangled},
     meter::{Meter, Stage, peak_bytes},
     pointwise::{Activation, soft_cap},
-    rates::{KernelRates, product_rate, rate},
+    rates::{KernelRates, number, product_rate, rate},
     rotary::Rotary,
     sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
     unfold::{Grid, Windows},

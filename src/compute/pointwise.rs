@@ -86,7 +86,7 @@ fn sigmoid(x: f32x4) -> f32x4 {
     f32x4::ONE / (f32x4::ONE + (-x).min(f32x4::splat(80.0)).exp())
 }
 
-/// The coefficients of [`tanh`] near zero.
+/// Coefficients of [`tanh`] near zero, the highest power first.
 const TANH: [f32; 5] = [
     -5.704_988_7e-3,
     2.063_909e-2,
@@ -98,10 +98,7 @@ const TANH: [f32; 5] = [
 /// tanh within 3e-7 of itself, as Cephes' `tanhf` has it: near zero a polynomial, for 1 - 2 / (e^2x + 1) cancels there.
 fn tanh(x: f32x4) -> f32x4 {
     let square = x * x;
-    let polynomial = TANH
-        .iter()
-        .fold(f32x4::ZERO, |sum, &a| sum * square + f32x4::splat(a));
-    let near = x + x * square * polynomial;
+    let near = x + x * square * polynomial(&TANH, square);
     // Beyond 10 it is 1 to the last bit, and further on exp overflows.
     let magnitude = x.abs();
     let twice = (magnitude + magnitude).min(f32x4::splat(20.0));
@@ -138,11 +135,13 @@ fn erf(x: f32x4) -> f32x4 {
     // Beyond 4 it is 1 within 2e-8.
     let x = x.max(f32x4::splat(-4.0)).min(f32x4::splat(4.0));
     let square = x * x;
-    let polynomial = |coefficients: &[f32]| {
-        let terms = coefficients.iter();
-        terms.fold(f32x4::ZERO, |sum, &a| sum * square + f32x4::splat(a))
-    };
-    x * polynomial(&ERF_ABOVE) / polynomial(&ERF_BELOW)
+    x * polynomial(&ERF_ABOVE, square) / polynomial(&ERF_BELOW, square)
+}
+
+/// Of coefficients, the highest power first.
+fn polynomial(coefficients: &[f32], x: f32x4) -> f32x4 {
+    let terms = coefficients.iter();
+    terms.fold(f32x4::ZERO, |sum, &a| sum * x + f32x4::splat(a))
 }
 
 /// Layer normalisation of each row of `values` (rows x gamma.len()) in place.

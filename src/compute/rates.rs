@@ -114,8 +114,9 @@ pub fn rate(seconds: f64, amount: f64, mut run: impl FnMut()) -> f64 {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "widths are far below 2^53")]
-const fn number(size: usize) -> f64 {
+/// A width, a rank or a count, to be reckoned with.
+#[allow(clippy::cast_precision_loss, reason = "they are far below 2^53")]
+pub const fn number(size: usize) -> f64 {
     size as f64
 }
 

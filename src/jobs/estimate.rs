@@ -3,7 +3,7 @@
 use crate::{
     adapter::Module,
     binding::{Binding, Place},
-    compute::{Available, CPU, Compute},
+    compute::{Available, CPU, Compute, number},
     error::{Code, Error, Result},
     export::dtype_of,
     merge::{
@@ -107,11 +107,6 @@ pub(super) fn workers_for_rows(models: &[&Model], rows: usize, pieces: usize, co
     let seconds = 2.0 * largest * number(rows) / ONE_CORE.f32_products;
     // Each reads the weights, and has the keys and values of its own rows.
     compute.available().for_work(seconds, pieces, 4.0 * largest)
-}
-
-#[allow(clippy::cast_precision_loss, reason = "counts and widths are far below 2^53")]
-const fn number(count: usize) -> f64 {
-    count as f64
 }
 
 /// The square of the widest input that is solved.

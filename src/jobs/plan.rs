@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     binding::{Base, Binding},
-    compute::Available,
+    compute::{Available, number},
     error::Result,
     jobs::{
         estimate::{LIMIT_BYTES, cost, refusal, workers},
@@ -19,9 +19,8 @@ const MEASURED_SECONDS: f64 = 0.05;
 
 /// How many times quicker so many workers are with what is shared out: each is started, opens the inputs again, and
 /// hands over what it has solved.
-#[allow(clippy::cast_precision_loss, reason = "there are a few workers")]
 fn shared(workers: usize) -> f64 {
-    1.0 + EFFICIENCY * (workers - 1) as f64
+    1.0 + EFFICIENCY * number(workers - 1)
 }
 
 /// What one more worker adds, of a worker.

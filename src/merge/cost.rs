@@ -26,7 +26,7 @@ use std::{cell::Cell, hint::black_box, iter::Sum, ops::Add};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::compute::{product_rate, rate};
+use crate::compute::{number, product_rate, rate};
 
 /// What is done with the parts of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,11 +263,6 @@ impl Rates {
             }),
         }
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "widths and ranks are far below 2^53")]
-const fn number(size: usize) -> f64 {
-    size as f64
 }
 
 #[cfg(test)]

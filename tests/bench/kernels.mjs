@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import init, { measureKernels } from "../../www/wasm/iteris_web.js";
 import { peersFolder } from "../../xtask/paths.mjs";
-import { lastLine, printMarkdown } from "./table.mjs";
+import { gigaflops, lastLine, printMarkdown } from "./table.mjs";
 
 /** Those of MiniLM, BERT and T5 base, Qwen2-1.5B, T5's inner width and Llama's quarter. */
 const WIDTHS = [384, 768, 1024, 1536, 2048, 3072, 4096];
@@ -28,13 +28,12 @@ export async function benchKernels({ machine }) {
     ["width", "512 rows forward, f32", "Gram sums, f64", "Cholesky, f64", "512 solves, f64"],
     ...rows.map(({ width, ours, theirs }) => [
       `${width}`,
-      ...kinds.map((kind) => [ours[kind], ...(theirs ? [theirs[kind]] : [])].map(gigaflops).join(" / ")),
+      ...kinds.map((kind) =>
+        [ours, ...(theirs ? [theirs] : [])].map((rates) => gigaflops(rates[kind], 1)).join(" / "),
+      ),
     ]),
   ]);
 }
-
-/** @param {number} rate */
-const gigaflops = (rate) => (rate / 1e9).toFixed(1);
 
 /** @returns {Record<string, Rates> | undefined} */
 function inPyTorch() {

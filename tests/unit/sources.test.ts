@@ -118,7 +118,7 @@ describe("a file of this machine", () => {
       code: "read_failed",
       message: expect.stringContaining("it ends after 100 bytes"),
     });
-    await files.close();
+    files.close();
     await rm(folder, { recursive: true });
   });
 });

@@ -4,11 +4,10 @@
  * Open files belong to an {@link OpenFiles}, which closes all of them when the call that needed them has ended.
  */
 import { createHash } from "node:crypto";
-import { closeSync, openSync, read, readSync } from "node:fs";
+import { closeSync, createReadStream, openSync, readSync } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { promisify } from "node:util";
 import { IterisError } from "../lib/errors.ts";
 import { openSamples } from "../lib/samples/open.ts";
 import { isPicture, picturesOf, type TaskSet } from "../lib/samples/pictures.ts";
@@ -50,23 +49,15 @@ function unreadable(path: string, cause: unknown): IterisError {
 /** Read at a time to be hashed: signals and timers of the process are seen in between. */
 const hashedBytes = 4 << 20;
 
-const readLater = promisify(read);
-
 function endsAfter(bytes: number): Error {
   return new Error(`it ends after ${bytes} bytes`);
 }
 
-/** Fills `bytes` with what stands in the file from `start` on, while others run. */
-export async function readFully(file: number, bytes: Uint8Array, start: number): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    const { bytesRead } = await readLater(file, bytes, done, bytes.length - done, start + done);
-    if (bytesRead === 0) throw endsAfter(start + done);
-    done += bytesRead;
-  }
-}
-
-/** The same at once: for what lies in the machine's own cache of files, waiting costs more than reading. */
-function readNow(file: number, bytes: Uint8Array, start: number): void {
+/**
+ * Fills `bytes` with what stands in the file from `start` on, at once: of what lies in the machine's own cache of files,
+ * waiting costs more than reading.
+ */
+export function readFully(file: number, bytes: Uint8Array, start: number): void {
   for (let done = 0; done < bytes.length; ) {
     const bytesRead = readSync(file, bytes, done, bytes.length - done, start + done);
     if (bytesRead === 0) throw endsAfter(start + done);
@@ -157,7 +148,7 @@ export class OpenFiles {
 
   #readInto(path: string, bytes: Uint8Array, start: number): void {
     try {
-      readNow(this.#open(path), bytes, start);
+      readFully(this.#open(path), bytes, start);
     } catch (cause) {
       throw unreadable(path, cause);
     }
@@ -165,24 +156,14 @@ export class OpenFiles {
 
   async #sha256(path: string, size: number): Promise<string> {
     const hash = createHash("sha256");
-    const bytesOf = (piece: number) => Math.max(0, Math.min(hashedBytes, size - piece * hashedBytes));
-    const pieces = [0, 1].map((piece) => new Uint8Array(bytesOf(piece)));
+    let done = 0;
     try {
-      const file = this.#open(path);
-      const load = async (piece: number) => {
-        const bytes = pieces[piece % 2]?.subarray(0, bytesOf(piece)) ?? new Uint8Array(0);
-        await readFully(file, bytes, piece * hashedBytes);
-        return bytes;
-      };
-      // The next piece is read while this one is hashed.
-      let next = load(0);
-      for (let piece = 0; piece * hashedBytes < size; piece += 1) {
-        const bytes = await next;
-        next = load(piece + 1);
-        // Its turn comes in the next round; until then nobody awaits it.
-        next.catch(() => {});
-        hash.update(bytes);
+      // It reads ahead while a piece is hashed.
+      for await (const piece of createReadStream(path, { highWaterMark: hashedBytes })) {
+        hash.update(piece);
+        done += piece.length;
       }
+      if (done < size) throw endsAfter(done);
     } catch (cause) {
       throw unreadable(path, cause);
     }

@@ -59,7 +59,7 @@ export class OutputFolder {
   readonly #hashes = new Map<string, Hash>();
   readonly #reading = new OpenFiles();
   readonly #handles = new Map<string, FileHandle>();
-  /** Of each file, the last piece that was given. */
+  /** Of each file, the writing of the last piece that was given; it fails as its caller is to be told. */
   readonly #written = new Map<string, Promise<void>>();
 
   private constructor(path: string, target: string, work: string) {
@@ -103,7 +103,9 @@ export class OutputFolder {
     try {
       const handle = this.#handles.get(file) ?? (await this.#begin(file));
       await this.#written.get(file);
-      const written = handle.writeFile(bytes);
+      const written = handle.writeFile(bytes).catch((cause) => {
+        throw cannotWrite(file, cause);
+      });
       // Another thread writes while this one goes on; what goes wrong is told by the next call that has to do with the file.
       written.catch(() => {});
       this.#written.set(file, written);
@@ -130,7 +132,7 @@ export class OutputFolder {
     const bytes = new Uint8Array(end - start);
     try {
       await this.#written.get(file);
-      await readFully(handle.fd, bytes, start);
+      readFully(handle.fd, bytes, start);
     } catch (cause) {
       throw cannotWrite(file, cause);
     }
@@ -156,11 +158,7 @@ export class OutputFolder {
   async sha256(file: string): Promise<string> {
     const hash = this.#hashes.get(file);
     if (hash === undefined) throw neverWritten(file, 0, 0);
-    try {
-      await this.#written.get(file);
-    } catch (cause) {
-      throw cannotWrite(file, cause);
-    }
+    await this.#written.get(file);
     return hash.copy().digest("hex");
   }
 
@@ -240,12 +238,7 @@ export class OutputFolder {
   /** @throws what could not be written, when all is closed */
   async #closeAll(): Promise<void> {
     const handles = [...this.#handles.values()];
-    const written = [...this.#written].map(async ([file, last]) => {
-      await last.catch((cause) => {
-        throw cannotWrite(file, cause);
-      });
-    });
-    const outcomes = await Promise.allSettled(written);
+    const outcomes = await Promise.allSettled(this.#written.values());
     this.#handles.clear();
     this.#written.clear();
     await Promise.all(handles.map((handle) => handle.close()));
