@@ -10,8 +10,7 @@ import { fakeWasm } from "./fake-wasm.ts";
 /** A worker that does what the test says. */
 class FakeHelper {
   readonly heard: ToHelper[] = [];
-  /** As it was let go: idle or not. */
-  ended: boolean | null = null;
+  ended = false;
   readonly say: (message: FromHelper) => void;
   readonly fail: (error: IterisError) => void;
 
@@ -24,8 +23,8 @@ class FakeHelper {
     this.heard.push(message);
   }
 
-  end(idle: boolean): void {
-    this.ended = idle;
+  end(): void {
+    this.ended = true;
   }
 }
 
@@ -191,18 +190,10 @@ describe("a pool of workers", () => {
     await settled;
   });
 
-  it("lets all of them go when the call has ended, and says which another call may have", async () => {
-    const team = teamOf();
-    team.start(4);
-    const answered = team.ask(0, question);
-    const [asked] = helpers[0]?.heard.filter(({ type }) => type === "ask") ?? [];
-    helpers[0]?.say({ type: "ready" });
-    helpers[0]?.say({ type: "answer", id: asked && "id" in asked ? asked.id : -1, answer: bytes(1) });
-    await answered;
-    void team.ask(1, question);
-    helpers[2]?.fail(new IterisError("internal", "It ended."));
+  it("ends all of them when the call has ended", () => {
+    teamOf().start(3);
     pool.close();
-    expect(helpers.map(({ ended }) => ended)).toEqual([true, false, false, true]);
+    expect(helpers.map(({ ended }) => ended)).toEqual([true, true, true]);
   });
 });
 
@@ -237,7 +228,7 @@ describe("a worker that helps", () => {
   it("opens the inputs and answers one question after the other, under its number", async () => {
     const { helper, said, opened } = share(async ({ next, answer }) => {
       for (let turn = 0; turn < 2; turn += 1) {
-        const [word = 0] = (await next()) ?? [];
+        const [word = 0] = await next();
         await answer(bytes(2 * word));
       }
     });
@@ -250,30 +241,6 @@ describe("a worker that helps", () => {
     expect(said).toEqual([
       { type: "answer", id: 11, answer: bytes(6) },
       { type: "answer", id: 12, answer: bytes(8) },
-      { type: "ready" },
-    ]);
-  });
-
-  it("lets go of a job where it is told to rest, and is ready for the next", async () => {
-    const until: string[] = [];
-    const { helper, said } = share(async ({ next, answer }) => {
-      for (let asked = await next(); asked !== undefined; asked = await next()) await answer(asked);
-      until.push("let go");
-    });
-    const first = helper.receive(open);
-    void helper.receive({ type: "ask", id: 1, question: bytes(5) });
-    void helper.receive({ type: "rest" });
-    // Before it has let go.
-    const second = helper.receive(open);
-    void helper.receive({ type: "ask", id: 2, question: bytes(6) });
-    void helper.receive({ type: "rest" });
-    await Promise.all([first, second]);
-    expect(until).toEqual(["let go", "let go"]);
-    expect(said).toEqual([
-      { type: "answer", id: 1, answer: bytes(5) },
-      { type: "ready" },
-      { type: "answer", id: 2, answer: bytes(6) },
-      { type: "ready" },
     ]);
   });
 

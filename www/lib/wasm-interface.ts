@@ -159,8 +159,7 @@ export interface Team {
 
 /** What a worker that helps is asked. */
 export interface Questions {
-  /** `undefined` where no more come. */
-  next(): Promise<Uint8Array | undefined>;
+  next(): Promise<Uint8Array>;
   answer(answer: Uint8Array): Promise<void>;
 }
 

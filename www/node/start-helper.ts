@@ -22,7 +22,6 @@ export const helperHost: HelperHost = {
     });
     return {
       post: (message) => worker.postMessage(message),
-      // Whether it is idle or not: a thread is started from the disk, and the memory of its module would never shrink.
       end: () => {
         worker.removeAllListeners("exit");
         void worker.terminate();

@@ -211,7 +211,7 @@ export class Engine {
   /** What a merge of these will take. Samples are not looked at. */
   async plan({ base, adapters, options, workers = "auto" }: PlanJob): Promise<MergePlan> {
     checkWorkers(workers);
-    const helpers = await this.#helpers(workers);
+    const { helpers } = this.#host;
     const source: MergeSource = {
       base,
       adapters: adapters.map(({ name, files, weight }) => ({
@@ -327,7 +327,7 @@ export class Engine {
     sink: Sink,
     work: (wasm: IterisWasm, observer: Observer) => Promise<T>,
   ): Promise<T> {
-    const helpers = await this.#helpers(workers);
+    const { helpers } = this.#host;
     const compiled = () => {
       if (this.#module === null) throw new IterisError("internal", "Internal fault: there is no module.");
       return this.#module.compiled();
@@ -342,13 +342,6 @@ export class Engine {
     } finally {
       pool?.close();
     }
-  }
-
-  /** The place's helpers, when it is known how many there are; a call that stays alone does not wait for that. */
-  async #helpers(workers: WorkersRequest): Promise<HelperHost | undefined> {
-    const { helpers } = this.#host;
-    if (workers !== 1) await helpers?.settled?.();
-    return helpers;
   }
 
   async #maxNewTokens(asked: number | null | undefined): Promise<number> {

@@ -1,5 +1,5 @@
 /**
- * The workers that help at one call: started when the core says how many are worth it, let go with the call.
+ * The workers that help at one call: started when the core says how many are worth it, ended with the call.
  *
  * What goes wrong in one of them, a worker that dies among it, is the error of every question that it has not answered,
  * and so of the call.
@@ -13,18 +13,15 @@ import type { FromHelper, JobName, SharedJob, ToHelper, WireNamed } from "./shar
 /** Another worker, as much of it as is used. */
 export interface Helper {
   post(message: ToHelper): void;
-  /** @param idle - whether it has answered everything and is in order, so that another call may have it */
-  end(idle: boolean): void;
+  end(): void;
 }
 
 /** What helpers need of the place they run in. */
 export interface HelperHost {
-  /** Cores that a call may take by itself, this one among them. */
-  readonly cores: number;
+  /** Cores of the machine, this one among them. */
+  cores: number;
   /** Memory of the machine, as far as it is told. */
-  readonly memoryBytes?: number | undefined;
-  /** Resolves when {@link cores} stands: it must not depend on how long a script takes to load. */
-  settled?(): Promise<void>;
+  memoryBytes?: number | undefined;
   /**
    * @param onMessage - called with what it says
    * @param onFailure - called when it is of no use any more
@@ -145,12 +142,10 @@ export class Pool {
     return new HelperFault(error.code, error.message, { cause: error });
   }
 
-  /** Lets all helpers go. */
+  /** Ends all helpers. */
   close(): void {
     clearInterval(this.#looking);
-    for (const { helper, asked, failure } of this.#members.splice(0)) {
-      helper.end(failure === null && asked.size === 0);
-    }
+    for (const { helper } of this.#members.splice(0)) helper.end();
   }
 
   #start(job: SharedJob): void {
@@ -187,7 +182,6 @@ export class Pool {
 }
 
 function receive(member: Member, message: FromHelper): void {
-  if (message.type === "ready") return;
   if (message.type === "failed") {
     fail(member, toIterisError(message.error));
     return;

@@ -33,15 +33,13 @@ export interface SharedJob {
   options: Record<string, unknown> | Partial<MergeOptions> | Sampling;
 }
 
-/** What is said to a worker that helps; after `rest` it may be given another job. */
+/** What is said to a worker that helps. */
 export type ToHelper =
   | { type: "open"; module: WebAssembly.Module; job: SharedJob }
-  | { type: "ask"; id: number; question: Uint8Array }
-  | { type: "rest" };
+  | { type: "ask"; id: number; question: Uint8Array };
 
-/** What it says: `ready` when it is loaded, and when it has let go of a job. */
+/** What it says. */
 export type FromHelper =
-  | { type: "ready" }
   | { type: "answer"; id: number; answer: Uint8Array }
   | { type: "failed"; error: PlainError };
 
@@ -58,9 +56,8 @@ export interface ShareHost {
 /** Answers messages with the module. */
 export class Share {
   readonly #host: ShareHost;
-  readonly #asked: ({ id: number; question: Uint8Array } | null)[] = [];
+  readonly #asked: { id: number; question: Uint8Array }[] = [];
   #wake: (() => void) | null = null;
-  #job: Promise<void> = Promise.resolve();
 
   constructor(host: ShareHost) {
     this.#host = host;
@@ -68,21 +65,15 @@ export class Share {
 
   /** Handles one message; resolves when what it begins is over. */
   async receive(message: ToHelper): Promise<void> {
-    if (message.type === "open") {
-      // One that has not let go of the last job is given the next one afterwards: it has been told to rest by then.
-      this.#job = this.#job.then(() => this.#help(message));
-      return this.#job;
+    if (message.type === "ask") {
+      this.#asked.push(message);
+      this.#wake?.();
+      return;
     }
-    this.#asked.push(message.type === "ask" ? message : null);
-    this.#wake?.();
-  }
-
-  async #help({ module, job }: Extract<ToHelper, { type: "open" }>): Promise<void> {
     const { wasm, faults } = this.#host;
     try {
-      await wasm.default({ module_or_path: module });
-      await faults.guard(this.#solve(job));
-      this.#host.post({ type: "ready" }, []);
+      await wasm.default({ module_or_path: message.module });
+      await faults.guard(this.#solve(message.job));
     } catch (thrown) {
       const evidence = { doing: "helping", progress: null, panic: this.#host.lastPanic(), module: wasm };
       this.#host.post({ type: "failed", error: toPlainError(explain(thrown, evidence)) }, []);
@@ -104,8 +95,8 @@ export class Share {
     await wasm.solveShare(name, source, {
       next: async () => {
         const next = await this.#next();
-        id = next?.id ?? id;
-        return next?.question;
+        id = next.id;
+        return next.question;
       },
       answer: async (answer) => {
         this.#host.post({ type: "answer", id, answer }, [answer.buffer as ArrayBuffer]);
@@ -113,8 +104,7 @@ export class Share {
     });
   }
 
-  /** What it is asked next; `null` where nothing more comes. */
-  async #next(): Promise<{ id: number; question: Uint8Array } | null> {
+  async #next(): Promise<{ id: number; question: Uint8Array }> {
     for (;;) {
       const next = this.#asked.shift();
       if (next !== undefined) return next;

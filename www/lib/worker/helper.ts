@@ -38,4 +38,3 @@ scope.addEventListener("unhandledrejection", (event: PromiseRejectionEvent) => {
 scope.addEventListener("message", (event: MessageEvent<ToHelper>) => {
   void share.receive(event.data);
 });
-scope.postMessage({ type: "ready" }, []);
