@@ -5,7 +5,11 @@
 //! a `code`. The hazard of the browser is that a promise dropped half-way leaves JavaScript waiting, so
 //! every call here ends in a value or an error.
 
-use std::{cell::RefCell, ops::Range, rc::Rc};
+use std::{
+    cell::{OnceCell, RefCell},
+    ops::Range,
+    rc::Rc,
+};
 
 use async_trait::async_trait;
 use js_sys::{Array, Function, Promise, Reflect, Uint8Array, Uint32Array};
@@ -15,17 +19,19 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
+    compare::CompareReport,
     compute::{
         Answer, Available, Compute, KernelRates, Limits, Noting, Questions, WEBGPU, Workers, peak_bytes,
-        refused_bytes,
+        refused_bytes, start_gpu,
     },
     describe::camel_case,
     error::{Code, Error, Result},
     io::{ByteSource, Folder, Sink},
     jobs::{
         AdapterInput,
+        choice::{Candidates, Chosen, Devices, Measured},
         compare::{self, CompareRequest, MergedInput},
-        generate::{self, GenerateRequest, Variant},
+        generate::{self, GenerateRequest, Variant, Written},
         inspect,
         logits::logits as compute_logits,
         merge::{self, MergeRequest},
@@ -120,7 +126,7 @@ pub fn methods() -> std::result::Result<JsValue, JsValue> {
     to_js(&names).map_err(throw)
 }
 
-/// Where a merge computes.
+/// Where a job computes.
 #[wasm_bindgen]
 pub struct Device {
     kind: Kind,
@@ -128,10 +134,65 @@ pub struct Device {
 
 enum Kind {
     Cpu,
-    Webgpu {
-        device: burn::tensor::Device,
-        buffer_bytes: Option<f64>,
-    },
+    Webgpu(Gpu),
+    Quicker(Gpu),
+}
+
+/// The GPU of this module.
+#[derive(Clone)]
+struct Gpu {
+    device: burn::tensor::Device,
+    limits: Limits,
+    /// What was measured of it and of the CPU.
+    measured: Rc<OnceCell<Measured>>,
+    /// What it is called in reasons.
+    name: String,
+}
+
+impl Gpu {
+    async fn started(name: String) -> Result<Self> {
+        thread_local! {
+            static STARTED: RefCell<Option<Gpu>> = const { RefCell::new(None) };
+        }
+        if let Some(gpu) = STARTED.with_borrow(Clone::clone) {
+            return Ok(gpu);
+        }
+        let (device, limits) = start_gpu().await?;
+        let gpu = Self {
+            device,
+            limits,
+            measured: Rc::default(),
+            name,
+        };
+        STARTED.set(Some(gpu.clone()));
+        Ok(gpu)
+    }
+
+    fn compute(&self) -> Compute {
+        Compute::tensors(self.device.clone(), WEBGPU.name).with_limits(self.limits)
+    }
+}
+
+/// The devices of one call.
+struct Places {
+    /// The one that was asked for; the CPU where the quicker was.
+    compute: Compute,
+    /// Where the quicker was.
+    other: Option<(Compute, Gpu)>,
+}
+
+impl<'a> From<&'a Places> for Devices<'a> {
+    fn from(Places { compute, other }: &'a Places) -> Self {
+        match other {
+            None => Self::Given(compute),
+            Some((gpu, of)) => Self::Quicker(Candidates {
+                cpu: compute,
+                gpu,
+                gpu_name: &of.name,
+                measured: &of.measured,
+            }),
+        }
+    }
 }
 
 #[wasm_bindgen]
@@ -141,55 +202,41 @@ impl Device {
         Self { kind: Kind::Cpu }
     }
 
-    /// The GPU. The caller has made sure that there is an adapter with what burn needs, and tells the most
-    /// bytes of one of its buffers.
-    pub async fn webgpu(buffer_bytes: Option<f64>) -> std::result::Result<Self, JsValue> {
-        thread_local! {
-            // burn registers one runtime a page; a second start would be refused.
-            static STARTED: RefCell<Option<burn::tensor::Device>> = const { RefCell::new(None) };
-        }
-        if let Some(device) = STARTED.with_borrow(Clone::clone) {
-            return Ok(Self {
-                kind: Kind::Webgpu { device, buffer_bytes },
-            });
-        }
-        let device = burn::tensor::Device::wgpu_options()
-            .init_async()
-            .await
-            .map_err(|error| {
-                throw(Error::new(
-                    Code::WebgpuUnavailable,
-                    format!("WebGPU cannot be started; choose the CPU ({error})"),
-                ))
-            })?;
-        STARTED.set(Some(device.clone()));
+    /// The GPU, of that name. The caller has made sure that there is an adapter with what burn needs.
+    pub async fn webgpu(name: String) -> std::result::Result<Self, JsValue> {
+        let gpu = Gpu::started(name).await.map_err(throw)?;
         Ok(Self {
-            kind: Kind::Webgpu { device, buffer_bytes },
+            kind: Kind::Webgpu(gpu),
         })
     }
 
-    /// `cpu` or `webgpu`.
-    #[wasm_bindgen(getter)]
-    pub fn kind(&self) -> String {
-        self.compute().name().to_owned()
+    /// The CPU or the GPU, whichever is quicker for what is asked of it. As [`Device::webgpu`].
+    pub async fn quicker(name: String) -> std::result::Result<Self, JsValue> {
+        let gpu = Gpu::started(name).await.map_err(throw)?;
+        Ok(Self {
+            kind: Kind::Quicker(gpu),
+        })
     }
 
     /// With the workers that an observer brings, if it does.
-    fn compute_with(&self, observer: &JsValue) -> Compute {
-        match get(observer, "workers") {
-            workers if workers.is_object() => self.compute().with_workers(Rc::new(Team { object: workers })),
-            _ => self.compute(),
-        }
-    }
-
-    fn compute(&self) -> Compute {
+    fn places(&self, observer: &JsValue) -> Places {
+        let cpu = || match get(observer, "workers") {
+            workers if workers.is_object() => Compute::cpu().with_workers(Rc::new(Team { object: workers })),
+            _ => Compute::cpu(),
+        };
         match &self.kind {
-            Kind::Cpu => Compute::cpu(),
-            Kind::Webgpu { device, buffer_bytes } => Compute::tensors(device.clone(), WEBGPU.name)
-                .with_limits(Limits {
-                    memory_bytes: None,
-                    buffer_bytes: *buffer_bytes,
-                }),
+            Kind::Cpu => Places {
+                compute: cpu(),
+                other: None,
+            },
+            Kind::Webgpu(gpu) => Places {
+                compute: gpu.compute(),
+                other: None,
+            },
+            Kind::Quicker(gpu) => Places {
+                compute: cpu(),
+                other: Some((gpu.compute(), gpu.clone())),
+            },
         }
     }
 }
@@ -222,7 +269,7 @@ pub async fn merge(
     device: &Device,
     observer: JsValue,
 ) -> std::result::Result<JsValue, JsValue> {
-    let compute = device.compute_with(&observer);
+    let places = device.places(&observer);
     let merged = async {
         let request = merge_request(&request)?;
         let (listener, mut sink) = (
@@ -231,7 +278,7 @@ pub async fn merge(
             },
             Listener { object: observer },
         );
-        merge::merge(request, &compute, &listener, &mut sink).await
+        merge::merge(request, &places, &listener, &mut sink).await
     };
     to_js(&merged.await.map_err(throw)?).map_err(throw)
 }
@@ -285,19 +332,32 @@ pub async fn plan(request: JsValue) -> std::result::Result<JsValue, JsValue> {
     to_js(&plan.await.map_err(throw)?).map_err(throw)
 }
 
-/// Compares the base, each adapter and merged models on samples.
+/// Compares the base, each adapter and merged models on samples: `{ report, device, deviceWhy }`.
 #[wasm_bindgen]
 pub async fn compare(
     request: JsValue,
     device: &Device,
     observer: JsValue,
 ) -> std::result::Result<JsValue, JsValue> {
-    let compute = device.compute_with(&observer);
-    let report = async {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Compared {
+        report: CompareReport,
+        device: &'static str,
+        device_why: Option<String>,
+    }
+    let places = device.places(&observer);
+    let compared = async {
         let request = compare_request(&request)?;
-        compare::compare(request, &compute, &Listener { object: observer }).await
+        compare::compare(request, &places, &Listener { object: observer }).await
     };
-    to_js(&report.await.map_err(throw)?).map_err(throw)
+    let (report, Chosen { device, why }) = compared.await.map_err(throw)?;
+    to_js(&Compared {
+        report,
+        device,
+        device_why: why,
+    })
+    .map_err(throw)
 }
 
 /// What variants of a model write after prompts.
@@ -308,19 +368,28 @@ pub async fn generate(
     observer: JsValue,
 ) -> std::result::Result<JsValue, JsValue> {
     #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
     struct Generated {
         seconds: f64,
         tokens: usize,
         notes: Vec<String>,
+        device: &'static str,
+        device_why: Option<String>,
     }
-    let compute = device.compute_with(&observer);
+    let places = device.places(&observer);
     let written = async {
         let request = generate_request(&request)?;
-        generate::write_variants(request, &compute, &Listener { object: observer }).await
+        generate::write_variants(request, &places, &Listener { object: observer }).await
     };
-    let written = written.await.map_err(throw)?;
+    let Written {
+        variants: written,
+        seconds,
+        chosen: Chosen { device, why },
+    } = written.await.map_err(throw)?;
     let value = to_js(&Generated {
-        seconds: compute.meter.elapsed(),
+        seconds,
+        device,
+        device_why: why,
         tokens: written
             .iter()
             .flat_map(|(_, answers)| answers)
@@ -363,7 +432,7 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
     struct Logits {
         shape: [usize; 2],
     }
-    let compute = device.compute();
+    let Places { compute, .. } = device.places(&JsValue::UNDEFINED);
     let found = async {
         let optional = |name: &str| -> Result<Option<Folder>> {
             let value = get(&request, name);

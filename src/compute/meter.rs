@@ -66,10 +66,15 @@ impl Meter {
         self.written.get()
     }
 
+    /// Adds seconds to a stage.
+    pub fn add(&self, stage: Stage, seconds: f64) {
+        let cell = &self.seconds[stage as usize];
+        cell.set(cell.get() + seconds);
+    }
+
     /// Adds the time since `start` (a value of [`elapsed`](Self::elapsed)) to a stage.
     pub fn add_since(&self, stage: Stage, start: f64) {
-        let cell = &self.seconds[stage as usize];
-        cell.set(cell.get() + self.elapsed() - start);
+        self.add(stage, self.elapsed() - start);
     }
 
     /// Counts what the model does from now on as [`Stage::Generate`], until the guard is dropped.

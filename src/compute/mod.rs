@@ -10,6 +10,8 @@ mod attention;
 mod cache;
 mod features;
 pub mod gemm;
+#[cfg(any(target_arch = "wasm32", feature = "gpu"))]
+mod gpu;
 mod kernels;
 mod memory;
 mod message;
@@ -34,6 +36,8 @@ use burn::{
 };
 use kernels::{attention::PackedAttention, gate::Gate, norm::Norm};
 
+#[cfg(any(target_arch = "wasm32", feature = "gpu"))]
+pub use self::gpu::start_gpu;
 pub use self::{
     attention::{Attention, DistanceBias, Sequence, Sight},
     cache::Cache,
@@ -42,7 +46,7 @@ pub use self::{
     message::{Message, MessageReader, mangled},
     meter::{Meter, Stage, peak_bytes},
     pointwise::{Activation, soft_cap},
-    rates::{KernelRates, number, product_rate, rate},
+    rates::{GpuRates, KernelRates, number, product_rate, rate},
     rotary::Rotary,
     sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
     unfold::{Grid, Windows},
@@ -58,7 +62,7 @@ pub const CPU: Word = Word::new("cpu", "CPU");
 /// A GPU, through burn.
 pub const WEBGPU: Word = Word::new("webgpu", "GPU (WebGPU)");
 /// What callers ask for: a device, or to have one chosen.
-pub const DEVICES: &[Word] = &[Word::new("auto", "Automatic: the CPU today"), CPU, WEBGPU];
+pub const DEVICES: &[Word] = &[Word::new("auto", "Automatic: the quicker"), CPU, WEBGPU];
 
 /// How operators are carried out. See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -343,6 +347,41 @@ impl Compute {
     /// [`Code::DeviceLost`] if the device cannot be read.
     pub async fn read(&self, tensor: Tensor<2>) -> Result<Vec<f32>> {
         read(tensor).await
+    }
+
+    /// Has a GPU compile the kernels of every model, without waiting for it: it does so while weights are read. `sums`:
+    /// those of sums over samples too.
+    ///
+    /// Of an activation or a norm there are several, and which a model has is known when it runs.
+    pub fn compile(&self, head_size: usize, sums: bool) {
+        if self.path == Path::Kernels {
+            return;
+        }
+        let rows = Sequence {
+            start: 0,
+            length: 1,
+            attended: 1,
+        };
+        let of_heads = || self.tensor(vec![0.0; head_size], 1, head_size);
+        let how = Attention::full(1, head_size);
+        self.attention(of_heads(), (of_heads(), of_heads()), &[rows], &[rows], &how);
+        let weight = self.weight(&[0.0], 1, 1);
+        let x = self.features(self.tensor(vec![0.0; 2], 2, 1));
+        let mut y = x.project(x.all(), &weight);
+        y.add_low_rank(y.all(), (&x, x.all()), [&weight, &weight], 1.0);
+        if sums {
+            let mut all = DeviceSums::default();
+            let (left, right) = (all.factor(1), all.factor(1));
+            all.product(left, left);
+            all.product(right, left);
+            all.product_norm(left, right);
+            let squares = all.square_sum();
+            let source = all.source(&x);
+            all.add_rows(left, source, 0..1);
+            all.add_rows(right, source, 1..2);
+            all.add_squares(&y, &[(squares, y.all())]);
+            all.launch();
+        }
     }
 
     /// Lets the device free what is no longer used; called between blocks.

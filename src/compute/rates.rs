@@ -7,6 +7,7 @@ use web_time::Instant;
 
 use crate::{
     compute::{
+        Compute,
         gemm::{Packed, Part, Scalar, View, multiply, multiply_packed},
         solve::Cholesky,
     },
@@ -86,6 +87,61 @@ impl KernelRates {
     }
 }
 
+/// What a GPU takes to compute, and to tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GpuRates {
+    /// Operations a second of products in f32.
+    pub products: f64,
+    /// Seconds from asking for a few numbers until they are here.
+    pub readback: f64,
+    /// Seconds that a kernel is compiled before it runs for the first time.
+    pub pipeline: f64,
+}
+
+/// Rows and columns of the matrices that a GPU multiplies: fewer leave most of a large one idle.
+const GPU_SIDE: usize = 1024;
+/// Products are measured for at least so long: many readbacks.
+const GPU_SECONDS: f64 = 0.1;
+/// More products than this are over sooner than clocks tell.
+const GPU_PRODUCTS: u32 = 1 << 12;
+
+impl GpuRates {
+    /// Measures for less than half a second, unless the device is slower than a core.
+    ///
+    /// # Errors
+    /// [`Code::DeviceLost`] if the device cannot be read.
+    pub async fn measure(compute: &Compute) -> Result<Self> {
+        let numbers = vec![0.5_f32; GPU_SIDE * GPU_SIDE];
+        let weight = compute.weight(&numbers, GPU_SIDE, GPU_SIDE);
+        let x = compute.features(compute.tensor(numbers, GPU_SIDE, GPU_SIDE));
+        let round = async |products: u32| -> Result<f64> {
+            let start = Instant::now();
+            for _ in 0..products {
+                black_box(x.project(x.all(), &weight));
+            }
+            let few = compute.tensor_of(x.project(0..1, &weight));
+            compute.read(few).await?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        let first = round(0).await?;
+        let readback = round(0).await?.min(round(0).await?);
+        let mut products = 1;
+        let seconds = loop {
+            // A clock may stand still.
+            let seconds = (round(products).await? - readback).max(1e-6);
+            if seconds >= GPU_SECONDS || products >= GPU_PRODUCTS {
+                break seconds;
+            }
+            products *= 4;
+        };
+        Ok(Self {
+            products: f64::from(products) * 2.0 * number(GPU_SIDE).powi(3) / seconds,
+            readback,
+            pipeline: (first - readback).max(0.0),
+        })
+    }
+}
+
 /// Operations a second of the product of two square matrices of that side.
 pub fn product_rate<E: Scalar>(value: E, side: usize, seconds: f64) -> f64 {
     let matrix = vec![value; side * side];
@@ -123,6 +179,18 @@ pub const fn number(size: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_measured_by_its_products_and_readbacks() {
+        let device = burn::tensor::Device::flex();
+        let compute = Compute::tensors(device, crate::compute::WEBGPU.name);
+        let rates = pollster::block_on(GpuRates::measure(&compute)).unwrap();
+        assert!((1e6..1e14).contains(&rates.products), "{rates:?}");
+        assert!(
+            (0.0..1.0).contains(&rates.readback) && rates.pipeline >= 0.0,
+            "{rates:?}"
+        );
+    }
 
     #[test]
     fn kernels_are_measured_on_numbers_that_they_can_work_on() {

@@ -159,6 +159,13 @@ impl DeviceSums {
         self.buffer = Some(Tensor::from_dispatch(sums));
     }
 
+    /// Computes what is left to compute, and nobody reads it.
+    pub(super) fn launch(mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.multiply(buffer);
+        }
+    }
+
     /// Computes what is left to compute, and reads all sums back.
     ///
     /// # Errors

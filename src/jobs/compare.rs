@@ -13,7 +13,8 @@ use crate::{
     generate::{Speakers, write_share},
     io::Folder,
     jobs::{
-        estimate,
+        choice::{Choice, Chosen, Devices},
+        estimate::ModelWork,
         inputs::{AdapterInput, Hashing, read_adapters},
     },
     model::{self, Model},
@@ -109,19 +110,26 @@ impl Opened {
 ///
 /// # Errors
 /// Every kind that bad input can cause; see [`crate::error::Code`].
-pub async fn compare(
+pub async fn compare<'a>(
     request: CompareRequest,
-    compute: &Compute,
+    devices: impl Into<Devices<'a>>,
     observer: &dyn Observer,
-) -> Result<CompareReport> {
+) -> Result<(CompareReport, Chosen)> {
     let opened = Opened::open(request, check_samples).await?;
     let contest = opened.contest()?;
-    compute.start_workers(workers(&contest, compute));
-    compare::compare(&contest, compute, observer).await
+    let work = work(&contest);
+    // What it holds is checked where the rows are known.
+    let choice = devices.into().choose(&work, |_| Ok(()), observer).await?;
+    choice.compile(contest.model, false, observer).await?;
+    let Choice { compute, why } = choice;
+    compute.start_workers(work.workers(compute));
+    let report = compare::compare(&contest, compute, observer).await?;
+    let device = compute.name();
+    Ok((report, Chosen { device, why }))
 }
 
-/// Workers to start beside this one.
-fn workers(contest: &Contest<'_>, compute: &Compute) -> usize {
+/// What the models are run on.
+fn work(contest: &Contest<'_>) -> ModelWork {
     let written = match contest.model.family.facts().generates {
         true => contest.max_new_tokens,
         false => 0,
@@ -133,13 +141,8 @@ fn workers(contest: &Contest<'_>, compute: &Compute) -> usize {
         .map(|sample| sample.size() + written)
         .collect();
     let lanes = 2 + contest.adapters.len() + contest.models.len();
-    let models = [contest.model];
-    estimate::workers_for_rows(
-        &models,
-        lanes * samples.iter().sum::<usize>(),
-        samples.len(),
-        compute,
-    )
+    let rows = lanes * samples.iter().sum::<usize>();
+    ModelWork::of_rows(&[contest.model], rows, written, samples.len())
 }
 
 /// Runs a share of a comparison, until nothing more is asked for.

@@ -6,11 +6,14 @@ use crate::{
     adapter::{Adapter, is_adapter},
     binding::{Base, ReadAdapter, lanes::lane_deltas},
     compute::{Compute, Errand, MessageReader, Questions, mangled},
-    delta::{DeviceDelta, on_device},
+    delta::{Delta, DeviceDelta, on_device},
     error::{Code, Error, Result},
     generate::{Answer, GenerateContext, PromptedTask, Sampling, Speakers, generate, write_share},
     io::Folder,
-    jobs::estimate,
+    jobs::{
+        choice::{Choice, Chosen, Devices},
+        estimate::ModelWork,
+    },
     model::{self, Model},
     progress::Observer,
 };
@@ -35,13 +38,23 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
 }
 
+/// What was written.
+pub struct Written {
+    /// By variant: its name, and its answers to the prompts.
+    pub variants: Vec<(String, Vec<Answer>)>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Where.
+    pub chosen: Chosen,
+}
+
 /// The variants, opened.
 struct Opened {
     base: Base,
     /// By variant: its name, and which model it is of, the base or one of `whole`.
     variants: Vec<(String, usize)>,
     /// By variant: what its adapter adds.
-    adapters: Vec<BTreeMap<String, Rc<DeviceDelta>>>,
+    adapters: Vec<BTreeMap<String, Delta>>,
     /// Models that are variants themselves.
     whole: Vec<Model>,
 }
@@ -50,7 +63,7 @@ struct Opened {
 const BASE: usize = 0;
 
 impl Opened {
-    async fn open(base: Folder, variants: Vec<Variant>, compute: &Compute) -> Result<Self> {
+    async fn open(base: Folder, variants: Vec<Variant>) -> Result<Self> {
         let base = Base::open(Some(base)).await?;
         base.model("writing")?;
         let mut opened = Self {
@@ -65,7 +78,7 @@ impl Opened {
                 None => {}
                 Some(folder) if is_adapter(&folder) => {
                     let adapter = ReadAdapter::alone(Adapter::read(&name, &folder).await?);
-                    deltas = on_device(&lane_deltas(&opened.base, &adapter).await?, compute);
+                    deltas = lane_deltas(&opened.base, &adapter).await?;
                 }
                 Some(folder) => {
                     opened.whole.push(model::open(folder).await?);
@@ -76,6 +89,12 @@ impl Opened {
             opened.variants.push((name, model));
         }
         Ok(opened)
+    }
+
+    /// What each variant's adapter adds, where it is computed with.
+    fn on_device(&self, compute: &Compute) -> Vec<BTreeMap<String, Rc<DeviceDelta>>> {
+        let adapters = self.adapters.iter();
+        adapters.map(|deltas| on_device(deltas, compute)).collect()
     }
 
     fn models(&self) -> Result<Vec<&Model>> {
@@ -89,11 +108,11 @@ impl Opened {
 ///
 /// # Errors
 /// As [`generate`], and whatever is wrong with the files.
-pub async fn write_variants(
+pub async fn write_variants<'a>(
     request: GenerateRequest,
-    compute: &Compute,
+    devices: impl Into<Devices<'a>>,
     observer: &dyn Observer,
-) -> Result<Vec<(String, Vec<Answer>)>> {
+) -> Result<Written> {
     let GenerateRequest {
         base,
         variants,
@@ -106,15 +125,21 @@ pub async fn write_variants(
             "nothing to write: give at least one prompt and one variant of the model",
         ));
     }
-    let opened = Opened::open(base, variants, compute).await?;
+    let opened = Opened::open(base, variants).await?;
     let models = opened.models()?;
     let rows: usize = prompts
         .iter()
         .map(|prompt| prompt.len() + sampling.max_new_tokens)
         .sum();
     let pieces = prompts.len() * opened.variants.len();
-    let workers = estimate::workers_for_rows(&models, rows * opened.variants.len(), pieces, compute);
-    compute.start_workers(workers);
+    let rows = rows * opened.variants.len();
+    let work = ModelWork::of_rows(&models, rows, sampling.max_new_tokens, pieces);
+    // What it holds is checked where the micro-batches are known.
+    let choice = devices.into().choose(&work, |_| Ok(()), observer).await?;
+    choice.compile(models[BASE], false, observer).await?;
+    let Choice { compute, why } = choice;
+    compute.start_workers(work.workers(compute));
+    let adapters = opened.on_device(compute);
     let mut found: Vec<(String, Vec<Answer>)> = opened
         .variants
         .iter()
@@ -133,7 +158,7 @@ pub async fn write_variants(
             .iter()
             .map(|&(at, name)| PromptedTask {
                 name,
-                deltas: &opened.adapters[at],
+                deltas: &adapters[at],
                 speaker: at,
                 prompts: prompts.clone(),
             })
@@ -150,7 +175,14 @@ pub async fn write_variants(
             found[at].1 = answers;
         }
     }
-    Ok(found)
+    Ok(Written {
+        variants: found,
+        seconds: compute.meter.elapsed(),
+        chosen: Chosen {
+            device: compute.name(),
+            why,
+        },
+    })
 }
 
 /// Writes the answers to a share of the prompts, until nothing more is asked for.
@@ -162,10 +194,10 @@ pub async fn write_variants_share(
     compute: &Compute,
     questions: &dyn Questions,
 ) -> Result<()> {
-    let opened = Opened::open(request.base, request.variants, compute).await?;
+    let opened = Opened::open(request.base, request.variants).await?;
     let speakers = Speakers {
         models: opened.models()?,
-        adapters: opened.adapters.clone(),
+        adapters: opened.on_device(compute),
     };
     while let Some(question) = questions.next().await? {
         let mut question = MessageReader::new(&question);

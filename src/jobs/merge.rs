@@ -1,6 +1,8 @@
 //! A merge: from a base model, adapters and calibration samples to files.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
+
+use web_time::Instant;
 
 use crate::{
     binding::{Base, Binding, Place, ReadAdapter},
@@ -11,11 +13,12 @@ use crate::{
     generate::GenerateContext,
     io::{Folder, Sink},
     jobs::{
-        estimate,
+        choice::Devices,
+        estimate::{self, Calibration, ModelWork},
         inputs::{AdapterInput, Hashing, read_adapters},
     },
     merge::{
-        context::{SolveContext, check_weights, tasks},
+        context::{SolveContext, Task, check_weights, targeted, tasks},
         crew::Crew,
         layer::{LayerReport, SolvedLayer},
         methods::iteris::MICRO_BATCH_ROWS,
@@ -49,12 +52,13 @@ pub struct MergeRequest {
 /// # Errors
 /// Every kind that bad input can cause; see [`crate::error::Code`]. Nothing is written before the layers that a pass of
 /// the model solves are complete.
-pub async fn merge(
+pub async fn merge<'a>(
     request: MergeRequest,
-    compute: &Compute,
+    devices: impl Into<Devices<'a>>,
     observer: &dyn Observer,
     sink: &mut dyn Sink,
 ) -> Result<MergeReport> {
+    let devices = devices.into();
     let MergeRequest {
         base,
         base_path,
@@ -72,9 +76,9 @@ pub async fn merge(
         written: None,
     };
     observer.progress(loading.clone()).await?;
-    let now = || compute.meter.elapsed();
+    let started = Instant::now();
+    let now = || started.elapsed().as_secs_f64();
     let pace = Pace::new(observer, &now, loading);
-    let start = compute.meter.elapsed();
     let method = options.method.find();
     let base = Base::open(base).await?;
     if method.needs_samples() {
@@ -90,13 +94,24 @@ pub async fn merge(
     };
     let mut biases = Vec::new();
     let mut passed = Vec::new();
+    let compute;
     if method.needs_samples() {
         let model = base.model("this method")?;
         check_weights(&adapters, &options)?;
         check_samples(model, &adapters, &samples)?;
+        let tasks = tasks(&binding).await?;
+        let changed = targeted(&tasks);
+        let calibration = calibration(model, &changed, tasks.len(), &samples, &options)?;
+        let work = ModelWork::of_merge(model, &changed, tasks.len(), &options, &calibration);
+        let check = |compute: &Compute| model.check_fits(compute, &calibration.load);
+        let choice = devices.choose(&work, check, observer).await?;
+        choice.compile(model, true, observer).await?;
+        compute = choice.compute;
+        inputs.device_why = choice.why.or(inputs.device_why);
         let context;
-        (context, biases) = solve_context(model, &binding, &options, compute, observer).await?;
-        compute.meter.add_since(Stage::Load, start);
+        (context, biases) = solve_context(model, &binding, tasks, &options, compute, observer).await?;
+        compute.meter.add(Stage::Load, now());
+        compute.start_workers(work.workers(compute));
         let mut context = context;
         complete_samples(&mut context, &adapters, &samples).await?;
         let samples = context.tasks.iter().map(|task| task.samples.len()).sum();
@@ -106,9 +121,13 @@ pub async fn merge(
     } else {
         let cost = estimate::cost(&binding, &options);
         estimate::check_fits(&cost)?;
+        let choice = devices
+            .cpu("The CPU, since a method without samples runs no model, and has nothing for a GPU to do.");
+        compute = choice.compute;
+        inputs.device_why = choice.why.or(inputs.device_why);
         let workers = estimate::workers(&cost, binding.sites.len(), compute.available());
         compute.start_workers(workers);
-        compute.meter.add_since(Stage::Load, start);
+        compute.meter.add(Stage::Load, now());
     }
     let mut solution = Solution::new(&binding, &options, passed, compute, observer);
     biases.into_iter().for_each(|layer| solution.hold(layer));
@@ -124,11 +143,12 @@ pub async fn merge(
 pub(super) async fn solve_context<'a>(
     model: &'a Model,
     binding: &Binding<'_>,
+    tasks: Vec<Task>,
     options: &'a MergeOptions,
     compute: &'a Compute,
     observer: &'a dyn Observer,
 ) -> Result<(SolveContext<'a>, Vec<SolvedLayer>)> {
-    let mut context = SolveContext::new(model, compute, tasks(binding).await?, options, observer);
+    let mut context = SolveContext::new(model, compute, tasks, options, observer);
     let mut biases = Vec::new();
     for site in binding.sites.iter().filter(|site| site.place == Place::Bias) {
         let method = options.method.find();
@@ -139,6 +159,40 @@ pub(super) async fn solve_context<'a>(
         biases.push(SolvedLayer { delta, report });
     }
     Ok((context, biases))
+}
+
+/// What a merge reads and has written, told before anything is.
+fn calibration<'a>(
+    model: &Model,
+    changed: &'a BTreeSet<String>,
+    tasks: usize,
+    samples: &[Option<TaskSamples>],
+    options: &MergeOptions,
+) -> Result<Calibration<'a>> {
+    let none = TaskSamples::default();
+    let tasks_samples: Vec<&TaskSamples> = samples.iter().map(|own| own.as_ref().unwrap_or(&none)).collect();
+    let given: Vec<&[Sample]> = tasks_samples.iter().map(|own| own.samples.as_slice()).collect();
+    // Of what is yet to be written nobody knows how long it is padded.
+    let complete = given.iter().all(|samples| !samples.is_empty());
+    let lengths = match options.padding {
+        Padding::Include if complete => model.padded(&given, Padding::Include)?,
+        Padding::Include | Padding::Exclude => None,
+    };
+    let batches = model.micro_batches_of(&given, lengths.as_ref(), MICRO_BATCH_ROWS)?;
+    let how = completing(options);
+    let own = |task: &TaskSamples| task.own.as_ref().map_or(0, |own| own.options.count);
+    Ok(Calibration {
+        load: WorkloadEstimate::of(&batches, 2, Some((changed, tasks))),
+        written: tasks_samples
+            .iter()
+            .map(|task| calibrate::to_write(model, &how, task))
+            .sum(),
+        samples: tasks_samples
+            .iter()
+            .map(|task| task.samples.len() + own(task))
+            .sum(),
+        batches: batches.len(),
+    })
 }
 
 /// Gives every task its samples, with the answers that its adapter writes.
@@ -159,30 +213,6 @@ async fn complete_samples(
         })
         .collect();
     let how = completing(context.options);
-    // Before adapters write answers, which takes its time.
-    let given: Vec<&[Sample]> = tasks.iter().map(|task| task.samples.samples.as_slice()).collect();
-    let padded =
-        context.options.padding == Padding::Include && given.iter().all(|samples| !samples.is_empty());
-    let lengths = padded
-        .then(|| context.model.padded(&given, Padding::Include))
-        .transpose()?
-        .flatten();
-    let batches = context
-        .model
-        .micro_batches_of(&given, lengths.as_ref(), MICRO_BATCH_ROWS)?;
-    let load = WorkloadEstimate::of(&batches, 2, Some((&context.targeted, tasks.len())));
-    context.model.check_fits(context.compute, &load)?;
-    let written = tasks
-        .iter()
-        .map(|task| calibrate::to_write(context.model, &how, task.samples))
-        .sum();
-    let own = |task: &Incomplete<'_>| task.samples.own.as_ref().map_or(0, |own| own.options.count);
-    let pieces = tasks
-        .iter()
-        .map(|task| task.samples.samples.len() + own(task))
-        .sum();
-    let workers = estimate::workers_for_samples(context, &load, written, pieces);
-    context.compute.start_workers(workers);
     let generation = GenerateContext {
         model: context.model,
         known_as: 0,

@@ -1,6 +1,7 @@
 //! What a caller can ask for, one file each: they open the inputs, run the steps and hand results to
 //! [`export`](crate::export).
 
+pub mod choice;
 pub mod compare;
 mod estimate;
 pub mod generate;

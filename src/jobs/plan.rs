@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::{
     binding::{Base, Binding},
-    compute::{Available, number},
+    compute::Available,
     error::Result,
     jobs::{
-        estimate::{LIMIT_BYTES, cost, refusal, workers},
+        estimate::{LIMIT_BYTES, cost, refusal, times_quicker, workers},
         inputs::{Hashing, read_adapters},
         merge::MergeRequest,
     },
@@ -16,15 +16,6 @@ use crate::{
 
 /// Seconds that the kernels are measured for.
 const MEASURED_SECONDS: f64 = 0.05;
-
-/// How many times quicker so many workers are with what is shared out: each is started, opens the inputs again, and
-/// hands over what it has solved.
-fn shared(workers: usize) -> f64 {
-    1.0 + EFFICIENCY * number(workers - 1)
-}
-
-/// What one more worker adds, of a worker.
-const EFFICIENCY: f64 = 0.8;
 
 /// What a merge will take. What depends on samples, where the method runs the model on them, is not told.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -101,7 +92,8 @@ pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePl
         plan.operations = Some(cost.f32_products + cost.f64_products);
         let workers = 1 + workers(&cost, plan.layers, available);
         plan.workers = Some(workers);
-        plan.seconds = Some(cost.seconds(&rates) / shared(workers) + moved / rates.bytes(hashed_outside));
+        plan.seconds =
+            Some(cost.seconds(&rates) / times_quicker(workers) + moved / rates.bytes(hashed_outside));
         plan.refusal = refusal(cost.peak_bytes, LIMIT_BYTES);
         plan.fits = plan.refusal.is_none();
     }

@@ -10,7 +10,11 @@ use crate::{
         merge::{MergeRequest, solve_context},
     },
     merge::{
-        context::SolveContext, crew::Crew, options::MergeOptions, share::Unit, solution::Solution,
+        context::{SolveContext, tasks},
+        crew::Crew,
+        options::MergeOptions,
+        share::Unit,
+        solution::Solution,
         truncate::Truncated,
     },
     model::SampleShare,
@@ -84,7 +88,9 @@ impl<'a> Share<'a> {
             Some(context) => context,
             None => {
                 let model = self.base.model("this method")?;
-                let made = solve_context(model, self.binding, self.options, self.compute, &Silent).await?;
+                let tasks = tasks(self.binding).await?;
+                let made =
+                    solve_context(model, self.binding, tasks, self.options, self.compute, &Silent).await?;
                 made.0
             }
         };

@@ -81,10 +81,7 @@ impl<'a> SolveContext<'a> {
         options: &'a MergeOptions,
         observer: &'a dyn Observer,
     ) -> Self {
-        let targeted: BTreeSet<String> = tasks
-            .iter()
-            .flat_map(|task| task.deltas.keys().cloned())
-            .collect();
+        let targeted = targeted(&tasks);
         let modules = model
             .family
             .modules()
@@ -124,6 +121,14 @@ impl<'a> SolveContext<'a> {
             Crew::Alone | Crew::Other(_) => shares.into_iter().next().unwrap_or_default(),
         }))
     }
+}
+
+/// What at least one task's adapter changes, by name.
+pub fn targeted(tasks: &[Task]) -> BTreeSet<String> {
+    tasks
+        .iter()
+        .flat_map(|task| task.deltas.keys().cloned())
+        .collect()
 }
 
 /// The tasks of a method that runs the model.

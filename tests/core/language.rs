@@ -12,7 +12,6 @@ use crate::support::{folder, given, goldens, json, tensors};
 use async_trait::async_trait;
 use iteris_web::{
     calibrate::{DecoderInputs, Given, Positions, SelfOptions, SelfWritten, TaskSamples},
-    compare::CompareReport,
     compute::{Compute, Limits},
     error::{Code, Error, Result},
     export::report::MergeReport,
@@ -107,6 +106,7 @@ impl Case {
         };
         let written = pollster::block_on(write_variants(request, &Compute::cpu(), &Silent)).unwrap();
         written
+            .variants
             .into_iter()
             .map(|(_, answers)| answers.into_iter().map(|answer| answer.ids).collect())
             .collect()
@@ -335,7 +335,8 @@ fn a_comparison_counts_what_the_variants_write() {
             }],
             max_new_tokens: 12,
         };
-        let report: CompareReport = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
+        let (report, chosen) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
+        assert_eq!((chosen.device, chosen.why), ("cpu", None));
         let task = &report.tasks[0];
         assert_eq!((task.samples, task.labelled), (labels.len(), labels.len()));
         let share = |hits: usize| Some(hits as f64 / labels.len() as f64);

@@ -310,7 +310,7 @@ fn a_comparison_of_pictures_gives_the_own_adapter_full_agreement() {
         merged: Vec::new(),
         max_new_tokens: 16,
     };
-    let report = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
+    let (report, _) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
     for task in &report.tasks {
         let own = &task.variants[1];
         assert_eq!((own.variant.as_str(), own.agreement), ("adapter", Some(1.0)));

@@ -12,15 +12,25 @@ import { Faults } from "../../www/lib/engine/faults.ts";
 import { nextTask } from "../../www/lib/engine/next-task.ts";
 import type { MergeReport } from "../../www/lib/types.ts";
 import type { MergeSource } from "../../www/lib/wasm-interface.ts";
-import { type FakeBehaviour, fakeWasm, type Seen, smallPlan, tinyBase, tooLargePlan } from "./fake-wasm.ts";
+import { fakeGpu, real } from "./fake-gpu.ts";
+import {
+  coreError,
+  type FakeBehaviour,
+  fakeWasm,
+  type Seen,
+  smallPlan,
+  tinyBase,
+  tooLargePlan,
+} from "./fake-wasm.ts";
 
 let behaviour: FakeBehaviour;
+let gpu: GPU | undefined;
 vi.mock("../../www/node/engine.ts", () => ({
   withEngine: (work: (engine: Engine) => Promise<unknown>) =>
     work(
       new Engine({
         loadWasm: async () => fakeWasm(behaviour),
-        gpu: async () => undefined,
+        gpu: async () => gpu,
         gpuRemedy: "",
         faults: new Faults(),
         nextTask,
@@ -35,6 +45,7 @@ beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "iteris-cli-run-"));
   seen = [];
   behaviour = { seen, report: report() };
+  gpu = undefined;
   mkdirSync(join(folder, "base"));
   for (const { name, blob } of tinyBase()) writeFileSync(join(folder, "base", name), await blob.text());
   for (const name of ["one", "two"]) {
@@ -149,7 +160,7 @@ describe("a recipe", () => {
         { name: "one", weight: 1, samples: { ids: Uint32Array.of(1, 2, 2) } },
         { name: "two", weight: -2 },
       ],
-      device: { kind: "cpu" },
+      device: "cpu",
     });
     expect(readdirSync(at("again"))).toEqual(["adapter_model.safetensors", "merge_report.json"]);
   });
@@ -206,6 +217,24 @@ describe("an output folder", () => {
     expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining("holds an input") });
     expect(readdirSync(at("one"))).toEqual(["adapter_config.json"]);
   });
+});
+
+it("a merge that a GPU gives up is made on the CPU, in the folder it was to go to", async () => {
+  gpu = fakeGpu(real);
+  behaviour.merge = async (observer) => {
+    if (seen.at(-1)?.device === "cpu") return;
+    await observer.write("adapter_model.safetensors", Uint8Array.of(9, 9, 9, 9));
+    throw coreError("device_limit", "It has 1 MiB.");
+  };
+  const line = [...inputs().slice(0, -1), "auto", "--out", at("out"), "--json"];
+  const { code, stdout } = await run("merge", ...line);
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout).device).toMatchObject({
+    kind: "cpu",
+    why: "The CPU, because the GPU gave up. It has 1 MiB.",
+  });
+  expect(seen.map(({ device }) => device)).toEqual(["auto", "cpu"]);
+  expect([...readFileSync(at("out/adapter_model.safetensors"))]).toEqual([1, 2, 3]);
 });
 
 describe("a comparison", () => {

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { METHODS } from "../../www/lib/methods.ts";
 import { readRange } from "../../www/lib/sources/open.ts";
-import type { BaseFacts, MergeOptions, MergePlan, MergeReport } from "../../www/lib/types.ts";
+import type { BaseFacts, DeviceRequest, MergeOptions, MergePlan, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
   GenerateSource,
@@ -20,7 +20,7 @@ export interface Seen {
   basePath: string | undefined;
   adapters: AdapterSource[];
   options: Partial<MergeOptions>;
-  device: WasmDevice;
+  device: DeviceRequest;
 }
 
 /** How the fake behaves. */
@@ -39,6 +39,8 @@ export interface FakeBehaviour {
   scores?: readonly string[];
   /** Tasks whose comparison goes on until it is cancelled. */
   endless?: readonly string[];
+  /** A GPU that an adapter was found for, and that cannot be started. */
+  gpuFailsToStart?: boolean;
   /** Bytes of a request for memory that was refused. */
   failedAllocation?: number;
   /** What plans were asked for, and what they are told. */
@@ -107,7 +109,18 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     generated,
     facts = encoder,
   } = behaviour;
-  const device = (kind: "cpu" | "webgpu"): WasmDevice => ({ kind, free() {} });
+  const kinds = new Map<WasmDevice, DeviceRequest>();
+  const device = (kind: DeviceRequest): WasmDevice => {
+    const made = { free() {} };
+    kinds.set(made, kind);
+    return made;
+  };
+  /** Where it runs on a device: the GPU is quicker for all. */
+  const chosen = (device: WasmDevice) => {
+    const kind = kinds.get(device) ?? "cpu";
+    const deviceWhy = kind === "auto" ? "The GPU: it was measured." : null;
+    return { device: kind === "cpu" ? ("cpu" as const) : ("webgpu" as const), deviceWhy };
+  };
   return {
     default: async () => {},
     version: () => "0.0.0",
@@ -128,7 +141,14 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       throw coreError("internal", "There is no module.");
     },
     solveShare: async () => {},
-    Device: { cpu: () => device("cpu"), webgpu: async () => device("webgpu") },
+    Device: {
+      cpu: () => device("cpu"),
+      webgpu: async () => device("webgpu"),
+      async quicker() {
+        if (behaviour.gpuFailsToStart) throw coreError("webgpu_unavailable", "The GPU cannot be started.");
+        return device("auto");
+      },
+    },
     inspectBase: async () => facts as BaseFacts,
     inspectAdapter: async () => {
       throw coreError("adapter_unsupported", "DoRA is not handled.");
@@ -140,7 +160,7 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       return plan;
     },
     async merge({ basePath, adapters, options }, device, observer) {
-      seen?.push({ basePath, adapters, options, device });
+      seen?.push({ basePath, adapters, options, device: kinds.get(device) ?? "cpu" });
       if (adapters.length === 0) throw coreError("no_adapters", "Give at least one adapter.");
       if (merge !== undefined) await merge(observer, options);
       for (let done = 0; merge === undefined && done < steps; done += 1) {
@@ -156,11 +176,19 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       await observer.write("adapter_model.safetensors", Uint8Array.of(1, 2));
       await observer.write("adapter_model.safetensors", Uint8Array.of(3));
       const method = options.method ?? "iteris";
-      const said = { version: 2, options: { method }, seconds: { total: 2 }, ...report } as MergeReport;
+      const { device: ranOn, deviceWhy } = chosen(device);
+      const said = {
+        version: 2,
+        options: { method },
+        seconds: { total: 2 },
+        device: ranOn,
+        ...(deviceWhy === null ? {} : { device_why: deviceWhy }),
+        ...report,
+      } as MergeReport;
       await observer.write("merge_report.json", new TextEncoder().encode(JSON.stringify(said)));
       return said;
     },
-    async compare({ adapters, merged, options }, _device, observer) {
+    async compare({ adapters, merged, options }, device, observer) {
       compared?.push({ adapters, options });
       const step = { stage: "compare" as const, layer: "", done: 0, total: 1, seconds: 0 };
       for (let going = true; going; going = adapters.some(({ name }) => endless?.includes(name))) {
@@ -172,10 +200,10 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       const residuals = adapters.flatMap(({ name: task }) =>
         scores.map((variant) => ({ module: "a", task, variant, residual: 0.5 })),
       );
-      return { tasks, residuals, seconds: 0, notes };
+      return { report: { tasks, residuals, seconds: 0, notes }, ...chosen(device) };
     },
     /** Writes `b a` after the first prompt and is cut short after the others. */
-    async generate(request, _device, observer) {
+    async generate(request, device, observer) {
       generated?.push(request);
       for (let done = 0; done < steps; done += 1) {
         const progress = { stage: "generate" as const, layer: "", done, total: steps, seconds: done };
@@ -190,6 +218,7 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
         seconds: 1,
         tokens: ids.length * request.variants.length,
         notes: [],
+        ...chosen(device),
       };
     },
   };

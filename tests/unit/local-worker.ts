@@ -20,10 +20,10 @@ export class LocalWorker implements WorkerLike {
   readonly faults = new Faults();
   readonly #host: WorkerHost;
 
-  constructor(behaviour: FakeBehaviour, lastPanic: () => string | null) {
+  constructor(behaviour: FakeBehaviour, lastPanic: () => string | null, gpu?: GPU) {
     const engine = new Engine({
       loadWasm: async () => fakeWasm(behaviour),
-      gpu: async () => undefined,
+      gpu: async () => gpu,
       gpuRemedy: "",
       faults: this.faults,
       nextTask,

@@ -12,6 +12,7 @@ import { IterisError, toIterisError } from "../../www/lib/errors.ts";
 import type { GenerateRequest, MergeOptions, MergeRequest, Progress } from "../../www/lib/types.ts";
 import type { MergeSource } from "../../www/lib/wasm-interface.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
+import { fakeGpu, real } from "./fake-gpu.ts";
 import {
   coreError,
   decoder,
@@ -555,6 +556,80 @@ describe("a fault", () => {
     behaviour = {};
     await client.merge(request());
     expect(workers).toHaveLength(2);
+  });
+
+  describe("of a GPU that auto had taken", () => {
+    /** A client on a machine with a GPU, whose merges there fail so. */
+    function withGpu(code: string, seen: Seen[], more: FakeBehaviour = {}) {
+      const started: LocalWorker[] = [];
+      const client = new WorkerClient(() => {
+        const fails: FakeBehaviour = {
+          ...more,
+          seen,
+          merge: async () => {
+            if (seen.at(-1)?.device !== "cpu") throw coreError(code, "It has 1 MiB.");
+          },
+        };
+        const worker = new LocalWorker(fails, () => null, fakeGpu(real));
+        started.push(worker);
+        return worker;
+      });
+      return { client, started };
+    }
+
+    it.each(["device_limit", "device_lost"])("is made good on the CPU: %s", async (code) => {
+      const seen: Seen[] = [];
+      const { client } = withGpu(code, seen);
+      const { device, files } = await client.merge(request({ device: "auto" }));
+      expect(seen.map(({ device }) => device)).toEqual(["auto", "cpu"]);
+      expect(device).toMatchObject({ kind: "cpu", why: "The CPU, because the GPU gave up. It has 1 MiB." });
+      // Nothing of the first try is among them.
+      expect(files.map(({ blob }) => blob.size)).toEqual([3, expect.any(Number)]);
+    });
+
+    it("is final where it is another, or where the GPU was asked for", async () => {
+      for (const [code, device] of [
+        ["not_finite", "auto"],
+        ["device_limit", "webgpu"],
+      ] as const) {
+        const seen: Seen[] = [];
+        const { client } = withGpu(code, seen);
+        await expect(client.merge(request({ device }))).rejects.toMatchObject({ code });
+        expect(seen).toHaveLength(1);
+      }
+    });
+
+    it("is told after the calls that waited behind it have been made", async () => {
+      const seen: Seen[] = [];
+      const { client, started } = withGpu("device_lost", seen);
+      const outcomes = await Promise.all([
+        client.merge(request({ device: "auto" })),
+        client.merge(request({ device: "cpu" })),
+      ]);
+      expect(outcomes.map(({ device }) => device.kind)).toEqual(["cpu", "cpu"]);
+      expect(seen.map(({ device }) => device)).toEqual(["auto", "cpu", "cpu"]);
+      // The worker that lost its device was replaced, once.
+      expect(started.map(({ terminated }) => terminated)).toEqual([true, false]);
+    });
+
+    it("at starting leaves the CPU", async () => {
+      const seen: Seen[] = [];
+      const { client } = withGpu("device_lost", seen, { gpuFailsToStart: true });
+      const { device } = await client.merge(request({ device: "auto" }));
+      expect(device).toMatchObject({ kind: "cpu", why: "The CPU: The GPU cannot be started." });
+    });
+  });
+
+  it("auto tells what the core has chosen, and why", async () => {
+    const client = new WorkerClient(() => new LocalWorker({}, () => null, fakeGpu(real)));
+    const { device } = await client.merge(request({ device: "auto" }));
+    expect(device).toMatchObject({
+      kind: "webgpu",
+      why: "The GPU: it was measured.",
+      adapter: { vendor: "nvidia" },
+    });
+    const plain = await client.merge(request({ device: "auto", options: { method: "ties" } }));
+    expect(plain.device).toMatchObject({ kind: "cpu", why: expect.stringContaining("without samples") });
   });
 
   it("of the worker's script ends the call", async () => {

@@ -130,7 +130,7 @@ export interface GenerateSource {
 }
 
 /** What the core wrote. */
-export interface Generated {
+export interface Generated extends ChosenDevice {
   variants: {
     name: string;
     /** New tokens, prompt after prompt; the stop token is among them where `finished`. */
@@ -179,10 +179,15 @@ export interface Observer {
   workers?: Team | undefined;
 }
 
-/** A started compute device; owns GPU memory until `free`. */
+/** A started compute device, or a choice of two; owns GPU memory until `free`. */
 export interface WasmDevice {
-  readonly kind: DeviceKind;
   free(): void;
+}
+
+/** Where the core has computed, and why there, where that was left to it. */
+export interface ChosenDevice {
+  device: DeviceKind;
+  deviceWhy?: string | null;
 }
 
 /** The module itself. */
@@ -201,8 +206,10 @@ export interface IterisWasm {
   methods(): string[];
   Device: {
     cpu(): WasmDevice;
-    /** @param bufferBytes - the most of one buffer; a model that needs more is refused before the work */
-    webgpu(bufferBytes?: number): Promise<WasmDevice>;
+    /** @param name - what reasons call it */
+    webgpu(name: string): Promise<WasmDevice>;
+    /** The CPU or the GPU, whichever is measured to be quicker for what is asked of it. */
+    quicker(name: string): Promise<WasmDevice>;
   };
   inspectBase(files: SourceFile[]): Promise<BaseFacts>;
   inspectAdapter(files: SourceFile[]): Promise<AdapterFacts>;
@@ -226,6 +233,6 @@ export interface IterisWasm {
     },
     device: WasmDevice,
     observer: Observer,
-  ): Promise<CompareReport>;
+  ): Promise<ChosenDevice & { report: CompareReport }>;
   generate(request: GenerateSource, device: WasmDevice, observer: Observer): Promise<Generated>;
 }

@@ -1,8 +1,7 @@
 /**
  * The engine in this process. Node has no page to keep responsive, so there is no worker; calls queue here.
  *
- * The wasm module exists once in a process. After a panic or a lost GPU it is not to be trusted again, and unlike a
- * browser's worker it cannot be replaced: later calls are refused.
+ * After a panic or a lost GPU a wasm module is not to be trusted again: the next call gets one that is loaded anew.
  */
 import { readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
@@ -10,7 +9,7 @@ import { DeviceWatch } from "../lib/device/watch.ts";
 import { Engine, retires } from "../lib/engine/engine.ts";
 import { Faults } from "../lib/engine/faults.ts";
 import { listenForPanics } from "../lib/engine/panics.ts";
-import { cancelled, IterisError, toIterisError } from "../lib/errors.ts";
+import { cancelled, toIterisError } from "../lib/errors.ts";
 import type { IterisWasm } from "../lib/wasm-interface.ts";
 import { nodeGpu, nodeGpuRemedy } from "./gpu.ts";
 import { helperHost } from "./start-helper.ts";
@@ -29,24 +28,38 @@ async function gpu(): Promise<GPU | undefined> {
   return found;
 }
 
-const engine = new Engine({
-  async loadWasm() {
-    // Loaded with the module itself, so that what only reads a command line or a recipe needs neither.
-    const wasm = (await import("../wasm/iteris_web.js")) as unknown as IterisWasm;
-    const bytes = await readFile(new URL("../wasm/iteris_web_bg.wasm", import.meta.url));
-    await wasm.default({ module_or_path: bytes });
-    return wasm;
-  },
-  gpu,
-  gpuRemedy: nodeGpuRemedy,
-  faults,
-  // Unlike a promise, this lets the process see signals and timers.
-  nextTask: () => setImmediate(),
-  lastPanic: listenForPanics(console),
-  helpers: helperHost,
-});
+const lastPanic = listenForPanics(console);
 
-let broken: IterisError | null = null;
+/** How many modules have been loaded. */
+let loaded = 0;
+
+/** The glue, which has one module for as long as it lives; later ones are other modules to Node, by their names. */
+async function glue(): Promise<unknown> {
+  loaded += 1;
+  if (loaded === 1) return import("../wasm/iteris_web.js");
+  const { href } = new URL(`../wasm/iteris_web.js?${loaded}`, import.meta.url);
+  return import(/* @vite-ignore */ href);
+}
+
+const newEngine = () =>
+  new Engine({
+    async loadWasm() {
+      // Loaded with the module itself, so that what only reads a command line or a recipe needs neither.
+      const wasm = (await glue()) as IterisWasm;
+      const bytes = await readFile(new URL("../wasm/iteris_web_bg.wasm", import.meta.url));
+      await wasm.default({ module_or_path: bytes });
+      return wasm;
+    },
+    gpu,
+    gpuRemedy: nodeGpuRemedy,
+    faults,
+    // Unlike a promise, this lets the process see signals and timers.
+    nextTask: () => setImmediate(),
+    lastPanic,
+    helpers: helperHost,
+  });
+
+let engine = newEngine();
 let last: Promise<unknown> = Promise.resolve();
 
 /** How long a cancelled call may take to stop by itself. */
@@ -57,7 +70,7 @@ function endIfStuck(signal: AbortSignal | undefined): () => void {
   let patience: NodeJS.Timeout | undefined;
   const abort = () => {
     patience = setTimeout(() => {
-      broken = new IterisError("internal", "Internal fault: a cancelled call did not stop.");
+      engine = newEngine();
       faults.raise(cancelled());
     }, patienceMilliseconds);
   };
@@ -70,9 +83,6 @@ function endIfStuck(signal: AbortSignal | undefined): () => void {
 }
 
 async function runAlone<T>(work: (engine: Engine) => Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (broken !== null) {
-    throw new IterisError(broken.code, `${broken.message} This process cannot go on; start a new one.`);
-  }
   const stopListening = listenForTraps((trap) => {
     faults.raise(toIterisError(trap));
   });
@@ -82,7 +92,7 @@ async function runAlone<T>(work: (engine: Engine) => Promise<T>, signal?: AbortS
   } catch (thrown) {
     const error = toIterisError(thrown);
     // A cancelled call has left the module in order.
-    if (retires(error) && error.code !== "cancelled") broken = error;
+    if (retires(error) && error.code !== "cancelled") engine = newEngine();
     throw error;
   } finally {
     stopWatching();

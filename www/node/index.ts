@@ -355,7 +355,9 @@ export function weightsKind(input: NodeFilesInput): Promise<WeightsKind | null> 
 }
 
 /**
- * Tells which device a call with this `device` would run on, and why, without starting it.
+ * Tells which device a call with this `device` would run on, and why, without starting it. `auto` stays `auto` where
+ * there is a GPU: then the CPU and the GPU are measured when a call begins, for no more than a second, and the work runs on
+ * the one that is quicker for it.
  *
  * @throws IterisError `webgpu_unavailable` if `webgpu` is asked for and cannot be used; it names what lacks
  *
@@ -364,7 +366,7 @@ export function weightsKind(input: NodeFilesInput): Promise<WeightsKind | null> 
  * const { kind, why } = await chooseDevice("auto");
  * ```
  */
-export function chooseDevice(request: DeviceRequest = "auto"): Promise<DeviceChoice> {
+export function chooseDevice(request: DeviceRequest = "auto"): Promise<DeviceChoice<DeviceRequest>> {
   return withEngine((engine) => engine.chooseDevice(request));
 }
 

@@ -228,10 +228,12 @@ export class OutputFolder {
     return [...this.#sizes].map(([name, bytes]) => ({ name, bytes }));
   }
 
-  /** Removes what was written. */
+  /** Removes what was written; what is written from now on begins anew. */
   async discard(): Promise<void> {
     await this.#closeAll().catch(() => {});
     this.#reading.close();
+    this.#sizes.clear();
+    this.#hashes.clear();
     await rm(this.#work, { recursive: true, force: true });
   }
 

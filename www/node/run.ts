@@ -5,10 +5,13 @@ import {
   compareMethods,
   type Made,
 } from "../lib/engine/compare-methods.ts";
+import type { Engine } from "../lib/engine/engine.ts";
 import { readPrompts, readVariants } from "../lib/engine/generate-request.ts";
 import { type MergeAndCompareJob, mergeAndCompare } from "../lib/engine/merge-and-compare.ts";
 import { readMethods } from "../lib/engine/methods-request.ts";
+import { type JobPlace, onCpuInstead } from "../lib/engine/place.ts";
 import type { Sink } from "../lib/engine/sink.ts";
+import { toIterisError } from "../lib/errors.ts";
 import { textsOf } from "../lib/samples/pictures.ts";
 import { placedOf } from "../lib/samples/read.ts";
 import { isSelf, readSelf } from "../lib/samples/self.ts";
@@ -60,12 +63,20 @@ function tell<T>(callback: ((value: T) => void) | undefined, value: T): void {
 type Callbacks = Pick<RunControl, "onProgress" | "signal"> &
   Pick<CompareMethodsRequest, "onVariant" | "onTask" | "onFailure">;
 
-function contextOf({ onProgress, onVariant, onTask, onFailure, signal }: Callbacks): CompareContext {
+/** @param onTold - called when the caller is told of something that was made */
+function contextOf(
+  { onProgress, onVariant, onTask, onFailure, signal }: Callbacks,
+  onTold: () => void = () => {},
+): CompareContext {
+  const told = <T>(callback: ((value: T) => void) | undefined, value: T) => {
+    onTold();
+    tell(callback, value);
+  };
   return {
     onProgress: (progress) => tell(onProgress, progress),
-    onVariant: (made, files) => tell(onVariant, { ...made, files }),
-    onFailure: (failure) => tell(onFailure, failure),
-    onTask: onTask && ((report) => tell(onTask, report)),
+    onVariant: (made, files) => told(onVariant, { ...made, files }),
+    onFailure: (failure) => told(onFailure, failure),
+    onTask: onTask && ((report) => told(onTask, report)),
     cancelled: () => signal?.aborted === true,
   };
 }
@@ -108,6 +119,29 @@ async function openAdapter(
 }
 
 /**
+ * Runs a job that may be left to a GPU; if that fails, it is done on the CPU, unless the caller has been told of
+ * something that was made, which must not be made twice.
+ */
+async function withDevice<Job extends JobPlace, T>(
+  job: Job,
+  request: Callbacks,
+  work: (engine: Engine, job: Job, context: CompareContext) => Promise<T>,
+): Promise<T> {
+  let told = false;
+  const context = contextOf(request, () => {
+    told = true;
+  });
+  const run = (job: Job) => withEngine((engine) => work(engine, job, context), request.signal);
+  try {
+    return await run(job);
+  } catch (thrown) {
+    const instead = onCpuInstead(job, toIterisError(thrown));
+    if (instead === null || told || request.signal?.aborted) throw thrown;
+    return run(instead);
+  }
+}
+
+/**
  * A merge whose output goes to `sink`.
  *
  * @param reportFolder - the folder that the sink writes to, if it is one
@@ -129,7 +163,7 @@ export function mergeToSink(
       device: request.device ?? "auto",
       workers: request.workers,
     };
-    return withEngine((engine) => mergeAndCompare(engine, job, contextOf(request), sink), request.signal);
+    return withDevice(job, request, (engine, job, context) => mergeAndCompare(engine, job, context, sink));
   });
 }
 
@@ -180,7 +214,7 @@ export function compareMethodsToSinks(
       device: request.device ?? "auto",
       workers: request.workers,
     };
-    return withEngine((engine) => compareMethods(engine, job, contextOf(request), sinkFor), request.signal);
+    return withDevice(job, request, (engine, job, context) => compareMethods(engine, job, context, sinkFor));
   });
 }
 
@@ -208,7 +242,7 @@ export function compareNow(request: NodeCompareRequest): Promise<CompareResult> 
       device: request.device ?? ("auto" as const),
       workers: request.workers,
     };
-    return withEngine((engine) => engine.compare(job, contextOf(request)), request.signal);
+    return withDevice(job, request, (engine, job, context) => engine.compare(job, context));
   });
 }
 
@@ -231,6 +265,6 @@ export function generateNow(request: NodeGenerateRequest): Promise<GenerateResul
       device: request.device ?? ("auto" as const),
       workers: request.workers,
     };
-    return withEngine((engine) => engine.generate(job, contextOf(request)), request.signal);
+    return withDevice(job, request, (engine, job, context) => engine.generate(job, context));
   });
 }

@@ -7,6 +7,7 @@ import type {
   BaseFacts,
   CompareReport,
   DeviceChoice,
+  DeviceRequest,
   MergeOptions,
   MergePlan,
   MergeReport,
@@ -189,7 +190,7 @@ export interface Work {
 }
 
 export interface State {
-  device: Loadable<DeviceChoice>;
+  device: Loadable<DeviceChoice<DeviceRequest>>;
   base: Base | undefined;
   adapters: Adapter[];
   /** Texts of which it is not known whose they are. */

@@ -508,7 +508,7 @@ fn shared_out_prompts_are_answered_alike() {
         });
         let (compute, answered) = with_threads(helping, Available::Exactly(workers), usize::MAX);
         let written = pollster::block_on(write_variants(prompts(), &compute, &Yielding::default())).unwrap();
-        (written, answered.get())
+        (written.variants, answered.get())
     };
     let (alone, none) = written(0);
     assert_eq!(none, 0);
@@ -550,7 +550,7 @@ fn shared_out_samples_are_compared_alike() {
                 pollster::block_on(compare_share(request(), &Compute::cpu(), asked))
             });
             let (compute, answered) = with_threads(helping, Available::Exactly(workers), usize::MAX);
-            let report = pollster::block_on(compare(request(), &compute, &Yielding::default())).unwrap();
+            let (report, _) = pollster::block_on(compare(request(), &compute, &Yielding::default())).unwrap();
             (report, answered.get())
         };
         let (alone, none) = compared(0);

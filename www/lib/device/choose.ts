@@ -1,16 +1,18 @@
-/** Which device a call runs on, and the sentence that says why. */
+/** Which device a call may run on, and the sentence that says why. */
 import { IterisError } from "../errors.ts";
 import type { DeviceChoice, DeviceRequest } from "../types.ts";
 import { nameOfAdapter, probe } from "./probe.ts";
 
-/** Why `auto` takes the CPU. */
-const AUTO =
-  "The CPU, because a GPU is slower today than one core of it: the built-in example takes 75 s on an H200 and 4.2 s on one core. Ask for webgpu by name to use the GPU.";
+/** The CPU, and why. */
+export function cpuBecause(why: string): DeviceChoice<"cpu"> {
+  return { kind: "cpu", why, adapter: null };
+}
 
 /**
- * Chooses a device.
+ * Chooses a device, as far as that can be told before it is known what is computed.
  *
- * `auto` takes the CPU, whatever GPU there is: until the GPU's path makes fewer round trips, it is many times slower.
+ * Of `auto` stays `auto` where there is a GPU: the core measures both, and takes what is quicker for the work. A software
+ * adapter is never taken: it is a program on the same processor.
  *
  * @param gpu - `navigator.gpu`, if there is one
  * @param remedy - what a person can do where there is no WebGPU
@@ -18,19 +20,29 @@ const AUTO =
  */
 export async function choose(
   request: DeviceRequest,
-  gpu: GPU | undefined,
+  gpu: () => Promise<GPU | undefined>,
   remedy: string,
-): Promise<DeviceChoice> {
-  if (request === "cpu") return { kind: "cpu", why: "The CPU was asked for.", adapter: null };
-  if (request === "auto") return { kind: "cpu", why: AUTO, adapter: null };
-  if (request !== "webgpu") {
+): Promise<DeviceChoice<DeviceRequest>> {
+  if (request === "cpu") return cpuBecause("The CPU was asked for.");
+  if (request !== "auto" && request !== "webgpu") {
     throw new IterisError("option_invalid", `device must be auto, webgpu or cpu, not ${String(request)}.`);
   }
-  const found = await probe(gpu);
+  const found = await probe(await gpu());
+  const { adapter } = found;
+  if (request === "auto") {
+    if (!found.usable) return { ...cpuBecause(`The CPU: WebGPU cannot be used, ${found.lacks}.`), adapter };
+    const name = nameOfAdapter(found.adapter);
+    if (found.adapter.software) {
+      const why = `The CPU: ${name} is a software adapter, which plays a GPU on the same processor.`;
+      return { ...cpuBecause(why), adapter };
+    }
+    const why = `The CPU or the GPU (${name}): both are measured, and the work runs on the quicker.`;
+    return { kind: "auto", why, adapter };
+  }
   if (!found.usable) {
     throw new IterisError("webgpu_unavailable", `WebGPU cannot be used: ${found.lacks}. ${remedy}`);
   }
   const slow = found.adapter.software ? ", a software adapter, slower than the CPU device" : "";
   const why = `WebGPU was asked for; it runs on ${nameOfAdapter(found.adapter)}${slow}.`;
-  return { kind: "webgpu", why, adapter: found.adapter };
+  return { kind: "webgpu", why, adapter };
 }

@@ -4,9 +4,35 @@
  * burn asks for its device inside wasm and waits for buffers to be mapped; when the device is lost, that
  * wait may never end and nobody is told. Nor is it told that a buffer could not be had: that is an event of the
  * device. So `GPUAdapter.requestDevice` is wrapped before burn starts, and the devices it gives are watched from
- * outside.
+ * outside; what burn asks an adapter for and can do without is taken from the request on the way.
  */
 import { IterisError } from "../errors.ts";
+
+const TIMESTAMPS = "timestamp-query";
+
+/**
+ * Has every adapter say that it has `timestamp-query`: cubecl panics at its first stream without it, and uses it for
+ * profiles alone, of which there are none here.
+ *
+ * @returns whether an adapter has it not
+ */
+function promiseTimestamps(prototype: object): (adapter: object) => boolean {
+  const features = Object.getOwnPropertyDescriptor(prototype, "features")?.get;
+  if (features === undefined) return () => false;
+  const own = (adapter: object): ReadonlySet<string> => features.call(adapter);
+  Object.defineProperty(prototype, "features", {
+    configurable: true,
+    get(this: object) {
+      return new Set([...own(this), TIMESTAMPS]);
+    },
+  });
+  return (adapter) => !own(adapter).has(TIMESTAMPS);
+}
+
+function withoutTimestamps(descriptor: GPUDeviceDescriptor | undefined): GPUDeviceDescriptor {
+  const wanted = [...(descriptor?.requiredFeatures ?? [])];
+  return { ...descriptor, requiredFeatures: wanted.filter((feature) => feature !== TIMESTAMPS) };
+}
 
 /** What is called when a device is lost (`device_lost`), or its memory has run out (`device_limit`). */
 export type FaultListener = (fault: IterisError) => void;
@@ -20,9 +46,13 @@ export class DeviceWatch {
   constructor(prototype: Pick<GPUAdapter, "requestDevice"> | undefined) {
     if (prototype === undefined) return;
     const original = prototype.requestDevice;
+    const lacksTimestamps = promiseTimestamps(prototype);
     const watch = (device: GPUDevice) => this.#add(device);
     prototype.requestDevice = async function requestDevice(this: GPUAdapter, descriptor) {
-      const device = await original.call(this, descriptor);
+      const device = await original.call(
+        this,
+        lacksTimestamps(this) ? withoutTimestamps(descriptor) : descriptor,
+      );
       watch(device);
       return device;
     };

@@ -4,8 +4,10 @@
  * A merge's state is gone before the next one begins; only what it wrote is kept, and where that is kept is the
  * sink's affair.
  */
+import { cpuBecause } from "../device/choose.ts";
 import { IterisError, toIterisError, toPlainError } from "../errors.ts";
 import { DEFAULT_METHOD } from "../generated.ts";
+import { methodFacts } from "../methods.ts";
 import type { TaskSet } from "../samples/pictures.ts";
 import type {
   CompareReport,
@@ -134,8 +136,8 @@ export async function compareMethods(
     const sink = sinkFor(name);
     try {
       const made = await makeVariant(engine, { ...job, device }, variant, context, sink);
-      // One choice for all: what is compared must not differ by the device.
-      device = made.device.kind;
+      // One choice for all that run the model: what is compared must not differ by the device.
+      if (methodFacts(made.method).samples) device = made.device.kind;
       variants.push(made);
       merged.push({ name, files: await sink.sources() });
     } catch (thrown) {
@@ -145,8 +147,14 @@ export async function compareMethods(
       context.onFailure?.(failure);
     }
   }
-  const result = await compareMerged(engine, { ...job, device, merged: [...merged, ...job.merged] }, context);
-  return { variants, failed, ...result };
+  const compared = await compareMerged(
+    engine,
+    { ...job, device, merged: [...merged, ...job.merged] },
+    context,
+  );
+  const nothing = () => cpuBecause("Nothing was merged, and nothing compared.");
+  const used = compared.device ?? variants.at(-1)?.device ?? nothing();
+  return { variants, failed, report: compared.report, device: used };
 }
 
 /** Several merges whose files are kept, each by a sink of its own, until all are handed out. */
@@ -169,16 +177,16 @@ export async function keepingFiles<Outcome extends { variants: Made[] }>(
 
 /**
  * Compares what is merged with the tasks' own adapters, on held-out samples or else on those of the calibration.
- * Where there is nothing to compare, or nothing to compare on, the report is empty.
+ * Where there is nothing to compare, or nothing to compare on, the report is empty, and no device is used.
  */
 export async function compareMerged(
   engine: Engine,
   job: CompareMergedJob,
   context: RunContext,
-): Promise<{ report: CompareReport; device: DeviceChoice }> {
+): Promise<{ report: CompareReport; device: DeviceChoice | null }> {
   const tested = testedOf(job);
   if (tested.length === 0 || job.merged.length === 0) {
-    return { report: joinReports([]), device: await engine.chooseDevice(job.device) };
+    return { report: joinReports([]), device: null };
   }
   const { maxLength = null, maxNewTokens = null } = job.options;
   const { report, device } = await engine.compare(
@@ -190,6 +198,7 @@ export async function compareMerged(
       maxNewTokens,
       device: job.device,
       workers: job.workers,
+      gaveUp: job.gaveUp,
     },
     context,
   );

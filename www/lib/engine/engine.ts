@@ -5,8 +5,9 @@
  * EngineHost}. After a panic, a lost GPU or a cancelled merge the module's state is not to be trusted again: {@link
  * retires} tells, and the engine's owner replaces it.
  */
-import { choose } from "../device/choose.ts";
-import { cancelled, IterisError } from "../errors.ts";
+import { choose, cpuBecause } from "../device/choose.ts";
+import { nameOfAdapter } from "../device/probe.ts";
+import { cancelled, IterisError, toIterisError } from "../errors.ts";
 import { DEFAULT_METHOD } from "../generated.ts";
 import { methodFacts } from "../methods.ts";
 import { checkRange, workersRange } from "../options.ts";
@@ -16,7 +17,6 @@ import type {
   BaseFacts,
   CompareReport,
   DeviceChoice,
-  DeviceKind,
   DeviceRequest,
   GenerateResult,
   MergeOptions,
@@ -39,6 +39,7 @@ import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
 import { joinReports } from "./join-reports.ts";
+import { type JobPlace, usedOf, WITHOUT_SAMPLES } from "./place.ts";
 import { availableAt, HelperFault, type HelperHost, Pool, type SharedSource } from "./pool.ts";
 import { type JobAdapter, prepareAdapters } from "./prepare.ts";
 import type { RunContext } from "./run-context.ts";
@@ -64,16 +65,13 @@ export interface EngineHost {
 }
 
 /** A merge, all inputs opened and parsed. */
-export interface MergeJob {
+export interface MergeJob extends JobPlace {
   /** Empty where there is none. */
   base: SourceFile[];
   /** Where it is, from the folder that the report is written to, if there is one. */
   basePath?: string | undefined;
   adapters: JobAdapter[];
   options: Partial<MergeOptions>;
-  device: DeviceRequest;
-  /** Left out: `auto`. */
-  workers?: WorkersRequest | undefined;
 }
 
 /** What is to be planned, all inputs opened. */
@@ -87,16 +85,13 @@ export interface PlanJob {
 }
 
 /** A comparison, all inputs opened and parsed. */
-export interface CompareJob {
+export interface CompareJob extends JobPlace {
   base: SourceFile[];
   adapters: JobAdapter[];
   merged: MergedSource[];
   maxLength: number | null;
   /** `null` takes the default. */
   maxNewTokens: number | null;
-  device: DeviceRequest;
-  /** Left out: `auto`. */
-  workers?: WorkersRequest | undefined;
 }
 
 /**
@@ -127,7 +122,7 @@ function filesIn(files: readonly SourceFile[]): string {
 /** One instance of the wasm module with its devices. Calls must not overlap. */
 export class Engine {
   readonly #host: EngineHost;
-  readonly #devices = new Map<DeviceKind, WasmDevice>();
+  readonly #devices = new Map<DeviceRequest, WasmDevice>();
   #wasm: Promise<IterisWasm> | null = null;
   /** The same, when it is there. */
   #module: IterisWasm | null = null;
@@ -204,8 +199,23 @@ export class Engine {
     }
   }
 
-  async chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {
-    return choose(request, request !== "webgpu" ? undefined : await this.#host.gpu(), this.#host.gpuRemedy);
+  async chooseDevice(request: DeviceRequest): Promise<DeviceChoice<DeviceRequest>> {
+    return choose(request, () => this.#host.gpu(), this.#host.gpuRemedy);
+  }
+
+  /** Where a job that runs a model may do so. */
+  async #placeOf({ device, gaveUp }: JobPlace): Promise<DeviceChoice<DeviceRequest>> {
+    if (gaveUp !== undefined) return cpuBecause(`The CPU, because the GPU gave up. ${gaveUp}`);
+    const choice = await this.chooseDevice(device);
+    if (choice.kind !== "auto") return choice;
+    try {
+      await this.#run("starting the GPU", (wasm) => this.#device(wasm, choice));
+      return choice;
+    } catch (thrown) {
+      const { code, message } = toIterisError(thrown);
+      if (code !== "webgpu_unavailable") throw thrown;
+      return { ...choice, ...cpuBecause(`The CPU: ${message}`) };
+    }
   }
 
   /** What a merge of these will take. Samples are not looked at. */
@@ -234,7 +244,8 @@ export class Engine {
     const { workers = "auto" } = job;
     checkWorkers(workers);
     const method = methodFacts(job.options.method ?? DEFAULT_METHOD);
-    const choice = await this.chooseDevice(job.device);
+    const choice =
+      job.device === "auto" && !method.samples ? cpuBecause(WITHOUT_SAMPLES) : await this.#placeOf(job);
     const { adapters, maxLength } = await prepareAdapters(
       {
         ...job,
@@ -257,7 +268,10 @@ export class Engine {
       const report = await this.#shared("merge", { source, workers }, context, sink, async (wasm, observer) =>
         wasm.merge(source, await this.#device(wasm, choice), observer),
       );
-      return { report, device: choice };
+      return {
+        report,
+        device: usedOf(choice, { device: report.device, deviceWhy: report.device_why ?? null }),
+      };
     } catch (error) {
       // Whatever hinders it, the failure of the merge is what is told.
       await sink.discard().catch(() => {});
@@ -270,7 +284,7 @@ export class Engine {
     job: CompareJob,
     context: RunContext,
   ): Promise<{ report: CompareReport; device: DeviceChoice }> {
-    const choice = await this.chooseDevice(job.device);
+    const choice = await this.#placeOf(job);
     const maxNewTokens = await this.#maxNewTokens(job.maxNewTokens);
     const { adapters } = await prepareAdapters(
       { ...job, use: "compare", maxNewTokens },
@@ -286,25 +300,30 @@ export class Engine {
       );
     };
     const { onTask } = context;
-    if (onTask === undefined) return { report: await compareOn(adapters, context), device: choice };
+    if (onTask === undefined) {
+      const { report, ...chosen } = await compareOn(adapters, context);
+      return { report, device: usedOf(choice, chosen) };
+    }
     const reports: CompareReport[] = [];
+    let device = usedOf(choice, { device: "cpu" });
     for (const adapter of adapters) {
       const onProgress = (progress: Progress) => context.onProgress({ ...progress, task: adapter.name });
-      const report = await compareOn([adapter], { ...context, onProgress });
+      const { report, ...chosen } = await compareOn([adapter], { ...context, onProgress });
+      device = usedOf(choice, chosen);
       reports.push(report);
       onTask(report);
     }
-    return { report: joinReports(reports), device: choice };
+    return { report: joinReports(reports), device };
   }
 
   /** Lets each variant write after each prompt. */
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
-    const choice = await this.chooseDevice(job.device);
+    const choice = await this.#placeOf(job);
     const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
     const { base, variants, options, workers = "auto" } = job;
     checkWorkers(workers);
     const source = { base, variants, prompts, options };
-    const generated = await this.#shared(
+    const { device, deviceWhy, ...generated } = await this.#shared(
       "generate",
       { source, workers },
       context,
@@ -315,7 +334,7 @@ export class Engine {
       prompts: job.prompts.map(({ sample }) => sample),
       ...generated,
       variants: readTexts(generated, codec),
-      device: choice,
+      device: usedOf(choice, { device, deviceWhy: deviceWhy ?? null }),
     };
   }
 
@@ -354,10 +373,14 @@ export class Engine {
     if (context.cancelled()) throw cancelled();
   }
 
-  async #device(wasm: IterisWasm, { kind, adapter }: DeviceChoice): Promise<WasmDevice> {
+  async #device(wasm: IterisWasm, { kind, adapter }: DeviceChoice<DeviceRequest>): Promise<WasmDevice> {
     const started = this.#devices.get(kind);
     if (started !== undefined) return started;
-    const device = kind === "cpu" ? wasm.Device.cpu() : await wasm.Device.webgpu(adapter?.bufferBytes);
+    const name = adapter === null ? "" : nameOfAdapter(adapter);
+    const device =
+      kind === "cpu"
+        ? wasm.Device.cpu()
+        : await (kind === "webgpu" ? wasm.Device.webgpu(name) : wasm.Device.quicker(name));
     this.#devices.set(kind, device);
     return device;
   }

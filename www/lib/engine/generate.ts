@@ -4,19 +4,17 @@ import type { Placed } from "../samples/record.ts";
 import type { Sampling } from "../sampling.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodePrompt } from "../tokens/prompts.ts";
-import type { BaseFacts, DeviceRequest, GenerateResult, WorkersRequest } from "../types.ts";
+import type { BaseFacts, GenerateResult } from "../types.ts";
 import type { Generated, GenerateSource, SourceFile } from "../wasm-interface.ts";
+import type { JobPlace } from "./place.ts";
 
 /** A generation, all inputs opened and parsed. */
-export interface GenerateJob {
+export interface GenerateJob extends JobPlace {
   base: SourceFile[];
   variants: { name: string; files?: SourceFile[] }[];
   /** Texts, prompts or chats; answers among them are left out. */
   prompts: Placed[];
   options: Sampling;
-  device: DeviceRequest;
-  /** Left out: `auto`. */
-  workers?: WorkersRequest | undefined;
 }
 
 /**
@@ -51,7 +49,10 @@ export async function preparePrompts(
 }
 
 /** The texts of what was written. */
-export function readTexts({ variants }: Generated, { tokenizer }: Codec): GenerateResult["variants"] {
+export function readTexts(
+  { variants }: Pick<Generated, "variants">,
+  { tokenizer }: Codec,
+): GenerateResult["variants"] {
   return variants.map(({ name, ids, lengths, finished }) => {
     let start = 0;
     const texts = Array.from(lengths, (length) => {

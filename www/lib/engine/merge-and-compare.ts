@@ -54,7 +54,8 @@ export async function mergeAndCompare(
     await sink.files(),
   );
 
-  const rest = { ...job, tasks, device: device.kind };
+  // What is compared must not differ by the device, if it ran on one that could be another.
+  const rest = { ...job, tasks, device: methodFacts(method).samples ? device.kind : job.device };
   const wanted = job.average ?? tasks.length > 0;
   const average =
     wanted && method !== "average" ? await linearAverage(engine, rest, context, sinkForAverage()) : null;

@@ -7,9 +7,12 @@ export type { DeviceRequest } from "../generated.ts";
 /** A device a merge can run on. */
 export type DeviceKind = Exclude<DeviceRequest, "auto">;
 
-/** What `chooseDevice` found. */
-export interface DeviceChoice {
-  kind: DeviceKind;
+/**
+ * Which device is used, or may be: `chooseDevice` tells `auto` where the CPU and a GPU will be measured for the work at
+ * hand; what a call has run on is one of the two.
+ */
+export interface DeviceChoice<Kind extends DeviceRequest = DeviceKind> {
+  kind: Kind;
   /** One sentence that a person can read: why this device. */
   why: string;
   /** The GPU that was looked at; `null` where there is none. */

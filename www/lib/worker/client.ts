@@ -7,6 +7,7 @@
  */
 import { readPrompts, readVariants } from "../engine/generate-request.ts";
 import { readMethods } from "../engine/methods-request.ts";
+import { onCpuInstead } from "../engine/place.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
 import { isSelf, readSelf } from "../samples/self.ts";
 import { readSampling } from "../sampling.ts";
@@ -70,6 +71,8 @@ type Control = Pick<RunControl, "onProgress" | "signal"> &
 interface Pending {
   id: number;
   call: Call;
+  /** Whether its caller has been told of something that it made, which must not be made twice. */
+  told: boolean;
   control: Control;
   onAbort: () => void;
   /** Runs from the abort of a running call to its end. */
@@ -214,7 +217,7 @@ export class WorkerClient {
     return this.#call("inspectSamples", await collectSamples(samples));
   }
 
-  chooseDevice(request: DeviceRequest): Promise<DeviceChoice> {
+  chooseDevice(request: DeviceRequest): Promise<DeviceChoice<DeviceRequest>> {
     return this.#call("chooseDevice", request);
   }
 
@@ -251,6 +254,7 @@ export class WorkerClient {
       const pending: Pending = {
         id: this.#ids,
         call: { name, ask } as Call,
+        told: false,
         control,
         onAbort: () => this.#abort(pending),
         patience: undefined,
@@ -321,20 +325,37 @@ export class WorkerClient {
     if (running === null || message.id !== running.id) return;
     switch (message.type) {
       case "event":
+        running.told ||= message.event.name !== "progress";
         tell(running.control, message.event);
         return;
       case "done":
         this.#settle(running, message.answer);
         this.#next();
         return;
-      case "failed":
+      case "failed": {
+        const error = toIterisError(message.error);
+        this.#again(running, error);
         if (message.retire) {
-          this.#retire(toIterisError(message.error));
+          this.#retire(error);
         } else {
-          this.#settle(running, toIterisError(message.error));
+          if (running === this.#running) this.#settle(running, error);
           this.#next();
         }
+      }
     }
+  }
+
+  /** Puts a call that was left to a GPU which has failed in front of those that wait, to be made on the CPU. */
+  #again(running: Pending, error: IterisError): void {
+    const { call, control, told, patience } = running;
+    if (told || patience !== undefined || control.signal?.aborted || call.ask === null) return;
+    const ask = typeof call.ask === "object" && "device" in call.ask ? onCpuInstead(call.ask, error) : null;
+    if (ask === null) return;
+    this.#ids += 1;
+    running.id = this.#ids;
+    running.call = { name: call.name, ask } as Call;
+    this.#queue.unshift(running);
+    this.#running = null;
   }
 
   #settle(pending: Pending, outcome: IterisError | Calls[CallName]["answer"]): void {

@@ -46,6 +46,8 @@ export interface WireComparison {
 export interface WirePlace {
   device: DeviceRequest;
   workers: WorkersRequest | undefined;
+  /** How a GPU has failed that `auto` took for this call before. */
+  gaveUp?: string;
 }
 
 /** Where the files of calls that merge go. */
@@ -125,7 +127,7 @@ export interface Calls {
   inspectAdapter: { ask: WireFile[]; answer: AdapterFacts };
   digestFiles: { ask: WireFile[]; answer: ReportFile[] };
   inspectSamples: { ask: WireSamples; answer: SamplesFacts };
-  chooseDevice: { ask: DeviceRequest; answer: DeviceChoice };
+  chooseDevice: { ask: DeviceRequest; answer: DeviceChoice<DeviceRequest> };
   defaultOptions: { ask: null; answer: MergeOptions };
   version: { ask: null; answer: string };
 }
