@@ -22,8 +22,10 @@ export class Checks {
     });
   }
 
+  /** With the GPU's kernels, which nothing but wasm compiles otherwise, and their tests, which nothing does. */
   async clippy() {
-    await this.#group("clippy", async () => clippy(await nativeRust(), ["--workspace", "--all-targets"]));
+    const what = ["--workspace", "--all-targets", "--features", "gpu"];
+    await this.#group("clippy", async () => clippy(await nativeRust(), what));
   }
 
   async wasmClippy() {
@@ -31,11 +33,23 @@ export class Checks {
   }
 
   /**
+   * The core's unit tests, with those of the GPU's kernels where there is an adapter to run them on.
+   * @param {NodeJS.ProcessEnv | null} gpu what a native program finds the adapter by
+   */
+  async units(gpu) {
+    if (gpu !== null) return this.rust(["--lib", "--features", "gpu"], gpu);
+    const lacks = "the browser brings no software adapter for Vulkan";
+    if (process.env.CI) throw new Stop(`the GPU's kernels cannot be tested: ${lacks}`);
+    say("skipped", `the GPU's kernels: ${lacks}`);
+    await this.rust(["--lib"]);
+  }
+
+  /**
    * The core on this machine, without a browser.
-   * @param {string[]} [options] of cargo test: no examples, which clippy compiles, and no documentation tests, as there are none
+   * @param {string[]} options of cargo test: no examples, which clippy compiles, and no documentation tests, as there are none
    * @param {NodeJS.ProcessEnv} [more]
    */
-  async rust(options = ["--tests"], more = {}) {
+  async rust(options, more = {}) {
     await this.#group(["tests of the core", ...options].join(" "), async () => {
       const { cargo, env } = await nativeRust();
       let text = "";

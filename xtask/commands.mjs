@@ -6,7 +6,7 @@ import { Checks } from "./checks.mjs";
 import { run, say } from "./console.mjs";
 import { sideBySide } from "./lanes.mjs";
 import { root } from "./paths.mjs";
-import { chromium } from "./steps/chromium.mjs";
+import { chromium, softwareGpu } from "./steps/chromium.mjs";
 import { npmPackages } from "./steps/npm.mjs";
 import { buildPackage } from "./steps/package.mjs";
 import { buildPage } from "./steps/page.mjs";
@@ -70,7 +70,8 @@ export async function test() {
     native: async () => {
       await checks.clippy();
       // The real model's turn comes in `test:peers`, which sees to it that it is there.
-      await checks.rust(undefined, { ITERIS_MINILM: join(root, "build/no-model") });
+      await checks.rust(["--test", "*"], { ITERIS_MINILM: join(root, "build/no-model") });
+      await checks.units(softwareGpu(browser));
     },
     wasm: async () => {
       await checks.javascript("unit");

@@ -96,6 +96,14 @@ async function open(from: Browser = browser): Promise<{ page: Page; log: PageLog
   return { page, log };
 }
 
+/** Has `code` run in the page's worker before the library's own. */
+async function beforeTheWorker(page: Page, code: () => void): Promise<void> {
+  await page.route(/\/worker-[^/]*\.js$/, async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `(${code})();\n${await response.text()}` });
+  });
+}
+
 describe("a merge of files from disk", () => {
   let page: Page;
   let log: PageLog;
@@ -333,25 +341,72 @@ describe("WebGPU on the software adapter", { timeout: 300_000 }, () => {
 
   test("is not what auto takes, and auto says why", async () => {
     const choice = await page.evaluate(() => iteris.chooseDevice("auto"));
-    expect(choice).toMatchObject({ kind: "cpu", adapter: null });
-    expect(choice.why).toContain("slower today than one core");
+    expect(choice).toMatchObject({ kind: "cpu", adapter: { software: true } });
+    expect(choice.why).toContain("is a software adapter");
     const { report } = await page.evaluate(() => iteris.merge(request({ device: "auto" })));
     expect([report.device, report.device_why]).toEqual(["cpu", choice.why]);
   });
 
-  test("is taken when it is asked for, and merges what the CPU merges within 1e-3", async () => {
-    const { device, report, gpu, cpu } = await page.evaluate(async () => {
+  test("is measured by auto where it does not tell that it is one, and found slow", async () => {
+    await beforeTheWorker(page, () => {
+      const info = {
+        vendor: "acme",
+        architecture: "",
+        device: "",
+        description: "",
+        isFallbackAdapter: false,
+      };
+      Object.defineProperty(GPUAdapter.prototype, "info", { get: () => info });
+    });
+    const { choice, device, report, layers } = await page.evaluate(async () => {
+      const choice = await iteris.chooseDevice("auto");
+      const layers: string[] = [];
+      const onProgress = ({ layer }: { layer: string }) => layers.push(layer);
+      const { device, report } = await iteris.merge(request({ device: "auto", onProgress }));
+      return { choice, device, report, layers };
+    });
+    expect(choice).toMatchObject({ kind: "auto", adapter: { vendor: "acme", software: false } });
+    expect(layers).toContain("speed of the CPU and the GPU");
+    expect(report.device_why).toMatch(
+      /^The CPU: about [\d.]+ s for this on .*, about [\d.]+ s on the GPU \(acme; measured: \d+ GFLOP\/s in products on a core, \d+ GFLOP\/s on the GPU, [\d.]+ ms to read back from it\)\.$/,
+    );
+    expect(device).toMatchObject({ kind: "cpu", why: report.device_why, adapter: { vendor: "acme" } });
+  });
+
+  test("is taken when it is asked for, has it timestamps or not, and merges what the CPU merges within 1e-3", async () => {
+    await beforeTheWorker(page, () => {
+      const { prototype } = GPUAdapter;
+      const features = Object.getOwnPropertyDescriptor(prototype, "features")?.get;
+      const without = (names: Iterable<string>) => [...names].filter((name) => name !== "timestamp-query");
+      Object.defineProperty(prototype, "features", {
+        configurable: true,
+        get() {
+          return new Set(without(features?.call(this)));
+        },
+      });
+      const { requestDevice } = prototype;
+      prototype.requestDevice = function (descriptor) {
+        const asked = [...(descriptor?.requiredFeatures ?? [])];
+        if (asked.length > without(asked).length) throw new TypeError("timestamp-query is not there");
+        return requestDevice.call(this, descriptor);
+      };
+    });
+    const { device, report, gpu, cpu, layers } = await page.evaluate(async () => {
       const weights = async (files: { name: string; blob: Blob }[]) =>
         (await contents(files))["adapter_model.safetensors"] ?? "";
-      const { device, report, files } = await iteris.merge(request({ device: "webgpu" }));
+      const layers: string[] = [];
+      const onProgress = ({ layer }: { layer: string }) => layers.push(layer);
+      const { device, report, files } = await iteris.merge(request({ device: "webgpu", onProgress }));
       return {
         device,
         report,
+        layers,
         gpu: await weights(files),
         cpu: await weights((await iteris.merge(request())).files),
       };
     });
     expect([device.kind, report.device]).toEqual(["webgpu", "webgpu"]);
+    expect(layers).toContain("kernels of the GPU");
     const [onGpu, onCpu] = [gpu, cpu].map((bytes) => deltasOf(Buffer.from(bytes, "latin1")));
     expect([...(onCpu?.keys() ?? [])]).toHaveLength(report.layers.length);
     for (const [module, expected] of onCpu ?? []) {

@@ -1113,7 +1113,7 @@ export const METHODS = [
 
 /** What the page calls each device that can be asked for. */
 export const DEVICES = {
-  auto: "Automatic: the CPU today",
+  auto: "Automatic: the quicker",
   cpu: "CPU",
   webgpu: "GPU (WebGPU)",
 } as const;

@@ -1,4 +1,6 @@
 // A Chromium for the browser tests.
+import { existsSync, realpathSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { find, Stop, say } from "../console.mjs";
 import { aptInstall } from "./apt.mjs";
 
@@ -8,6 +10,23 @@ const MACOS = [
   "/Applications/Chromium.app/Contents/MacOS/Chromium",
 ];
 const REMEDY = "install Chrome or Chromium, or set CHROME_PATH to one";
+
+/** Where Debian keeps what its `chromium`, a shell script, starts. */
+const DEBIAN = "/usr/lib/chromium";
+
+/**
+ * How a native program finds the software adapter for Vulkan that a browser brings with it.
+ * @param {string} browser the path of its program
+ * @returns {Record<string, string> | null} environment variables; `null` where it brings none
+ */
+export function softwareGpu(browser) {
+  const folders = [dirname(realpathSync(browser)), DEBIAN];
+  const folder = folders.find((folder) => existsSync(join(folder, "vk_swiftshader_icd.json")));
+  if (folder === undefined) return null;
+  const driver = join(folder, "vk_swiftshader_icd.json");
+  // The first is what Vulkan's loader, which lies beside it, reads today; the second what it read before.
+  return { VK_DRIVER_FILES: driver, VK_ICD_FILENAMES: driver, LD_LIBRARY_PATH: folder };
+}
 
 /** @returns {Promise<string>} the path of its program */
 export async function chromium() {
