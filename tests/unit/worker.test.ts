@@ -21,7 +21,7 @@ import {
   smallPlan,
   tinyBase,
 } from "./fake-wasm.ts";
-import { LocalWorker } from "./local-worker.ts";
+import { LocalWorker, startNoHelper } from "./local-worker.ts";
 
 let workers: LocalWorker[];
 let behaviour: FakeBehaviour;
@@ -38,7 +38,7 @@ beforeEach(() => {
     const worker = new LocalWorker(behaviour, () => panic);
     workers.push(worker);
     return worker;
-  });
+  }, startNoHelper);
 });
 afterEach(() => vi.useRealTimers());
 
@@ -562,7 +562,7 @@ describe("a fault", () => {
       const worker = new LocalWorker({}, () => null);
       worker.postMessage = () => setTimeout(() => worker.onerror?.({ message: "" } as ErrorEvent));
       return worker;
-    });
+    }, startNoHelper);
     await expect(broken.merge(request())).rejects.toMatchObject({
       code: "internal",
       message: expect.stringContaining("cannot be loaded"),
@@ -572,7 +572,7 @@ describe("a fault", () => {
   it("at starting a worker ends the call", async () => {
     const none = new WorkerClient(() => {
       throw new Error("workers are blocked by the page's policy");
-    });
+    }, startNoHelper);
     await expect(none.defaultOptions()).rejects.toMatchObject({ code: "internal" });
   });
 });

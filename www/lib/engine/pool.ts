@@ -1,5 +1,5 @@
 /**
- * The workers that help at one call: started when the core says how many are worth it, ended with the call.
+ * The workers that help at one call: started when the core says how many are worth it, let go with the call.
  *
  * What goes wrong in one of them, a worker that dies among it, is the error of every question that it has not answered,
  * and so of the call.
@@ -13,15 +13,22 @@ import type { FromHelper, JobName, SharedJob, ToHelper, WireNamed } from "./shar
 /** Another worker, as much of it as is used. */
 export interface Helper {
   post(message: ToHelper): void;
-  end(): void;
+  /** @param idle - whether it is at nothing and in order, so that another call may have it */
+  end(idle: boolean): void;
+}
+
+/** What a call may take by itself. */
+export interface Room {
+  /** Cores, this one among them. */
+  cores: number;
+  /** Memory of the machine, as far as it is told. */
+  memoryBytes: number | undefined;
 }
 
 /** What helpers need of the place they run in. */
 export interface HelperHost {
-  /** Cores of the machine, this one among them. */
-  cores: number;
-  /** Memory of the machine, as far as it is told. */
-  memoryBytes?: number | undefined;
+  /** Asked before every call that may have helpers; must not take as long as a script may take to load. */
+  room(): Promise<Room>;
   /**
    * @param onMessage - called with what it says
    * @param onFailure - called when it is of no use any more
@@ -34,6 +41,8 @@ interface Member {
   helper: Helper;
   asked: Map<number, { resolve(answer: Uint8Array): void; reject(error: IterisError): void }>;
   failure: IterisError | null;
+  /** Whether nobody knows what it is at: one that has told its failure itself is at nothing. */
+  lost: boolean;
 }
 
 /** How often a call that waits for helpers looks whether it was cancelled. */
@@ -96,10 +105,12 @@ function sharedJob(
 export class HelperFault extends IterisError {}
 
 /** What the core is told of workers that it may start. */
-export function availableAt(
-  { cores, memoryBytes }: HelperHost,
+export async function availableAt(
+  host: HelperHost,
   workers: WorkersRequest,
-): Pick<Team, "exactly" | "cores" | "memoryBytes"> {
+): Promise<Pick<Team, "exactly" | "cores" | "memoryBytes">> {
+  if (workers === 1) return { exactly: 0 };
+  const { cores, memoryBytes } = await host.room();
   return workers === "auto" ? { cores: cores - 1, memoryBytes } : { exactly: workers - 1 };
 }
 
@@ -123,11 +134,11 @@ export class Pool {
   }
 
   /** What the core is given to start and to ask helpers; `undefined` where there can be none. */
-  team(name: JobName, source: SharedSource, workers: WorkersRequest): Team | undefined {
+  async team(name: JobName, source: SharedSource, workers: WorkersRequest): Promise<Team | undefined> {
     const job = sharedJob(name, source);
     if (job === null || workers === 1) return undefined;
     return {
-      ...availableAt(this.#host, workers),
+      ...(await availableAt(this.#host, workers)),
       start: (count) => {
         for (let started = 0; started < count; started += 1) this.#start(job);
       },
@@ -142,26 +153,27 @@ export class Pool {
     return new HelperFault(error.code, error.message, { cause: error });
   }
 
-  /** Ends all helpers. */
+  /** Lets all helpers go. */
   close(): void {
     clearInterval(this.#looking);
-    for (const { helper } of this.#members.splice(0)) helper.end();
+    for (const { helper, asked, lost } of this.#members.splice(0)) helper.end(!lost && asked.size === 0);
   }
 
   #start(job: SharedJob): void {
-    const member: Member = { helper: { post: () => {}, end: () => {} }, asked: new Map(), failure: null };
+    const helper: Helper = { post: () => {}, end: () => {} };
+    const member: Member = { helper, asked: new Map(), failure: null, lost: false };
     this.#members.push(member);
     this.#looking ??= setInterval(() => {
-      if (this.#isCancelled()) for (const one of this.#members) fail(one, cancelled());
+      if (this.#isCancelled()) for (const one of this.#members) lose(one, cancelled());
     }, LOOK_MILLISECONDS);
     try {
       member.helper = this.#host.start(
         (message) => receive(member, message),
-        (error) => fail(member, error),
+        (error) => lose(member, error),
       );
       member.helper.post({ type: "open", module: this.#module(), job });
     } catch (thrown) {
-      fail(member, toIterisError(thrown));
+      lose(member, toIterisError(thrown));
     }
   }
 
@@ -182,12 +194,18 @@ export class Pool {
 }
 
 function receive(member: Member, message: FromHelper): void {
+  if (message.type === "ready") return;
   if (message.type === "failed") {
     fail(member, toIterisError(message.error));
     return;
   }
   member.asked.get(message.id)?.resolve(message.answer);
   member.asked.delete(message.id);
+}
+
+function lose(member: Member, error: IterisError): void {
+  member.lost = true;
+  fail(member, error);
 }
 
 function fail(member: Member, error: IterisError): void {

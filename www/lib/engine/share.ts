@@ -2,8 +2,8 @@
  * A worker's share of a call: it opens the inputs again, in a module and a memory of its own, and does what it is asked
  * for: solves layers, sums over some of the samples, writes some of the answers.
  *
- * The compiled module comes along, so that nothing is compiled twice. What goes wrong ends the worker's
- * use: whoever asked fails with its error, and ends the worker.
+ * The compiled module comes along, so that nothing is compiled twice. What goes wrong ends the job: whoever asked fails
+ * with its error, and lets the worker go. One that rests has let go of the module's memory too, which never shrinks.
  */
 import { type PlainError, toIterisError, toPlainError } from "../errors.ts";
 import type { Sampling } from "../sampling.ts";
@@ -12,6 +12,7 @@ import type { MergeOptions } from "../types.ts";
 import type { IterisWasm, SourceFile } from "../wasm-interface.ts";
 import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
+import { nextTask } from "./next-task.ts";
 
 /** What can be shared. */
 export type JobName = "merge" | "compare" | "generate";
@@ -33,13 +34,15 @@ export interface SharedJob {
   options: Record<string, unknown> | Partial<MergeOptions> | Sampling;
 }
 
-/** What is said to a worker that helps. */
+/** What is said to a worker that helps; after `rest` it may be given another job, when it is `ready`. */
 export type ToHelper =
   | { type: "open"; module: WebAssembly.Module; job: SharedJob }
-  | { type: "ask"; id: number; question: Uint8Array };
+  | { type: "ask"; id: number; question: Uint8Array }
+  | { type: "rest" };
 
-/** What it says. */
+/** What it says: `ready` when it is loaded, and when it has let go of a job. */
 export type FromHelper =
+  | { type: "ready" }
   | { type: "answer"; id: number; answer: Uint8Array }
   | { type: "failed"; error: PlainError };
 
@@ -58,6 +61,9 @@ export class Share {
   readonly #host: ShareHost;
   readonly #asked: { id: number; question: Uint8Array }[] = [];
   #wake: (() => void) | null = null;
+  #job: Promise<void> = Promise.resolve();
+  #instantiated = false;
+  #resting = false;
 
   constructor(host: ShareHost) {
     this.#host = host;
@@ -65,19 +71,44 @@ export class Share {
 
   /** Handles one message; resolves when what it begins is over. */
   async receive(message: ToHelper): Promise<void> {
-    if (message.type === "ask") {
-      this.#asked.push(message);
-      this.#wake?.();
-      return;
+    switch (message.type) {
+      case "open":
+        this.#job = this.#help(message);
+        return this.#job;
+      case "ask":
+        this.#asked.push(message);
+        this.#wake?.();
+        return;
+      case "rest":
+        return this.#rest();
     }
+  }
+
+  async #help({ module, job }: Extract<ToHelper, { type: "open" }>): Promise<void> {
     const { wasm, faults } = this.#host;
     try {
-      await wasm.default({ module_or_path: message.module });
-      await faults.guard(this.#solve(message.job));
+      await wasm.default({ module_or_path: module });
+      this.#instantiated = true;
+      await faults.guard(this.#solve(job));
     } catch (thrown) {
+      // A job that is let go of in the middle of a pass fails for want of the next question.
+      if (this.#resting) return;
       const evidence = { doing: "helping", progress: null, panic: this.#host.lastPanic(), module: wasm };
       this.#host.post({ type: "failed", error: toPlainError(explain(thrown, evidence)) }, []);
     }
+  }
+
+  /** Ends the job, and says when that is done. */
+  async #rest(): Promise<void> {
+    this.#resting = true;
+    this.#wake?.();
+    await this.#job;
+    this.#asked.length = 0;
+    this.#resting = false;
+    // What the module has still left to microtasks runs before it is gone.
+    await nextTask();
+    if (this.#instantiated) this.#host.wasm.__wbg_reset_state();
+    this.#host.post({ type: "ready" }, []);
   }
 
   async #solve({ name, base, adapters = [], merged = [], variants = [], options }: SharedJob): Promise<void> {
@@ -95,8 +126,8 @@ export class Share {
     await wasm.solveShare(name, source, {
       next: async () => {
         const next = await this.#next();
-        id = next.id;
-        return next.question;
+        id = next?.id ?? id;
+        return next?.question;
       },
       answer: async (answer) => {
         this.#host.post({ type: "answer", id, answer }, [answer.buffer as ArrayBuffer]);
@@ -104,8 +135,10 @@ export class Share {
     });
   }
 
-  async #next(): Promise<{ id: number; question: Uint8Array }> {
+  /** What it is asked next; `undefined` where nothing more comes. */
+  async #next(): Promise<{ id: number; question: Uint8Array } | undefined> {
     for (;;) {
+      if (this.#resting) return undefined;
       const next = this.#asked.shift();
       if (next !== undefined) return next;
       await new Promise<void>((resolve) => {
