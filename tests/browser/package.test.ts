@@ -22,6 +22,11 @@ declare global {
   var request: (more?: Partial<MergeRequest>) => MergeRequest;
   /** The bytes of a merge as text, to be compared. */
   var contents: (files: { name: string; blob: Blob }[]) => Promise<Record<string, string>>;
+  /** As `request`, of so many samples a task. */
+  var long: (samples: number, more?: Partial<MergeRequest>) => Promise<MergeRequest>;
+  /** A merge that goes on, and what to call when it does. */
+  var running: Promise<string>;
+  var begun: () => void;
   /** How a promise was rejected: `code: message`. */
   var failure: (promise: Promise<unknown>) => Promise<string>;
 }
@@ -80,6 +85,11 @@ async function open(from: Browser = browser): Promise<{ page: Page; log: PageLog
       device: "cpu",
       ...more,
     });
+    globalThis.long = async (count, more) => {
+      const lines = ((await samples("long.txt")?.text()) ?? "").split("\n").slice(0, count).join("\n");
+      const text = new File([lines], "long.txt");
+      return request({ ...more, adapters: request().adapters.map((one) => ({ ...one, samples: text })) });
+    };
     globalThis.contents = async (files) => {
       const entries = files.map(async ({ name, blob }) => {
         const bytes = new Uint8Array(await blob.arrayBuffer());
@@ -141,10 +151,55 @@ describe("a merge of files from disk", () => {
     const before = log.requests.length;
     await page.evaluate(() => iteris.merge(request()));
     expect(log.requests.slice(before)).toEqual([]);
-    const own = new RegExp(`^GET ${served.url}($|assets/(library|lib|worker|iteris_web_bg)-[^/]+$)`);
+    const own = new RegExp(`^GET ${served.url}($|assets/(library|lib|worker|helper|iteris_web_bg)-[^/]+$)`);
     expect(log.requests.filter((line) => !own.test(line))).toEqual([]);
     expect(log.requests.filter((line) => line.endsWith(".wasm"))).toHaveLength(1);
     expect(log.complaints).toEqual([]);
+  });
+
+  test("shares it with workers that are loaded already, call after call", async () => {
+    const before = log.requests.length;
+    const merges = await page.evaluate(async () => {
+      const workers = Math.min(navigator.hardwareConcurrency, 8);
+      const merge = async () => {
+        const { report, files } = await iteris.merge(request({ workers }));
+        return { asked: workers, shared: report.workers, contents: await contents(files) };
+      };
+      return [await merge(), await merge()] as const;
+    });
+    expect(merges[0].asked).toBeGreaterThan(1);
+    expect(merges.map(({ shared }) => shared)).toEqual(merges.map(({ asked }) => asked));
+    const weights = merges.map(({ contents }) => contents["adapter_model.safetensors"]);
+    expect(weights[0] === weights[1]).toBe(true);
+    expect(log.requests.slice(before)).toEqual([]);
+  });
+
+  test("takes other cores by itself where it is worth them, without a network, and merges the same", async () => {
+    // Loads what there is to load.
+    await page.evaluate(() => iteris.merge(request({ workers: 2 })));
+    const before = log.requests.length;
+    await page.context().setOffline(true);
+    const [alone, shared] = await page.evaluate(async () => {
+      const merge = async (more?: Partial<MergeRequest>) => {
+        const { report, files } = await iteris.merge(await long(48_000, more));
+        return {
+          workers: report.workers,
+          weights: (await contents(files))["adapter_model.safetensors"] ?? "",
+        };
+      };
+      return [await merge({ workers: 1 }), await merge()] as const;
+    });
+    await page.context().setOffline(false);
+    expect(alone.workers).toBe(1);
+    expect(shared.workers).toBeGreaterThan(1);
+    const [one, other] = [alone, shared].map(({ weights }) => deltasOf(Buffer.from(weights, "latin1")));
+    expect(one?.size).toBeGreaterThan(0);
+    // Sums in another order, 1e-15 apart. Twelve texts over and over leave most directions to the ridge, whose solution
+    // is by its inverse as sensitive; 7e-6 was seen.
+    for (const [module, delta] of one ?? []) {
+      expect(relativeError(other?.get(module) ?? [], delta), module).toBeLessThan(1e-4);
+    }
+    expect(log.requests.slice(before)).toEqual([]);
   });
 
   test("compares with held-out samples where there are any", async () => {
@@ -233,7 +288,7 @@ describe("bad input is refused by code and keeps the worker:", () => {
   test("and the worker goes on", async () => {
     const { layers } = await page.evaluate(async () => (await iteris.merge(request())).report);
     expect(layers.length).toBeGreaterThan(0);
-    expect(page.workers()).toHaveLength(1);
+    expect(page.workers().filter((worker) => worker.url().includes("/worker-"))).toHaveLength(1);
   });
 });
 
@@ -293,13 +348,7 @@ describe("the page's thread", { retry: 2 }, () => {
       const timer = setInterval(() => {
         ticks += 1;
       }, 10);
-      const texts = (await (chosen.samples?.find((file) => file.name === "long.txt") ?? new Blob()).text())
-        .split("\n")
-        .slice(0, 2400)
-        .join("\n");
-      const samples = new File([texts], "long.txt");
-      const adapters = request().adapters.map((adapter) => ({ ...adapter, samples }));
-      await iteris.merge(request({ adapters, onProgress: () => {} }));
+      await iteris.merge(await long(2400, { onProgress: () => {} }));
       clearInterval(timer);
       await settled();
       return { control, during: tasks, ticks };
@@ -321,6 +370,48 @@ describe("a fault", () => {
     await page.unroute("**/*.wasm");
     const { layers } = await page.evaluate(async () => (await iteris.merge(request())).report);
     expect(layers.length).toBeGreaterThan(0);
+  });
+
+  test("of a worker that helps ends the merge, and the next has another", async () => {
+    const { page, log } = await open();
+    await page.evaluate(async () => {
+      const onProgress = ({ stage }: { stage: string }) => stage === "forward" && begun();
+      globalThis.running = failure(iteris.merge(await long(12_000, { workers: 2, onProgress })));
+      await new Promise<void>((resolve) => {
+        globalThis.begun = resolve;
+      });
+    });
+    const [helper] = page.workers().filter((worker) => worker.url().includes("/helper-"));
+    const before = log.requests.length;
+    await helper?.evaluate(() => {
+      setTimeout(() => {
+        throw new Error("boom");
+      });
+    });
+    const refused = await page.evaluate(() => globalThis.running);
+    expect(refused).toMatch(/^internal: .*boom/);
+    const workers = await page.evaluate(
+      async () => (await iteris.merge(request({ workers: 2 }))).report.workers,
+    );
+    expect(workers).toBe(2);
+    expect(log.requests.slice(before).every((line) => line.includes("/assets/helper-"))).toBe(true);
+    expect(page.workers().filter((worker) => worker.url().includes("/worker-"))).toHaveLength(1);
+  });
+
+  test("in loading the workers that help leaves a merge alone, unless it asks for them", async () => {
+    const { page } = await open();
+    await page.route("**/helper-*", (route) => route.abort());
+    const [alone, refused] = await page.evaluate(async () => [
+      (await iteris.merge(await long(48_000))).report.workers,
+      await failure(iteris.merge(request({ workers: 2 }))),
+    ]);
+    expect(alone).toBe(1);
+    expect(refused).toMatch(/^internal: .*a worker failed, its script cannot be loaded/);
+    await page.unroute("**/helper-*");
+    const workers = await page.evaluate(
+      async () => (await iteris.merge(request({ workers: 2 }))).report.workers,
+    );
+    expect(workers).toBe(2);
   });
 });
 
@@ -418,11 +509,15 @@ test("without WebGPU it is refused with what lacks", async () => {
   await without.close();
 });
 
-test("release ends what runs and gives the worker back", async () => {
+test("release ends what runs and gives the workers back", async () => {
   const { page } = await open();
   const refused = await page.evaluate(() =>
     failure(iteris.merge(request({ onProgress: () => iteris.release() }))),
   );
   expect(refused).toMatch(/^cancelled: /);
+  await expect.poll(() => page.workers()).toHaveLength(0);
+  await page.evaluate(() => iteris.merge(request({ workers: 3 })));
+  expect(page.workers().length).toBeGreaterThan(1);
+  await page.evaluate(() => iteris.release());
   await expect.poll(() => page.workers()).toHaveLength(0);
 });

@@ -13,7 +13,7 @@ import type { FromHelper, JobName, SharedJob, ToHelper, WireNamed } from "./shar
 /** Another worker, as much of it as is used. */
 export interface Helper {
   post(message: ToHelper): void;
-  /** @param idle - whether it is at nothing and in order, so that another call may have it */
+  /** @param idle - whether it has answered everything and is in order, so that another call may have it */
   end(idle: boolean): void;
 }
 
@@ -41,8 +41,6 @@ interface Member {
   helper: Helper;
   asked: Map<number, { resolve(answer: Uint8Array): void; reject(error: IterisError): void }>;
   failure: IterisError | null;
-  /** Whether nobody knows what it is at: one that has told its failure itself is at nothing. */
-  lost: boolean;
 }
 
 /** How often a call that waits for helpers looks whether it was cancelled. */
@@ -156,24 +154,25 @@ export class Pool {
   /** Lets all helpers go. */
   close(): void {
     clearInterval(this.#looking);
-    for (const { helper, asked, lost } of this.#members.splice(0)) helper.end(!lost && asked.size === 0);
+    for (const { helper, asked, failure } of this.#members.splice(0)) {
+      helper.end(failure === null && asked.size === 0);
+    }
   }
 
   #start(job: SharedJob): void {
-    const helper: Helper = { post: () => {}, end: () => {} };
-    const member: Member = { helper, asked: new Map(), failure: null, lost: false };
+    const member: Member = { helper: { post: () => {}, end: () => {} }, asked: new Map(), failure: null };
     this.#members.push(member);
     this.#looking ??= setInterval(() => {
-      if (this.#isCancelled()) for (const one of this.#members) lose(one, cancelled());
+      if (this.#isCancelled()) for (const one of this.#members) fail(one, cancelled());
     }, LOOK_MILLISECONDS);
     try {
       member.helper = this.#host.start(
         (message) => receive(member, message),
-        (error) => lose(member, error),
+        (error) => fail(member, error),
       );
       member.helper.post({ type: "open", module: this.#module(), job });
     } catch (thrown) {
-      lose(member, toIterisError(thrown));
+      fail(member, toIterisError(thrown));
     }
   }
 
@@ -201,11 +200,6 @@ function receive(member: Member, message: FromHelper): void {
   }
   member.asked.get(message.id)?.resolve(message.answer);
   member.asked.delete(message.id);
-}
-
-function lose(member: Member, error: IterisError): void {
-  member.lost = true;
-  fail(member, error);
 }
 
 function fail(member: Member, error: IterisError): void {

@@ -2,8 +2,9 @@
  * A worker's share of a call: it opens the inputs again, in a module and a memory of its own, and does what it is asked
  * for: solves layers, sums over some of the samples, writes some of the answers.
  *
- * The compiled module comes along, so that nothing is compiled twice. What goes wrong ends the job: whoever asked fails
- * with its error, and lets the worker go. One that rests has let go of the module's memory too, which never shrinks.
+ * The compiled module comes along, so that nothing is compiled twice. What goes wrong ends the worker's use: whoever
+ * asked fails with its error, and ends the worker. One that is told to rest lets go of the module's memory, which would
+ * never shrink.
  */
 import { type PlainError, toIterisError, toPlainError } from "../errors.ts";
 import type { Sampling } from "../sampling.ts";
@@ -34,7 +35,7 @@ export interface SharedJob {
   options: Record<string, unknown> | Partial<MergeOptions> | Sampling;
 }
 
-/** What is said to a worker that helps; after `rest` it may be given another job, when it is `ready`. */
+/** What is said to a worker that helps; after `rest`, when it is `ready`, it may be given another job. */
 export type ToHelper =
   | { type: "open"; module: WebAssembly.Module; job: SharedJob }
   | { type: "ask"; id: number; question: Uint8Array }
@@ -61,8 +62,8 @@ export class Share {
   readonly #host: ShareHost;
   readonly #asked: { id: number; question: Uint8Array }[] = [];
   #wake: (() => void) | null = null;
-  #job: Promise<void> = Promise.resolve();
-  #instantiated = false;
+  /** Whether the job came to a good end; `null` where there is none. */
+  #job: Promise<boolean> | null = null;
   #resting = false;
 
   constructor(host: ShareHost) {
@@ -74,7 +75,8 @@ export class Share {
     switch (message.type) {
       case "open":
         this.#job = this.#help(message);
-        return this.#job;
+        await this.#job;
+        return;
       case "ask":
         this.#asked.push(message);
         this.#wake?.();
@@ -84,17 +86,16 @@ export class Share {
     }
   }
 
-  async #help({ module, job }: Extract<ToHelper, { type: "open" }>): Promise<void> {
+  async #help({ module, job }: Extract<ToHelper, { type: "open" }>): Promise<boolean> {
     const { wasm, faults } = this.#host;
     try {
       await wasm.default({ module_or_path: module });
-      this.#instantiated = true;
       await faults.guard(this.#solve(job));
+      return true;
     } catch (thrown) {
-      // A job that is let go of in the middle of a pass fails for want of the next question.
-      if (this.#resting) return;
       const evidence = { doing: "helping", progress: null, panic: this.#host.lastPanic(), module: wasm };
       this.#host.post({ type: "failed", error: toPlainError(explain(thrown, evidence)) }, []);
+      return false;
     }
   }
 
@@ -102,12 +103,14 @@ export class Share {
   async #rest(): Promise<void> {
     this.#resting = true;
     this.#wake?.();
-    await this.#job;
-    this.#asked.length = 0;
+    const ended = await this.#job;
+    // One that failed, in the middle of a pass for want of a question, may have left things behind that go on.
+    if (ended === false) return;
+    this.#job = null;
     this.#resting = false;
     // What the module has still left to microtasks runs before it is gone.
     await nextTask();
-    if (this.#instantiated) this.#host.wasm.__wbg_reset_state();
+    if (ended) this.#host.wasm.__wbg_reset_state();
     this.#host.post({ type: "ready" }, []);
   }
 

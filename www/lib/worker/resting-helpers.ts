@@ -18,7 +18,7 @@ const PATIENCE_MILLISECONDS = 2000;
  * How many workers to load beside the first.
  *
  * @param cores - of the machine
- * @param memoryGib - of the machine, as far as the browser tells it: no more than 8, so as not to tell machines apart
+ * @param memoryGib - of the machine, as far as the browser tells it
  */
 export function mostResting(cores: number, memoryGib: number | undefined): number {
   // What each takes while it merges is weighed by the core. This keeps small machines from loading what they never use.
