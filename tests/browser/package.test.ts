@@ -7,7 +7,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Page, Worker } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { MergeRequest } from "../../www/lib/index.ts";
 import { deltasOf, relativeError } from "../deltas.ts";
@@ -24,6 +24,8 @@ declare global {
   var contents: (files: { name: string; blob: Blob }[]) => Promise<Record<string, string>>;
   /** As `request`, of so many samples a task. */
   var long: (samples: number, more?: Partial<MergeRequest>) => Promise<MergeRequest>;
+  /** Put into a worker that helps: its instances of the module, as long as anything refers to them. */
+  var instances: WeakRef<WebAssembly.Instance>[];
   /** A merge that goes on, and what to call when it does. */
   var running: Promise<string>;
   var begun: () => void;
@@ -104,6 +106,10 @@ async function open(from: Browser = browser): Promise<{ page: Page; log: PageLog
       );
   });
   return { page, log };
+}
+
+function helpersOf(page: Page): Worker[] {
+  return page.workers().filter((worker) => worker.url().includes("/helper-"));
 }
 
 describe("a merge of files from disk", () => {
@@ -200,6 +206,45 @@ describe("a merge of files from disk", () => {
       expect(relativeError(other?.get(module) ?? [], delta), module).toBeLessThan(1e-4);
     }
     expect(log.requests.slice(before)).toEqual([]);
+  });
+
+  test("leaves those without the memory that they worked in", async () => {
+    const { page } = await open();
+    // A plan says how many workers there are, and so waits until they are loaded.
+    await page.evaluate(() => iteris.planMerge(request()));
+    const helpers = helpersOf(page);
+    const sum = (numbers: number[]) => numbers.reduce((one, other) => one + other, 0);
+    const made = () => Promise.all(helpers.map((helper) => helper.evaluate(() => instances.length)));
+    // An instance that nothing refers to is gone at the next collection of garbage, of which this makes enough.
+    const left = () =>
+      Promise.all(
+        helpers.map((helper) =>
+          helper.evaluate(() => {
+            for (let i = 0; i < 100; i += 1) {
+              Object.assign(globalThis, { garbage: new Array(100_000).fill(i) });
+            }
+            return instances.filter((instance) => instance.deref() !== undefined).length;
+          }),
+        ),
+      );
+    for (const helper of helpers) {
+      await helper.evaluate(() => {
+        globalThis.instances = [];
+        WebAssembly.Instance = new Proxy(WebAssembly.Instance, {
+          construct(target, given) {
+            const instance: WebAssembly.Instance = Reflect.construct(target, given);
+            instances.push(new WeakRef(instance));
+            return instance;
+          },
+        });
+      });
+    }
+    for (let merge = 0; merge < 2; merge += 1) {
+      await page.evaluate(() => iteris.merge(request({ workers: 2 })));
+    }
+    // The first, and one after each call.
+    expect(sum(await made())).toBe(3);
+    await expect.poll(async () => sum(await left()), { timeout: 10_000 }).toBe(1);
   });
 
   test("compares with held-out samples where there are any", async () => {
@@ -381,20 +426,23 @@ describe("a fault", () => {
         globalThis.begun = resolve;
       });
     });
-    const [helper] = page.workers().filter((worker) => worker.url().includes("/helper-"));
     const before = log.requests.length;
-    await helper?.evaluate(() => {
-      setTimeout(() => {
-        throw new Error("boom");
+    for (const helper of helpersOf(page)) {
+      await helper.evaluate(() => {
+        setTimeout(() => {
+          throw new Error("boom");
+        });
       });
-    });
+    }
     const refused = await page.evaluate(() => globalThis.running);
     expect(refused).toMatch(/^internal: .*boom/);
     const workers = await page.evaluate(
       async () => (await iteris.merge(request({ workers: 2 }))).report.workers,
     );
     expect(workers).toBe(2);
-    expect(log.requests.slice(before).every((line) => line.includes("/assets/helper-"))).toBe(true);
+    const asked = log.requests.slice(before);
+    expect(asked.length).toBeGreaterThan(0);
+    expect(asked.filter((line) => !line.includes("/assets/helper-"))).toEqual([]);
     expect(page.workers().filter((worker) => worker.url().includes("/worker-"))).toHaveLength(1);
   });
 

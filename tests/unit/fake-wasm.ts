@@ -110,6 +110,7 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
   const device = (kind: "cpu" | "webgpu"): WasmDevice => ({ kind, free() {} });
   return {
     default: async () => {},
+    initSync: () => {},
     __wbg_reset_state: () => {},
     version: () => "0.0.0",
     failedAllocation: () => behaviour.failedAllocation,

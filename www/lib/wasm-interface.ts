@@ -192,6 +192,8 @@ export interface IterisWasm {
   default(input: {
     module_or_path: URL | Request | Response | BufferSource | WebAssembly.Module;
   }): Promise<unknown>;
+  /** The same of a module that is compiled already. */
+  initSync(input: { module: WebAssembly.Module }): unknown;
   /**
    * Puts a new instance in the place of the one there is, whose memory nothing holds any more. What still points into that
    * one (a closure that a promise calls late, an object that is finalised) notices, and leaves the new one alone.

@@ -89,7 +89,8 @@ export class Share {
   async #help({ module, job }: Extract<ToHelper, { type: "open" }>): Promise<boolean> {
     const { wasm, faults } = this.#host;
     try {
-      await wasm.default({ module_or_path: module });
+      // The asynchronous way keeps hold of the first instance for as long as the script runs.
+      wasm.initSync({ module });
       await faults.guard(this.#solve(job));
       return true;
     } catch (thrown) {
