@@ -110,7 +110,7 @@ describe("a helper", () => {
     helper.end(false);
   });
 
-  it("is given the compiled module by the page", () => {
+  it("is told by the page where a job begins, which takes the compiled module, and where it ends", () => {
     const { worker } = started();
     const ends = [0, 1].map(() =>
       worker.helpers.start(
@@ -119,7 +119,8 @@ describe("a helper", () => {
       ),
     );
     ends[1]?.post(open);
-    expect(helpers.map(({ heard }) => heard.slice(1))).toEqual([[], [open]]);
+    ends[1]?.post({ type: "rest" });
+    expect(helpers.map(({ heard }) => heard.slice(1))).toEqual([[], [open, { type: "rest" }]]);
     for (const { end } of ends) end(false);
   });
 

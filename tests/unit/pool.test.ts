@@ -309,6 +309,16 @@ describe("a worker that helps", () => {
     expect(said).toMatchObject([{ type: "failed", error: { code: "internal" } }]);
   });
 
+  it("is ready at once where it is told to rest before it was asked anything", async () => {
+    const { helper, said, wasm } = share(async ({ next }) => {
+      await next();
+    });
+    void helper.receive(open);
+    await helper.receive({ type: "rest" });
+    expect(said).toEqual([{ type: "ready" }]);
+    expect(wasm.instances).toBe(2);
+  });
+
   it("is ready at once where it was given no job", async () => {
     const { helper, said, wasm } = share(async () => {});
     await helper.receive({ type: "rest" });

@@ -31,9 +31,10 @@ export class HelpersOfPage {
     this.#post({ type: "start-helper", helper, port: far }, [far]);
     return {
       post: (message) => {
-        // By way of the page: a port does not take a compiled module in every browser (WebKit's refuses it).
-        if (message.type === "open") this.#post({ type: "open-helper", helper, message }, []);
-        else near.postMessage(message);
+        // A job is opened by way of the page: a port does not take a compiled module in every browser (WebKit's refuses it).
+        // It ends the same way, so that its end does not overtake its beginning; questions may, and wait.
+        if (message.type === "ask") near.postMessage(message);
+        else this.#post({ type: "tell-helper", helper, message }, []);
       },
       end: () => {
         near.close();

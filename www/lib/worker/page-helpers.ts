@@ -33,7 +33,7 @@ export class PageHelpers {
       case "start-helper":
         this.#begin(helper, message.port);
         return;
-      case "open-helper":
+      case "tell-helper":
         this.#workers.get(helper)?.postMessage(message.message, []);
         return;
       case "end-helper":

@@ -154,18 +154,18 @@ export interface HelperFailed {
   what: string;
 }
 
-/** What the opening of a job is, among what is said to helpers. */
-type Open = Extract<ToHelper, { type: "open" }>;
+/** Where a job of a helper begins and ends; what is asked in between goes from worker to worker. */
+type JobEnds = Exclude<ToHelper, { type: "ask" }>;
 
 /** What the worker asks of the page for helpers, each by a number that the worker gives it. */
 export type AboutHelper =
   /** `port`: the helper's end of a channel to the worker. */
   | { type: "start-helper"; helper: number; port: MessagePort }
-  | { type: "open-helper"; helper: number; message: Open }
+  | { type: "tell-helper"; helper: number; message: JobEnds }
   | { type: "end-helper"; helper: number };
 
 /** From the page to a helper. */
-export type ToHelperWorker = { type: "connect"; port: MessagePort } | Open;
+export type ToHelperWorker = { type: "connect"; port: MessagePort } | JobEnds;
 
 /** From the worker. */
 export type FromWorker =
