@@ -7,7 +7,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Page, Worker } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { MergeRequest } from "../../www/lib/index.ts";
 import { deltasOf, relativeError } from "../deltas.ts";
@@ -22,6 +22,13 @@ declare global {
   var request: (more?: Partial<MergeRequest>) => MergeRequest;
   /** The bytes of a merge as text, to be compared. */
   var contents: (files: { name: string; blob: Blob }[]) => Promise<Record<string, string>>;
+  /** As `request`, of so many samples a task. */
+  var long: (samples: number, more?: Partial<MergeRequest>) => Promise<MergeRequest>;
+  /** Put into a worker that helps: its instances of the module, as long as anything refers to them. */
+  var instances: WeakRef<WebAssembly.Instance>[];
+  /** A merge that goes on, and what to call when it does. */
+  var running: Promise<string>;
+  var begun: () => void;
   /** How a promise was rejected: `code: message`. */
   var failure: (promise: Promise<unknown>) => Promise<string>;
 }
@@ -80,6 +87,11 @@ async function open(from: Browser = browser): Promise<{ page: Page; log: PageLog
       device: "cpu",
       ...more,
     });
+    globalThis.long = async (count, more) => {
+      const lines = ((await samples("long.txt")?.text()) ?? "").split("\n").slice(0, count).join("\n");
+      const text = new File([lines], "long.txt");
+      return request({ ...more, adapters: request().adapters.map((one) => ({ ...one, samples: text })) });
+    };
     globalThis.contents = async (files) => {
       const entries = files.map(async ({ name, blob }) => {
         const bytes = new Uint8Array(await blob.arrayBuffer());
@@ -102,6 +114,10 @@ async function beforeTheWorker(page: Page, code: () => void): Promise<void> {
     const response = await route.fetch();
     await route.fulfill({ response, body: `(${code})();\n${await response.text()}` });
   });
+}
+
+function helpersOf(page: Page): Worker[] {
+  return page.workers().filter((worker) => worker.url().includes("/helper-"));
 }
 
 describe("a merge of files from disk", () => {
@@ -149,10 +165,94 @@ describe("a merge of files from disk", () => {
     const before = log.requests.length;
     await page.evaluate(() => iteris.merge(request()));
     expect(log.requests.slice(before)).toEqual([]);
-    const own = new RegExp(`^GET ${served.url}($|assets/(library|lib|worker|iteris_web_bg)-[^/]+$)`);
+    const own = new RegExp(`^GET ${served.url}($|assets/(library|lib|worker|helper|iteris_web_bg)-[^/]+$)`);
     expect(log.requests.filter((line) => !own.test(line))).toEqual([]);
     expect(log.requests.filter((line) => line.endsWith(".wasm"))).toHaveLength(1);
     expect(log.complaints).toEqual([]);
+  });
+
+  test("shares it with workers that are loaded already, call after call", async () => {
+    const before = log.requests.length;
+    const merges = await page.evaluate(async () => {
+      const workers = Math.min(navigator.hardwareConcurrency, 8);
+      const merge = async () => {
+        const { report, files } = await iteris.merge(request({ workers }));
+        return { asked: workers, shared: report.workers, contents: await contents(files) };
+      };
+      return [await merge(), await merge()] as const;
+    });
+    expect(merges[0].asked).toBeGreaterThan(1);
+    expect(merges.map(({ shared }) => shared)).toEqual(merges.map(({ asked }) => asked));
+    const weights = merges.map(({ contents }) => contents["adapter_model.safetensors"]);
+    expect(weights[0] === weights[1]).toBe(true);
+    expect(log.requests.slice(before)).toEqual([]);
+  });
+
+  test("takes other cores by itself where it is worth them, without a network, and merges the same", async () => {
+    // Loads what there is to load.
+    await page.evaluate(() => iteris.merge(request({ workers: 2 })));
+    const before = log.requests.length;
+    await page.context().setOffline(true);
+    const [alone, shared] = await page.evaluate(async () => {
+      const merge = async (more?: Partial<MergeRequest>) => {
+        const { report, files } = await iteris.merge(await long(48_000, more));
+        return {
+          workers: report.workers,
+          weights: (await contents(files))["adapter_model.safetensors"] ?? "",
+        };
+      };
+      return [await merge({ workers: 1 }), await merge()] as const;
+    });
+    await page.context().setOffline(false);
+    expect(alone.workers).toBe(1);
+    expect(shared.workers).toBeGreaterThan(1);
+    const [one, other] = [alone, shared].map(({ weights }) => deltasOf(Buffer.from(weights, "latin1")));
+    expect(one?.size).toBeGreaterThan(0);
+    // Sums in another order, 1e-15 apart. Twelve texts over and over leave most directions to the ridge, whose solution
+    // is by its inverse as sensitive; 7e-6 was seen.
+    for (const [module, delta] of one ?? []) {
+      expect(relativeError(other?.get(module) ?? [], delta), module).toBeLessThan(1e-4);
+    }
+    expect(log.requests.slice(before)).toEqual([]);
+  });
+
+  test("leaves those without the memory that they worked in", async () => {
+    const { page } = await open();
+    // A plan says how many workers there are, and so waits until they are loaded.
+    await page.evaluate(() => iteris.planMerge(request()));
+    const helpers = helpersOf(page);
+    const sum = (numbers: number[]) => numbers.reduce((one, other) => one + other, 0);
+    const made = () => Promise.all(helpers.map((helper) => helper.evaluate(() => instances.length)));
+    // An instance that nothing refers to is gone at the next collection of garbage, of which this makes enough.
+    const left = () =>
+      Promise.all(
+        helpers.map((helper) =>
+          helper.evaluate(() => {
+            for (let i = 0; i < 100; i += 1) {
+              Object.assign(globalThis, { garbage: new Array(100_000).fill(i) });
+            }
+            return instances.filter((instance) => instance.deref() !== undefined).length;
+          }),
+        ),
+      );
+    for (const helper of helpers) {
+      await helper.evaluate(() => {
+        globalThis.instances = [];
+        WebAssembly.Instance = new Proxy(WebAssembly.Instance, {
+          construct(target, given) {
+            const instance: WebAssembly.Instance = Reflect.construct(target, given);
+            instances.push(new WeakRef(instance));
+            return instance;
+          },
+        });
+      });
+    }
+    for (let merge = 0; merge < 2; merge += 1) {
+      await page.evaluate(() => iteris.merge(request({ workers: 2 })));
+    }
+    // The first, and one after each call.
+    expect(sum(await made())).toBe(3);
+    await expect.poll(async () => sum(await left()), { timeout: 10_000 }).toBe(1);
   });
 
   test("compares with held-out samples where there are any", async () => {
@@ -241,7 +341,7 @@ describe("bad input is refused by code and keeps the worker:", () => {
   test("and the worker goes on", async () => {
     const { layers } = await page.evaluate(async () => (await iteris.merge(request())).report);
     expect(layers.length).toBeGreaterThan(0);
-    expect(page.workers()).toHaveLength(1);
+    expect(page.workers().filter((worker) => worker.url().includes("/worker-"))).toHaveLength(1);
   });
 });
 
@@ -301,13 +401,7 @@ describe("the page's thread", { retry: 2 }, () => {
       const timer = setInterval(() => {
         ticks += 1;
       }, 10);
-      const texts = (await (chosen.samples?.find((file) => file.name === "long.txt") ?? new Blob()).text())
-        .split("\n")
-        .slice(0, 2400)
-        .join("\n");
-      const samples = new File([texts], "long.txt");
-      const adapters = request().adapters.map((adapter) => ({ ...adapter, samples }));
-      await iteris.merge(request({ adapters, onProgress: () => {} }));
+      await iteris.merge(await long(2400, { onProgress: () => {} }));
       clearInterval(timer);
       await settled();
       return { control, during: tasks, ticks };
@@ -329,6 +423,51 @@ describe("a fault", () => {
     await page.unroute("**/*.wasm");
     const { layers } = await page.evaluate(async () => (await iteris.merge(request())).report);
     expect(layers.length).toBeGreaterThan(0);
+  });
+
+  test("of a worker that helps ends the merge, and the next has another", async () => {
+    const { page, log } = await open();
+    await page.evaluate(async () => {
+      const onProgress = ({ stage }: { stage: string }) => stage === "forward" && begun();
+      globalThis.running = failure(iteris.merge(await long(12_000, { workers: 2, onProgress })));
+      await new Promise<void>((resolve) => {
+        globalThis.begun = resolve;
+      });
+    });
+    const before = log.requests.length;
+    for (const helper of helpersOf(page)) {
+      await helper.evaluate(() => {
+        setTimeout(() => {
+          throw new Error("boom");
+        });
+      });
+    }
+    const refused = await page.evaluate(() => globalThis.running);
+    expect(refused).toMatch(/^internal: .*boom/);
+    const workers = await page.evaluate(
+      async () => (await iteris.merge(request({ workers: 2 }))).report.workers,
+    );
+    expect(workers).toBe(2);
+    const asked = log.requests.slice(before);
+    expect(asked.length).toBeGreaterThan(0);
+    expect(asked.filter((line) => !line.includes("/assets/helper-"))).toEqual([]);
+    expect(page.workers().filter((worker) => worker.url().includes("/worker-"))).toHaveLength(1);
+  });
+
+  test("in loading the workers that help leaves a merge alone, unless it asks for them", async () => {
+    const { page } = await open();
+    await page.route("**/helper-*", (route) => route.abort());
+    const [alone, refused] = await page.evaluate(async () => [
+      (await iteris.merge(await long(48_000))).report.workers,
+      await failure(iteris.merge(request({ workers: 2 }))),
+    ]);
+    expect(alone).toBe(1);
+    expect(refused).toMatch(/^internal: .*a worker failed, its script cannot be loaded/);
+    await page.unroute("**/helper-*");
+    const workers = await page.evaluate(
+      async () => (await iteris.merge(request({ workers: 2 }))).report.workers,
+    );
+    expect(workers).toBe(2);
   });
 });
 
@@ -473,11 +612,15 @@ test("without WebGPU it is refused with what lacks", async () => {
   await without.close();
 });
 
-test("release ends what runs and gives the worker back", async () => {
+test("release ends what runs and gives the workers back", async () => {
   const { page } = await open();
   const refused = await page.evaluate(() =>
     failure(iteris.merge(request({ onProgress: () => iteris.release() }))),
   );
   expect(refused).toMatch(/^cancelled: /);
+  await expect.poll(() => page.workers()).toHaveLength(0);
+  await page.evaluate(() => iteris.merge(request({ workers: 3 })));
+  expect(page.workers().length).toBeGreaterThan(1);
+  await page.evaluate(() => iteris.release());
   await expect.poll(() => page.workers()).toHaveLength(0);
 });

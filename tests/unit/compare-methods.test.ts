@@ -6,7 +6,7 @@ import { nextTask } from "../../www/lib/engine/next-task.ts";
 import type { CompareMethodsRequest, Progress } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
 import { coreError, decoder, type FakeBehaviour, fakeWasm, type Seen, tinyBase } from "./fake-wasm.ts";
-import { LocalWorker } from "./local-worker.ts";
+import { LocalWorker, startNoHelper } from "./local-worker.ts";
 
 let behaviour: FakeBehaviour;
 let seen: Seen[];
@@ -16,7 +16,7 @@ beforeEach(() => {
   seen = [];
   compared = [];
   behaviour = { seen, compared };
-  client = new WorkerClient(() => new LocalWorker(behaviour, () => null));
+  client = new WorkerClient(() => new LocalWorker(behaviour, () => null), startNoHelper);
 });
 
 const one = { name: "one", files: [], samples: ["a b"], heldOut: [{ text: "b", label: 0 }] };

@@ -13,7 +13,7 @@ import type {
 } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
 import { coreError, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
-import { LocalWorker } from "./local-worker.ts";
+import { LocalWorker, startNoHelper } from "./local-worker.ts";
 
 let behaviour: FakeBehaviour;
 let seen: Seen[];
@@ -32,7 +32,7 @@ beforeEach(() => {
   failures = [];
   tasks = [];
   behaviour = { seen, compared };
-  client = new WorkerClient(() => new LocalWorker(behaviour, () => null));
+  client = new WorkerClient(() => new LocalWorker(behaviour, () => null), startNoHelper);
 });
 
 const adapters = ["one", "two"].map((name) => ({

@@ -123,6 +123,8 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
   };
   return {
     default: async () => {},
+    initSync: () => {},
+    __wbg_reset_state: () => {},
     version: () => "0.0.0",
     failedAllocation: () => behaviour.failedAllocation,
     memoryBytes: () => 3 << 20,

@@ -11,6 +11,11 @@ import { WorkerHost } from "../../www/lib/worker/host.ts";
 import type { FromWorker, ToWorker } from "../../www/lib/worker/protocol.ts";
 import { type FakeBehaviour, fakeWasm } from "./fake-wasm.ts";
 
+/** For clients of workers that never ask for a helper. */
+export function startNoHelper(): never {
+  throw new Error("nobody asks for a helper here");
+}
+
 /** A worker in this thread. */
 export class LocalWorker implements WorkerLike {
   onmessage: WorkerLike["onmessage"] = null;
@@ -33,8 +38,10 @@ export class LocalWorker implements WorkerLike {
       const data = structuredClone(message);
       setTimeout(() => !this.terminated && this.onmessage?.({ data } as MessageEvent<FromWorker>));
     };
-    const lose = () => this.faults.raise(new IterisError("device_lost", "The GPU was lost."));
-    this.#host = new WorkerHost(engine, answer, lose);
+    this.#host = new WorkerHost(engine, answer, {
+      loseDevice: () => this.faults.raise(new IterisError("device_lost", "The GPU was lost.")),
+      helperFailed: () => {},
+    });
   }
 
   postMessage(message: ToWorker): void {

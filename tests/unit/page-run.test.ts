@@ -10,7 +10,7 @@ import { run } from "../../www/page/run.ts";
 import { type Adapter, Store } from "../../www/page/state.ts";
 import { cancel } from "../../www/page/work.ts";
 import { coreError, type FakeBehaviour, type Seen, tinyBase } from "./fake-wasm.ts";
-import { LocalWorker } from "./local-worker.ts";
+import { LocalWorker, startNoHelper } from "./local-worker.ts";
 import { baseFacts, adapter as card } from "./page-state.ts";
 
 let client: WorkerClient;
@@ -31,7 +31,7 @@ beforeEach(() => {
   compared = [];
   labels = [];
   behaviour = { seen, compared };
-  client = new WorkerClient(() => new LocalWorker(behaviour, () => null));
+  client = new WorkerClient(() => new LocalWorker(behaviour, () => null), startNoHelper);
 });
 
 /** A card whose samples are a text file of one line. */

@@ -10,7 +10,8 @@ import { fakeWasm } from "./fake-wasm.ts";
 /** A worker that does what the test says. */
 class FakeHelper {
   readonly heard: ToHelper[] = [];
-  ended = false;
+  /** As it was let go: idle or not. */
+  ended: boolean | null = null;
   readonly say: (message: FromHelper) => void;
   readonly fail: (error: IterisError) => void;
 
@@ -23,8 +24,8 @@ class FakeHelper {
     this.heard.push(message);
   }
 
-  end(): void {
-    this.ended = true;
+  end(idle: boolean): void {
+    this.ended = idle;
   }
 }
 
@@ -45,8 +46,7 @@ let isCancelled: boolean;
 let pool: Pool;
 
 const host: HelperHost = {
-  cores: 4,
-  memoryBytes: 2 ** 33,
+  room: async () => ({ cores: 4, memoryBytes: 2 ** 33 }),
   start(onMessage, onFailure) {
     const helper = new FakeHelper(onMessage, onFailure);
     helpers.push(helper);
@@ -69,8 +69,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function teamOf(workers: number | "auto" = "auto"): Team {
-  const team = pool.team("merge", source, workers);
+async function teamOf(workers: number | "auto" = "auto"): Promise<Team> {
+  const team = await pool.team("merge", source, workers);
   if (team === undefined) throw new Error("there is no team");
   return team;
 }
@@ -79,23 +79,23 @@ const bytes = (...numbers: number[]) => Uint8Array.from(numbers);
 const question = bytes(7);
 
 describe("a pool of workers", () => {
-  it("tells the core what there is, this worker left out", () => {
-    expect(teamOf()).toMatchObject({ cores: 3, memoryBytes: 2 ** 33 });
-    expect(teamOf(3)).toMatchObject({ exactly: 2 });
-    expect(teamOf(3)).not.toHaveProperty("cores");
+  it("tells the core what there is, this worker left out", async () => {
+    expect(await teamOf()).toMatchObject({ cores: 3, memoryBytes: 2 ** 33 });
+    expect(await teamOf(3)).toMatchObject({ exactly: 2 });
+    expect(await teamOf(3)).not.toHaveProperty("cores");
   });
 
-  it("is none for one worker, or where a file can be read here alone", () => {
-    expect(pool.team("merge", source, 1)).toBeUndefined();
+  it("is none for one worker, or where a file can be read here alone", async () => {
+    expect(await pool.team("merge", source, 1)).toBeUndefined();
     const read = async () => bytes(1);
     const base = [{ name: "model.safetensors", size: 1, read }];
-    expect(pool.team("merge", { ...source, base }, "auto")).toBeUndefined();
+    expect(await pool.team("merge", { ...source, base }, "auto")).toBeUndefined();
     const adapters = [{ name: "a", files: base }];
-    expect(pool.team("merge", { ...source, adapters }, 4)).toBeUndefined();
+    expect(await pool.team("merge", { ...source, adapters }, 4)).toBeUndefined();
   });
 
-  it("gives each the module and the inputs, so that it opens them by itself", () => {
-    teamOf().start(2);
+  it("gives each the module and the inputs, so that it opens them by itself", async () => {
+    (await teamOf()).start(2);
     const job = {
       name: "merge",
       base: [],
@@ -111,7 +111,7 @@ describe("a pool of workers", () => {
     ]);
   });
 
-  it("gives them the merged models of a comparison, and the variants of a generation", () => {
+  it("gives them the merged models of a comparison, and the variants of a generation", async () => {
     const files = [{ name: "m.safetensors", size: 2, blob }];
     const wired = [{ name: "m.safetensors", blob }];
     const compared = {
@@ -120,9 +120,9 @@ describe("a pool of workers", () => {
       merged: [{ name: "m", files }],
       options: {},
     };
-    pool.team("compare", compared, 2)?.start(1);
+    (await pool.team("compare", compared, 2))?.start(1);
     const variants = [{ name: "base" }, { name: "m", files }];
-    pool.team("generate", { base: files, variants, options: {} }, 2)?.start(1);
+    (await pool.team("generate", { base: files, variants, options: {} }, 2))?.start(1);
     const jobs = helpers.map(({ heard }) =>
       heard.flatMap((said) => (said.type === "open" ? [said.job] : [])),
     );
@@ -133,11 +133,13 @@ describe("a pool of workers", () => {
     ]);
     const read = [{ name: "m.safetensors", size: 1, read: async () => bytes(1) }];
     const unreadable = [{ name: "m", files: read }];
-    expect(pool.team("generate", { base: files, variants: unreadable, options: {} }, 2)).toBeUndefined();
+    expect(
+      await pool.team("generate", { base: files, variants: unreadable, options: {} }, 2),
+    ).toBeUndefined();
   });
 
   it("hands answers to who asked, in whatever order they come", async () => {
-    const team = teamOf();
+    const team = await teamOf();
     team.start(2);
     const answers = [team.ask(0, question), team.ask(1, question), team.ask(0, question)];
     const asked = helpers.map(({ heard }) => heard.flatMap((said) => (said.type === "ask" ? [said.id] : [])));
@@ -148,7 +150,7 @@ describe("a pool of workers", () => {
   });
 
   it("fails what a worker was asked, and what it is asked later, with the worker's error", async () => {
-    const team = teamOf();
+    const team = await teamOf();
     team.start(2);
     const [lost, other] = [team.ask(0, question), team.ask(1, question)];
     const error = { code: "not_finite", message: "NaN in layer 3" } as const;
@@ -164,7 +166,7 @@ describe("a pool of workers", () => {
   it("fails what is asked of a worker that cannot be started", async () => {
     const none = new Pool(
       {
-        cores: 2,
+        room: async () => ({ cores: 2, memoryBytes: undefined }),
         start: () => {
           throw new Error("a policy forbids workers");
         },
@@ -172,7 +174,7 @@ describe("a pool of workers", () => {
       () => module,
       () => false,
     );
-    const team = none.team("merge", source, "auto");
+    const team = await none.team("merge", source, "auto");
     team?.start(1);
     await expect(team?.ask(0, question)).rejects.toMatchObject({ code: "internal" });
     none.close();
@@ -180,7 +182,7 @@ describe("a pool of workers", () => {
 
   it("lets a cancelled call go, whatever its workers are at", async () => {
     vi.useFakeTimers();
-    const team = teamOf();
+    const team = await teamOf();
     team.start(1);
     const answer = team.ask(0, question);
     const settled = expect(answer).rejects.toMatchObject({ code: "cancelled" });
@@ -190,10 +192,31 @@ describe("a pool of workers", () => {
     await settled;
   });
 
-  it("ends all of them when the call has ended", () => {
-    teamOf().start(3);
+  it("lets all of them go when the call has ended, and says which another call may have", async () => {
+    const team = await teamOf();
+    team.start(4);
+    const answered = team.ask(0, question);
+    const [asked] = helpers[0]?.heard.filter(({ type }) => type === "ask") ?? [];
+    helpers[0]?.say({ type: "ready" });
+    helpers[0]?.say({ type: "answer", id: asked && "id" in asked ? asked.id : -1, answer: bytes(1) });
+    await answered;
+    void team.ask(1, question);
+    helpers[2]?.fail(new IterisError("internal", "It ended."));
     pool.close();
-    expect(helpers.map(({ ended }) => ended)).toEqual([true, true, true]);
+    expect(helpers.map(({ ended }) => ended)).toEqual([true, false, false, true]);
+  });
+
+  it("takes none of a cancelled call for idle", async () => {
+    vi.useFakeTimers();
+    const team = await teamOf();
+    team.start(1);
+    const answer = team.ask(0, question);
+    isCancelled = true;
+    const settled = expect(answer).rejects.toMatchObject({ code: "cancelled" });
+    await vi.advanceTimersByTimeAsync(100);
+    await settled;
+    pool.close();
+    expect(helpers.map(({ ended }) => ended)).toEqual([false]);
   });
 });
 
@@ -202,8 +225,19 @@ describe("a worker that helps", () => {
     const said: FromHelper[] = [];
     const opened: string[] = [];
     const faults = new Faults();
+    const wasm = {
+      ...fakeWasm(),
+      instances: 0,
+      initSync: () => {
+        wasm.instances = Math.max(wasm.instances, 1);
+      },
+      __wbg_reset_state: () => {
+        wasm.instances += 1;
+      },
+      solveShare: (_name: string, _source: object, questions: Questions) => solve(questions),
+    };
     const helper = new Share({
-      wasm: { ...fakeWasm(), solveShare: (_name, _source, questions) => solve(questions) },
+      wasm,
       open: async (files) => {
         opened.push(...files.map(({ name }) => name));
         return files.map(({ name }) => ({ name, size: 0 }));
@@ -214,7 +248,7 @@ describe("a worker that helps", () => {
       faults,
       lastPanic: () => panic,
     });
-    return { helper, said, opened, faults };
+    return { helper, said, opened, faults, wasm };
   }
 
   const job = {
@@ -228,7 +262,7 @@ describe("a worker that helps", () => {
   it("opens the inputs and answers one question after the other, under its number", async () => {
     const { helper, said, opened } = share(async ({ next, answer }) => {
       for (let turn = 0; turn < 2; turn += 1) {
-        const [word = 0] = await next();
+        const [word = 0] = (await next()) ?? [];
         await answer(bytes(2 * word));
       }
     });
@@ -242,6 +276,54 @@ describe("a worker that helps", () => {
       { type: "answer", id: 11, answer: bytes(6) },
       { type: "answer", id: 12, answer: bytes(8) },
     ]);
+  });
+
+  it("lets go of a job and its memory where it is told to rest, and is ready for the next", async () => {
+    const until: string[] = [];
+    const { helper, said, wasm } = share(async ({ next, answer }) => {
+      for (let asked = await next(); asked !== undefined; asked = await next()) await answer(asked);
+      until.push("its end");
+    });
+    for (const id of [1, 2]) {
+      void helper.receive(open);
+      void helper.receive({ type: "ask", id, question: bytes(id) });
+      await expect.poll(() => said.length).toBe(2 * id - 1);
+      await helper.receive({ type: "rest" });
+      expect(wasm.instances).toBe(1 + id);
+    }
+    expect(until).toEqual(["its end", "its end"]);
+    expect(said).toEqual([
+      { type: "answer", id: 1, answer: bytes(1) },
+      { type: "ready" },
+      { type: "answer", id: 2, answer: bytes(2) },
+      { type: "ready" },
+    ]);
+  });
+
+  it("is never ready again after a failure, one for want of a question among them", async () => {
+    const { helper, said } = share(async ({ next }) => {
+      if ((await next()) === undefined) throw new IterisError("internal", "nobody is left to ask");
+    });
+    void helper.receive(open);
+    await helper.receive({ type: "rest" });
+    expect(said).toMatchObject([{ type: "failed", error: { code: "internal" } }]);
+  });
+
+  it("is ready at once where it is told to rest before it was asked anything", async () => {
+    const { helper, said, wasm } = share(async ({ next }) => {
+      await next();
+    });
+    void helper.receive(open);
+    await helper.receive({ type: "rest" });
+    expect(said).toEqual([{ type: "ready" }]);
+    expect(wasm.instances).toBe(2);
+  });
+
+  it("is ready at once where it was given no job", async () => {
+    const { helper, said, wasm } = share(async () => {});
+    await helper.receive({ type: "rest" });
+    expect(said).toEqual([{ type: "ready" }]);
+    expect(wasm.instances).toBe(0);
   });
 
   it("says what went wrong, a panic in its own words", async () => {

@@ -22,7 +22,7 @@ import {
   smallPlan,
   tinyBase,
 } from "./fake-wasm.ts";
-import { LocalWorker } from "./local-worker.ts";
+import { LocalWorker, startNoHelper } from "./local-worker.ts";
 
 let workers: LocalWorker[];
 let behaviour: FakeBehaviour;
@@ -39,7 +39,7 @@ beforeEach(() => {
     const worker = new LocalWorker(behaviour, () => panic);
     workers.push(worker);
     return worker;
-  });
+  }, startNoHelper);
 });
 afterEach(() => vi.useRealTimers());
 
@@ -573,7 +573,7 @@ describe("a fault", () => {
         const worker = new LocalWorker(fails, () => null, fakeGpu(real));
         started.push(worker);
         return worker;
-      });
+      }, startNoHelper);
       return { client, started };
     }
 
@@ -621,7 +621,7 @@ describe("a fault", () => {
   });
 
   it("auto tells what the core has chosen, and why", async () => {
-    const client = new WorkerClient(() => new LocalWorker({}, () => null, fakeGpu(real)));
+    const client = new WorkerClient(() => new LocalWorker({}, () => null, fakeGpu(real)), startNoHelper);
     const { device } = await client.merge(request({ device: "auto" }));
     expect(device).toMatchObject({
       kind: "webgpu",
@@ -637,7 +637,7 @@ describe("a fault", () => {
       const worker = new LocalWorker({}, () => null);
       worker.postMessage = () => setTimeout(() => worker.onerror?.({ message: "" } as ErrorEvent));
       return worker;
-    });
+    }, startNoHelper);
     await expect(broken.merge(request())).rejects.toMatchObject({
       code: "internal",
       message: expect.stringContaining("cannot be loaded"),
@@ -647,7 +647,7 @@ describe("a fault", () => {
   it("at starting a worker ends the call", async () => {
     const none = new WorkerClient(() => {
       throw new Error("workers are blocked by the page's policy");
-    });
+    }, startNoHelper);
     await expect(none.defaultOptions()).rejects.toMatchObject({ code: "internal" });
   });
 });

@@ -2,7 +2,8 @@
  * The browser entry of `iteris-web`: merge LoRA adapters on this machine.
  *
  * Every function hands its work to a module worker that is started on first use, owns the wasm module and
- * the GPU, and is replaced after a fault or a cancelled merge. Calls queue: one runs at a time.
+ * the GPU, and is replaced after a fault or a cancelled merge. Calls queue: one runs at a time. With it, workers for the
+ * processor's other cores are started, which rest until a call is worth them.
  *
  * @example
  * ```ts
@@ -49,7 +50,7 @@ import type {
 } from "./types.ts";
 import { WorkerClient } from "./worker/client.ts";
 import { discard as discardFiles } from "./worker/page-disk.ts";
-import { startWorker } from "./worker/start.ts";
+import { startHelper, startWorker } from "./worker/start.ts";
 
 export type { ErrorCode } from "./errors.ts";
 export { errorCodes, IterisError, toIterisError } from "./errors.ts";
@@ -75,7 +76,7 @@ export type { FoundInputs, Mismatch, Recipe, RecipeAdapter, RecipeInput, RecipeS
 export { differences, mismatches, readRecipe, recipeMismatch, samplesMismatches } from "./recipe.ts";
 export type * from "./types.ts";
 
-const client = new WorkerClient(startWorker);
+const client = new WorkerClient(startWorker, startHelper);
 
 /**
  * Merges adapters of one base model into one adapter.
@@ -360,8 +361,8 @@ export function discard(files: readonly OutputFile[]): Promise<void> {
 }
 
 /**
- * Stops the worker and gives back all memory it holds, GPU memory too. A running call rejects with
- * `cancelled`; the next call starts a new worker. Results that were made stay readable.
+ * Stops the workers and gives back all memory they hold, GPU memory too. A running call rejects with
+ * `cancelled`; the next call starts new ones. Results that were made stay readable.
  *
  * @example
  * ```ts

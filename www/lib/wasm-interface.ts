@@ -159,7 +159,8 @@ export interface Team {
 
 /** What a worker that helps is asked. */
 export interface Questions {
-  next(): Promise<Uint8Array>;
+  /** `undefined` where no more come. */
+  next(): Promise<Uint8Array | undefined>;
   answer(answer: Uint8Array): Promise<void>;
 }
 
@@ -196,6 +197,13 @@ export interface IterisWasm {
   default(input: {
     module_or_path: URL | Request | Response | BufferSource | WebAssembly.Module;
   }): Promise<unknown>;
+  /** The same of a module that is compiled already. */
+  initSync(input: { module: WebAssembly.Module }): unknown;
+  /**
+   * Puts a new instance in the place of the one there is, whose memory nothing holds any more. What still points into that
+   * one (a closure that a promise calls late, an object that is finalised) notices, and leaves the new one alone.
+   */
+  __wbg_reset_state(): void;
   version(): string;
   /** Bytes of the last request for memory that was refused; answers after a trap too. */
   failedAllocation(): number | undefined;
@@ -222,7 +230,7 @@ export interface IterisWasm {
   merge(request: MergeSource, device: WasmDevice, observer: Observer): Promise<MergeReport>;
   /** The compiled module, for workers that help. */
   compiled(): WebAssembly.Module;
-  /** Does the share that it is asked for, until it is ended. */
+  /** Does the share that it is asked for, until no more comes. */
   solveShare(job: string, request: object, questions: Questions): Promise<void>;
   compare(
     request: {

@@ -5,8 +5,7 @@ import type { HelperHost } from "../lib/engine/pool.ts";
 import { IterisError } from "../lib/errors.ts";
 
 export const helperHost: HelperHost = {
-  cores: availableParallelism(),
-  memoryBytes: totalmem(),
+  room: async () => ({ cores: availableParallelism(), memoryBytes: totalmem() }),
   start(onMessage, onFailure) {
     // The address must stand here literally: that is how the package's build finds the thread's file.
     const worker = new Worker(new URL("./helper.ts", import.meta.url), {
@@ -22,6 +21,7 @@ export const helperHost: HelperHost = {
     });
     return {
       post: (message) => worker.postMessage(message),
+      // Idle or not: another is started from the disk, and needs no network.
       end: () => {
         worker.removeAllListeners("exit");
         void worker.terminate();

@@ -39,7 +39,7 @@ function workersField(store: Store): TemplateResult | typeof nothing {
     {
       name: "workers",
       label: "Cores",
-      hint: "that share the work. Automatic takes one; each more loads a script from this page's server.",
+      hint: "that share the work. Automatic takes as many as it is worth and memory has room for.",
       value: `${settings.workers}`,
       choices,
     },

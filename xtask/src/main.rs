@@ -33,6 +33,8 @@ fn glue(module: &str, folder: &str) -> Result<(), Box<dyn Error>> {
         .out_name("iteris_web")
         .web(true)?
         .omit_default_module_path(true)
+        // `__wbg_reset_state`, by which a helper lets go of its memory between two calls: www/lib/engine/share.ts.
+        .reset_state_function(true)
         .typescript(true)
         .remove_name_section(true)
         .remove_producers_section(true);

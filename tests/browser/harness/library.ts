@@ -1,7 +1,7 @@
 /** The script of library.html: hands the package's browser entry to `page.evaluate`. */
 import * as library from "../../../www/lib/index.ts";
 import { WorkerClient } from "../../../www/lib/worker/client.ts";
-import { startWorker } from "../../../www/lib/worker/start.ts";
+import { startHelper, startWorker } from "../../../www/lib/worker/start.ts";
 
 declare global {
   var iteris: typeof library;
@@ -10,4 +10,4 @@ declare global {
 }
 
 globalThis.iteris = library;
-globalThis.newClient = () => new WorkerClient(startWorker);
+globalThis.newClient = () => new WorkerClient(startWorker, startHelper);

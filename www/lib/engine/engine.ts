@@ -231,7 +231,7 @@ export class Engine {
       })),
       options,
     };
-    const available = helpers && availableAt(helpers, workers);
+    const available = helpers && (await availableAt(helpers, workers));
     return this.#run("planning", (wasm) => wasm.plan({ ...source, workers: available }));
   }
 
@@ -353,8 +353,8 @@ export class Engine {
     };
     const pool = helpers && new Pool(helpers, compiled, () => context.cancelled());
     try {
-      return await this.#observed(doing[name], context, sink, (wasm, observer) =>
-        work(wasm, { ...observer, workers: pool?.team(name, source, workers) }),
+      return await this.#observed(doing[name], context, sink, async (wasm, observer) =>
+        work(wasm, { ...observer, workers: await pool?.team(name, source, workers) }),
       );
     } catch (error) {
       throw pool?.blame(error) ?? error;

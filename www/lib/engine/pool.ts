@@ -1,5 +1,5 @@
 /**
- * The workers that help at one call: started when the core says how many are worth it, ended with the call.
+ * The workers that help at one call: started when the core says how many are worth it, let go with the call.
  *
  * What goes wrong in one of them, a worker that dies among it, is the error of every question that it has not answered,
  * and so of the call.
@@ -13,15 +13,22 @@ import type { FromHelper, JobName, SharedJob, ToHelper, WireNamed } from "./shar
 /** Another worker, as much of it as is used. */
 export interface Helper {
   post(message: ToHelper): void;
-  end(): void;
+  /** @param idle - whether it has answered everything and is in order, so that another call may have it */
+  end(idle: boolean): void;
+}
+
+/** What a call may take by itself. */
+export interface Room {
+  /** Cores, this one among them. */
+  cores: number;
+  /** Memory of the machine, as far as it is told. */
+  memoryBytes: number | undefined;
 }
 
 /** What helpers need of the place they run in. */
 export interface HelperHost {
-  /** Cores of the machine, this one among them. */
-  cores: number;
-  /** Memory of the machine, as far as it is told. */
-  memoryBytes?: number | undefined;
+  /** Asked before every call that may have helpers; must not take as long as a script may take to load. */
+  room(): Promise<Room>;
   /**
    * @param onMessage - called with what it says
    * @param onFailure - called when it is of no use any more
@@ -96,10 +103,12 @@ function sharedJob(
 export class HelperFault extends IterisError {}
 
 /** What the core is told of workers that it may start. */
-export function availableAt(
-  { cores, memoryBytes }: HelperHost,
+export async function availableAt(
+  host: HelperHost,
   workers: WorkersRequest,
-): Pick<Team, "exactly" | "cores" | "memoryBytes"> {
+): Promise<Pick<Team, "exactly" | "cores" | "memoryBytes">> {
+  if (workers === 1) return { exactly: 0 };
+  const { cores, memoryBytes } = await host.room();
   return workers === "auto" ? { cores: cores - 1, memoryBytes } : { exactly: workers - 1 };
 }
 
@@ -123,11 +132,11 @@ export class Pool {
   }
 
   /** What the core is given to start and to ask helpers; `undefined` where there can be none. */
-  team(name: JobName, source: SharedSource, workers: WorkersRequest): Team | undefined {
+  async team(name: JobName, source: SharedSource, workers: WorkersRequest): Promise<Team | undefined> {
     const job = sharedJob(name, source);
     if (job === null || workers === 1) return undefined;
     return {
-      ...availableAt(this.#host, workers),
+      ...(await availableAt(this.#host, workers)),
       start: (count) => {
         for (let started = 0; started < count; started += 1) this.#start(job);
       },
@@ -142,10 +151,12 @@ export class Pool {
     return new HelperFault(error.code, error.message, { cause: error });
   }
 
-  /** Ends all helpers. */
+  /** Lets all helpers go. */
   close(): void {
     clearInterval(this.#looking);
-    for (const { helper } of this.#members.splice(0)) helper.end();
+    for (const { helper, asked, failure } of this.#members.splice(0)) {
+      helper.end(failure === null && asked.size === 0);
+    }
   }
 
   #start(job: SharedJob): void {
@@ -182,6 +193,7 @@ export class Pool {
 }
 
 function receive(member: Member, message: FromHelper): void {
+  if (message.type === "ready") return;
   if (message.type === "failed") {
     fail(member, toIterisError(message.error));
     return;

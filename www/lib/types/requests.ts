@@ -33,9 +33,10 @@ export interface RunControl {
   /** Default `auto`. */
   device?: DeviceRequest | undefined;
   /**
-   * How many workers share the work on the CPU, each on a core of its own; default `auto`, which is one in a
-   * browser: others load a script. A merge without samples gives the
-   * same bytes, however many there are; where the model runs on samples, numbers differ by the order of sums.
+   * How many workers share the work on the CPU, each on a core of its own; default `auto`: as many as the work is worth and
+   * the machine has cores and memory for, in a browser at most eight, which are loaded with the first call and rest between
+   * calls. A number above that loads a script more for each. A merge without samples gives the same bytes, however many
+   * there are; where the model runs on samples, numbers differ by the order of sums.
    */
   workers?: WorkersRequest | undefined;
   /** Called at most about 20 times a second. */

@@ -1,6 +1,6 @@
 /**
- * The page's side: starts the worker when it is needed, queues calls, cancels, and replaces the worker after
- * a fault.
+ * The page's side: starts the worker when it is needed, and those that help it when it asks for them, queues calls,
+ * cancels, and replaces all of them after a fault.
  *
  * No call depends on the worker's good will, since one may no longer answer: after {@link patienceMilliseconds}
  * without a reaction to `cancel` it is terminated, which frees its memory too.
@@ -39,6 +39,7 @@ import type {
   SamplesInput,
 } from "../types.ts";
 import { takePageDisk } from "./page-disk.ts";
+import { type HelperWorker, PageHelpers } from "./page-helpers.ts";
 import type {
   Call,
   CallEvent,
@@ -127,14 +128,21 @@ function tell({ onProgress, onVariant, onFailure, onTask }: Control, event: Call
 /** Calls the engine in a worker. */
 export class WorkerClient {
   readonly #start: () => WorkerLike;
+  readonly #startHelper: () => HelperWorker;
   readonly #queue: Pending[] = [];
   #worker: WorkerLike | null = null;
+  #helpers: PageHelpers | null = null;
   #running: Pending | null = null;
   #ids = 0;
   #pageDisk: Promise<string | null> | null = null;
 
-  constructor(start: () => WorkerLike) {
+  /**
+   * @param start - starts the worker
+   * @param startHelper - starts a worker that helps it
+   */
+  constructor(start: () => WorkerLike, startHelper: () => HelperWorker) {
     this.#start = start;
+    this.#startHelper = startHelper;
   }
 
   async merge(request: MergeRequest): Promise<MergeResult> {
@@ -229,7 +237,7 @@ export class WorkerClient {
     return this.#call("version", null);
   }
 
-  /** Terminates the worker; the running call and those behind it reject with `cancelled`. */
+  /** Terminates the worker and its helpers; the running call and those behind it reject with `cancelled`. */
   release(): void {
     for (const pending of this.#queue.splice(0)) this.#settle(pending, cancelled());
     this.#retire(cancelled());
@@ -302,6 +310,7 @@ export class WorkerClient {
     // With the first worker already, so that what closed pages have left is gone before it is needed.
     void this.#disk();
     const worker = this.#start();
+    this.#helpers = new PageHelpers(this.#startHelper, (message) => worker.postMessage(message));
     worker.onmessage = ({ data }) => {
       // A message that was on its way while the worker was terminated is not heard any more.
       if (worker === this.#worker) this.#receive(data);
@@ -319,6 +328,10 @@ export class WorkerClient {
   #receive(message: FromWorker): void {
     if (message.type === "broken") {
       this.#retire(new IterisError("internal", "Internal fault: the worker broke."));
+      return;
+    }
+    if ("helper" in message) {
+      this.#helpers?.receive(message);
       return;
     }
     const running = this.#running;
@@ -366,10 +379,12 @@ export class WorkerClient {
     else pending.resolve(outcome);
   }
 
-  /** Terminates the worker, and the running call with it; the calls behind it get a new one. */
+  /** Terminates the worker, its helpers and the running call with it; the calls behind it get a new one. */
   #retire(error: IterisError): void {
     this.#worker?.terminate();
     this.#worker = null;
+    this.#helpers?.end();
+    this.#helpers = null;
     if (this.#running !== null) this.#settle(this.#running, error);
     this.#next();
   }

@@ -22,7 +22,16 @@ import { type TaskSet, textsOf } from "../samples/pictures.ts";
 import { placedOf } from "../samples/read.ts";
 import { openFiles } from "../sources/open.ts";
 import type { WireFile, WireSamples } from "../sources/wire.ts";
-import type { Call, CallEvent, CallName, Calls, FromWorker, ToWorker, WireAdapter } from "./protocol.ts";
+import type {
+  Call,
+  CallEvent,
+  CallName,
+  Calls,
+  FromWorker,
+  HelperFailed,
+  ToWorker,
+  WireAdapter,
+} from "./protocol.ts";
 
 function readIfGiven(samples: WireSamples | null): Promise<TaskSet | null> {
   return samples === null ? Promise.resolve(null) : openSamples(samples);
@@ -143,17 +152,23 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
   }
 }
 
+/** What the page tells of things beside the engine, and who hears it. */
+export interface Place {
+  loseDevice(): void;
+  helperFailed(message: HelperFailed): void;
+}
+
 /** Answers messages with an engine. */
 export class WorkerHost {
   readonly #engine: Engine;
   readonly #post: (message: FromWorker) => void;
-  readonly #loseDevice: () => void;
+  readonly #place: Place;
   readonly #cancelled = new Set<number>();
 
-  constructor(engine: Engine, post: (message: FromWorker) => void, loseDevice: () => void) {
+  constructor(engine: Engine, post: (message: FromWorker) => void, place: Place) {
     this.#engine = engine;
     this.#post = post;
-    this.#loseDevice = loseDevice;
+    this.#place = place;
   }
 
   /** Handles one message of the page; resolves when it is answered. */
@@ -165,7 +180,10 @@ export class WorkerHost {
         this.#cancelled.add(message.id);
         return;
       case "lose-device":
-        this.#loseDevice();
+        this.#place.loseDevice();
+        return;
+      case "helper-failed":
+        this.#place.helperFailed(message);
     }
   }
 

@@ -1,5 +1,9 @@
-/** The messages between the page and its worker, and nothing else crosses. */
+/**
+ * The messages between the page and its worker, and from the page to the workers that help that one. Beside these there is
+ * what the worker and its helpers say to each other (`engine/share.ts`), and nothing else crosses.
+ */
 import type { Variant } from "../engine/methods-request.ts";
+import type { ToHelper } from "../engine/share.ts";
 import type { PlainError } from "../errors.ts";
 import type { Placed } from "../samples/record.ts";
 import type { SelfRequest } from "../samples/self.ts";
@@ -141,11 +145,33 @@ export type Call = { [Name in CallName]: { name: Name; ask: Calls[Name]["ask"] }
 export type ToWorker =
   | { type: "call"; id: number; call: Call }
   | { type: "cancel"; id: number }
+  | HelperFailed
   /** Destroys the GPU devices, as a driver's reset would; only the package's own tests send it. */
   | { type: "lose-device" };
 
+/** A helper is of no use: it cannot be started, or an error of its own was caught by nobody. */
+export interface HelperFailed {
+  type: "helper-failed";
+  helper: number;
+  what: string;
+}
+
+/** Where a job of a helper begins and ends; what is asked in between goes from worker to worker. */
+type JobEnds = Exclude<ToHelper, { type: "ask" }>;
+
+/** What the worker asks of the page for helpers, each by a number that the worker gives it. */
+export type AboutHelper =
+  /** `port`: the helper's end of a channel to the worker. */
+  | { type: "start-helper"; helper: number; port: MessagePort }
+  | { type: "tell-helper"; helper: number; message: JobEnds }
+  | { type: "end-helper"; helper: number };
+
+/** From the page to a helper. */
+export type ToHelperWorker = { type: "connect"; port: MessagePort } | JobEnds;
+
 /** From the worker. */
 export type FromWorker =
+  | AboutHelper
   | { type: "event"; id: number; event: CallEvent }
   | { type: "done"; id: number; answer: Calls[CallName]["answer"] }
   /** `retire`: this worker is not to be used again. */

@@ -12,12 +12,13 @@ import { nextTask } from "../engine/next-task.ts";
 import { listenForPanics } from "../engine/panics.ts";
 import { type IterisError, toIterisError } from "../errors.ts";
 import type { IterisWasm } from "../wasm-interface.ts";
+import { HelpersOfPage } from "./ask-page.ts";
 import { WorkerHost } from "./host.ts";
 import type { FromWorker, ToWorker } from "./protocol.ts";
-import { helperHost } from "./start-helper.ts";
+import { mostResting, RestingHelpers } from "./resting-helpers.ts";
 
 const scope = globalThis as unknown as {
-  postMessage(message: FromWorker): void;
+  postMessage(message: FromWorker, handedOver: Transferable[]): void;
   addEventListener(type: string, listener: (event: never) => void): void;
   GPUAdapter?: { prototype: GPUAdapter };
 };
@@ -25,11 +26,19 @@ const scope = globalThis as unknown as {
 const faults = new Faults();
 function fail(error: IterisError): void {
   if (faults.watched) faults.raise(error);
-  else scope.postMessage({ type: "broken" });
+  else scope.postMessage({ type: "broken" }, []);
 }
 
 const watch = new DeviceWatch(scope.GPUAdapter?.prototype);
 watch.onFault(fail);
+
+const { deviceMemory, hardwareConcurrency } = navigator as Navigator & { deviceMemory?: number };
+const helpersOfPage = new HelpersOfPage((message, handedOver) => scope.postMessage(message, handedOver));
+const helpers = new RestingHelpers(
+  helpersOfPage.start,
+  mostResting(hardwareConcurrency, deviceMemory),
+  deviceMemory === undefined ? undefined : deviceMemory * 2 ** 30,
+);
 
 const engine = new Engine({
   async loadWasm() {
@@ -42,14 +51,13 @@ const engine = new Engine({
   faults,
   nextTask,
   lastPanic: listenForPanics(console),
-  helpers: helperHost(),
+  helpers,
 });
 
-const host = new WorkerHost(
-  engine,
-  (message) => scope.postMessage(message),
-  () => watch.destroyDevices(),
-);
+const host = new WorkerHost(engine, (message) => scope.postMessage(message, []), {
+  loseDevice: () => watch.destroyDevices(),
+  helperFailed: (message) => helpersOfPage.failed(message),
+});
 
 scope.addEventListener("error", (event: ErrorEvent) => {
   event.preventDefault();
