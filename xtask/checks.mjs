@@ -33,15 +33,16 @@ export class Checks {
   }
 
   /**
-   * The core's unit tests, with those of the GPU's kernels where there is an adapter to run them on.
+   * The GPU's kernels against the CPU's code, where there is an adapter to run them on.
    * @param {NodeJS.ProcessEnv | null} gpu what a native program finds the adapter by
    */
-  async units(gpu) {
-    if (gpu !== null) return this.rust(["--lib", "--features", "gpu"], gpu);
+  async kernels(gpu) {
+    if (gpu !== null) {
+      return this.rust(["--profile", "kernels", "--features", "gpu", "--lib", "compute::"], gpu);
+    }
     const lacks = "the browser brings no software adapter for Vulkan";
     if (process.env.CI) throw new Stop(`the GPU's kernels cannot be tested: ${lacks}`);
     say("skipped", `the GPU's kernels: ${lacks}`);
-    await this.rust(["--lib"]);
   }
 
   /**

@@ -70,8 +70,8 @@ export async function test() {
     native: async () => {
       await checks.clippy();
       // The real model's turn comes in `test:peers`, which sees to it that it is there.
-      await checks.rust(["--test", "*"], { ITERIS_MINILM: join(root, "build/no-model") });
-      await checks.units(softwareGpu(browser));
+      await checks.rust(["--tests"], { ITERIS_MINILM: join(root, "build/no-model") });
+      await checks.kernels(softwareGpu(browser));
     },
     wasm: async () => {
       await checks.javascript("unit");
