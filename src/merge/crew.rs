@@ -70,8 +70,7 @@ impl First {
         let mut shares = shares.into_iter();
         let own = shares.next().unwrap_or_default();
         for (worker, share) in (0..self.count).zip(shares) {
-            let question = share.say(Errand::Passes.question());
-            self.ask(worker, question.into_bytes());
+            self.tell_one(worker, &share.say(Errand::Passes.question()));
         }
         own
     }
@@ -79,12 +78,13 @@ impl First {
     /// Tells all others.
     pub fn tell(&self, message: &Message) {
         for worker in 0..self.count {
-            self.ask(worker, message.bytes().to_vec());
+            self.tell_one(worker, message);
         }
     }
 
-    fn ask(&self, worker: usize, question: Vec<u8>) {
-        let answer = self.workers.ask(worker, question);
+    /// Tells one of the others, of which the first is 0.
+    pub fn tell_one(&self, worker: usize, message: &Message) {
+        let answer = self.workers.ask(worker, message.bytes().to_vec());
         self.answers.borrow_mut().push_back(answer);
     }
 

@@ -2,11 +2,18 @@
 //!
 //! They are values that add up, so that samples may be cut into micro-batches in any way, or collected by several workers
 //! ([`GroupStatistics::say`]), and the sums of all be solved at once. All that is solved is summed in f64.
+//!
+//! A layer may be so wide that there is no room for anything of its size squared but the Gram matrices. Xt^T X, of which
+//! mostly nothing is wanted but the norm, is then never there whole: when the last rows have come, it is formed some
+//! columns at a time, of the features that wait to go on. What workers tell each other goes in [`Parcel`]s.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
 use crate::{
-    compute::{Message, MessageReader, Stage, accumulate_product, gemm::Part},
+    compute::{
+        Compute, Features, Message, MessageReader, Stage, Symmetric, accumulate_gram, add_product,
+        symmetric::PANEL,
+    },
     delta::{Delta, DeviceDelta},
     error::Result,
     merge::{context::SolveContext, methods::iteris::objective::Objective, options::LeastSquares},
@@ -19,12 +26,38 @@ pub(super) struct GroupStatistics {
     pub(super) d_in: usize,
     /// One a task.
     pub(super) tasks: Vec<TaskStatistics>,
+    /// Where features are in memory and a norm is wanted of Xt^T X: the features of every micro-batch.
+    collected: Vec<Collected>,
 }
+
+/// The features of a micro-batch.
+struct Collected {
+    input: Rc<Features>,
+    /// The rows of X and those of Xt, one pair a task.
+    rows: Vec<[Range<usize>; 2]>,
+}
+
+/// What is told at once of a group's sums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Parcel {
+    /// Some of the lists of numbers that the sums are.
+    Sums(Range<usize>),
+    /// Some columns of a task's Xt^T X, of which a norm is wanted: a sum over all workers before it is squared.
+    Cross {
+        /// The task's place.
+        task: usize,
+        /// The columns.
+        columns: Range<usize>,
+    },
+}
+
+/// Numbers of a parcel, unless a single list has more: 32 MiB, which is there on either side and on the way.
+const PARCEL: usize = 4 << 20;
 
 /// The sums of one task.
 pub(super) struct TaskStatistics {
-    /// Xt^T Xt (d_in x d_in), lower triangle.
-    pub(super) gram: Vec<f64>,
+    /// Xt^T Xt (d_in x d_in).
+    pub(super) gram: Symmetric,
     /// Xt^T X, as far as it is needed.
     pub(super) cross: Cross,
     /// One a member of the group.
@@ -38,7 +71,7 @@ pub(super) enum Cross {
     Same,
     /// Itself.
     Whole(Vec<f64>),
-    /// The square of its norm, which a device sums.
+    /// The square of its norm.
     Squares(f64),
 }
 
@@ -49,7 +82,7 @@ pub(super) enum Wanted {
     Nothing,
     /// Itself.
     Whole,
-    /// Its norm, and its products with factors: what a device tells of it.
+    /// Its norm, and its products with factors.
     Norm,
 }
 
@@ -75,7 +108,7 @@ impl GroupStatistics {
             let delta = |layer: &Projection| task.deltas.get(&layer.name);
             let needs_cross = full || layers.iter().any(|layer| delta(layer).is_some());
             TaskStatistics {
-                gram: vec![0.0; d_in * d_in],
+                gram: Symmetric::zeros(d_in),
                 cross: match wanted {
                     Wanted::Whole if needs_cross => Cross::Whole(vec![0.0; d_in * d_in]),
                     Wanted::Norm if needs_cross => Cross::Squares(0.0),
@@ -98,6 +131,7 @@ impl GroupStatistics {
         Self {
             d_in,
             tasks: tasks.collect(),
+            collected: Vec::new(),
         }
     }
 
@@ -118,15 +152,15 @@ impl GroupStatistics {
             if own.is_empty() {
                 continue;
             }
-            let (x, xt) = ((group.input, own.clone()), (group.input, merged));
             let rows = own.len();
             // A multiplication and an addition a term; in f64, since such counts pass what wasm's usize holds.
             let count = |terms: f64| work.compute.meter.add_operations(Stage::Gram, 2.0 * terms);
             let square = rows as f64 * (d_in * d_in) as f64;
-            accumulate_product(xt.clone(), xt.clone(), Part::Lower, &mut sums.gram).await?;
+            let xt = (&**group.input, merged);
+            accumulate_gram(xt.0, xt.1.clone(), &mut sums.gram).await?;
             count(square / 2.0);
             if let Cross::Whole(cross) = &mut sums.cross {
-                accumulate_product(xt.clone(), x, Part::Full, cross).await?;
+                add_product(xt.clone(), (group.input, own.clone()), 0..d_in, cross);
                 count(square);
             }
             for ((layer, output), member) in group.layers.iter().zip(group.outputs()).zip(&mut sums.members) {
@@ -135,82 +169,116 @@ impl GroupStatistics {
                     && !member.projected.is_empty()
                 {
                     let low = group.input.project(own.clone(), a);
-                    accumulate_product((&low, low.all()), xt.clone(), Part::Full, &mut member.projected)
-                        .await?;
+                    add_product((&low, low.all()), xt.clone(), 0..d_in, &mut member.projected);
                     count(2.0 * rows as f64 * (d_in * a.d_out()) as f64);
                 }
             }
         }
+        let squares = |task: &TaskStatistics| matches!(task.cross, Cross::Squares(_));
+        if self.tasks.iter().any(squares) {
+            let lanes = |task| [0, merged_variant].map(|variant| group.lane(task, variant));
+            self.collected.push(Collected {
+                input: Rc::clone(group.input),
+                rows: (0..self.tasks.len()).map(lanes).collect(),
+            });
+        }
         Ok(())
     }
 
-    /// The sums as another worker tells them.
-    pub(super) fn say(&self) -> Message {
-        let d_in = self.d_in;
-        self.tasks.iter().fold(Message::default(), |message, task| {
-            let rows = task.gram.chunks_exact(d_in).enumerate();
-            let message = rows.fold(message, |message, (i, row)| message.list(&row[..=i]));
-            let message = match &task.cross {
-                Cross::Whole(cross) => message.list(cross),
-                Cross::Same | Cross::Squares(_) => message,
-            };
-            task.members.iter().fold(message, |message, member| {
-                message.list(&member.projected).float(member.output_norm)
-            })
-        })
+    /// All that is to be told of the sums, or to be looked at once they are complete: the same at every worker that has
+    /// collected features of these layers.
+    pub(super) fn parcels(&mut self) -> Vec<Parcel> {
+        let sizes: Vec<usize> = self.lists().iter().map(|list| list.len()).collect();
+        let (mut parcels, mut first, mut numbers) = (Vec::new(), 0, 0);
+        for (at, size) in sizes.iter().enumerate() {
+            if numbers > 0 && numbers + size > PARCEL {
+                parcels.push(Parcel::Sums(first..at));
+                (first, numbers) = (at, 0);
+            }
+            numbers += size;
+        }
+        parcels.push(Parcel::Sums(first..sizes.len()));
+        if self.collected.is_empty() {
+            return parcels;
+        }
+        let width = (PARCEL / self.d_in / PANEL * PANEL).max(PANEL);
+        for (task, sums) in self.tasks.iter().enumerate() {
+            if let Cross::Squares(_) = sums.cross {
+                parcels.extend((0..self.d_in).step_by(width).map(|start| Parcel::Cross {
+                    task,
+                    columns: start..self.d_in.min(start + width),
+                }));
+            }
+        }
+        parcels
+    }
+
+    /// The sums as lists of numbers.
+    fn lists(&mut self) -> Vec<&mut [f64]> {
+        let mut lists: Vec<&mut [f64]> = Vec::new();
+        for task in &mut self.tasks {
+            lists.extend(task.gram.panels_mut().iter_mut().map(Vec::as_mut_slice));
+            if let Cross::Whole(cross) = &mut task.cross {
+                lists.extend(cross.chunks_mut(PARCEL));
+            }
+            for member in &mut task.members {
+                lists.push(&mut member.projected);
+                lists.push(std::slice::from_mut(&mut member.output_norm));
+            }
+        }
+        lists
+    }
+
+    /// A parcel as another worker tells it.
+    pub(super) fn say(&mut self, parcel: Parcel, compute: &Compute) -> Message {
+        match parcel {
+            Parcel::Sums(range) => {
+                let lists = self.lists();
+                let lists = lists[range].iter();
+                lists.fold(Message::default(), |message, list| message.list(list))
+            }
+            Parcel::Cross { task, columns } => {
+                Message::default().list(&self.cross_columns(task, columns, compute))
+            }
+        }
     }
 
     /// Adds what [`GroupStatistics::say`] tells of other samples at the same layers.
     ///
     /// # Errors
     /// [`Code::Internal`](crate::error::Code::Internal) for the sums of other layers.
-    pub(super) fn add_said(&mut self, said: &[u8]) -> Result<()> {
-        let d_in = self.d_in;
+    pub(super) fn add_said(&mut self, range: Range<usize>, said: &[u8]) -> Result<()> {
         let mut said = MessageReader::new(said);
-        for task in &mut self.tasks {
-            for (i, row) in task.gram.chunks_exact_mut(d_in).enumerate() {
-                said.add_list(&mut row[..=i])?;
-            }
-            if let Cross::Whole(cross) = &mut task.cross {
-                said.add_list(cross)?;
-            }
-            for member in &mut task.members {
-                said.add_list(&mut member.projected)?;
-                member.output_norm += said.float()?;
-            }
+        let mut lists = self.lists();
+        lists[range].iter_mut().try_for_each(|list| said.add_list(list))
+    }
+
+    /// Some columns of a task's Xt^T X (d_in x columns, row-major), over what was collected here.
+    pub(super) fn cross_columns(&self, task: usize, columns: Range<usize>, compute: &Compute) -> Vec<f64> {
+        let mut cross = vec![0.0; self.d_in * columns.len()];
+        for Collected { input, rows } in &self.collected {
+            let [x, xt] = rows[task].clone();
+            // A multiplication and an addition a term.
+            let terms = x.len() as f64 * cross.len() as f64;
+            compute.meter.add_operations(Stage::Gram, 2.0 * terms);
+            add_product((input, xt), (input, x), columns.clone(), &mut cross);
         }
-        Ok(())
+        cross
+    }
+
+    /// Adds to the square of a task's ||Xt^T X||_F what is in some of its columns.
+    pub(super) fn add_squares(&mut self, task: usize, columns: &[f64]) {
+        if let Cross::Squares(squares) = &mut self.tasks[task].cross {
+            *squares += columns.iter().map(|x| x * x).sum::<f64>();
+        }
     }
 }
 
 impl TaskStatistics {
-    /// Xt^T X (d_in x d_in), whole, where that was wanted.
-    pub(super) fn whole_cross(&self, d_in: usize) -> Vec<f64> {
-        if let Cross::Whole(cross) = &self.cross {
-            return cross.clone();
-        }
-        let mut full = self.gram.clone();
-        for i in 0..d_in {
-            for j in 0..i {
-                full[j * d_in + i] = full[i * d_in + j];
-            }
-        }
-        full
-    }
-
-    /// ||Xt^T Xt||_F from the lower triangle.
-    pub(super) fn gram_norm(&self, d_in: usize) -> f64 {
-        let mut sum = 0.0;
-        for (i, row) in self.gram.chunks_exact(d_in).enumerate() {
-            sum += 2.0 * row[..i].iter().map(|x| x * x).sum::<f64>() + row[i] * row[i];
-        }
-        sum.sqrt()
-    }
-
     /// ||Xt^T X||_F
-    pub(super) fn cross_norm(&self, d_in: usize) -> f64 {
+    pub(super) fn cross_norm(&self) -> f64 {
         let squares: f64 = match &self.cross {
-            Cross::Same => return self.gram_norm(d_in),
+            Cross::Same => return self.gram.norm(),
             Cross::Whole(cross) => cross.iter().map(|x| x * x).sum(),
             Cross::Squares(squares) => *squares,
         };
