@@ -72,14 +72,7 @@ pub(super) fn workers_for_samples(
         Schedule::Iterate => context.options.max_iter,
         Schedule::Sweep => 1,
     };
-    let [rows, tokens, copies, tasks, passes] = [
-        load.rows + tokens,
-        tokens,
-        load.variants,
-        context.tasks.len(),
-        passes,
-    ]
-    .map(number);
+    let [rows, tokens, copies, passes] = [load.rows + tokens, tokens, load.variants, passes].map(number);
     let modules = context.model.family.modules().iter();
     let weights: f64 = modules.map(|module| number(module.d_in * module.d_out)).sum();
     let solved = context.modules.iter();
@@ -88,8 +81,7 @@ pub(super) fn workers_for_samples(
     // Layers that share an input share its sums; without that this is what they take at most.
     let sums = 3.0 * squares * rows * passes;
     let seconds = forward / ONE_CORE.f32_products + sums / ONE_CORE.f64_products;
-    // What is sent is there a second time.
-    let bytes = context.model.bytes_needed(load) + 8.0 * tasks * widest(context);
+    let bytes = context.model.bytes_needed(load);
     context.compute.available().for_work(seconds, samples, bytes)
 }
 
@@ -107,12 +99,6 @@ pub(super) fn workers_for_rows(models: &[&Model], rows: usize, pieces: usize, co
     let seconds = 2.0 * largest * number(rows) / ONE_CORE.f32_products;
     // Each reads the weights, and has the keys and values of its own rows.
     compute.available().for_work(seconds, pieces, 4.0 * largest)
-}
-
-/// The square of the widest input that is solved.
-fn widest(context: &SolveContext<'_>) -> f64 {
-    let widths = context.modules.iter().map(|module| module.d_in);
-    number(widths.max().unwrap_or(0)).powi(2)
 }
 
 /// What a core of these years does, to tell what work is worth a worker: the answer need not be exact.

@@ -1,12 +1,12 @@
 //! Samples of passes that are shared out to workers.
 //!
 //! Every worker runs the same passes, each on its share of every task's samples. At a linear group each has the sums of its
-//! own; the first adds up all of them, solves, and tells the others what was found, with which all go on. So a layer's
-//! solution differs from one worker's by the order of the sums alone.
+//! own; the first adds up all of them, solves, where that takes long with the others' help, and tells them what was found,
+//! with which all go on. So a layer's solution differs from one worker's by the order of the sums alone.
 //!
 //! The first asks, the others answer: the first question brings a share of the samples, every further one what the last
-//! answer was waited for; the answers are the sums of one group after the other, and at the end of a pass what was
-//! measured in it.
+//! answer was waited for; the answers are the sums of one group after the other, in pieces, what a worker has done to help,
+//! and at the end of a pass what was measured in it.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 

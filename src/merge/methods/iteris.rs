@@ -47,7 +47,7 @@ use crate::{
                 device::{GroupSums, Residuals},
                 factor::Call,
                 objective::{Lanes, Objective},
-                statistics::{GroupStatistics, Parcel, Wanted},
+                statistics::{GroupStatistics, Wanted},
             },
         },
         options::LeastSquares,
@@ -353,38 +353,23 @@ impl Solver<'_> {
 
     /// Makes the sums those of all workers, and looks at what is only looked at once they are.
     async fn complete(&self, statistics: &mut GroupStatistics) -> Result<()> {
-        let compute = self.work.compute;
-        let parcels = statistics.parcels();
-        let last = parcels.len() - 1;
-        for (at, parcel) in parcels.into_iter().enumerate() {
-            match parcel {
-                Parcel::Sums(range) => {
-                    self.hear_of(at < last, |said| statistics.add_said(range.clone(), said))
-                        .await?;
-                }
-                Parcel::Cross { task, columns } => {
-                    let start = compute.meter.elapsed();
-                    let mut cross = statistics.cross_columns(task, columns, compute);
-                    compute.meter.add_since(Stage::Gram, start);
-                    self.hear_of(at < last, |said| MessageReader::new(said).add_list(&mut cross))
-                        .await?;
-                    statistics.add_squares(task, &cross);
+        let meter = &self.work.compute.meter;
+        let mut parcels = statistics.parcels().into_iter().peekable();
+        while let Some(parcel) = parcels.next() {
+            let start = meter.elapsed();
+            let mut crosses = statistics.crosses(&parcel, self.work.compute);
+            meter.add_since(Stage::Gram, start);
+            if let Crew::First(first) = &self.work.crew {
+                let start = meter.elapsed();
+                let take = |said: &[u8]| statistics.add_said(&parcel, &mut crosses, said);
+                first.answers(take).await?;
+                meter.add_since(Stage::Wait, start);
+                if parcels.peek().is_some() {
+                    // On to the next one.
+                    first.tell(&Message::default());
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Takes what the others say of a parcel, if there are others, and has them go on to the next one.
-    async fn hear_of(&self, goes_on: bool, take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let Crew::First(first) = &self.work.crew else {
-            return Ok(());
-        };
-        let start = self.work.compute.meter.elapsed();
-        first.answers(take).await?;
-        self.work.compute.meter.add_since(Stage::Wait, start);
-        if goes_on {
-            first.tell(&Message::default());
+            statistics.add_squares(&parcel, &crosses);
         }
         Ok(())
     }
@@ -398,7 +383,10 @@ impl Solver<'_> {
     ) -> Result<()> {
         let mut said = Vec::new();
         for parcel in statistics.parcels() {
-            said = other.exchange(statistics.say(parcel, self.work.compute)).await?;
+            let crosses = statistics.crosses(&parcel, self.work.compute);
+            let message = statistics.say(&parcel, &crosses);
+            drop(crosses);
+            said = other.exchange(message).await?;
         }
         drop(statistics);
         loop {

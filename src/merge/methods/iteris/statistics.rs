@@ -37,11 +37,11 @@ struct Collected {
     rows: Vec<[Range<usize>; 2]>,
 }
 
-/// What is told at once of a group's sums.
+/// A piece of what is told of a group's sums.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Parcel {
-    /// Some of the lists of numbers that the sums are.
-    Sums(Range<usize>),
+pub(super) enum Piece {
+    /// One of the lists of numbers that the sums are.
+    List(usize),
     /// Some columns of a task's Xt^T X, of which a norm is wanted: a sum over all workers before it is squared.
     Cross {
         /// The task's place.
@@ -51,7 +51,10 @@ pub(super) enum Parcel {
     },
 }
 
-/// Numbers of a parcel, unless a single list has more: 32 MiB, which is there on either side and on the way.
+/// Pieces that are told at once.
+pub(super) type Parcel = Vec<Piece>;
+
+/// Numbers of a parcel, unless a single piece has more: 32 MiB, which is there on either side and on the way.
 const PARCEL: usize = 4 << 20;
 
 /// The sums of one task.
@@ -188,27 +191,31 @@ impl GroupStatistics {
     /// All that is to be told of the sums, or to be looked at once they are complete: the same at every worker that has
     /// collected features of these layers.
     pub(super) fn parcels(&mut self) -> Vec<Parcel> {
-        let sizes: Vec<usize> = self.lists().iter().map(|list| list.len()).collect();
-        let (mut parcels, mut first, mut numbers) = (Vec::new(), 0, 0);
-        for (at, size) in sizes.iter().enumerate() {
-            if numbers > 0 && numbers + size > PARCEL {
-                parcels.push(Parcel::Sums(first..at));
-                (first, numbers) = (at, 0);
-            }
-            numbers += size;
-        }
-        parcels.push(Parcel::Sums(first..sizes.len()));
-        if self.collected.is_empty() {
-            return parcels;
-        }
-        let width = (PARCEL / self.d_in / PANEL * PANEL).max(PANEL);
-        for (task, sums) in self.tasks.iter().enumerate() {
-            if let Cross::Squares(_) = sums.cross {
-                parcels.extend((0..self.d_in).step_by(width).map(|start| Parcel::Cross {
-                    task,
-                    columns: start..self.d_in.min(start + width),
+        let d_in = self.d_in;
+        let lists = self.lists().into_iter().enumerate();
+        let mut pieces: Vec<(Piece, usize)> = lists.map(|(at, list)| (Piece::List(at), list.len())).collect();
+        if !self.collected.is_empty() {
+            let width = (PARCEL / d_in / PANEL * PANEL).max(PANEL);
+            let tasks = self.tasks.iter().enumerate();
+            for (task, _) in tasks.filter(|(_, sums)| matches!(sums.cross, Cross::Squares(_))) {
+                pieces.extend((0..d_in).step_by(width).map(|start| {
+                    let columns = start..d_in.min(start + width);
+                    let numbers = d_in * columns.len();
+                    (Piece::Cross { task, columns }, numbers)
                 }));
             }
+        }
+        let (mut parcels, mut numbers) = (vec![Parcel::new()], 0);
+        for (piece, size) in pieces {
+            if numbers > 0 && numbers + size > PARCEL {
+                parcels.push(Parcel::new());
+                numbers = 0;
+            }
+            numbers += size;
+            parcels
+                .last_mut()
+                .into_iter()
+                .for_each(|parcel| parcel.push(piece.clone()));
         }
         parcels
     }
@@ -229,32 +236,56 @@ impl GroupStatistics {
         lists
     }
 
-    /// A parcel as another worker tells it.
-    pub(super) fn say(&mut self, parcel: Parcel, compute: &Compute) -> Message {
-        match parcel {
-            Parcel::Sums(range) => {
-                let lists = self.lists();
-                let lists = lists[range].iter();
-                lists.fold(Message::default(), |message, list| message.list(list))
-            }
-            Parcel::Cross { task, columns } => {
-                Message::default().list(&self.cross_columns(task, columns, compute))
-            }
-        }
+    /// A parcel as another worker tells it; `crosses` are its own.
+    pub(super) fn say(&mut self, parcel: &[Piece], crosses: &[Vec<f64>]) -> Message {
+        let (lists, mut crosses) = (self.lists(), crosses.iter());
+        parcel
+            .iter()
+            .fold(Message::default(), |message, piece| match piece {
+                Piece::List(at) => message.list(lists[*at]),
+                Piece::Cross { .. } => message.list(crosses.next().map_or(&[][..], Vec::as_slice)),
+            })
     }
 
     /// Adds what [`GroupStatistics::say`] tells of other samples at the same layers.
     ///
     /// # Errors
     /// [`Code::Internal`](crate::error::Code::Internal) for the sums of other layers.
-    pub(super) fn add_said(&mut self, range: Range<usize>, said: &[u8]) -> Result<()> {
+    pub(super) fn add_said(&mut self, parcel: &[Piece], crosses: &mut [Vec<f64>], said: &[u8]) -> Result<()> {
         let mut said = MessageReader::new(said);
-        let mut lists = self.lists();
-        lists[range].iter_mut().try_for_each(|list| said.add_list(list))
+        let (mut lists, mut crosses) = (self.lists(), crosses.iter_mut());
+        parcel.iter().try_for_each(|piece| match piece {
+            Piece::List(at) => said.add_list(lists[*at]),
+            Piece::Cross { .. } => said.add_list(crosses.next().map_or(&mut [][..], Vec::as_mut_slice)),
+        })
+    }
+
+    /// What a parcel has of every Xt^T X, summed over the samples here.
+    pub(super) fn crosses(&self, parcel: &[Piece], compute: &Compute) -> Vec<Vec<f64>> {
+        parcel
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::List(_) => None,
+                Piece::Cross { task, columns } => Some(self.cross_columns(*task, columns.clone(), compute)),
+            })
+            .collect()
+    }
+
+    /// Adds the squares of those, which are now sums over all samples, to the squares of norms.
+    pub(super) fn add_squares(&mut self, parcel: &[Piece], crosses: &[Vec<f64>]) {
+        let tasks = parcel.iter().filter_map(|piece| match piece {
+            Piece::List(_) => None,
+            Piece::Cross { task, .. } => Some(*task),
+        });
+        for (task, cross) in tasks.zip(crosses) {
+            if let Cross::Squares(squares) = &mut self.tasks[task].cross {
+                *squares += cross.iter().map(|x| x * x).sum::<f64>();
+            }
+        }
     }
 
     /// Some columns of a task's Xt^T X (d_in x columns, row-major), over what was collected here.
-    pub(super) fn cross_columns(&self, task: usize, columns: Range<usize>, compute: &Compute) -> Vec<f64> {
+    fn cross_columns(&self, task: usize, columns: Range<usize>, compute: &Compute) -> Vec<f64> {
         let mut cross = vec![0.0; self.d_in * columns.len()];
         for Collected { input, rows } in &self.collected {
             let [x, xt] = rows[task].clone();
@@ -264,13 +295,6 @@ impl GroupStatistics {
             add_product((input, xt), (input, x), columns.clone(), &mut cross);
         }
         cross
-    }
-
-    /// Adds to the square of a task's ||Xt^T X||_F what is in some of its columns.
-    pub(super) fn add_squares(&mut self, task: usize, columns: &[f64]) {
-        if let Cross::Squares(squares) = &mut self.tasks[task].cross {
-            *squares += columns.iter().map(|x| x * x).sum::<f64>();
-        }
     }
 }
 
@@ -283,5 +307,93 @@ impl TaskStatistics {
             Cross::Squares(squares) => *squares,
         };
         squares.sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::gemm::{View, product};
+
+    /// Rows of X and as many of Xt (rows x columns each), one below the other.
+    fn features(seed: usize, rows: usize, columns: usize) -> Vec<f32> {
+        let number = |at: usize| ((at * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5;
+        (0..2 * rows * columns).map(number).collect()
+    }
+
+    /// The sums of one task and one layer over micro-batches of so many rows.
+    fn collected(d_in: usize, batches: &[(Vec<f32>, usize)]) -> GroupStatistics {
+        let mut gram = Symmetric::zeros(d_in);
+        let mut all = Vec::new();
+        for (data, rows) in batches {
+            let [x, xt] = [0..*rows, *rows..2 * rows];
+            let input = Rc::new(Features::Host {
+                data: data.clone(),
+                columns: d_in,
+            });
+            pollster::block_on(accumulate_gram(&input, xt.clone(), &mut gram)).unwrap();
+            all.push(Collected {
+                input,
+                rows: vec![[x, xt]],
+            });
+        }
+        GroupStatistics {
+            d_in,
+            tasks: vec![TaskStatistics {
+                gram,
+                cross: Cross::Squares(0.0),
+                members: vec![MemberStatistics {
+                    projected: vec![1.0; 2 * d_in],
+                    output_norm: batches.len() as f64,
+                }],
+            }],
+            collected: all,
+        }
+    }
+
+    // One parcel, and several with more columns than one piece has.
+    #[test]
+    fn sums_of_workers_are_those_of_one_and_norms_those_of_the_whole_product() {
+        for d_in in [40, 300, 2100] {
+            let batches = [(features(1, 5, d_in), 5), (features(2, 3, d_in), 3)];
+            let mut alone = collected(d_in, &batches);
+            let [mut first, mut other] = [&batches[..1], &batches[1..]].map(|own| collected(d_in, own));
+            let compute = Compute::cpu();
+            let parcels = first.parcels();
+            assert_eq!(parcels, other.parcels());
+            assert_eq!(parcels.len() > 1, d_in > 2000, "{parcels:?}");
+            for parcel in parcels {
+                let crosses = alone.crosses(&parcel, &compute);
+                alone.add_squares(&parcel, &crosses);
+                let crosses = other.crosses(&parcel, &compute);
+                let said = other.say(&parcel, &crosses).into_bytes();
+                let mut crosses = first.crosses(&parcel, &compute);
+                first.add_said(&parcel, &mut crosses, &said).unwrap();
+                first.add_squares(&parcel, &crosses);
+            }
+            let mut whole = vec![0.0; d_in * d_in];
+            for (data, rows) in &batches {
+                let (x, xt) = data.split_at(rows * d_in);
+                let [x, xt] = [x, xt].map(|x| View::new(x, *rows, d_in));
+                let part: Vec<f64> = product(xt.transposed(), x);
+                whole.iter_mut().zip(part).for_each(|(x, part)| *x += part);
+            }
+            let norm = whole.iter().map(|x| x * x).sum::<f64>().sqrt();
+            // Sums of positive numbers: nothing cancels.
+            for sums in [&alone, &first] {
+                let found = sums.tasks[0].cross_norm();
+                assert!((found / norm - 1.0).abs() < 1e-12, "{d_in}: {found} {norm}");
+            }
+            let (a, b) = (alone.tasks[0].gram.diagonal(), first.tasks[0].gram.diagonal());
+            for (a, b) in a
+                .iter()
+                .zip(&b)
+                .chain([(&alone.tasks[0].gram.norm(), &first.tasks[0].gram.norm())])
+            {
+                assert!((a - b).abs() <= 1e-12 * a, "{d_in}: {a} {b}");
+            }
+            let member = &first.tasks[0].members[0];
+            assert_eq!((member.projected[7], member.output_norm), (2.0, 2.0));
+        }
     }
 }
