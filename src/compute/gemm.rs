@@ -119,6 +119,22 @@ impl<'a, T: Copy> View<'a, T> {
         }
     }
 
+    /// Some of the columns.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn columns(self, range: Range<usize>) -> Self {
+        assert!(range.end <= self.columns, "columns outside their view");
+        Self {
+            data: self
+                .data
+                .get(range.start * self.column_stride..)
+                .unwrap_or_default(),
+            columns: range.len(),
+            ..self
+        }
+    }
+
     /// (rows, columns)
     pub const fn dimensions(&self) -> (usize, usize) {
         (self.rows, self.columns)
@@ -214,6 +230,73 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
             stride,
             &mut rows,
         );
+    }
+}
+
+/// Some columns of a lower triangle.
+pub struct LowerPanel<'a, E> {
+    /// Which; the first is a multiple of [`PANEL_COLUMNS`].
+    pub columns: Range<usize>,
+    /// They from the row of their first entry on the diagonal down, row-major and as wide as they are many.
+    pub rows: &'a mut [E],
+}
+
+/// What the first column of a [`LowerPanel`] is a multiple of.
+pub const PANEL_COLUMNS: usize = BLOCK_ROWS;
+
+/// `out += scale * left * right` of a square result (n x n), of which only some columns are wanted, each from about the
+/// diagonal down: elements above it in tiles that touch it are computed too. An element is summed in one order, whichever
+/// panels are given.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn multiply_lower<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
+    left: View<'_, L>,
+    right: View<'_, R>,
+    scale: E,
+    panels: &mut [LowerPanel<'_, E>],
+) {
+    assert_eq!(left.columns, right.rows, "inner dimensions differ");
+    assert_eq!(left.rows, right.columns, "the result is square");
+    let Some(top) = panels.iter().map(|panel| panel.columns.start).min() else {
+        return;
+    };
+    assert!(
+        panels
+            .iter()
+            .all(|panel| panel.columns.start.is_multiple_of(PANEL_COLUMNS)),
+        "panels begin where a block of rows does"
+    );
+    let mut blocks = vec![Vec::new(); panels.len()];
+    let mut packed = Vec::new();
+    for start in (0..right.rows).step_by(BLOCK_DEPTH) {
+        let depth = depth_of(right.rows, start);
+        for (panel, block) in panels.iter().zip(&mut blocks) {
+            pack(&right, 2 * E::LANES, panel.columns.clone(), (start, depth), block);
+        }
+        for first in (top..left.rows).step_by(BLOCK_ROWS) {
+            let rows = first..left.rows.min(first + BLOCK_ROWS);
+            pack(
+                &left.transposed(),
+                TILE_ROWS,
+                rows.clone(),
+                (start, depth),
+                &mut packed,
+            );
+            for (panel, block) in panels.iter_mut().zip(&blocks) {
+                let (top, columns) = (panel.columns.start, panel.columns.len());
+                if top > first {
+                    continue;
+                }
+                let tiles = Tiles {
+                    rows: first - top..rows.end - top,
+                    columns,
+                    depth,
+                };
+                let out = &mut panel.rows[(first - top) * columns..];
+                add_tiles(&packed, block, scale, Part::Lower, &tiles, out, columns);
+            }
+        }
     }
 }
 
@@ -327,7 +410,6 @@ fn multiply_block<E: Scalar, L: Copy + Into<E>>(
     stride: usize,
     packed: &mut Vec<E>,
 ) {
-    let width = 2 * E::LANES;
     for first in (0..left.rows).step_by(BLOCK_ROWS) {
         let count = BLOCK_ROWS.min(left.rows - first);
         pack(
@@ -337,26 +419,63 @@ fn multiply_block<E: Scalar, L: Copy + Into<E>>(
             (start, depth),
             packed,
         );
-        for (panel, right) in block.chunks_exact(width * depth).enumerate() {
-            let column = panel * width;
-            let valid = width.min(columns - column);
-            for (tile, left) in packed.chunks_exact(TILE_ROWS * depth).enumerate() {
-                let row = first + tile * TILE_ROWS;
-                if part == Part::Lower && column > row + TILE_ROWS - 1 {
-                    continue;
-                }
-                let rows = TILE_ROWS.min(first + count - row);
-                let at = row * stride + column;
-                if rows == TILE_ROWS && valid == width {
-                    add_tile(left, right, scale, &mut out[at..], stride);
-                    continue;
-                }
-                let mut whole = [E::default(); WIDEST_TILE];
-                add_tile(left, right, scale, &mut whole, width);
-                for (r, sums) in whole.chunks_exact(width).enumerate().take(rows) {
-                    let to = &mut out[at + r * stride..][..valid];
-                    to.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
-                }
+        let tiles = Tiles {
+            rows: first..first + count,
+            columns,
+            depth,
+        };
+        add_tiles(
+            packed,
+            block,
+            scale,
+            part,
+            &tiles,
+            &mut out[first * stride..],
+            stride,
+        );
+    }
+}
+
+/// Where a packed block of rows meets packed columns.
+struct Tiles {
+    /// The rows' places, of which [`Part::Lower`] asks.
+    rows: Range<usize>,
+    /// How many columns there are.
+    columns: usize,
+    /// Elements summed over.
+    depth: usize,
+}
+
+/// `out += scale * rows * columns` of packed factors; `out` begins with the first of the rows.
+fn add_tiles<E: Scalar>(
+    rows: &[E],
+    columns: &[E],
+    scale: E,
+    part: Part,
+    tiles: &Tiles,
+    out: &mut [E],
+    stride: usize,
+) {
+    let width = 2 * E::LANES;
+    for (panel, right) in columns.chunks_exact(width * tiles.depth).enumerate() {
+        let column = panel * width;
+        let valid = width.min(tiles.columns - column);
+        for (tile, left) in rows.chunks_exact(TILE_ROWS * tiles.depth).enumerate() {
+            let row = tile * TILE_ROWS;
+            if part == Part::Lower && column > tiles.rows.start + row + TILE_ROWS - 1 {
+                continue;
+            }
+            let rows = TILE_ROWS.min(tiles.rows.len() - row);
+            let at = row * stride + column;
+            if rows == TILE_ROWS && valid == width {
+                add_tile(left, right, scale, &mut out[at..], stride);
+                continue;
+            }
+            let mut whole = [E::default(); WIDEST_TILE];
+            add_tile(left, right, scale, &mut whole, width);
+            for (r, sums) in whole.chunks_exact(width).enumerate().take(rows) {
+                let to = &mut out[at + r * stride..][..valid];
+                to.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
             }
         }
     }
@@ -522,6 +641,41 @@ mod tests {
         for i in 0..d {
             for j in 0..=i {
                 assert!((lower[i * d + j] - expected[i * d + j]).abs() < 1e-10);
+            }
+        }
+    }
+
+    #[test]
+    fn panels_of_a_lower_triangle_are_those_of_the_whole_product_to_the_bit() {
+        let (rows, d) = (300, 400);
+        let x = sample(rows * d, 6);
+        let x = View::new(&x, rows, d);
+        let mut whole = vec![0.5f64; d * d];
+        multiply(x.transposed(), x, -2.0, Part::Full, &mut whole, d);
+        // All columns, and the last alone: what others are computed changes nothing.
+        for starts in [vec![0, 128, 256, 384], vec![384]] {
+            let ends = |start: usize| d.min(start + 128);
+            let mut data: Vec<Vec<f64>> = starts
+                .iter()
+                .map(|&start| vec![0.5; (d - start) * (ends(start) - start)])
+                .collect();
+            let mut panels: Vec<_> = starts
+                .iter()
+                .zip(&mut data)
+                .map(|(&start, rows)| LowerPanel {
+                    columns: start..ends(start),
+                    rows,
+                })
+                .collect();
+            multiply_lower(x.transposed(), x, -2.0, &mut panels);
+            for (start, rows) in starts.into_iter().zip(data) {
+                let width = ends(start) - start;
+                for (i, row) in rows.chunks_exact(width).enumerate() {
+                    let i = start + i;
+                    for j in start..=i.min(start + width - 1) {
+                        assert_eq!(row[j - start], whole[i * d + j], "{i} {j}");
+                    }
+                }
             }
         }
     }

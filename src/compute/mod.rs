@@ -25,6 +25,7 @@ pub mod solve;
 mod split;
 mod sums;
 pub mod svd;
+pub mod symmetric;
 mod unfold;
 mod workers;
 
@@ -48,7 +49,8 @@ pub use self::{
     pointwise::{Activation, soft_cap},
     rates::{GpuRates, KernelRates, number, product_rate, rate},
     rotary::Rotary,
-    sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_product},
+    sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_gram, add_product},
+    symmetric::Symmetric,
     unfold::{Grid, Windows},
     workers::{Answer, Available, Errand, Questions, Workers},
 };

@@ -10,6 +10,7 @@ use crate::{
         Compute,
         gemm::{Packed, Part, Scalar, View, multiply, multiply_packed},
         solve::Cholesky,
+        symmetric::Symmetric,
     },
     error::{Code, Error, Result},
 };
@@ -50,23 +51,24 @@ impl KernelRates {
             .map(|at| ((at * 2_654_435_761) % 1021) as f32 / 1021.0 - 0.5)
             .collect();
         let x = View::new(&features, ROWS, width);
-        let mut out = vec![0.0_f32; ROWS * width];
-        let weight = vec![0.01_f32; width * width];
-        let weight: Packed<f32> = Packed::new(View::new(&weight, width, width));
-        let forward = rate(seconds, 2.0 * rows * columns.powi(2), || {
-            multiply_packed(black_box(x), &weight, 1.0, &mut out);
-            black_box(&out);
-        });
-        let mut gram = vec![0.0_f64; width * width];
+        let forward = {
+            let mut out = vec![0.0_f32; ROWS * width];
+            // All its rows are one: unpacked, the weight takes no memory of its own.
+            let row = vec![0.01_f32; width];
+            let weight: Packed<f32> = Packed::new(View::strided(&row, width, width, 0));
+            rate(seconds, 2.0 * rows * columns.powi(2), || {
+                multiply_packed(black_box(x), &weight, 1.0, &mut out);
+                black_box(&out);
+            })
+        };
+        let mut gram = Symmetric::zeros(width);
         let sums = rate(seconds, rows * columns * (columns + 1.0), || {
-            gram.fill(0.0);
-            multiply(black_box(x).transposed(), x, 1.0, Part::Lower, &mut gram, width);
+            gram.scale(0.0);
+            gram.add_gram(black_box(x));
             black_box(&gram);
         });
-        for diagonal in gram.iter_mut().step_by(width + 1) {
-            *diagonal += rows;
-        }
-        let positive = || Cholesky::new(gram.clone(), width);
+        gram.add_to_diagonal((0..width).map(|_| rows));
+        let positive = || Cholesky::new(gram.clone());
         let factor = rate(seconds, columns.powi(3) / 3.0, || {
             black_box(positive().is_ok());
         });

@@ -23,6 +23,7 @@ use crate::{
             zeros,
         },
         lost,
+        symmetric::Symmetric,
     },
     error::{Code, Error, Result},
 };
@@ -300,20 +301,41 @@ impl ReadSums {
         }
     }
 
-    /// Adds a product to `out`, row-major; of a factor with itself, its lower triangle.
+    /// Adds a product of two factors to `out`, row-major.
     ///
     /// # Errors
     /// [`Code::NotFinite`] if the features overflow.
     pub fn add_product(&self, product: Product, out: &mut [f64]) -> Result<()> {
         let ProductPlace { left, right, at } = self.sums.products[product.0];
+        debug_assert_ne!(
+            left, right,
+            "of a factor with itself, the lower triangle is there"
+        );
         let [rows, columns] = [self.largest(left)?, self.largest(right)?];
-        let (n, mut at) = (columns.len(), at);
-        for (i, out) in out.chunks_exact_mut(n).enumerate() {
-            let own = if left == right { i + 1 } else { n };
-            for (out, column) in out[..own].iter_mut().zip(&columns) {
-                *out += unit(rows[i], *column) * join(self.words[at], self.words[at + 1]) as f64;
-                at += 2;
+        let mut sums = self.words[at..].chunks_exact(2);
+        for (out, row) in out.chunks_exact_mut(columns.len()).zip(rows) {
+            for ((out, &column), words) in out.iter_mut().zip(&columns).zip(&mut sums) {
+                *out += unit(row, column) * join(words[0], words[1]) as f64;
             }
+        }
+        Ok(())
+    }
+
+    /// Adds the product of a factor with itself to `out`.
+    ///
+    /// # Errors
+    /// As [`add_product`](Self::add_product).
+    pub fn add_gram(&self, product: Product, out: &mut Symmetric) -> Result<()> {
+        let ProductPlace { left, right, at } = self.sums.products[product.0];
+        debug_assert_eq!(left, right, "a Gram matrix is of one factor");
+        let columns = self.largest(left)?;
+        let mut at = at;
+        for (i, row) in columns.iter().enumerate() {
+            out.add_to_row(i, |column| {
+                let words = &self.words[at + 2 * column..];
+                unit(*row, columns[column]) * join(words[0], words[1]) as f64
+            });
+            at += 2 * (i + 1);
         }
         Ok(())
     }
@@ -338,35 +360,49 @@ fn overflow() -> Error {
     )
 }
 
-/// `out += left[left_rows]^T right[right_rows]` (left columns x right columns, row-major), summed in f64;
-/// [`Part::Lower`] is for rows with themselves. On a device this is a readback of its own.
+/// Rows of features in memory, as the kernels read them; none of features on a device.
+fn rows_of(features: &Features, rows: Range<usize>) -> Option<View<'_, f32>> {
+    let Features::Host { data, columns } = features else {
+        return None;
+    };
+    let data = &data[rows.start * columns..rows.end * columns];
+    Some(View::new(data, rows.len(), *columns))
+}
+
+/// `out += left[left_rows]^T right[right_rows]` of some columns of `right` (left columns x columns, row-major), summed in
+/// f64.
+///
+/// # Panics
+/// If they are on a device: there they are summed by [`DeviceSums`].
+pub fn add_product(
+    (left, left_rows): (&Features, Range<usize>),
+    (right, right_rows): (&Features, Range<usize>),
+    columns: Range<usize>,
+    out: &mut [f64],
+) {
+    let (Some(left), Some(right)) = (rows_of(left, left_rows), rows_of(right, right_rows)) else {
+        unreachable!("features on a device are summed there")
+    };
+    let width = columns.len();
+    let right = right.columns(columns);
+    multiply(left.transposed(), right, 1.0, Part::Full, out, width);
+}
+
+/// `out += features[rows]^T features[rows]`, summed in f64. On a device this is a readback of its own.
 ///
 /// # Errors
 /// If the device cannot be read.
-pub async fn accumulate_product(
-    (left, left_rows): (&Features, Range<usize>),
-    (right, right_rows): (&Features, Range<usize>),
-    part: Part,
-    out: &mut [f64],
-) -> Result<()> {
-    match (left, right) {
-        (Features::Host { data: a, columns: m }, Features::Host { data: b, columns: n }) => {
-            let a = View::new(&a[left_rows.start * m..left_rows.end * m], left_rows.len(), *m);
-            let b = View::new(&b[right_rows.start * n..right_rows.end * n], right_rows.len(), *n);
-            multiply(a.transposed(), b, 1.0, part, out, *n);
-            Ok(())
-        }
-        _ => {
-            let mut sums = DeviceSums::default();
-            let [a, b] = [left, right].map(|features| sums.factor(features.columns()));
-            let product = sums.product(a, if part == Part::Lower { a } else { b });
-            for (factor, features, rows) in [(a, left, left_rows), (b, right, right_rows)] {
-                let source = sums.source(features);
-                sums.add_rows(factor, source, rows);
-            }
-            sums.read().await?.add_product(product, out)
-        }
+pub async fn accumulate_gram(features: &Features, rows: Range<usize>, out: &mut Symmetric) -> Result<()> {
+    if let Some(rows) = rows_of(features, rows.clone()) {
+        out.add_gram(rows);
+        return Ok(());
     }
+    let mut sums = DeviceSums::default();
+    let factor = sums.factor(features.columns());
+    let product = sums.product(factor, factor);
+    let source = sums.source(features);
+    sums.add_rows(factor, source, rows);
+    sums.read().await?.add_gram(product, out)
 }
 
 #[cfg(test)]
@@ -416,12 +452,9 @@ mod tests {
     ];
 
     /// The worst error over the norms of the columns, and where nothing is to be lost, none at all.
-    fn worst((x, m): (&[f32], usize), (y, n): (&[f32], usize), found: &[f64], lower: bool) -> f64 {
+    fn worst((x, m): (&[f32], usize), (y, n): (&[f32], usize), found: &[f64]) -> f64 {
         let mut worst = 0.0_f64;
         for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-            if lower && j > i {
-                continue;
-            }
             let (mut sum, mut left, mut right) = (0.0, 0.0, 0.0);
             for (x, y) in x.chunks_exact(m).zip(y.chunks_exact(n)) {
                 let (a, b) = (f64::from(x[i]), f64::from(y[j]));
@@ -471,12 +504,12 @@ mod tests {
                         from += count;
                     }
                     let read = pollster::block_on(sums.read()).unwrap();
-                    let (mut found, mut own) = (vec![0.0; m * n], vec![0.0; m * m]);
+                    let (mut found, mut own) = (vec![0.0; m * n], Symmetric::zeros(m));
                     read.add_product(product, &mut found).unwrap();
-                    read.add_product(gram, &mut own).unwrap();
+                    read.add_gram(gram, &mut own).unwrap();
                     let errors = [
-                        worst((&x, m), (&y, n), &found, false),
-                        worst((&x, m), (&x, m), &own, true),
+                        worst((&x, m), (&y, n), &found),
+                        worst((&x, m), (&x, m), &own.entries()),
                     ];
                     for error in errors {
                         assert!(
@@ -516,7 +549,7 @@ mod tests {
                 let source = sums.source(&features);
                 sums.add_rows(factor, source, 0..2);
                 let read = pollster::block_on(sums.read()).unwrap();
-                let error = read.add_product(product, &mut [0.0; 4]).unwrap_err();
+                let error = read.add_gram(product, &mut Symmetric::zeros(2)).unwrap_err();
                 assert_eq!(error.code(), Code::NotFinite);
             }
         }
@@ -528,8 +561,8 @@ mod tests {
         let factor = sums.factor(3);
         let (product, squares) = (sums.product(factor, factor), sums.square_sum());
         let read = pollster::block_on(sums.read()).unwrap();
-        let mut out = [0.0; 9];
-        read.add_product(product, &mut out).unwrap();
-        assert_eq!((out, read.squares(squares)), ([0.0; 9], 0.0));
+        let mut out = Symmetric::zeros(3);
+        read.add_gram(product, &mut out).unwrap();
+        assert_eq!((out.entries(), read.squares(squares)), (vec![0.0; 9], 0.0));
     }
 }

@@ -104,11 +104,10 @@ const DISPATCH_SECONDS: f64 = 20e-6;
 const PIPELINES: f64 = 30.0;
 
 impl ModelWork {
-    /// Of a merge of so many tasks, whose adapters change the modules of the names in `changed`.
+    /// Of a merge whose adapters change the modules of the names in `changed`.
     pub(super) fn of_merge(
         model: &Model,
         changed: &BTreeSet<String>,
-        tasks: usize,
         options: &MergeOptions,
         calibration: &Calibration<'_>,
     ) -> Self {
@@ -122,15 +121,14 @@ impl ModelWork {
             Schedule::Iterate => options.max_iter,
             Schedule::Sweep => 1,
         });
-        let [rows, written, copies, tasks, batches] =
-            [load.rows + written, *written, load.variants, tasks, *batches].map(number);
+        let [rows, written, copies, batches] =
+            [load.rows + written, *written, load.variants, *batches].map(number);
         let modules = model.family.modules().iter();
         let widths: Vec<f64> = modules
             .filter(|module| changed.contains(&module.name))
             .map(|module| number(module.d_in))
             .collect();
         let power = |exponent: i32| -> f64 { widths.iter().map(|width| width.powi(exponent)).sum() };
-        let widest = widths.iter().copied().fold(0.0, f64::max);
         let blocks = number(model.family.blocks());
         let steps = match written {
             0.0 => 0.0,
@@ -144,8 +142,7 @@ impl ModelWork {
             readbacks: number(widths.len()) * passes + steps,
             dispatches: blocks * (BLOCK_DISPATCHES * batches * passes + STEP_DISPATCHES * steps),
             pieces: *samples,
-            // What is sent is there a second time.
-            bytes: model.bytes_needed(load) + 8.0 * tasks * widest.powi(2),
+            bytes: model.bytes_needed(load),
         }
     }
 
@@ -193,6 +190,7 @@ impl ModelWork {
     }
 }
 
+<<<<<<< HEAD
 /// Operations that a row of hidden states takes through all layers of a model.
 fn operations_a_row(model: &Model) -> f64 {
     let modules = model.family.modules().iter();
@@ -210,6 +208,8 @@ pub(super) fn times_quicker(workers: usize) -> f64 {
 /// What one more worker adds, of a worker.
 const EFFICIENCY: f64 = 0.8;
 
+=======
+>>>>>>> wt-algebra
 /// What a core of these years does, to tell what work is worth a worker: the answer need not be exact.
 const ONE_CORE: Rates = Rates {
     f32_products: 30e9,

@@ -102,7 +102,7 @@ pub async fn merge<'a>(
         let tasks = tasks(&binding).await?;
         let changed = targeted(&tasks);
         let calibration = calibration(model, &changed, tasks.len(), &samples, &options)?;
-        let work = ModelWork::of_merge(model, &changed, tasks.len(), &options, &calibration);
+        let work = ModelWork::of_merge(model, &changed, &options, &calibration);
         let check = |compute: &Compute| model.check_fits(compute, &calibration.load);
         let choice = devices.choose(&work, check, observer).await?;
         choice.compile(model, true, observer).await?;

@@ -1,12 +1,12 @@
 //! Samples of passes that are shared out to workers.
 //!
 //! Every worker runs the same passes, each on its share of every task's samples. At a linear group each has the sums of its
-//! own; the first adds up all of them, solves, and tells the others what was found, with which all go on. So a layer's
-//! solution differs from one worker's by the order of the sums alone.
+//! own; the first adds up all of them, solves, where that takes long with the others' help, and tells them what was found,
+//! with which all go on. So a layer's solution differs from one worker's by the order of the sums alone.
 //!
 //! The first asks, the others answer: the first question brings a share of the samples, every further one what the last
-//! answer was waited for; the answers are the sums of one group after the other, and at the end of a pass what was
-//! measured in it.
+//! answer was waited for; the answers are the sums of one group after the other, in pieces, what a worker has done to help,
+//! and at the end of a pass what was measured in it.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
@@ -70,8 +70,7 @@ impl First {
         let mut shares = shares.into_iter();
         let own = shares.next().unwrap_or_default();
         for (worker, share) in (0..self.count).zip(shares) {
-            let question = share.say(Errand::Passes.question());
-            self.ask(worker, question.into_bytes());
+            self.tell_one(worker, &share.say(Errand::Passes.question()));
         }
         own
     }
@@ -79,12 +78,13 @@ impl First {
     /// Tells all others.
     pub fn tell(&self, message: &Message) {
         for worker in 0..self.count {
-            self.ask(worker, message.bytes().to_vec());
+            self.tell_one(worker, message);
         }
     }
 
-    fn ask(&self, worker: usize, question: Vec<u8>) {
-        let answer = self.workers.ask(worker, question);
+    /// Tells one of the others, of which the first is 0.
+    pub fn tell_one(&self, worker: usize, message: &Message) {
+        let answer = self.workers.ask(worker, message.bytes().to_vec());
         self.answers.borrow_mut().push_back(answer);
     }
 

@@ -38,8 +38,8 @@ pub fn bias_of(layer: &str) -> String {
 pub struct Group<'a> {
     /// The layers that share the input.
     pub layers: &'a [&'a Projection],
-    /// Their common input, all lanes.
-    pub input: &'a Features,
+    /// Their common input, all lanes. Who holds on to it until the group is solved takes no memory: its lanes wait with it.
+    pub input: &'a Rc<Features>,
     /// Outputs of the rows that count, where those are not all.
     outputs: Option<Vec<Features>>,
     all_outputs: &'a [Features],
@@ -238,7 +238,7 @@ impl<'a> Lanes<'a> {
         layers: [&Projection; N],
         x: Tensor<2>,
     ) -> Result<[Tensor<2>; N]> {
-        let input = self.compute.features(x);
+        let input = Rc::new(self.compute.features(x));
         let mut outputs = layers.map(|layer| self.project(&input, &layer.weight));
         if layers.iter().any(|layer| self.targeted.contains(&layer.name)) {
             self.add_deltas(stack, stream, &layers, &input, &mut outputs, 0..1);
@@ -247,10 +247,13 @@ impl<'a> Lanes<'a> {
                 let rows = counted.as_ref()?;
                 Some(all.iter().map(|features| features.gather(rows)).collect())
             };
-            let counted_input = only(std::slice::from_ref(&input));
+            let counted_input = match &counted {
+                Some(rows) => Rc::new(input.gather(rows)),
+                None => Rc::clone(&input),
+            };
             let group = Group {
                 layers: &layers,
-                input: counted_input.as_ref().map_or(&input, |input| &input[0]),
+                input: &counted_input,
                 outputs: only(&outputs),
                 all_outputs: &outputs,
                 stack,
@@ -264,7 +267,7 @@ impl<'a> Lanes<'a> {
             self.hook
                 .measure(&Group {
                     layers: &layers,
-                    input: counted_input.as_ref().map_or(&input, |input| &input[0]),
+                    input: &counted_input,
                     outputs: only(&outputs),
                     all_outputs: &outputs,
                     stack,

@@ -91,8 +91,8 @@ impl Needed {
         let sums = load.solved.map_or(0.0, |(names, tasks)| {
             let solved = modules.iter().filter(|m| names.contains(&m.name));
             let d_in = solved.map(|m| m.d_in).max().unwrap_or(0) as f64;
-            // Two sums a task in f64, and the system that is factorised with its factor.
-            8.0 * d_in * d_in * (2.0 * tasks as f64 + 2.0)
+            // Half of a square a task in f64: the system and its factor take their place.
+            8.0 * d_in * d_in / 2.0 * tasks as f64
         });
         Self {
             weights,

@@ -7,8 +7,8 @@ import init, { measureKernels } from "../../www/wasm/iteris_web.js";
 import { peersFolder } from "../../xtask/paths.mjs";
 import { gigaflops, lastLine, printMarkdown } from "./table.mjs";
 
-/** Those of MiniLM, BERT and T5 base, Qwen2-1.5B, T5's inner width and Llama's quarter. */
-const WIDTHS = [384, 768, 1024, 1536, 2048, 3072, 4096];
+/** Those of MiniLM, BERT and T5 base, Qwen2-1.5B, T5's inner width, Llama-7B's and that of its MLP. */
+const WIDTHS = [384, 768, 1024, 1536, 2048, 3072, 4096, 11008];
 /** For each kernel and width. */
 const SECONDS = 1;
 
@@ -25,13 +25,15 @@ export async function benchKernels({ machine }) {
   console.log(`Kernels in GFLOP/s: WebAssembly on one core / PyTorch on one thread; ${machine}\n`);
   const kinds = /** @type {const} */ (["forward", "gram", "factor", "solve"]);
   printMarkdown([
-    ["width", "512 rows forward, f32", "Gram sums, f64", "Cholesky, f64", "512 solves, f64"],
-    ...rows.map(({ width, ours, theirs }) => [
-      `${width}`,
-      ...kinds.map((kind) =>
-        [ours, ...(theirs ? [theirs] : [])].map((rates) => gigaflops(rates[kind], 1)).join(" / "),
-      ),
-    ]),
+    ["width", "512 rows forward, f32", "Gram sums, f64", "Cholesky, f64", "512 solves, f64", "Cholesky s"],
+    ...rows.map(({ width, ours, theirs }) => {
+      const both = theirs ? [ours, theirs] : [ours];
+      return [
+        `${width}`,
+        ...kinds.map((kind) => both.map((rates) => gigaflops(rates[kind], 1)).join(" / ")),
+        both.map(({ factor }) => (width ** 3 / 3 / factor).toFixed(2)).join(" / "),
+      ];
+    }),
   ]);
 }
 

@@ -13,11 +13,13 @@
 //! With D_i low-rank the solution is too: D* = [B_1 … B_N] [A*_1; …; A*_N], A*_i = lambda_i A_i C_i^T S^-1.
 //! [`objective`] says which least-squares problem is solved: IterIS's, or RegMean's, which is the same on other
 //! features; [`statistics`] holds the sums over samples, which add up across micro-batches; [`solve`] turns them
-//! into a layer's solution; this file lets the lanes meet all three.
+//! into a layer's solution, with the help of other workers where it is wide ([`factor`]); this file lets the lanes meet
+//! them.
 
 #[cfg(test)]
 mod convolutions;
 mod device;
+mod factor;
 pub(super) mod objective;
 mod solve;
 mod statistics;
@@ -36,13 +38,14 @@ use crate::{
     error::Result,
     merge::{
         context::SolveContext,
-        crew::Crew,
+        crew::{Crew, Other},
         layer::{LayerReport, SolvedLayer, TaskReport},
         methods::{
             Layer, Method,
             average::Average,
             iteris::{
                 device::{GroupSums, Residuals},
+                factor::Call,
                 objective::{Lanes, Objective},
                 statistics::{GroupStatistics, Wanted},
             },
@@ -257,12 +260,14 @@ impl Solver<'_> {
             .iter()
             .filter_map(|layer| Some(&found.get(&layer.name)?.delta))
             .collect();
-        Message::default().each(layers.into_iter(), |message, delta| delta.say(message))
+        Call::Found
+            .message()
+            .each(layers.into_iter(), |message, delta| delta.say(message))
     }
 
     /// Takes what the first worker has found for the layers of a group.
-    fn take_findings(&self, layers: &[&Projection], findings: &[u8]) -> Result<()> {
-        let deltas = MessageReader::new(findings).each(Delta::read)?;
+    fn take_findings(&self, layers: &[&Projection], findings: &mut MessageReader<'_>) -> Result<()> {
+        let deltas = findings.each(Delta::read)?;
         let solved = layers
             .iter()
             .filter(|layer| self.work.targeted.contains(&layer.name));
@@ -346,6 +351,54 @@ impl Solver<'_> {
         self.objective.target == LeastSquares::Full || layers.iter().any(|layer| dense(layer))
     }
 
+    /// Makes the sums those of all workers, and looks at what is only looked at once they are.
+    async fn complete(&self, statistics: &mut GroupStatistics) -> Result<()> {
+        let meter = &self.work.compute.meter;
+        let mut parcels = statistics.parcels().into_iter().peekable();
+        while let Some(parcel) = parcels.next() {
+            let start = meter.elapsed();
+            let mut crosses = statistics.crosses(&parcel, self.work.compute);
+            meter.add_since(Stage::Gram, start);
+            if let Crew::First(first) = &self.work.crew {
+                let start = meter.elapsed();
+                let take = |said: &[u8]| statistics.add_said(&parcel, &mut crosses, said);
+                first.answers(take).await?;
+                meter.add_since(Stage::Wait, start);
+                if parcels.peek().is_some() {
+                    // On to the next one.
+                    first.tell(&Message::default());
+                }
+            }
+            statistics.add_squares(&parcel, &crosses);
+        }
+        Ok(())
+    }
+
+    /// Tells the first worker the sums, parcel by parcel, and takes what it finds; helps with that where it is asked to.
+    async fn hand_in(
+        &self,
+        other: &Other<'_>,
+        mut statistics: GroupStatistics,
+        layers: &[&Projection],
+    ) -> Result<()> {
+        let mut said = Vec::new();
+        for parcel in statistics.parcels() {
+            let crosses = statistics.crosses(&parcel, self.work.compute);
+            let message = statistics.say(&parcel, &crosses);
+            drop(crosses);
+            said = other.exchange(message).await?;
+        }
+        drop(statistics);
+        loop {
+            let mut call = MessageReader::new(&said);
+            match Call::of(&mut call)? {
+                Call::Found => return self.take_findings(layers, &mut call),
+                Call::Factor => factor::help(other, &mut call).await?,
+            }
+            said = other.hear().await?;
+        }
+    }
+
     /// Brings what was measured on a device here: the one readback of a pass.
     async fn finish(&self) -> Result<()> {
         let Some(residuals) = self.residuals.take() else {
@@ -417,11 +470,11 @@ impl Hook for Solver<'_> {
 
     async fn collect(&self, group: &Group<'_>) -> Result<()> {
         let start = self.work.compute.meter.elapsed();
-        let on_device = matches!(group.input, Features::Device(_));
+        let on_device = matches!(**group.input, Features::Device(_));
         let wanted = match self.merged_variant() {
             0 => Wanted::Nothing,
-            _ if on_device && !self.needs_whole_cross(group.layers) => Wanted::Norm,
-            _ => Wanted::Whole,
+            _ if self.needs_whole_cross(group.layers) => Wanted::Whole,
+            _ => Wanted::Norm,
         };
         let d_in = group.input.columns();
         let zeros = || GroupStatistics::new(self.work, self.objective, group.layers, d_in, wanted);
@@ -452,23 +505,16 @@ impl Hook for Solver<'_> {
         let Some(mut statistics) = statistics else {
             return Ok(());
         };
-        match &self.work.crew {
-            Crew::Alone => {}
-            Crew::First(first) => {
-                let start = self.work.compute.meter.elapsed();
-                first.answers(|sums| statistics.add_said(sums)).await?;
-                self.work.compute.meter.add_since(Stage::Wait, start);
-            }
-            Crew::Other(other) => {
-                let findings = other.exchange(statistics.say()).await?;
-                return self.take_findings(layers, &findings);
-            }
+        if let Crew::Other(other) = &self.work.crew {
+            return self.hand_in(other, statistics, layers).await;
         }
-        for (member, layer) in layers
+        self.complete(&mut statistics).await?;
+        let solved = layers
             .iter()
             .enumerate()
-            .filter(|(_, layer)| self.work.targeted.contains(&layer.name))
-        {
+            .filter(|(_, layer)| self.work.targeted.contains(&layer.name));
+        let mut solved = solved.peekable();
+        while let Some((member, layer)) = solved.next() {
             let event = Progress {
                 stage: "solve",
                 layer: layer.name.clone(),
@@ -483,18 +529,19 @@ impl Hook for Solver<'_> {
             let system = solve::System {
                 work: self.work,
                 objective: self.objective,
-                statistics: &statistics,
+                statistics: &mut statistics,
                 member,
                 layer,
+                last: solved.peek().is_none(),
             };
-            let solved = system.solve(&norms)?;
-            let device = Rc::new(solved.delta.to_device(self.work.compute));
+            let solution = system.solve(&norms).await?;
+            let device = Rc::new(solution.delta.to_device(self.work.compute));
             self.work.compute.meter.add_since(Stage::Solve, start);
             let found = Solved {
-                delta: solved.delta,
+                delta: solution.delta,
                 device,
-                lambdas: solved.lambdas,
-                condition: solved.condition,
+                lambdas: solution.lambdas,
+                condition: solution.condition,
                 seconds: self.work.compute.meter.elapsed() - start,
                 module: layer.name.clone(),
                 residuals: self.no_residuals(),
@@ -524,7 +571,7 @@ impl Hook for Solver<'_> {
             else {
                 continue;
             };
-            if let Features::Device(_) = group.input {
+            if let Features::Device(_) = **group.input {
                 let mut residuals = self.residuals.borrow_mut();
                 let layers = self.work.modules.iter().map(|module| module.name.as_str());
                 let residuals = residuals.get_or_insert_with(|| Residuals::new(layers, self.tasks()));

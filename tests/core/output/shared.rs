@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     pin::Pin,
     rc::Rc,
     sync::{
@@ -22,7 +23,7 @@ use iteris_web::{
     error::{Code, Error, Result},
     export::report::MergeReport,
     generate::Sampling,
-    io::{Folder, MemorySink},
+    io::{Checkpoint, Folder, MemorySink, OutDtype, OutTensor, serialize},
     jobs::{
         AdapterInput,
         compare::{CompareRequest, MergedInput, compare, compare_share},
@@ -35,7 +36,7 @@ use iteris_web::{
     progress::{Observer, Progress},
 };
 
-use super::{golden, options, tiny};
+use super::{files, golden, options, tiny};
 
 type Inputs = fn() -> (Option<Folder>, Vec<AdapterInput>);
 
@@ -452,6 +453,94 @@ fn shared_out_samples_give_the_same_layers() {
                 assert_alike(&name, &helped, &alone);
             }
         }
+    }
+}
+
+/// One block of the tiny llama with an MLP so wide that its factorisation is shared out, and adapters of its last layer.
+fn wide() -> (Option<Folder>, Vec<AdapterInput>) {
+    const WIDTH: usize = 2304;
+    const HIDDEN: usize = 16;
+    let path = goldens().join("families/llama");
+    let narrow = folder(&path.join("base"));
+    let base = pollster::block_on(Checkpoint::open(&narrow, "model")).unwrap();
+    // Numbers around zero that follow no simple rule, as large as those that a model begins with.
+    let numbers = |seed: usize, count: usize| -> Vec<f32> {
+        let number = |at: usize| ((at * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5;
+        (0..count).map(number).collect()
+    };
+    let tensor = |name: String, shape: Vec<usize>, data: Vec<f32>| OutTensor { name, shape, data };
+    let file = |tensors: Vec<OutTensor>| serialize(&tensors, OutDtype::F32, &BTreeMap::new()).unwrap();
+    let mut tensors = Vec::new();
+    for info in base.infos().filter(|info| !info.name.contains("layers.1.")) {
+        let mlp = |layer: &str| info.name.contains(&format!("mlp.{layer}"));
+        let (shape, data) = if mlp("gate") || mlp("up") {
+            (vec![WIDTH, HIDDEN], numbers(tensors.len(), WIDTH * HIDDEN))
+        } else if mlp("down") {
+            (vec![HIDDEN, WIDTH], numbers(tensors.len(), WIDTH * HIDDEN))
+        } else {
+            let data = pollster::block_on(base.f32(&info.name)).unwrap();
+            (info.shape.clone(), data)
+        };
+        tensors.push(tensor(info.name.clone(), shape, data));
+    }
+    let mut config = json(&path.join("base/config.json"));
+    (config["intermediate_size"], config["num_hidden_layers"]) = (WIDTH.into(), 1.into());
+    let base = files(
+        "wide",
+        vec![
+            ("config.json", config.to_string().into_bytes()),
+            ("model.safetensors", file(tensors)),
+        ],
+    );
+    let mut config = json(&path.join("a/adapter_config.json"));
+    config["target_modules"] = vec!["down_proj"].into();
+    let adapter = |(at, mut input): (usize, AdapterInput)| {
+        let name = |side: &str| format!("base_model.model.model.layers.0.mlp.down_proj.lora_{side}.weight");
+        let weights = file(vec![
+            tensor(name("A"), vec![2, WIDTH], numbers(50 + at, 2 * WIDTH)),
+            tensor(name("B"), vec![HIDDEN, 2], numbers(60 + at, 2 * HIDDEN)),
+        ]);
+        input.folder = files(
+            &input.name,
+            vec![
+                ("adapter_config.json", config.to_string().into_bytes()),
+                ("adapter_model.safetensors", weights),
+            ],
+        );
+        input
+    };
+    (
+        Some(base),
+        decoder().1.into_iter().enumerate().map(adapter).collect(),
+    )
+}
+
+#[test]
+fn the_factorisation_of_a_wide_layer_is_shared_out() {
+    // A ridge under which the rounding of sums is not magnified: there are many more columns than rows.
+    let options = MergeOptions {
+        alpha1: 1e-4,
+        alpha2: 1e-4,
+        ..of(MethodName::Iteris)
+    };
+    let alone = shared(wide, &options, Available::Exactly(0), usize::MAX).unwrap();
+    assert_eq!(alone.report.layers.len(), 1);
+    // Two share it; a third and a fourth that share the samples only wait.
+    for workers in [1, 3] {
+        let helped = shared(wide, &options, Available::Exactly(workers), usize::MAX).unwrap();
+        // Sums and norms go in few parcels; of nine panels four are told twice.
+        assert!(helped.answered > 8 + 7 * workers, "{}", helped.answered);
+        assert_alike("wide", &helped, &alone);
+    }
+}
+
+#[test]
+fn a_worker_that_ends_in_the_middle_of_a_factorisation_fails_the_merge() {
+    for lives in [8, 12] {
+        let error = shared(wide, &of(MethodName::Iteris), Available::Exactly(1), lives)
+            .err()
+            .unwrap();
+        assert_eq!(error.code(), Code::Internal, "{error}");
     }
 }
 

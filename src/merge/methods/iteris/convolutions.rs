@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use crate::{
     binding::Base,
     calibrate::AnswersFrom,
-    compute::{Compute, Windows, accumulate_product, gemm::Part},
+    compute::{Compute, Symmetric, Windows, accumulate_gram},
     delta::{Delta, DeviceDelta, LowRank},
     io::{ByteSource, Checkpoint, FileSource, Folder},
     merge::{
@@ -163,14 +163,8 @@ fn a_convolution_and_its_gram_matrix_are_pytorchs() {
         );
         let d_in = windows.dims()[1];
         let features = compute.features(windows.clone());
-        let mut gram = vec![0.0; d_in * d_in];
-        pollster::block_on(accumulate_product(
-            (&features, features.all()),
-            (&features, features.all()),
-            Part::Full,
-            &mut gram,
-        ))
-        .unwrap();
+        let mut gram = Symmetric::zeros(d_in);
+        pollster::block_on(accumulate_gram(&features, features.all(), &mut gram)).unwrap();
         let windows = pollster::block_on(compute.read(windows)).unwrap();
         assert_eq!(windows, read(&expected, &format!("{key}/windows")), "{key}");
         let bytes = pollster::block_on(expected.bytes(&format!("{key}/gram"))).unwrap();
@@ -185,7 +179,7 @@ fn a_convolution_and_its_gram_matrix_are_pytorchs() {
         // of two factors is lost where a number is smaller.
         let share = if compute.name() == "cpu" { -50 } else { -24 };
         let tolerance = 2.0_f64.powi(share) * largest * summed as f64;
-        for (found, wanted) in gram.iter().zip(wanted) {
+        for (found, wanted) in gram.entries().into_iter().zip(wanted) {
             assert!(
                 (found - wanted).abs() < tolerance,
                 "{key}: {found} is not {wanted}"

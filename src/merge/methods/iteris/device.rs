@@ -157,7 +157,7 @@ impl GroupSums {
         }
         for (task, to) in self.tasks.iter().zip(&mut self.statistics.tasks) {
             let read = &read[task.buffer];
-            read.add_product(task.gram, &mut to.gram)?;
+            read.add_gram(task.gram, &mut to.gram)?;
             if let (Some(product), Cross::Whole(cross)) = (task.cross, &mut to.cross) {
                 read.add_product(product, cross)?;
             }

@@ -1,20 +1,24 @@
 //! From sums over samples to one layer's merged delta.
+//!
+//! What is as large as a Gram matrix is made of the Gram matrices: where no other layer needs them, S takes their place, and
+//! its factor that of S.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, mem};
 
 use crate::{
     compute::{
+        Symmetric,
         gemm::{Part, View, multiply},
         narrow,
-        solve::{Cholesky, largest_eigenvalue},
     },
     delta::{Delta, Dense, LowRank},
     error::{Code, Error, Result},
     merge::{
         context::{SolveContext, Task},
         methods::iteris::{
+            factor::factor,
             objective::{Objective, Regularized},
-            statistics::{GroupStatistics, TaskStatistics},
+            statistics::{Cross, GroupStatistics, TaskStatistics},
         },
         options::LeastSquares,
     },
@@ -35,9 +39,11 @@ pub(super) struct Solution {
 pub(super) struct System<'a> {
     pub(super) work: &'a SolveContext<'a>,
     pub(super) objective: &'a Objective,
-    pub(super) statistics: &'a GroupStatistics,
+    pub(super) statistics: &'a mut GroupStatistics,
     pub(super) member: usize,
     pub(super) layer: &'a Projection,
+    /// Whether no other layer is solved from these Gram matrices, so that they are used up.
+    pub(super) last: bool,
 }
 
 /// A regularised product of features: `factor` times it, plus a diagonal.
@@ -50,34 +56,70 @@ impl System<'_> {
     /// D*.
     ///
     /// # Errors
-    /// [`Code::NotPositiveDefinite`] naming the layer; [`Code::NotFinite`] if the features overflow.
-    pub(super) fn solve(&self, weight_norms: &[f64]) -> Result<Solution> {
-        let d_in = self.statistics.d_in;
+    /// [`Code::NotPositiveDefinite`] naming the layer; [`Code::NotFinite`] if the features overflow; what goes wrong in a
+    /// worker that helps.
+    pub(super) async fn solve(mut self, weight_norms: &[f64]) -> Result<Solution> {
         let lambdas = self.lambdas(weight_norms)?;
         let unseen = self.unseen();
-        let mut s = vec![0.0; d_in * d_in];
-        for (sums, lambda) in self.statistics.tasks.iter().zip(&lambdas) {
-            let Form { factor, diagonal } = self.gram(sums, &unseen);
-            let scale = lambda * factor;
-            s.iter_mut().zip(&sums.gram).for_each(|(s, g)| *s += scale * g);
-            (0..d_in).for_each(|i| s[i * d_in + i] += lambda * diagonal[i]);
-        }
-        let largest = largest_eigenvalue(&s, d_in);
-        let cholesky = Cholesky::new(s, d_in).map_err(|at| self.singular(at.row))?;
-        let condition = largest / cholesky.smallest_eigenvalue();
+        let crosses = self.crosses(&unseen)?;
         let factored = self.objective.target == LeastSquares::Delta
             && self.deltas().all(|(_, delta)| delta.as_low_rank().is_some());
-        let crosses = self.crosses(&unseen)?;
-        let delta = if factored {
-            Delta::LowRank(self.solve_factors(&lambdas, &crosses, &cholesky))
+        let mut right = if factored {
+            self.right_factors(&lambdas, &crosses)
         } else {
-            self.solve_dense(&lambdas, &crosses, &cholesky)
+            self.right_dense(&lambdas, &crosses)
         };
+        let s = self.s(&lambdas, &unseen);
+        let largest = s.largest_eigenvalue();
+        let cholesky = factor(s, &self.work.crew)
+            .await?
+            .map_err(|at| self.singular(at.row))?;
+        let condition = largest / cholesky.smallest_eigenvalue();
+        cholesky.solve_rows(&mut right);
         Ok(Solution {
-            delta,
+            delta: if factored {
+                Delta::LowRank(self.stacked(right))
+            } else {
+                self.dense(right)
+            },
             lambdas,
             condition,
         })
+    }
+
+    /// S = sum_i lambda_i G_i.
+    fn s(&mut self, lambdas: &[f64], unseen: &[bool]) -> Symmetric {
+        let grams: Vec<Form> = self
+            .statistics
+            .tasks
+            .iter()
+            .map(|sums| self.gram(sums, unseen))
+            .collect();
+        let mut s = None;
+        for ((sums, form), lambda) in self.statistics.tasks.iter_mut().zip(grams).zip(lambdas) {
+            let scale = lambda * form.factor;
+            let gram = if self.last {
+                Cow::Owned(mem::take(&mut sums.gram))
+            } else {
+                Cow::Borrowed(&sums.gram)
+            };
+            let s = match &mut s {
+                None => {
+                    let mut first = gram.into_owned();
+                    first.scale(scale);
+                    s.insert(first)
+                }
+                Some(s) => {
+                    match gram {
+                        Cow::Owned(gram) => s.add_scaled(scale, gram),
+                        Cow::Borrowed(gram) => s.add_scaled(scale, gram),
+                    }
+                    s
+                }
+            };
+            s.add_to_diagonal(form.diagonal.iter().map(|x| lambda * x));
+        }
+        s.unwrap_or_default()
     }
 
     fn lambdas(&self, weight_norms: &[f64]) -> Result<Vec<f64>> {
@@ -110,11 +152,9 @@ impl System<'_> {
         Ok(lambdas)
     }
 
-    /// A*_i = lambda_i A_i C_i^T S^-1, stacked with the B_i.
-    fn solve_factors(&self, lambdas: &[f64], crosses: &[Form], cholesky: &Cholesky) -> LowRank {
-        let d_in = self.statistics.d_in;
+    /// lambda_i A_i C_i^T below each other (sum of ranks x d_in).
+    fn right_factors(&self, lambdas: &[f64], crosses: &[Form]) -> Vec<f64> {
         let mut right = Vec::new();
-        let mut parts = Vec::new();
         for (index, delta) in self.deltas() {
             let Some(factors) = delta.as_low_rank() else {
                 continue;
@@ -127,13 +167,16 @@ impl System<'_> {
                 .zip(&factors.a)
                 .zip(diagonal.iter().cycle().take(projected.len()));
             right.extend(places.map(|((sum, &a), ridge)| lambda * (factor * sum + ridge * f64::from(a))));
-            parts.push(factors.clone());
         }
-        cholesky.solve_rows(&mut right);
-        debug_assert_eq!(right.len() % d_in, 0);
-        let parts: Vec<(f64, &LowRank)> = parts.iter().map(|part| (1.0, part)).collect();
+        right
+    }
+
+    /// The A*_i = lambda_i A_i C_i^T S^-1 with the B_i.
+    fn stacked(&self, solved: Vec<f64>) -> LowRank {
+        let parts = self.deltas().filter_map(|(_, delta)| delta.as_low_rank());
+        let parts: Vec<(f64, &LowRank)> = parts.map(|part| (1.0, part)).collect();
         let mut stacked = LowRank::sum(&parts);
-        stacked.a = right.into_iter().map(narrow).collect();
+        stacked.a = solved.into_iter().map(narrow).collect();
         stacked
     }
 
@@ -144,16 +187,14 @@ impl System<'_> {
             return Cow::Borrowed(summed);
         }
         let (d_in, rank) = (self.statistics.d_in, factors.rank);
-        let gram = sums.whole_cross(d_in);
         let mut product = vec![0.0; rank * d_in];
-        let (left, right) = (View::new(&factors.a, rank, d_in), View::new(&gram, d_in, d_in));
-        multiply(left, right.transposed(), 1.0, Part::Full, &mut product, d_in);
+        sums.gram
+            .add_product(1.0, View::new(&factors.a, rank, d_in), &mut product);
         Cow::Owned(product)
     }
 
-    /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 + D_i stands for D_i, and W0 is
-    /// subtracted.
-    fn solve_dense(&self, lambdas: &[f64], crosses: &[Form], cholesky: &Cholesky) -> Delta {
+    /// sum_i lambda_i D_i C_i^T (d_out x d_in); with the whole layer as target W0 + D_i stands for D_i.
+    fn right_dense(&self, lambdas: &[f64], crosses: &[Form]) -> Vec<f64> {
         let d_in = self.statistics.d_in;
         let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
         let d_out = w0.len() / d_in;
@@ -174,21 +215,32 @@ impl System<'_> {
                 delta.add_to(1.0, &mut wanted);
             }
             let Form { factor, diagonal } = form;
-            let mut cross = sums.whole_cross(d_in);
-            cross.iter_mut().for_each(|x| *x *= factor);
-            (0..d_in).for_each(|i| cross[i * d_in + i] += diagonal[i]);
-            let (left, cross) = (
-                View::new(&wanted, d_out, d_in),
-                View::new(&cross, d_in, d_in).transposed(),
-            );
-            multiply(left, cross, *lambda, Part::Full, &mut right, d_in);
+            let (left, scale) = (View::new(&wanted, d_out, d_in), lambda * factor);
+            match &sums.cross {
+                Cross::Whole(cross) => {
+                    let cross = View::new(cross, d_in, d_in).transposed();
+                    multiply(left, cross, scale, Part::Full, &mut right, d_in);
+                }
+                Cross::Same | Cross::Squares(_) => sums.gram.add_product(scale, left, &mut right),
+            }
+            let ridges = diagonal.iter().cycle();
+            for ((to, x), ridge) in right.iter_mut().zip(&wanted).zip(ridges) {
+                *to += lambda * ridge * x;
+            }
         }
-        cholesky.solve_rows(&mut right);
-        let data = if full {
-            let moved = right.into_iter().zip(w0);
-            moved.map(|(x, &w)| narrow(x - f64::from(w))).collect()
-        } else {
-            right.into_iter().map(narrow).collect()
+        right
+    }
+
+    /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 is subtracted.
+    fn dense(&self, solved: Vec<f64>) -> Delta {
+        let d_in = self.statistics.d_in;
+        let d_out = solved.len() / d_in;
+        let data = match (&self.layer.host, self.objective.target) {
+            (Some(w0), LeastSquares::Full) => {
+                let moved = solved.into_iter().zip(w0.iter());
+                moved.map(|(x, &w)| narrow(x - f64::from(w))).collect()
+            }
+            _ => solved.into_iter().map(narrow).collect(),
         };
         Delta::Dense(Dense { data, d_out, d_in })
     }
@@ -203,7 +255,7 @@ impl System<'_> {
     fn gram(&self, sums: &TaskStatistics, unseen: &[bool]) -> Form {
         let d_in = self.statistics.d_in;
         match self.objective.regularized {
-            Regularized::Ridge { alpha2, .. } => Form::ridge(alpha2 * sums.gram_norm(d_in), d_in),
+            Regularized::Ridge { alpha2, .. } => Form::ridge(alpha2 * sums.gram.norm(), d_in),
             Regularized::NonDiagonal(factor) => Form::non_diagonal(factor, sums, unseen),
         }
     }
@@ -214,7 +266,7 @@ impl System<'_> {
         let tasks = self.work.tasks.iter().zip(&self.statistics.tasks);
         let form = |(task, sums): (&Task, &TaskStatistics)| match self.objective.regularized {
             Regularized::Ridge { alpha1, .. } => {
-                let norm = sums.cross_norm(d_in);
+                let norm = sums.cross_norm();
                 if !norm.is_finite() {
                     return Err(Error::new(
                         Code::NotFinite,
@@ -233,14 +285,15 @@ impl System<'_> {
 
     /// The inputs that are zero in every sample.
     fn unseen(&self) -> Vec<bool> {
-        let d_in = self.statistics.d_in;
-        let zero = |i: usize| {
-            self.statistics
-                .tasks
-                .iter()
-                .all(|sums| sums.gram[i * d_in + i] == 0.0)
-        };
-        (0..d_in).map(zero).collect()
+        let mut unseen = vec![true; self.statistics.d_in];
+        for sums in &self.statistics.tasks {
+            let diagonal = sums.gram.diagonal();
+            unseen
+                .iter_mut()
+                .zip(diagonal)
+                .for_each(|(unseen, x)| *unseen &= x == 0.0);
+        }
+        unseen
     }
 
     fn singular(&self, row: usize) -> Error {
@@ -268,17 +321,10 @@ impl Form {
 
     /// a G + (1 - a) diag(G), and one where nothing is seen of any task: the limit of a common ridge there.
     fn non_diagonal(factor: f64, sums: &TaskStatistics, unseen: &[bool]) -> Self {
-        let d_in = unseen.len();
-        let entry = |(i, &unseen): (usize, &bool)| {
-            if unseen {
-                1.0
-            } else {
-                (1.0 - factor) * sums.gram[i * d_in + i]
-            }
-        };
+        let entry = |(x, &unseen): (f64, &bool)| if unseen { 1.0 } else { (1.0 - factor) * x };
         Self {
             factor,
-            diagonal: unseen.iter().enumerate().map(entry).collect(),
+            diagonal: sums.gram.diagonal().into_iter().zip(unseen).map(entry).collect(),
         }
     }
 }

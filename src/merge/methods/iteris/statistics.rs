@@ -2,11 +2,18 @@
 //!
 //! They are values that add up, so that samples may be cut into micro-batches in any way, or collected by several workers
 //! ([`GroupStatistics::say`]), and the sums of all be solved at once. All that is solved is summed in f64.
+//!
+//! A layer may be so wide that there is no room for anything of its size squared but the Gram matrices. Xt^T X, of which
+//! mostly nothing is wanted but the norm, is then never there whole: when the last rows have come, it is formed some
+//! columns at a time, of the features that wait to go on. What workers tell each other goes in [`Parcel`]s.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
 use crate::{
-    compute::{Message, MessageReader, Stage, accumulate_product, gemm::Part},
+    compute::{
+        Compute, Features, Message, MessageReader, Stage, Symmetric, accumulate_gram, add_product,
+        symmetric::PANEL,
+    },
     delta::{Delta, DeviceDelta},
     error::Result,
     merge::{context::SolveContext, methods::iteris::objective::Objective, options::LeastSquares},
@@ -19,12 +26,41 @@ pub(super) struct GroupStatistics {
     pub(super) d_in: usize,
     /// One a task.
     pub(super) tasks: Vec<TaskStatistics>,
+    /// Where features are in memory and a norm is wanted of Xt^T X: the features of every micro-batch.
+    collected: Vec<Collected>,
 }
+
+/// The features of a micro-batch.
+struct Collected {
+    input: Rc<Features>,
+    /// The rows of X and those of Xt, one pair a task.
+    rows: Vec<[Range<usize>; 2]>,
+}
+
+/// A piece of what is told of a group's sums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// One of the lists of numbers that the sums are.
+    List(usize),
+    /// Some columns of a task's Xt^T X, of which a norm is wanted: a sum over all workers before it is squared.
+    Cross {
+        /// The task's place.
+        task: usize,
+        /// The columns.
+        columns: Range<usize>,
+    },
+}
+
+/// Pieces that are told at once.
+pub(super) type Parcel = Vec<Piece>;
+
+/// Numbers of a parcel, unless a single piece has more: 32 MiB, which is there on either side and on the way.
+const PARCEL: usize = 4 << 20;
 
 /// The sums of one task.
 pub(super) struct TaskStatistics {
-    /// Xt^T Xt (d_in x d_in), lower triangle.
-    pub(super) gram: Vec<f64>,
+    /// Xt^T Xt (d_in x d_in).
+    pub(super) gram: Symmetric,
     /// Xt^T X, as far as it is needed.
     pub(super) cross: Cross,
     /// One a member of the group.
@@ -38,7 +74,7 @@ pub(super) enum Cross {
     Same,
     /// Itself.
     Whole(Vec<f64>),
-    /// The square of its norm, which a device sums.
+    /// The square of its norm.
     Squares(f64),
 }
 
@@ -49,7 +85,7 @@ pub(super) enum Wanted {
     Nothing,
     /// Itself.
     Whole,
-    /// Its norm, and its products with factors: what a device tells of it.
+    /// Its norm, and its products with factors.
     Norm,
 }
 
@@ -75,7 +111,7 @@ impl GroupStatistics {
             let delta = |layer: &Projection| task.deltas.get(&layer.name);
             let needs_cross = full || layers.iter().any(|layer| delta(layer).is_some());
             TaskStatistics {
-                gram: vec![0.0; d_in * d_in],
+                gram: Symmetric::zeros(d_in),
                 cross: match wanted {
                     Wanted::Whole if needs_cross => Cross::Whole(vec![0.0; d_in * d_in]),
                     Wanted::Norm if needs_cross => Cross::Squares(0.0),
@@ -98,6 +134,7 @@ impl GroupStatistics {
         Self {
             d_in,
             tasks: tasks.collect(),
+            collected: Vec::new(),
         }
     }
 
@@ -118,15 +155,15 @@ impl GroupStatistics {
             if own.is_empty() {
                 continue;
             }
-            let (x, xt) = ((group.input, own.clone()), (group.input, merged));
             let rows = own.len();
             // A multiplication and an addition a term; in f64, since such counts pass what wasm's usize holds.
             let count = |terms: f64| work.compute.meter.add_operations(Stage::Gram, 2.0 * terms);
             let square = rows as f64 * (d_in * d_in) as f64;
-            accumulate_product(xt.clone(), xt.clone(), Part::Lower, &mut sums.gram).await?;
+            let xt = (&**group.input, merged);
+            accumulate_gram(xt.0, xt.1.clone(), &mut sums.gram).await?;
             count(square / 2.0);
             if let Cross::Whole(cross) = &mut sums.cross {
-                accumulate_product(xt.clone(), x, Part::Full, cross).await?;
+                add_product(xt.clone(), (group.input, own.clone()), 0..d_in, cross);
                 count(square);
             }
             for ((layer, output), member) in group.layers.iter().zip(group.outputs()).zip(&mut sums.members) {
@@ -135,85 +172,228 @@ impl GroupStatistics {
                     && !member.projected.is_empty()
                 {
                     let low = group.input.project(own.clone(), a);
-                    accumulate_product((&low, low.all()), xt.clone(), Part::Full, &mut member.projected)
-                        .await?;
+                    add_product((&low, low.all()), xt.clone(), 0..d_in, &mut member.projected);
                     count(2.0 * rows as f64 * (d_in * a.d_out()) as f64);
                 }
             }
         }
+        let squares = |task: &TaskStatistics| matches!(task.cross, Cross::Squares(_));
+        if self.tasks.iter().any(squares) {
+            let lanes = |task| [0, merged_variant].map(|variant| group.lane(task, variant));
+            self.collected.push(Collected {
+                input: Rc::clone(group.input),
+                rows: (0..self.tasks.len()).map(lanes).collect(),
+            });
+        }
         Ok(())
     }
 
-    /// The sums as another worker tells them.
-    pub(super) fn say(&self) -> Message {
+    /// All that is to be told of the sums, or to be looked at once they are complete: the same at every worker that has
+    /// collected features of these layers.
+    pub(super) fn parcels(&mut self) -> Vec<Parcel> {
         let d_in = self.d_in;
-        self.tasks.iter().fold(Message::default(), |message, task| {
-            let rows = task.gram.chunks_exact(d_in).enumerate();
-            let message = rows.fold(message, |message, (i, row)| message.list(&row[..=i]));
-            let message = match &task.cross {
-                Cross::Whole(cross) => message.list(cross),
-                Cross::Same | Cross::Squares(_) => message,
-            };
-            task.members.iter().fold(message, |message, member| {
-                message.list(&member.projected).float(member.output_norm)
+        let lists = self.lists().into_iter().enumerate();
+        let mut pieces: Vec<(Piece, usize)> = lists.map(|(at, list)| (Piece::List(at), list.len())).collect();
+        if !self.collected.is_empty() {
+            let width = (PARCEL / d_in / PANEL * PANEL).max(PANEL);
+            let tasks = self.tasks.iter().enumerate();
+            for (task, _) in tasks.filter(|(_, sums)| matches!(sums.cross, Cross::Squares(_))) {
+                pieces.extend((0..d_in).step_by(width).map(|start| {
+                    let columns = start..d_in.min(start + width);
+                    let numbers = d_in * columns.len();
+                    (Piece::Cross { task, columns }, numbers)
+                }));
+            }
+        }
+        let (mut parcels, mut numbers) = (vec![Parcel::new()], 0);
+        for (piece, size) in pieces {
+            if numbers > 0 && numbers + size > PARCEL {
+                parcels.push(Parcel::new());
+                numbers = 0;
+            }
+            numbers += size;
+            parcels
+                .last_mut()
+                .into_iter()
+                .for_each(|parcel| parcel.push(piece.clone()));
+        }
+        parcels
+    }
+
+    /// The sums as lists of numbers.
+    fn lists(&mut self) -> Vec<&mut [f64]> {
+        let mut lists: Vec<&mut [f64]> = Vec::new();
+        for task in &mut self.tasks {
+            lists.extend(task.gram.panels_mut().iter_mut().map(Vec::as_mut_slice));
+            if let Cross::Whole(cross) = &mut task.cross {
+                lists.extend(cross.chunks_mut(PARCEL));
+            }
+            for member in &mut task.members {
+                lists.push(&mut member.projected);
+                lists.push(std::slice::from_mut(&mut member.output_norm));
+            }
+        }
+        lists
+    }
+
+    /// A parcel as another worker tells it; `crosses` are its own.
+    pub(super) fn say(&mut self, parcel: &[Piece], crosses: &[Vec<f64>]) -> Message {
+        let (lists, mut crosses) = (self.lists(), crosses.iter());
+        parcel
+            .iter()
+            .fold(Message::default(), |message, piece| match piece {
+                Piece::List(at) => message.list(lists[*at]),
+                Piece::Cross { .. } => message.list(crosses.next().map_or(&[][..], Vec::as_slice)),
             })
-        })
     }
 
     /// Adds what [`GroupStatistics::say`] tells of other samples at the same layers.
     ///
     /// # Errors
     /// [`Code::Internal`](crate::error::Code::Internal) for the sums of other layers.
-    pub(super) fn add_said(&mut self, said: &[u8]) -> Result<()> {
-        let d_in = self.d_in;
+    pub(super) fn add_said(&mut self, parcel: &[Piece], crosses: &mut [Vec<f64>], said: &[u8]) -> Result<()> {
         let mut said = MessageReader::new(said);
-        for task in &mut self.tasks {
-            for (i, row) in task.gram.chunks_exact_mut(d_in).enumerate() {
-                said.add_list(&mut row[..=i])?;
-            }
-            if let Cross::Whole(cross) = &mut task.cross {
-                said.add_list(cross)?;
-            }
-            for member in &mut task.members {
-                said.add_list(&mut member.projected)?;
-                member.output_norm += said.float()?;
+        let (mut lists, mut crosses) = (self.lists(), crosses.iter_mut());
+        parcel.iter().try_for_each(|piece| match piece {
+            Piece::List(at) => said.add_list(lists[*at]),
+            Piece::Cross { .. } => said.add_list(crosses.next().map_or(&mut [][..], Vec::as_mut_slice)),
+        })
+    }
+
+    /// What a parcel has of every Xt^T X, summed over the samples here.
+    pub(super) fn crosses(&self, parcel: &[Piece], compute: &Compute) -> Vec<Vec<f64>> {
+        parcel
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::List(_) => None,
+                Piece::Cross { task, columns } => Some(self.cross_columns(*task, columns.clone(), compute)),
+            })
+            .collect()
+    }
+
+    /// Adds the squares of those, which are now sums over all samples, to the squares of norms.
+    pub(super) fn add_squares(&mut self, parcel: &[Piece], crosses: &[Vec<f64>]) {
+        let tasks = parcel.iter().filter_map(|piece| match piece {
+            Piece::List(_) => None,
+            Piece::Cross { task, .. } => Some(*task),
+        });
+        for (task, cross) in tasks.zip(crosses) {
+            if let Cross::Squares(squares) = &mut self.tasks[task].cross {
+                *squares += cross.iter().map(|x| x * x).sum::<f64>();
             }
         }
-        Ok(())
+    }
+
+    /// Some columns of a task's Xt^T X (d_in x columns, row-major), over what was collected here.
+    fn cross_columns(&self, task: usize, columns: Range<usize>, compute: &Compute) -> Vec<f64> {
+        let mut cross = vec![0.0; self.d_in * columns.len()];
+        for Collected { input, rows } in &self.collected {
+            let [x, xt] = rows[task].clone();
+            // A multiplication and an addition a term.
+            let terms = x.len() as f64 * cross.len() as f64;
+            compute.meter.add_operations(Stage::Gram, 2.0 * terms);
+            add_product((input, xt), (input, x), columns.clone(), &mut cross);
+        }
+        cross
     }
 }
 
 impl TaskStatistics {
-    /// Xt^T X (d_in x d_in), whole, where that was wanted.
-    pub(super) fn whole_cross(&self, d_in: usize) -> Vec<f64> {
-        if let Cross::Whole(cross) = &self.cross {
-            return cross.clone();
-        }
-        let mut full = self.gram.clone();
-        for i in 0..d_in {
-            for j in 0..i {
-                full[j * d_in + i] = full[i * d_in + j];
-            }
-        }
-        full
-    }
-
-    /// ||Xt^T Xt||_F from the lower triangle.
-    pub(super) fn gram_norm(&self, d_in: usize) -> f64 {
-        let mut sum = 0.0;
-        for (i, row) in self.gram.chunks_exact(d_in).enumerate() {
-            sum += 2.0 * row[..i].iter().map(|x| x * x).sum::<f64>() + row[i] * row[i];
-        }
-        sum.sqrt()
-    }
-
     /// ||Xt^T X||_F
-    pub(super) fn cross_norm(&self, d_in: usize) -> f64 {
+    pub(super) fn cross_norm(&self) -> f64 {
         let squares: f64 = match &self.cross {
-            Cross::Same => return self.gram_norm(d_in),
+            Cross::Same => return self.gram.norm(),
             Cross::Whole(cross) => cross.iter().map(|x| x * x).sum(),
             Cross::Squares(squares) => *squares,
         };
         squares.sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::gemm::{View, product};
+
+    /// Rows of X and as many of Xt (rows x columns each), one below the other.
+    fn features(seed: usize, rows: usize, columns: usize) -> Vec<f32> {
+        let number = |at: usize| ((at * 7919 + seed * 104_729) % 10_007) as f32 / 10_007.0 - 0.5;
+        (0..2 * rows * columns).map(number).collect()
+    }
+
+    /// The sums of one task and one layer over micro-batches of so many rows.
+    fn collected(d_in: usize, batches: &[(Vec<f32>, usize)]) -> GroupStatistics {
+        let mut gram = Symmetric::zeros(d_in);
+        let mut all = Vec::new();
+        for (data, rows) in batches {
+            let [x, xt] = [0..*rows, *rows..2 * rows];
+            let input = Rc::new(Features::Host {
+                data: data.clone(),
+                columns: d_in,
+            });
+            pollster::block_on(accumulate_gram(&input, xt.clone(), &mut gram)).unwrap();
+            all.push(Collected {
+                input,
+                rows: vec![[x, xt]],
+            });
+        }
+        GroupStatistics {
+            d_in,
+            tasks: vec![TaskStatistics {
+                gram,
+                cross: Cross::Squares(0.0),
+                members: vec![MemberStatistics {
+                    projected: vec![1.0; 2 * d_in],
+                    output_norm: batches.len() as f64,
+                }],
+            }],
+            collected: all,
+        }
+    }
+
+    // One parcel, and several with more columns than one piece has.
+    #[test]
+    fn sums_of_workers_are_those_of_one_and_norms_those_of_the_whole_product() {
+        for d_in in [40, 300, 2100] {
+            let batches = [(features(1, 5, d_in), 5), (features(2, 3, d_in), 3)];
+            let mut alone = collected(d_in, &batches);
+            let [mut first, mut other] = [&batches[..1], &batches[1..]].map(|own| collected(d_in, own));
+            let compute = Compute::cpu();
+            let parcels = first.parcels();
+            assert_eq!(parcels, other.parcels());
+            assert_eq!(parcels.len() > 1, d_in > 2000, "{parcels:?}");
+            for parcel in parcels {
+                let crosses = alone.crosses(&parcel, &compute);
+                alone.add_squares(&parcel, &crosses);
+                let crosses = other.crosses(&parcel, &compute);
+                let said = other.say(&parcel, &crosses).into_bytes();
+                let mut crosses = first.crosses(&parcel, &compute);
+                first.add_said(&parcel, &mut crosses, &said).unwrap();
+                first.add_squares(&parcel, &crosses);
+            }
+            let mut whole = vec![0.0; d_in * d_in];
+            for (data, rows) in &batches {
+                let (x, xt) = data.split_at(rows * d_in);
+                let [x, xt] = [x, xt].map(|x| View::new(x, *rows, d_in));
+                let part: Vec<f64> = product(xt.transposed(), x);
+                whole.iter_mut().zip(part).for_each(|(x, part)| *x += part);
+            }
+            let norm = whole.iter().map(|x| x * x).sum::<f64>().sqrt();
+            // Sums of positive numbers: nothing cancels.
+            for sums in [&alone, &first] {
+                let found = sums.tasks[0].cross_norm();
+                assert!((found / norm - 1.0).abs() < 1e-12, "{d_in}: {found} {norm}");
+            }
+            let (a, b) = (alone.tasks[0].gram.diagonal(), first.tasks[0].gram.diagonal());
+            for (a, b) in a
+                .iter()
+                .zip(&b)
+                .chain([(&alone.tasks[0].gram.norm(), &first.tasks[0].gram.norm())])
+            {
+                assert!((a - b).abs() <= 1e-12 * a, "{d_in}: {a} {b}");
+            }
+            let member = &first.tasks[0].members[0];
+            assert_eq!((member.projected[7], member.output_norm), (2.0, 2.0));
+        }
     }
 }
