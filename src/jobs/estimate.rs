@@ -89,7 +89,7 @@ pub(super) fn workers_for_samples(
     let sums = 3.0 * squares * rows * passes;
     let seconds = forward / ONE_CORE.f32_products + sums / ONE_CORE.f64_products;
     // What is sent is there a second time.
-    let bytes = context.model.bytes_needed(load) + 8.0 * tasks * widest(context);
+    let bytes = context.model.bytes_needed(context.compute, load) + 8.0 * tasks * widest(context);
     context.compute.available().for_work(seconds, samples, bytes)
 }
 

@@ -71,7 +71,7 @@ impl System<'_> {
         let delta = if factored {
             Delta::LowRank(self.solve_factors(&lambdas, &crosses, &cholesky))
         } else {
-            self.solve_dense(&lambdas, &crosses, &cholesky)
+            self.solve_dense(&lambdas, &crosses, &cholesky)?
         };
         Ok(Solution {
             delta,
@@ -153,11 +153,15 @@ impl System<'_> {
 
     /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 + D_i stands for D_i, and W0 is
     /// subtracted.
-    fn solve_dense(&self, lambdas: &[f64], crosses: &[Form], cholesky: &Cholesky) -> Delta {
+    fn solve_dense(&self, lambdas: &[f64], crosses: &[Form], cholesky: &Cholesky) -> Result<Delta> {
         let d_in = self.statistics.d_in;
-        let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
-        let d_out = w0.len() / d_in;
+        let d_out = self.layer.weight.d_out();
         let full = self.objective.target == LeastSquares::Full;
+        let w0 = if full {
+            self.layer.host()?.widened()
+        } else {
+            Vec::new()
+        };
         let mut right = vec![0.0; d_out * d_in];
         let tasks = self.work.tasks.iter().zip(&self.statistics.tasks);
         for ((task, sums), (lambda, form)) in tasks.zip(lambdas.iter().zip(crosses)) {
@@ -186,11 +190,11 @@ impl System<'_> {
         cholesky.solve_rows(&mut right);
         let data = if full {
             let moved = right.into_iter().zip(w0);
-            moved.map(|(x, &w)| narrow(x - f64::from(w))).collect()
+            moved.map(|(x, w)| narrow(x - f64::from(w))).collect()
         } else {
             right.into_iter().map(narrow).collect()
         };
-        Delta::Dense(Dense { data, d_out, d_in })
+        Ok(Delta::Dense(Dense { data, d_out, d_in }))
     }
 
     /// The tasks' changes of the layer, with the places of the tasks.
