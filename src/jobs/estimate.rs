@@ -106,7 +106,11 @@ pub(super) fn workers_for_rows(models: &[&Model], rows: usize, pieces: usize, co
     let largest = models.iter().map(weights).fold(0.0, f64::max);
     let seconds = 2.0 * largest * number(rows) / ONE_CORE.f32_products;
     // Each reads the weights, and has the keys and values of its own rows.
-    compute.available().for_work(seconds, pieces, 4.0 * largest)
+    let none = WorkloadEstimate::of(&[], 1, None);
+    let bytes = models.iter().map(|model| model.bytes_needed(compute, &none));
+    compute
+        .available()
+        .for_work(seconds, pieces, bytes.fold(0.0, f64::max))
 }
 
 /// The square of the widest input that is solved.

@@ -10,25 +10,22 @@ use crate::{
     compute::{Compute, LayerNorm, RawWeight, RmsNorm, Windows},
     error::{Code, Error, Result},
     io::{Checkpoint, OwnNumbers},
-    model::{family::Module, projection::Projection},
+    model::projection::Projection,
 };
 
 /// Weights that were read before their block is loaded, by their keys.
 pub(super) type Fetched = BTreeMap<String, OwnNumbers>;
 
-/// Reads the weights of layers, in the type of the file.
+/// Reads the weights of these keys, in the type of the file.
 ///
 /// # Errors
 /// Whatever reading reports. What the checkpoint does not have is left to who needs it.
-pub(super) async fn fetch(
-    checkpoint: &Checkpoint,
-    modules: impl Iterator<Item = &Module>,
-) -> Result<Fetched> {
+pub(super) async fn fetch(checkpoint: &Checkpoint, keys: impl Iterator<Item = &str>) -> Result<Fetched> {
     let mut fetched = Fetched::new();
-    for Module { key, .. } in modules {
+    for key in keys {
         if let Some(info) = checkpoint.info(key) {
             let numbers = checkpoint.own_range(key, 0..info.elements()).await?;
-            fetched.insert(key.clone(), numbers);
+            fetched.insert(key.to_owned(), numbers);
         }
     }
     Ok(fetched)

@@ -337,7 +337,8 @@ impl Model {
 
     async fn fetch(&self, index: usize) -> Ahead {
         let modules = self.family.modules().iter();
-        fetch(&self.checkpoint, modules.filter(|module| module.block == index)).await
+        let keys = modules.filter(|module| module.block == index);
+        fetch(&self.checkpoint, keys.map(|module| module.key.as_str())).await
     }
 
     /// What `work` on a block gives, and what was read meanwhile of block `next`, where there is need and room for it.
