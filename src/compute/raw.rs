@@ -7,26 +7,25 @@ use std::ops::Range;
 
 use crate::compute::gemm::{Source, View};
 
+/// Appends the numbers of little-endian elements of one type.
+type Widen = fn(&[u8], &mut Vec<f32>);
+
 /// A weight W (d_out x d_in) in the type of its file; as a [`Source`] it is W^T, a layer's right factor.
 pub struct RawWeight {
     bytes: Vec<u8>,
     element_bytes: usize,
-    widen: fn(&[u8], &mut Vec<f32>),
+    widen: Widen,
     d_out: usize,
     d_in: usize,
     transposed: bool,
 }
 
 impl RawWeight {
-    /// A weight of elements that each take `element_bytes`, row by row; `widen` appends the numbers of such elements.
+    /// A weight of elements that each take `element_bytes`, row by row; `widen` makes numbers of such elements.
     ///
     /// # Panics
     /// If there are not `d_out x d_in` of them.
-    pub fn new(
-        (bytes, element_bytes, widen): (Vec<u8>, usize, fn(&[u8], &mut Vec<f32>)),
-        d_out: usize,
-        d_in: usize,
-    ) -> Self {
+    pub fn new((bytes, element_bytes, widen): (Vec<u8>, usize, Widen), d_out: usize, d_in: usize) -> Self {
         assert_eq!(
             bytes.len(),
             d_out * d_in * element_bytes,
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
     use crate::compute::gemm::{Packed, multiply_packed, multiply_source};
 
-    type Type = (&'static str, fn(f32) -> Vec<u8>, fn(&[u8], &mut Vec<f32>));
+    type Type = (&'static str, fn(f32) -> Vec<u8>, Widen);
 
     /// What files have, and how it is widened.
     const TYPES: [Type; 3] = [
