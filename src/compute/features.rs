@@ -1,6 +1,6 @@
 //! The inputs and outputs of linear layers, as lanes and merge methods work on them.
 
-use std::ops::Range;
+use std::{ops::Range, rc::Rc};
 
 use burn::{backend::Dispatch, tensor::Tensor};
 
@@ -11,6 +11,7 @@ use crate::{
             delta::{DeltaJob, LowRankDelta},
             matmul::Matmul,
         },
+        raw::RawWeight,
         read, slice,
     },
     error::Result,
@@ -20,6 +21,8 @@ use crate::{
 pub enum Weight {
     /// For the CPU kernels: W^T in panels.
     Host(Packed<f32>),
+    /// For the CPU kernels: W as the file has it, packed at every use.
+    Raw(Rc<RawWeight>),
     /// For the kernels of a GPU: W (d_out x d_in).
     Device(Tensor<2>),
 }
@@ -33,6 +36,7 @@ impl Weight {
     pub fn d_out(&self) -> usize {
         match self {
             Self::Host(packed) => packed.columns(),
+            Self::Raw(raw) => raw.d_out(),
             Self::Device(tensor) => tensor.dims()[0],
         }
     }
@@ -47,6 +51,7 @@ impl Weight {
     pub fn d_in(&self) -> usize {
         match self {
             Self::Host(packed) => packed.depth(),
+            Self::Raw(raw) => raw.d_in(),
             Self::Device(tensor) => tensor.dims()[1],
         }
     }
@@ -99,17 +104,14 @@ impl Features {
     pub fn project(&self, rows: Range<usize>, weight: &Weight) -> Self {
         match (self, weight) {
             (Self::Host { data, columns }, Weight::Host(packed)) => {
-                let left = View::new(
-                    &data[rows.start * columns..rows.end * columns],
-                    rows.len(),
-                    *columns,
-                );
-                let mut out = vec![0.0; rows.len() * packed.columns()];
-                gemm::multiply_packed(left, packed, 1.0, &mut out);
-                Self::Host {
-                    data: out,
-                    columns: packed.columns(),
-                }
+                multiply_host(data, *columns, rows, weight, |left, out| {
+                    gemm::multiply_packed(left, packed, 1.0, out);
+                })
+            }
+            (Self::Host { data, columns }, Weight::Raw(raw)) => {
+                multiply_host(data, *columns, rows, weight, |left, out| {
+                    gemm::multiply_source(left, raw.as_ref(), out);
+                })
             }
             (Self::Device(tensor), Weight::Device(weight)) => {
                 let (x, weight) = (tensor.clone().into_dispatch(), weight.clone().into_dispatch());
@@ -236,6 +238,20 @@ impl Features {
             _ => unreachable!("features of one Compute are of one kind"),
         }
     }
+}
+
+/// The product that `multiply` adds to zeros, for some rows in memory.
+fn multiply_host(
+    data: &[f32],
+    columns: usize,
+    rows: Range<usize>,
+    weight: &Weight,
+    multiply: impl FnOnce(View<'_, f32>, &mut [f32]),
+) -> Features {
+    let left = &data[rows.start * columns..rows.end * columns];
+    let mut out = vec![0.0; rows.len() * weight.d_out()];
+    multiply(View::new(left, rows.len(), columns), &mut out);
+    Features::host((out, weight.d_out()))
 }
 
 /// A layer's bias, where its features are.

@@ -22,6 +22,10 @@ const WIDEST_TILE: usize = TILE_ROWS * 8;
 const BLOCK_DEPTH: usize = 256;
 /// Rows of a packed block of the left factor, which stays in the second-level cache.
 const BLOCK_ROWS: usize = 128;
+/// Columns of a [`Source`] that are made at once: they are still in a cache when they are packed.
+const SOURCE_COLUMNS: usize = 64;
+/// Columns of a [`Source`] that are packed at once for few rows, and are still in a cache when they are multiplied.
+const BAND_COLUMNS: usize = 256;
 
 /// An element type the kernel computes in: `f32` for forward passes, `f64` for Gram matrices and solves.
 pub trait Scalar: Copy + Default + AddAssign + Mul<Output = Self> + 'static {
@@ -199,6 +203,88 @@ impl<E: Scalar> Packed<E> {
     }
 }
 
+/// A right factor (depth x columns) whose numbers are made as they are packed.
+pub trait Source {
+    /// Elements summed over.
+    fn depth(&self) -> usize;
+    /// Columns of the product.
+    fn columns(&self) -> usize;
+    /// The elements of some rows and columns, made in `room`, whatever that held.
+    fn part<'a>(&self, rows: Range<usize>, columns: Range<usize>, room: &'a mut Vec<f32>) -> View<'a, f32>;
+}
+
+impl Packed<f32> {
+    /// Packs `right`.
+    pub fn of(right: &impl Source) -> Self {
+        let mut room = Vec::new();
+        let blocks = (0..right.depth())
+            .step_by(BLOCK_DEPTH)
+            .map(|start| {
+                let mut block = Vec::new();
+                pack_source(right, start, 0..right.columns(), &mut room, &mut block);
+                block
+            })
+            .collect();
+        Self {
+            depth: right.depth(),
+            columns: right.columns(),
+            blocks,
+        }
+    }
+}
+
+/// `out += left * right`, packing `right` on the way; `out` is contiguous (m x n). Bit for bit what
+/// [`multiply_packed`] gives.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn multiply_source<L: Copy + Into<f32>>(left: View<'_, L>, right: &impl Source, out: &mut [f32]) {
+    let (depth, columns) = (right.depth(), right.columns());
+    assert_eq!(left.columns, depth, "inner dimensions differ");
+    // The left factor is packed once for every band: little where its rows are few, and else there is one band.
+    let band = if left.rows <= BLOCK_ROWS {
+        BAND_COLUMNS
+    } else {
+        columns.max(1)
+    };
+    let (mut room, mut block, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    for start in (0..depth).step_by(BLOCK_DEPTH) {
+        for first in (0..columns).step_by(band) {
+            let some = first..columns.min(first + band);
+            block.clear();
+            pack_source(right, start, some.clone(), &mut room, &mut block);
+            multiply_block(
+                &left,
+                start,
+                depth_of(depth, start),
+                &block,
+                some.len(),
+                1.0,
+                Part::Full,
+                &mut out[first..],
+                columns,
+                &mut rows,
+            );
+        }
+    }
+}
+
+/// Adds columns `range` of the block of rows that begins at `start` to `packed`.
+fn pack_source(
+    right: &impl Source,
+    start: usize,
+    range: Range<usize>,
+    room: &mut Vec<f32>,
+    packed: &mut Vec<f32>,
+) {
+    let depth = depth_of(right.depth(), start);
+    for first in range.clone().step_by(SOURCE_COLUMNS) {
+        let columns = first..range.end.min(first + SOURCE_COLUMNS);
+        let part = right.part(start..start + depth, columns, room);
+        pack(&part, 2 * f32::LANES, 0..part.columns, (0, depth), packed);
+    }
+}
+
 /// `out += scale * left * right`, with `left` (m x k), `right` (k x n) and `out` row-major with rows
 /// `stride` apart.
 ///
@@ -217,6 +303,7 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     let mut rows = Vec::new();
     for start in (0..right.rows).step_by(BLOCK_DEPTH) {
         let depth = depth_of(right.rows, start);
+        block.clear();
         pack(&right, 2 * E::LANES, 0..right.columns, (start, depth), &mut block);
         multiply_block(
             &left,
@@ -345,7 +432,7 @@ fn depth_of(total: usize, start: usize) -> usize {
     BLOCK_DEPTH.min(total - start)
 }
 
-/// Lays columns `range` of rows `start..start + depth` out in zero-padded panels `width` wide, row by row.
+/// Adds columns `range` of rows `start..start + depth` to `packed`, in zero-padded panels `width` wide, row by row.
 ///
 /// Its loops run over slices: with a bounds check an element the packing costs more than the product. Inlined,
 /// so that they know the width.
@@ -357,9 +444,9 @@ fn pack<E: Scalar, T: Copy + Into<E>>(
     (start, depth): (usize, usize),
     packed: &mut Vec<E>,
 ) {
-    packed.clear();
-    packed.resize(range.len().div_ceil(width) * width * depth, E::default());
-    for (panel, target) in packed.chunks_exact_mut(width * depth).enumerate() {
+    let before = packed.len();
+    packed.resize(before + range.len().div_ceil(width) * width * depth, E::default());
+    for (panel, target) in packed[before..].chunks_exact_mut(width * depth).enumerate() {
         let first = range.start + panel * width;
         let columns = width.min(range.end - first);
         if matrix.column_stride == 1 {
@@ -412,6 +499,7 @@ fn multiply_block<E: Scalar, L: Copy + Into<E>>(
 ) {
     for first in (0..left.rows).step_by(BLOCK_ROWS) {
         let count = BLOCK_ROWS.min(left.rows - first);
+        packed.clear();
         pack(
             &left.transposed(),
             TILE_ROWS,

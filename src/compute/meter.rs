@@ -1,6 +1,6 @@
 //! Where the time goes: seconds and floating-point operations by stage.
 
-use std::cell::Cell;
+use std::{cell::Cell, future::poll_fn, pin::pin};
 
 use web_time::Instant;
 
@@ -75,6 +75,28 @@ impl Meter {
     /// Adds the time since `start` (a value of [`elapsed`](Self::elapsed)) to a stage.
     pub fn add_since(&self, stage: Stage, start: f64) {
         self.add(stage, self.elapsed() - start);
+    }
+
+    /// Adds the time that a future works, though not that between, to a stage: what it waits for goes on beside
+    /// something else.
+    pub async fn beside<T>(&self, stage: Stage, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            let start = self.elapsed();
+            let polled = future.as_mut().poll(context);
+            self.add_since(stage, start);
+            polled
+        })
+        .await
+    }
+
+    /// Adds the time until a future is done to a stage, whatever it [adds](Self::beside) itself meanwhile.
+    pub async fn until<T>(&self, stage: Stage, future: impl Future<Output = T>) -> T {
+        let cell = &self.seconds[stage as usize];
+        let (start, before) = (self.elapsed(), cell.get());
+        let done = future.await;
+        cell.set(before + self.elapsed() - start);
+        done
     }
 
     /// Counts what the model does from now on as [`Stage::Generate`], until the guard is dropped.

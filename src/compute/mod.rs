@@ -20,6 +20,7 @@ mod pointwise;
 pub mod qr;
 pub mod range_finder;
 mod rates;
+mod raw;
 mod rotary;
 pub mod solve;
 mod split;
@@ -48,6 +49,7 @@ pub use self::{
     meter::{Meter, Stage, peak_bytes},
     pointwise::{Activation, soft_cap},
     rates::{GpuRates, KernelRates, number, product_rate, rate},
+    raw::RawWeight,
     rotary::Rotary,
     sums::{DeviceSums, Factor, Product, ProductNorm, ReadSums, SquareSum, accumulate_gram, add_product},
     symmetric::Symmetric,
@@ -66,6 +68,9 @@ pub const WEBGPU: Word = Word::new("webgpu", "GPU (WebGPU)");
 /// What callers ask for: a device, or to have one chosen.
 pub const DEVICES: &[Word] = &[Word::new("auto", "Automatic: the quicker"), CPU, WEBGPU];
 
+/// Weights of a model stay in memory between its passes if they take at most this many bytes as f32.
+const KEPT_BYTES: usize = 1536 << 20;
+
 /// How operators are carried out. See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
@@ -82,6 +87,9 @@ pub struct Compute {
     name: &'static str,
     /// What it can hold.
     pub limits: Limits,
+    /// Weights of a model stay in memory between its passes if they take at most this many bytes as f32; those of a
+    /// larger one are read a block at a time.
+    pub kept_bytes: usize,
     workers: Option<Rc<dyn Workers>>,
     /// How many of them are started.
     started: Cell<usize>,
@@ -105,6 +113,12 @@ impl Compute {
         Self { limits, ..self }
     }
 
+    /// The same device with another bound of the weights that are kept.
+    #[must_use]
+    pub fn keeping(self, kept_bytes: usize) -> Self {
+        Self { kept_bytes, ..self }
+    }
+
     /// The CPU, through this crate's kernels.
     pub fn cpu() -> Self {
         Self {
@@ -116,6 +130,7 @@ impl Compute {
                 memory_bytes: cfg!(target_arch = "wasm32").then_some(3.9 * f64::from(1 << 30)),
                 buffer_bytes: None,
             },
+            kept_bytes: KEPT_BYTES,
             workers: None,
             started: Cell::new(0),
             meter: Meter::default(),
@@ -162,6 +177,7 @@ impl Compute {
             path: Path::Tensors,
             name,
             limits: Limits::default(),
+            kept_bytes: KEPT_BYTES,
             workers: None,
             started: Cell::new(0),
             meter: Meter::default(),
@@ -213,6 +229,16 @@ impl Compute {
         match self.path {
             Path::Kernels => Weight::packed(data, d_out, d_in),
             Path::Tensors => Weight::Device(self.tensor(data.to_vec(), d_out, d_in)),
+        }
+    }
+
+    /// The same of a weight as its file has it: laid out anew where it stays in memory, where it is read anew for every
+    /// pass as it is.
+    pub fn weight_of(&self, raw: &Rc<RawWeight>, stays: bool) -> Weight {
+        match self.path {
+            Path::Kernels if stays => Weight::Host(gemm::Packed::of(raw.as_ref())),
+            Path::Kernels => Weight::Raw(Rc::clone(raw)),
+            Path::Tensors => Weight::Device(self.tensor(raw.widened(), raw.d_out(), raw.d_in())),
         }
     }
 

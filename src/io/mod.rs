@@ -12,7 +12,7 @@ mod stored;
 mod tensor;
 mod write;
 
-pub use self::checkpoint::Checkpoint;
+pub use self::checkpoint::{Checkpoint, OwnNumbers};
 #[cfg(not(target_arch = "wasm32"))]
 pub use self::source::FileSource;
 pub(crate) use self::source::parse_json;

@@ -74,7 +74,7 @@ pub(super) struct ModelWork {
     pub(super) dispatches: f64,
     /// Pieces that it falls into: as many workers as these have something to do.
     pub(super) pieces: usize,
-    /// Bytes that one worker holds.
+    /// Bytes that one worker holds on the CPU.
     pub(super) bytes: f64,
 }
 
@@ -142,7 +142,7 @@ impl ModelWork {
             readbacks: number(widths.len()) * passes + steps,
             dispatches: blocks * (BLOCK_DISPATCHES * batches * passes + STEP_DISPATCHES * steps),
             pieces: *samples,
-            bytes: model.bytes_needed(load),
+            bytes: model.bytes_needed(&Compute::cpu(), load),
         }
     }
 
@@ -153,6 +153,8 @@ impl ModelWork {
             .iter()
             .map(|model| operations_a_row(model))
             .fold(0.0, f64::max);
+        let (cpu, none) = (Compute::cpu(), WorkloadEstimate::of(&[], 1, None));
+        let bytes = models.iter().map(|model| model.bytes_needed(&cpu, &none));
         let blocks = models.iter().map(|model| model.family.blocks()).sum();
         let [rows, steps, blocks, models] = [rows, steps, blocks, models.len()].map(number);
         Self {
@@ -161,7 +163,7 @@ impl ModelWork {
             dispatches: blocks * (BLOCK_DISPATCHES + STEP_DISPATCHES * steps),
             pieces,
             // Each reads the weights, and has the keys and values of its own rows.
-            bytes: 2.0 * largest,
+            bytes: bytes.fold(0.0, f64::max),
             ..Self::default()
         }
     }
@@ -190,7 +192,6 @@ impl ModelWork {
     }
 }
 
-<<<<<<< HEAD
 /// Operations that a row of hidden states takes through all layers of a model.
 fn operations_a_row(model: &Model) -> f64 {
     let modules = model.family.modules().iter();
@@ -208,8 +209,6 @@ pub(super) fn times_quicker(workers: usize) -> f64 {
 /// What one more worker adds, of a worker.
 const EFFICIENCY: f64 = 0.8;
 
-=======
->>>>>>> wt-algebra
 /// What a core of these years does, to tell what work is worth a worker: the answer need not be exact.
 const ONE_CORE: Rates = Rates {
     f32_products: 30e9,

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::{
     compute::{CPU, Compute},
     error::{Code, Error, Result},
+    io::Checkpoint,
     model::{
         batch::{Batch, StreamBatch},
         family::{Family, Module},
@@ -53,8 +54,88 @@ fn wide(batch: &Batch) -> impl Iterator<Item = &StreamBatch> {
     streams.filter(|stream| stream.grids.iter().all(Option::is_none))
 }
 
-/// Weights of a model are kept in memory between passes if they take at most this many bytes as f32.
-pub(super) const KEEP_BYTES: usize = 1536 << 20;
+/// The weights of a model, and where they are to go.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) family: &'a dyn Family,
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) compute: &'a Compute,
+}
+
+impl Weights<'_> {
+    /// Whether they stay in memory between passes.
+    pub(super) fn stay(&self) -> bool {
+        self.bytes(|_| true, |module| 4.0 * elements(module)) <= self.compute.kept_bytes as f64
+    }
+
+    /// Whether there is room for block `next`, as the file has it, beside the one before and all else of a pass.
+    pub(super) fn reads_ahead(&self, next: usize, load: Option<&WorkloadEstimate<'_>>) -> bool {
+        let rest = load.map_or(0.0, |load| {
+            Needed::states(self.family, load) + Needed::sums(self.family, load)
+        });
+        let both = self.own_bytes(next) + next.checked_sub(1).map_or(0.0, |block| self.held(block, load));
+        both + rest <= self.compute.kept_bytes as f64
+    }
+
+    fn bytes(&self, of: impl Fn(&Module) -> bool, bytes: impl Fn(&Module) -> f64) -> f64 {
+        let modules = self.family.modules().iter();
+        modules.filter(|module| of(module)).map(bytes).sum()
+    }
+
+    /// Bytes of a layer as the file has it.
+    fn own(&self, module: &Module) -> f64 {
+        let bits = self
+            .checkpoint
+            .info(&module.key)
+            .map_or(32, |info| info.dtype.bitsize());
+        bits as f64 / 8.0 * elements(module)
+    }
+
+    fn own_bytes(&self, block: usize) -> f64 {
+        self.bytes(|module| module.block == block, |module| self.own(module))
+    }
+
+    /// Bytes that a block takes while it is computed on: on the CPU it is what the file has, unless the model stays.
+    fn held(&self, block: usize, load: Option<&WorkloadEstimate<'_>>) -> f64 {
+        if self.compute.name() == CPU.name && !self.stay() {
+            return self.own_bytes(block);
+        }
+        let solved = |module: &Module| {
+            let names = load.and_then(|load| load.solved);
+            names.is_some_and(|(names, _)| names.contains(&module.name))
+        };
+        self.bytes(
+            |module| module.block == block,
+            // Of what is solved W0 is there beside its device form.
+            |module| 4.0 * elements(module) + if solved(module) { self.own(module) } else { 0.0 },
+        )
+    }
+
+    /// Bytes that are there at once.
+    fn at_once(&self, load: &WorkloadEstimate<'_>) -> f64 {
+        let blocks = 0..self.family.blocks();
+        let held = |block| self.held(block, Some(load));
+        if self.stay() {
+            return blocks.map(held).sum();
+        }
+        let with_next = |block: usize| {
+            let next = block + 1;
+            let ahead = next < self.family.blocks() && self.reads_ahead(next, Some(load));
+            held(block) + if ahead { self.own_bytes(next) } else { 0.0 }
+        };
+        blocks.map(with_next).fold(0.0, f64::max)
+    }
+
+    /// Bytes that must be there at once, from below.
+    pub(super) fn needed(&self, load: &WorkloadEstimate<'_>) -> f64 {
+        Needed::of(self, load).all()
+    }
+}
+
+/// Numbers of a layer's weight; in f64, since such counts pass what wasm's usize holds.
+fn elements(module: &Module) -> f64 {
+    module.d_in as f64 * module.d_out as f64
+}
 
 /// Bytes that must be there at once.
 struct Needed {
@@ -64,60 +145,40 @@ struct Needed {
 }
 
 impl Needed {
-    fn of(family: &dyn Family, load: &WorkloadEstimate<'_>) -> Self {
-        let modules = family.modules();
+    fn of(weights: &Weights<'_>, load: &WorkloadEstimate<'_>) -> Self {
+        Self {
+            weights: weights.at_once(load),
+            states: Self::states(weights.family, load),
+            sums: Self::sums(weights.family, load),
+        }
+    }
+
+    fn states(family: &dyn Family, load: &WorkloadEstimate<'_>) -> f64 {
         let copies = (load.rows * load.variants) as f64;
-        let bytes_of = |block: Option<usize>| -> f64 {
-            modules
-                .iter()
-                .filter(|m| block.is_none_or(|block| m.block == block))
-                .map(|m| {
-                    // What is solved keeps W0 beside its device form.
-                    let kept = load.solved.is_some_and(|(names, _)| names.contains(&m.name));
-                    4.0 * m.d_in as f64 * m.d_out as f64 * if kept { 2.0 } else { 1.0 }
-                })
-                .sum()
-        };
-        let all = bytes_of(None);
-        let weights = if all <= KEEP_BYTES as f64 {
-            all
-        } else {
-            (0..family.blocks())
-                .map(|block| bytes_of(Some(block)))
-                .fold(0.0, f64::max)
-        };
-        let widest = modules.iter().map(|m| m.d_in + m.d_out).max().unwrap_or(0) as f64;
-        let states = 4.0 * copies * (widest + family.facts().hidden_size as f64);
-        let sums = load.solved.map_or(0.0, |(names, tasks)| {
-            let solved = modules.iter().filter(|m| names.contains(&m.name));
+        let widest = family.modules().iter().map(|m| m.d_in + m.d_out).max();
+        4.0 * copies * (widest.unwrap_or(0) as f64 + family.facts().hidden_size as f64)
+    }
+
+    fn sums(family: &dyn Family, load: &WorkloadEstimate<'_>) -> f64 {
+        load.solved.map_or(0.0, |(names, tasks)| {
+            let solved = family.modules().iter().filter(|m| names.contains(&m.name));
             let d_in = solved.map(|m| m.d_in).max().unwrap_or(0) as f64;
             // Half of a square a task in f64: the system and its factor take their place.
             8.0 * d_in * d_in / 2.0 * tasks as f64
-        });
-        Self {
-            weights,
-            states,
-            sums,
-        }
+        })
     }
-}
 
-/// Bytes that must be there at once, from below.
-pub(super) fn needed(family: &dyn Family, load: &WorkloadEstimate<'_>) -> f64 {
-    let Needed {
-        weights,
-        states,
-        sums,
-    } = Needed::of(family, load);
-    weights + states + sums
+    fn all(&self) -> f64 {
+        self.weights + self.states + self.sums
+    }
 }
 
 /// Whether the device can hold the family's largest block with this load.
 ///
 /// # Errors
 /// [`Code::DeviceLimit`] with the numbers.
-pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstimate<'_>) -> Result<()> {
-    let modules = family.modules();
+pub(super) fn check(base: &Weights<'_>, load: &WorkloadEstimate<'_>) -> Result<()> {
+    let (modules, compute) = (base.family.modules(), base.compute);
     let mib = |bytes: f64| format!("{:.0} MiB", (bytes / f64::from(1 << 20)).max(1.0));
     let refuse = |what: String| Err(Error::new(Code::DeviceLimit, what));
     if let Some(most) = compute.limits.buffer_bytes {
@@ -166,12 +227,13 @@ pub(super) fn check(family: &dyn Family, compute: &Compute, load: &WorkloadEstim
     let Some(most) = compute.limits.memory_bytes else {
         return Ok(());
     };
+    let all = Needed::of(base, load);
+    let needed = all.all();
     let Needed {
         weights,
         states,
         sums,
-    } = Needed::of(family, load);
-    let needed = weights + states + sums;
+    } = all;
     if needed > most {
         return refuse(format!(
             "this needs about {} at once, and {} has {}: {} of weights, {} of hidden states ({} tokens in {} copies), {} of Gram matrices; give fewer or shorter samples, or a smaller model",

@@ -3,14 +3,14 @@
 //! The matrix of a head is the largest of a small model and often the embedding table itself. It is
 //! read in parts of some thousand tokens each, and only rows that somebody asks for are multiplied.
 
-use std::rc::Rc;
+use std::{ops::Range, rc::Rc};
 
 use burn::tensor::Tensor;
 
 use crate::{
     compute::{Bias, Compute, Weight, soft_cap},
     error::Result,
-    model::load::Loader,
+    model::load::{Loader, raw_weight},
 };
 
 /// Where a head is in the checkpoint, and what it does beside the product.
@@ -64,7 +64,7 @@ impl LmHead {
             let end = self.vocab_size.min(start + PART);
             let part = match kept.get(index) {
                 Some(part) => Rc::clone(part),
-                None => Rc::new(self.read(loader, start, end).await?),
+                None => Rc::new(self.read(loader, start..end, keep).await?),
             };
             if keep && kept.len() == index {
                 kept.push(Rc::clone(&part));
@@ -90,23 +90,29 @@ impl LmHead {
         Ok(logits)
     }
 
-    async fn read(&self, loader: &Loader<'_>, start: usize, end: usize) -> Result<Part> {
+    async fn read(
+        &self,
+        loader: &Loader<'_>,
+        Range { start, end }: Range<usize>,
+        stays: bool,
+    ) -> Result<Part> {
         let width = self.hidden_size;
         let shape = &loader.checkpoint.require(&self.weight)?.shape;
         if *shape != [self.vocab_size, width] {
             // Says what is wrong, and where.
             loader.parameter(&self.weight, &[self.vocab_size, width]).await?;
         }
-        let weight = loader
+        let numbers = loader
             .checkpoint
-            .f32_range(&self.weight, start * width..end * width)
+            .own_range(&self.weight, start * width..end * width)
             .await?;
+        let weight = Rc::new(raw_weight(numbers, end - start, width));
         let bias = match &self.bias {
             Some(key) => Some(loader.checkpoint.f32_range(key, start..end).await?),
             None => None,
         };
         Ok(Part {
-            weight: loader.compute.weight(&weight, end - start, width),
+            weight: loader.compute.weight_of(&weight, stays),
             bias: bias.map(|bias| loader.compute.bias(bias)),
         })
     }

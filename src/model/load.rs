@@ -1,13 +1,35 @@
 //! Reading a block's parameters onto the device, with every shape checked.
 
-use std::{collections::BTreeSet, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use crate::{
-    compute::{Compute, LayerNorm, RmsNorm, Windows, transpose},
+    compute::{Compute, LayerNorm, RawWeight, RmsNorm, Windows},
     error::{Code, Error, Result},
-    io::Checkpoint,
+    io::{Checkpoint, OwnNumbers},
     model::projection::Projection,
 };
+
+/// Weights that were read before their block is loaded, by their keys.
+pub(super) type Fetched = BTreeMap<String, OwnNumbers>;
+
+/// Reads the weights of these keys, in the type of the file.
+///
+/// # Errors
+/// Whatever reading reports. What the checkpoint does not have is left to who needs it.
+pub(super) async fn fetch(checkpoint: &Checkpoint, keys: impl Iterator<Item = &str>) -> Result<Fetched> {
+    let mut fetched = Fetched::new();
+    for key in keys {
+        if let Some(info) = checkpoint.info(key) {
+            let numbers = checkpoint.own_range(key, 0..info.elements()).await?;
+            fetched.insert(key.to_owned(), numbers);
+        }
+    }
+    Ok(fetched)
+}
 
 /// Reads parameters of a checkpoint onto a device.
 pub struct Loader<'a> {
@@ -17,6 +39,10 @@ pub struct Loader<'a> {
     pub compute: &'a Compute,
     /// Projection layers (in the family's naming) whose weights stay in memory too.
     pub keep_host: Option<&'a BTreeSet<String>>,
+    /// Whether the model's weights stay in memory between passes.
+    pub(super) stays: bool,
+    /// What need not be read any more.
+    pub(super) fetched: RefCell<Fetched>,
 }
 
 /// What a linear layer in a checkpoint looks like.
@@ -73,6 +99,16 @@ fn shape_mismatch(key: &str, wanted: &[usize], found: &[usize]) -> Error {
     )
 }
 
+/// Numbers of that many as a weight.
+pub(super) fn raw_weight(numbers: OwnNumbers, d_out: usize, d_in: usize) -> RawWeight {
+    let OwnNumbers {
+        bytes,
+        element_bytes,
+        widen,
+    } = numbers;
+    RawWeight::new((bytes, element_bytes, widen), d_out, d_in)
+}
+
 impl Loader<'_> {
     /// A parameter of the given shape.
     ///
@@ -84,6 +120,28 @@ impl Loader<'_> {
             return Err(shape_mismatch(key, shape, found));
         }
         self.checkpoint.f32(key).await
+    }
+
+    /// A weight (d_out x d_in, row by row) whose tensor has the given shape.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub(super) async fn weight(
+        &self,
+        key: &str,
+        shape: &[usize],
+        [d_out, d_in]: [usize; 2],
+    ) -> Result<RawWeight> {
+        let info = self.checkpoint.require(key)?;
+        if info.shape != shape {
+            return Err(shape_mismatch(key, shape, &info.shape));
+        }
+        let fetched = self.fetched.borrow_mut().remove(key);
+        let numbers = match fetched {
+            Some(numbers) => numbers,
+            None => self.checkpoint.own_range(key, 0..info.elements()).await?,
+        };
+        Ok(raw_weight(numbers, d_out, d_in))
     }
 
     /// A linear layer; `key` is its path in the checkpoint, `name` in the family's naming.
@@ -98,16 +156,16 @@ impl Loader<'_> {
             transposed,
         } = shape;
         let stored = if transposed { [d_in, d_out] } else { [d_out, d_in] };
-        let mut weight = self.parameter(&format!("{key}.weight"), &stored).await?;
+        let mut weight = self.weight(&format!("{key}.weight"), &stored, stored).await?;
         if transposed {
-            weight = transpose(&weight, d_in, d_out);
+            weight = weight.transposed();
         }
         let bias = if bias {
             Some(self.parameter(&format!("{key}.bias"), &[d_out]).await?)
         } else {
             None
         };
-        Ok(self.linear_of(name, weight, bias, d_out, d_in))
+        Ok(self.linear_of(name, weight, bias))
     }
 
     /// A convolution; `key` is its path in the checkpoint, `name` in the family's naming. Its weight is stored
@@ -124,30 +182,28 @@ impl Loader<'_> {
     ) -> Result<Projection> {
         let [height, width] = windows.kernel;
         let weight = self
-            .parameter(&format!("{key}.weight"), &[d_out, channels, height, width])
+            .weight(
+                &format!("{key}.weight"),
+                &[d_out, channels, height, width],
+                [d_out, channels * windows.places()],
+            )
             .await?;
         let bias = self.parameter(&format!("{key}.bias"), &[d_out]).await?;
         Ok(Projection {
             windows: Some(windows),
-            ..self.linear_of(name, weight, Some(bias), d_out, channels * windows.places())
+            ..self.linear_of(name, weight, Some(bias))
         })
     }
 
     /// A linear layer from parameters already read.
-    pub fn linear_of(
-        &self,
-        name: String,
-        weight: Vec<f32>,
-        bias: Option<Vec<f32>>,
-        d_out: usize,
-        d_in: usize,
-    ) -> Projection {
+    pub fn linear_of(&self, name: String, weight: RawWeight, bias: Option<Vec<f32>>) -> Projection {
         let keep = self.keep_host.is_some_and(|names| names.contains(&name));
+        let weight = Rc::new(weight);
         Projection {
             name,
-            weight: self.compute.weight(&weight, d_out, d_in),
+            weight: self.compute.weight_of(&weight, self.stays),
             bias: bias.map(|bias| self.compute.bias(bias)),
-            host: keep.then(|| Rc::new(weight)),
+            host: keep.then_some(weight),
             windows: None,
         }
     }

@@ -1,17 +1,21 @@
 //! Passes of a model: its blocks run over stacks of lanes.
 //!
-//! A pass holds one block's weights and the lanes' states and nothing else, unless the whole model is small enough to
-//! be kept between passes.
+//! A pass holds one block's weights, the next one's on their way, and the lanes' states and nothing else, unless the
+//! whole model is small enough to be kept between passes.
 
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    pin::pin,
     rc::Rc,
 };
 
 use burn::tensor::Tensor;
-use futures_util::stream::{FuturesUnordered, TryStreamExt};
+use futures_util::{
+    future::{Either, select},
+    stream::{FuturesUnordered, TryStreamExt},
+};
 use serde_json::Value;
 
 use crate::{
@@ -23,9 +27,9 @@ use crate::{
         family::{Block, Family, Heads, ModelFacts, Module},
         generation::GenerationConfig,
         lanes::{Hook, Lanes, bias_of},
-        limits::{self, KEEP_BYTES, WorkloadEstimate},
+        limits::{self, Weights, WorkloadEstimate},
         lm_head,
-        load::Loader,
+        load::{Fetched, Loader, fetch},
         projection::Projection,
         state::State,
         streams::{StreamId, StreamRows},
@@ -75,12 +79,20 @@ impl Model {
     /// # Errors
     /// [`Code::DeviceLimit`] with the numbers.
     pub fn check_fits(&self, compute: &Compute, load: &WorkloadEstimate<'_>) -> Result<()> {
-        limits::check(self.family.as_ref(), compute, load)
+        limits::check(&self.weights(compute), load)
     }
 
     /// Bytes that a pass with this load must have at once, from below.
-    pub fn bytes_needed(&self, load: &WorkloadEstimate<'_>) -> f64 {
-        limits::needed(self.family.as_ref(), load)
+    pub fn bytes_needed(&self, compute: &Compute, load: &WorkloadEstimate<'_>) -> f64 {
+        self.weights(compute).needed(load)
+    }
+
+    fn weights<'a>(&'a self, compute: &'a Compute) -> Weights<'a> {
+        Weights {
+            family: self.family.as_ref(),
+            checkpoint: &self.checkpoint,
+            compute,
+        }
     }
 
     /// What a person wants to know of it.
@@ -152,10 +164,8 @@ impl Model {
         hook: &dyn Hook,
     ) -> Result<Vec<(State, usize)>> {
         let solved = pass.keep_host.then_some((pass.targeted, hook.tasks()));
-        self.check_fits(
-            pass.compute,
-            &WorkloadEstimate::of(batches, hook.variants(), solved),
-        )?;
+        let load = WorkloadEstimate::of(batches, hook.variants(), solved);
+        self.check_fits(pass.compute, &load)?;
         let loader = self.loader(pass);
         let lanes = Lanes::new(pass.compute, hook, pass.targeted, batches.len());
         let mut states = Vec::with_capacity(batches.len());
@@ -163,6 +173,7 @@ impl Model {
             states.push(self.embed(&loader, batch).await?);
         }
         let mut variants = 1;
+        let mut ahead = None;
         for index in 0..pass.until {
             pass.observer
                 .progress(Progress {
@@ -174,7 +185,7 @@ impl Model {
                     written: None,
                 })
                 .await?;
-            let block = self.block(&loader, index, pass.heads).await?;
+            let block = self.block(pass, index, ahead.take()).await?;
             let differs = block.linears().iter().any(|linear| {
                 pass.targeted.contains(&linear.name) || pass.targeted.contains(&bias_of(&linear.name))
             });
@@ -186,7 +197,9 @@ impl Model {
                 let (lanes, block) = (&lanes, &block);
                 async move { block.forward(lanes, &Stack::new(batch, variants), state).await }
             });
-            states = all_or_first_error(work).await?;
+            (states, ahead) = self
+                .ahead_of(pass, index + 1, Some(&load), all_or_first_error(work))
+                .await?;
             if hook.rejoins() {
                 states = states
                     .into_iter()
@@ -212,15 +225,19 @@ impl Model {
         cache: Option<&Cache>,
         (mut state, blocks): (State, Range<usize>),
     ) -> Result<State> {
-        let loader = self.loader(pass);
         let lanes = match cache {
             Some(cache) => Lanes::with_cache(pass.compute, hook, pass.targeted, cache),
             None => Lanes::new(pass.compute, hook, pass.targeted, 1),
         };
         let stack = Stack::new(batch, 1);
-        for index in blocks {
-            let block = self.block(&loader, index, pass.heads).await?;
-            state = block.forward(&lanes, &stack, state).await?;
+        let mut ahead = None;
+        for index in blocks.clone() {
+            let block = self.block(pass, index, ahead.take()).await?;
+            let work = block.forward(&lanes, &stack, state);
+            (state, ahead) = match index + 1 {
+                next if blocks.contains(&next) => self.ahead_of(pass, next, None, work).await?,
+                _ => (work.await?, None),
+            };
         }
         pass.compute.cleanup();
         Ok(state)
@@ -258,7 +275,7 @@ impl Model {
                 ),
             )
         })?;
-        let keep = 4 * head.vocab_size * head.hidden_size <= KEEP_BYTES;
+        let keep = 4 * head.vocab_size * head.hidden_size <= pass.compute.kept_bytes;
         let mut kept = self.kept_head.take();
         let logits = head.logits(&self.loader(pass), hidden, &mut kept, keep).await;
         self.kept_head.replace(kept);
@@ -271,32 +288,87 @@ impl Model {
             checkpoint: &self.checkpoint,
             compute: pass.compute,
             keep_host: pass.keep_host.then_some(pass.targeted),
+            stays: self.weights(pass.compute).stay(),
+            fetched: RefCell::default(),
         }
     }
 
-    async fn block(&self, loader: &Loader<'_>, index: usize, heads: Option<&Heads>) -> Result<Rc<dyn Block>> {
-        let own_heads = heads.is_some_and(|heads| !heads.is_empty()) && index + 1 == self.family.blocks();
+    /// The block of that place; `ahead` is what was read of it already.
+    async fn block(&self, pass: &Pass<'_>, index: usize, ahead: Option<Ahead>) -> Result<Rc<dyn Block>> {
+        if let Some(block) = self.kept(pass, index) {
+            return Ok(block);
+        }
+        let loading = async {
+            let fetched = match ahead {
+                Some(fetched) => fetched?,
+                None => self.fetch(index).await?,
+            };
+            let loader = Loader {
+                fetched: RefCell::new(fetched),
+                ..self.loader(pass)
+            };
+            let block = self.family.load(&loader, index, pass.heads).await?;
+            if loader.stays && !self.has_own_heads(pass, index) {
+                self.kept.borrow_mut().insert(index, Rc::clone(&block));
+            }
+            Ok(block)
+        };
+        pass.compute.meter.until(Stage::Load, loading).await
+    }
+
+    /// The block as an earlier pass has left it, if it did and it has all that this one needs.
+    fn kept(&self, pass: &Pass<'_>, index: usize) -> Option<Rc<dyn Block>> {
         let enough = |block: &Rc<dyn Block>| {
-            let wanted =
-                |linear: &&Projection| loader.keep_host.is_some_and(|names| names.contains(&linear.name));
+            let wanted = |linear: &&Projection| pass.keep_host && pass.targeted.contains(&linear.name);
             block
                 .linears()
                 .iter()
                 .all(|linear| !wanted(linear) || linear.host.is_some())
         };
-        if !own_heads && let Some(block) = self.kept.borrow().get(&index).filter(|block| enough(block)) {
-            return Ok(Rc::clone(block));
+        let kept = self.kept.borrow();
+        let block = kept.get(&index).filter(|block| enough(block));
+        block.filter(|_| !self.has_own_heads(pass, index)).cloned()
+    }
+
+    /// Whether a block has layers of the task that is run.
+    fn has_own_heads(&self, pass: &Pass<'_>, index: usize) -> bool {
+        pass.heads.is_some_and(|heads| !heads.is_empty()) && index + 1 == self.family.blocks()
+    }
+
+    async fn fetch(&self, index: usize) -> Ahead {
+        let modules = self.family.modules().iter();
+        let keys = modules.filter(|module| module.block == index);
+        fetch(&self.checkpoint, keys.map(|module| module.key.as_str())).await
+    }
+
+    /// What `work` on a block gives, and what was read meanwhile of block `next`, where there is need and room for it.
+    /// What went wrong with reading is found there, by who asks for that block.
+    async fn ahead_of<T>(
+        &self,
+        pass: &Pass<'_>,
+        next: usize,
+        load: Option<&WorkloadEstimate<'_>>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<(T, Option<Ahead>)> {
+        let wanted = next < pass.until && self.kept(pass, next).is_none();
+        if !wanted || !self.weights(pass.compute).reads_ahead(next, load) {
+            return Ok((work.await?, None));
         }
-        let start = loader.compute.meter.elapsed();
-        let block = self.family.load(loader, index, heads).await?;
-        loader.compute.meter.add_since(Stage::Load, start);
-        let bytes: usize = self.family.modules().iter().map(|m| 4 * m.d_in * m.d_out).sum();
-        if !own_heads && bytes <= KEEP_BYTES {
-            self.kept.borrow_mut().insert(index, Rc::clone(&block));
+        let meter = &pass.compute.meter;
+        let (reading, work) = (pin!(meter.beside(Stage::Load, self.fetch(next))), pin!(work));
+        // Reading is asked first, so that files are read while this thread computes.
+        match select(reading, work).await {
+            Either::Left((fetched, work)) => Ok((work.await?, Some(fetched))),
+            Either::Right((done, reading)) => {
+                let done = done?;
+                Ok((done, Some(meter.until(Stage::Load, reading).await)))
+            }
         }
-        Ok(block)
     }
 }
+
+/// The weights of a block that were read while the one before was computed on, or what went wrong with it.
+type Ahead = Result<Fetched>;
 
 /// How many numbers checkpoints hold, and the element type of most of them.
 pub fn tally(checkpoints: &[&Checkpoint]) -> (u64, String) {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::{
-    compute::{Bias, Weight, Windows},
+    compute::{Bias, RawWeight, Weight, Windows},
     error::{Code, Error, Result},
 };
 
@@ -16,13 +16,27 @@ pub struct Projection {
     pub weight: Weight,
     /// The bias, if the layer has one.
     pub bias: Option<Bias>,
-    /// W0 (d_out x d_in, row-major) in memory, kept where a merge needs its norm.
-    pub host: Option<Rc<Vec<f32>>>,
+    /// W0 (d_out x d_in) as the file has it, where a merge needs its numbers; one with `weight` where that is the same.
+    pub host: Option<Rc<RawWeight>>,
     /// The windows of a convolution.
     pub windows: Option<Windows>,
 }
 
 impl Projection {
+    /// W0 as the file has it.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] where a pass did not ask for it ([`Pass::keep_host`](crate::model::Pass::keep_host)).
+    pub fn host(&self) -> Result<&RawWeight> {
+        self.host.as_deref().ok_or_else(|| {
+            let what = format!(
+                "a layer is solved whose weight was not kept; layer: {}",
+                self.name
+            );
+            Error::new(Code::Internal, what)
+        })
+    }
+
     /// The windows of a convolution.
     ///
     /// # Errors

@@ -20,10 +20,10 @@ const phases = ["load", "generate", "forward", "gram", "wait", "solve", "write",
  */
 
 /**
- * @param {{ name: string, targets: string, rank: number, passes: number, only: Set<string>, machine: string }} options
- *   `passes`: of the peer
+ * @param {{ name: string, targets: string, rank: number, passes: number, only: Set<string>, workers: number[],
+ *   machine: string }} options `passes`: of the peer; `workers`: how many, one measurement each
  */
-export async function benchShape({ name, targets, rank, passes, only, machine }) {
+export async function benchShape({ name, targets, rank, passes, only, workers, machine }) {
   const shape = shapes[name];
   if (!shape) throw new Error(`--shape ${name}: one of ${Object.keys(shapes).join(", ")}`);
   const work = mkdtempSync(join(tmpdir(), "iteris-bench-"));
@@ -38,18 +38,19 @@ export async function benchShape({ name, targets, rank, passes, only, machine })
     // Every row that is computed for a sample once: its tokens, and what the decoder reads.
     const rows = tasks * samples * (tokens + answer);
     if (["sweep", "webgpu", "native", "published"].some((part) => only.has(part))) {
-      await benchMerges({ folder, work, rows, passes, only });
+      await benchMerges({ folder, work, rows, passes, only, workers, blocks: shape.blocks });
     }
-    if (only.has("generate")) benchGeneration({ folder, prompts: samples, tokens });
+    if (only.has("generate")) benchGeneration({ folder, prompts: samples, tokens, workers });
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
 }
 
 /**
- * @param {{ folder: string, work: string, rows: number, passes: number, only: Set<string> }} options
+ * @param {{ folder: string, work: string, rows: number, passes: number, only: Set<string>, workers: number[],
+ *   blocks?: { measured: number, whole: number } | undefined }} options
  */
-async function benchMerges({ folder, work, rows, passes, only }) {
+async function benchMerges({ folder, work, rows, passes, only, workers, blocks }) {
   const heading = ["load s", "answers", "forward", "Gram", "wait", "solve", "write", "total"];
   const table = [
     ["", ...heading, "tokens/s", "rows/s forward", "GFLOP/s forward", "Gram", "peak MiB", "machine load"],
@@ -69,10 +70,14 @@ async function benchMerges({ folder, work, rows, passes, only }) {
       loadavg()[0]?.toFixed(1) ?? "",
     ]);
   };
+  /** @type {{ count: number, measured: Measured }[]} */
+  const byBlock = [];
   if (only.has("sweep")) {
-    for (const workers of workerCounts()) {
-      const out = join(work, `merged-by-${workers}`);
-      add(`sweep, wasm in Node, workers: ${workers}`, 2, wasm(folder, out, {}, "cpu", workers));
+    for (const count of workers) {
+      const out = join(work, `merged-by-${count}`);
+      const measured = wasm(folder, out, {}, "cpu", count);
+      add(`sweep, wasm in Node, workers: ${count}`, 2, measured);
+      if (blocks && typeof measured !== "string") byBlock.push({ count, measured });
     }
   }
   if (only.has("webgpu")) {
@@ -94,16 +99,37 @@ async function benchMerges({ folder, work, rows, passes, only }) {
   console.log(
     `\ntokens/s: the samples' ${rows} tokens (answers among them) in the total time; rows/s forward: rows of every lane or pass in the forward time; machine load: the mean of the minute at the end of the row\n`,
   );
+  if (blocks) for (const { count, measured } of byBlock) printBlocks(count, measured, blocks);
+}
+
+/**
+ * A block of a part of a model, and the whole model by multiplication.
+ * @param {number} workers
+ * @param {Measured} measured
+ * @param {{ measured: number, whole: number }} blocks
+ */
+function printBlocks(workers, { seconds, operations = {}, peak_bytes }, { measured, whole }) {
+  console.log(`by stage, workers: ${workers}; at most ${mebibytes(peak_bytes)} MiB`);
+  printTable([
+    ["", "s", "s a block", "GFLOP/s", `s of ${whole} blocks, by multiplication`],
+    ...phases.map((phase) => {
+      const all = seconds[phase] ?? 0;
+      const times = [all, all / measured, (all * whole) / measured].map((time) => time.toFixed(1));
+      const [sum = "", one = "", model = ""] = times;
+      return [phase, sum, one, gigaflops(operations[phase] ?? 0, all), model];
+    }),
+  ]);
+  console.log("");
 }
 
 /** One worker, and as many as there are cores. */
-function workerCounts() {
+export function workerCounts() {
   const cores = availableParallelism();
   return cores > 1 ? [1, cores] : [1];
 }
 
-/** @param {{ folder: string, prompts: number, tokens: number }} options */
-function benchGeneration({ folder, prompts, tokens }) {
+/** @param {{ folder: string, prompts: number, tokens: number, workers: number[] }} options */
+function benchGeneration({ folder, prompts, tokens, workers }) {
   const table = [
     ["greedy generation", "load and prompts s", "writing s", "new tokens/s writing", "peak MiB"],
   ];
@@ -117,9 +143,9 @@ function benchGeneration({ folder, prompts, tokens }) {
     return table.push([title, ...numbers, mebibytes(measured.peak_bytes)]);
   };
   const args = [join(import.meta.dirname, "token-ids.mjs"), "generate", folder, String(NEW_TOKENS)];
-  for (const workers of workerCounts()) {
-    const env = { ...process.env, ITERIS_BENCH_WORKERS: String(workers) };
-    add(`wasm in Node, workers: ${workers}`, child(args, process.execPath, env));
+  for (const count of workers) {
+    const env = { ...process.env, ITERIS_BENCH_WORKERS: String(count) };
+    add(`wasm in Node, workers: ${count}`, child(args, process.execPath, env));
   }
   add("transformers", published(folder, ["--generate", String(NEW_TOKENS)]));
   printTable(table);

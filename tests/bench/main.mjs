@@ -5,11 +5,12 @@
 //     npm run bench -- --methods all | iteris,ties,…         every method's accuracy on the emotion fixtures
 //     npm run bench -- --adapters all | sdxl-r32,flux-r16,…  merges without samples of adapters of the size that people have
 //     npm run bench -- --kernels                             GFLOP/s of the CPU's kernels by width of a layer
-//     npm run bench -- --shape t5-base | smollm2-135m | tiny | tiny-llama
+//     npm run bench -- --shape t5-base | smollm2-135m | llama-7b-2-blocks | tiny | tiny-llama
 //
 // --fixtures DIR, --rounds N for the first; --texts N a task, --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
-// shapes, --only sweep,webgpu,native,published,generate to run a part of it (webgpu needs: npm install webgpu); --operations, --threads of the peer and --limit of a
-// call's seconds for the adapters (adapters.py lists them).
+// shapes, --workers 1,2 (one, and as many as there are cores), --only sweep,webgpu,native,published,generate to run a part of
+// it (webgpu needs: npm install webgpu); --operations, --threads of the peer and --limit of a call's seconds for the adapters
+// (adapters.py lists them).
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -17,7 +18,7 @@ import { root } from "../../xtask/paths.mjs";
 import { benchAdapters } from "./adapters.mjs";
 import { benchEmotion } from "./emotion.mjs";
 import { benchKernels } from "./kernels.mjs";
-import { benchShape } from "./language.mjs";
+import { benchShape, workerCounts } from "./language.mjs";
 import { benchMethods } from "./methods.mjs";
 
 const { values } = parseArgs({
@@ -37,6 +38,7 @@ const { values } = parseArgs({
     targets: { type: "string", default: "paper" },
     rank: { type: "string", default: "8" },
     passes: { type: "string", default: "10" },
+    workers: { type: "string" },
     only: { type: "string", default: "sweep,native,published,generate" },
   },
 });
@@ -66,6 +68,7 @@ if (values.methods !== undefined) {
     rank: Number(values.rank),
     passes: Number(values.passes),
     only: new Set(values.only.split(",")),
+    workers: values.workers?.split(",").map(Number) ?? workerCounts(),
     machine,
   });
 }

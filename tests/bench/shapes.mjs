@@ -12,6 +12,7 @@
  * @property {number} vocabulary
  * @property {{ tasks: number, samples: number, tokens: number, answer: number }} calibration `answer`: tokens given as a
  *   target, 0 for a text alone
+ * @property {{ measured: number, whole: number }} [blocks] of a part of a model: how many it has, and how many the model
  */
 
 /** @param {string} name @param {number[]} shape @param {number} deviation @returns {Tensor} */
@@ -163,6 +164,14 @@ export const shapes = {
     { model: 576, feedForward: 1536, heads: 9, keyHeads: 3, layers: 30, vocabulary: 49152 },
     { ...paper, answer: 0 },
   ),
+  "llama-7b-2-blocks": {
+    ...llama(
+      "two of the 32 blocks of Llama-7B (405 of 6738 million parameters, and the embedding table)",
+      { model: 4096, feedForward: 11008, heads: 32, keyHeads: 32, layers: 2, vocabulary: 32000 },
+      { tasks: 2, samples: 8, tokens: 128, answer: 0 },
+    ),
+    blocks: { measured: 2, whole: 32 },
+  },
   tiny: t5(
     "a tiny T5, which only shows that the benchmark runs",
     { model: 64, feedForward: 128, head: 16, heads: 4, layers: 2, vocabulary: 512 },

@@ -153,11 +153,16 @@ function filesOf(path) {
     return {
       name,
       size: statSync(join(path, name)).size,
-      async read(/** @type {number} */ start, /** @type {number} */ end) {
-        const bytes = new Uint8Array(end - start);
+      // As `www/node/files.ts` reads.
+      readInto(
+        /** @type {number} */ start,
+        /** @type {number} */ end,
+        /** @type {WebAssembly.Memory} */ { buffer },
+        /** @type {number} */ address,
+      ) {
+        const bytes = new Uint8Array(buffer, address, end - start);
         for (let done = 0; done < bytes.length; )
           done += readSync(file, bytes, done, bytes.length - done, start + done);
-        return bytes;
       },
     };
   });

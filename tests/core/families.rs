@@ -703,6 +703,40 @@ fn merged_deltas_equal_the_oracle() {
     findings.demand();
 }
 
+#[test]
+fn merges_over_weights_that_are_read_anew_are_those_over_weights_that_stay_bit_for_bit() {
+    let mut compared = 0;
+    for case in Case::with("merged.safetensors") {
+        let names = tensors(&case.path.join("merged.safetensors")).names();
+        let modules = case.model().unwrap().family.modules().to_vec();
+        let all: usize = modules.iter().map(|module| 4 * module.d_in * module.d_out).sum();
+        for variant in ["sweep", "iterate3"] {
+            let modules: Vec<&str> = names
+                .iter()
+                .filter_map(|name| name.strip_prefix(variant)?.strip_prefix('.'))
+                .collect();
+            if modules.is_empty() {
+                continue;
+            }
+            let stays = merged_by(&case, variant, &Compute::cpu()).unwrap();
+            for bound in [0, all - 1] {
+                let anew = merged_by(&case, variant, &Compute::cpu().keeping(bound)).unwrap();
+                for module in &modules {
+                    let bits =
+                        |numbers: Vec<f32>| -> Vec<u32> { numbers.iter().map(|x| x.to_bits()).collect() };
+                    assert!(
+                        bits(stays(module)) == bits(anew(module)),
+                        "{} {variant} {module}",
+                        case.name
+                    );
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 100, "{compared}");
+}
+
 /// The deltas of a merge of `adapters` by a method that runs the model.
 fn merged_with(
     case: &Case,

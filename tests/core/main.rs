@@ -19,5 +19,6 @@ mod names;
 mod output;
 mod peft_features;
 mod pictures;
+mod read_ahead;
 mod refusals;
 mod vit;

@@ -415,11 +415,11 @@ impl Solver<'_> {
         Ok(())
     }
 
-    fn weight_norms(&self, layer: &Projection) -> Vec<f64> {
+    fn weight_norms(&self, layer: &Projection) -> Result<Vec<f64>> {
         if let Some(norms) = self.weight_norms.borrow().get(&layer.name) {
-            return norms.clone();
+            return Ok(norms.clone());
         }
-        let w0 = layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
+        let w0 = layer.host()?;
         let norms: Vec<f64> = self
             .work
             .tasks
@@ -429,7 +429,7 @@ impl Solver<'_> {
         self.weight_norms
             .borrow_mut()
             .insert(layer.name.clone(), norms.clone());
-        norms
+        Ok(norms)
     }
 }
 
@@ -525,7 +525,7 @@ impl Hook for Solver<'_> {
             };
             self.work.observer.progress(event).await?;
             let start = self.work.compute.meter.elapsed();
-            let norms = self.weight_norms(layer);
+            let norms = self.weight_norms(layer)?;
             let system = solve::System {
                 work: self.work,
                 objective: self.objective,

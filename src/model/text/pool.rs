@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use burn::tensor::Tensor;
 
 use crate::{
-    compute::{Activation, LayerNorm},
+    compute::{Activation, LayerNorm, RawWeight},
     error::{Code, Error, Result},
     io::Checkpoint,
     model::{
@@ -164,15 +164,15 @@ impl Pooling {
             all.find_map(|(head, tensor)| (names.canonical(head) == name).then_some(tensor))
         };
         let Settings { rows, between, .. } = &self.settings;
-        let of_task = between.iter().find(|between| own(&between.weight()).is_some());
-        let Some(between) = of_task.or(self.of_base.as_ref().map(|(between, _)| between)) else {
+        let with_own = between.iter().find(|between| own(&between.weight()).is_some());
+        let Some(between) = with_own.or(self.of_base.as_ref().map(|(between, _)| between)) else {
             return Ok(Pool {
                 rows: *rows,
                 between: None,
             });
         };
-        let parameter = async |name: String, shape: &[usize]| match own(&name) {
-            Some(tensor) if tensor.shape == shape => tensor.load().await,
+        let of_task = async |name: &str, shape: &[usize]| match own(name) {
+            Some(tensor) if tensor.shape == shape => Ok(Some(tensor.load().await?)),
             Some(tensor) => Err(Error::new(
                 Code::ShapeMismatch,
                 format!(
@@ -180,13 +180,19 @@ impl Pooling {
                     tensor.shape
                 ),
             )),
-            None => {
-                let key = key(loader.checkpoint, self.prefix, &name).unwrap_or(name);
-                loader.parameter(&key, shape).await
-            }
+            None => Ok(None),
+        };
+        let of_base = |name: String| key(loader.checkpoint, self.prefix, &name).unwrap_or(name);
+        let parameter = async |name: String, shape: &[usize]| match of_task(&name, shape).await? {
+            Some(numbers) => Ok(numbers),
+            None => loader.parameter(&of_base(name), shape).await,
         };
         let hidden = self.hidden;
-        let weight = parameter(between.weight(), &[hidden, hidden]).await?;
+        let square = [hidden, hidden];
+        let weight = match of_task(&between.weight(), &square).await? {
+            Some(numbers) => RawWeight::of_f32(&numbers, hidden, hidden),
+            None => loader.weight(&of_base(between.weight()), &square, square).await?,
+        };
         let bias = if between.bias {
             Some(parameter(format!("{}.bias", between.dense), &[hidden]).await?)
         } else {
@@ -207,7 +213,7 @@ impl Pooling {
         Ok(Pool {
             rows: *rows,
             between: Some(Loaded {
-                dense: loader.linear_of(between.dense.to_owned(), weight, bias, hidden, hidden),
+                dense: loader.linear_of(between.dense.to_owned(), weight, bias),
                 activation: between.activation,
                 norm,
             }),

@@ -34,6 +34,11 @@ fn every_numeric_type_is_widened() {
         let checkpoint = open(raw(&header, &bytes)).unwrap();
         assert_eq!(block_on(checkpoint.f32("t")).unwrap(), [value], "{dtype}");
         assert_eq!(block_on(checkpoint.bytes("t")).unwrap(), bytes, "{dtype}");
+        let own = block_on(checkpoint.own_range("t", 0..1)).unwrap();
+        let mut widened = vec![9.0];
+        (own.widen)(&own.bytes, &mut widened);
+        assert_eq!(widened, [9.0, value], "{dtype}");
+        assert_eq!((own.element_bytes, &own.bytes), (bytes.len(), &bytes), "{dtype}");
         assert_eq!(
             checkpoint.info("t").unwrap().is_float(),
             dtype.contains('F'),
@@ -82,6 +87,12 @@ fn numbers_that_are_not_finite_are_named() {
         &["Element 2"],
     );
     assert_eq!(block_on(nan.f32_range("q.weight", 0..2)).unwrap(), [1.0, 2.0]);
+    refused(
+        block_on(nan.own_range("q.weight", 1..3)).map(|own| own.bytes),
+        Code::NotFinite,
+        &["Element 2", "NaN", "m.safetensors", "q.weight"],
+    );
+    assert_eq!(block_on(nan.own_range("q.weight", 0..2)).unwrap().bytes.len(), 4);
     let infinite = file("F32", f32::NEG_INFINITY.to_le_bytes().to_vec());
     refused(
         block_on(infinite.f32("q.weight")),
@@ -132,6 +143,41 @@ fn only_the_bytes_that_are_wanted_are_read() {
         .map(|range| range.end - range.start)
         .collect();
     assert_eq!(pieces, [16 << 20, 4 << 20]);
+
+    watched.reads.borrow_mut().clear();
+    let own = block_on(checkpoint.own_range("big", 1..elements)).unwrap();
+    let start = checkpoint.info("big").unwrap().range.start + 4;
+    assert_eq!(
+        *watched.reads.borrow(),
+        [
+            start..start + (16 << 20),
+            start + (16 << 20)..start + (20 << 20) - 4
+        ]
+    );
+    assert!(
+        own.bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .all(|&one| f32::from_le_bytes(one) == 1.0)
+    );
+    assert_eq!(own.bytes.len(), 4 * (elements - 1));
+}
+
+#[test]
+fn numbers_behind_the_first_piece_are_checked_and_named_by_their_place() {
+    // As bytes of f16, infinity lies in the second piece of 16 MiB.
+    let (elements, bad) = (9 << 20, (8 << 20) + 5000);
+    let mut bytes = vec![0; 2 * elements];
+    bytes[2 * bad..2 * bad + 2].copy_from_slice(&half::f16::INFINITY.to_le_bytes());
+    let header = json!({ "t": entry("F16", &[elements as u64], 0, bytes.len() as u64) }).to_string();
+    let checkpoint = open(raw(&header, &bytes)).unwrap();
+    refused(
+        block_on(checkpoint.own_range("t", 0..elements)).map(|own| own.bytes),
+        Code::NotFinite,
+        &[&format!("Element {bad} is inf")],
+    );
+    assert!(block_on(checkpoint.own_range("t", 0..bad)).is_ok());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use crate::{
     binding::Base,
     calibrate::AnswersFrom,
-    compute::{Compute, Symmetric, Windows, accumulate_gram},
+    compute::{Compute, RawWeight, Symmetric, Windows, accumulate_gram},
     delta::{Delta, DeviceDelta, LowRank},
     io::{ByteSource, Checkpoint, FileSource, Folder},
     merge::{
@@ -68,7 +68,7 @@ fn convolution(compute: &Compute, inputs: &Checkpoint, case: &serde_json::Value)
         name: "convolution".into(),
         weight: compute.weight(&weight, d_out, d_in),
         bias: Some(compute.bias(bias)),
-        host: Some(Rc::new(weight.clone())),
+        host: Some(Rc::new(RawWeight::of_f32(&weight, d_out, d_in))),
         windows: Some(windows),
     };
     (layer, weight)

@@ -67,7 +67,7 @@ impl System<'_> {
         let mut right = if factored {
             self.right_factors(&lambdas, &crosses)
         } else {
-            self.right_dense(&lambdas, &crosses)
+            self.right_dense(&lambdas, &crosses)?
         };
         let s = self.s(&lambdas, &unseen);
         let largest = s.largest_eigenvalue();
@@ -80,7 +80,7 @@ impl System<'_> {
             delta: if factored {
                 Delta::LowRank(self.stacked(right))
             } else {
-                self.dense(right)
+                self.dense(right)?
             },
             lambdas,
             condition,
@@ -194,11 +194,15 @@ impl System<'_> {
     }
 
     /// sum_i lambda_i D_i C_i^T (d_out x d_in); with the whole layer as target W0 + D_i stands for D_i.
-    fn right_dense(&self, lambdas: &[f64], crosses: &[Form]) -> Vec<f64> {
+    fn right_dense(&self, lambdas: &[f64], crosses: &[Form]) -> Result<Vec<f64>> {
         let d_in = self.statistics.d_in;
-        let w0 = self.layer.host.as_ref().map_or(&[][..], |w0| w0.as_slice());
-        let d_out = w0.len() / d_in;
+        let d_out = self.layer.weight.d_out();
         let full = self.objective.target == LeastSquares::Full;
+        let w0 = if full {
+            self.layer.host()?.widened()
+        } else {
+            Vec::new()
+        };
         let mut right = vec![0.0; d_out * d_in];
         let tasks = self.work.tasks.iter().zip(&self.statistics.tasks);
         for ((task, sums), (lambda, form)) in tasks.zip(lambdas.iter().zip(crosses)) {
@@ -228,21 +232,21 @@ impl System<'_> {
                 *to += lambda * ridge * x;
             }
         }
-        right
+        Ok(right)
     }
 
     /// D* = (sum_i lambda_i D_i C_i^T) S^-1; with the whole layer as target W0 is subtracted.
-    fn dense(&self, solved: Vec<f64>) -> Delta {
+    fn dense(&self, solved: Vec<f64>) -> Result<Delta> {
         let d_in = self.statistics.d_in;
         let d_out = solved.len() / d_in;
-        let data = match (&self.layer.host, self.objective.target) {
-            (Some(w0), LeastSquares::Full) => {
-                let moved = solved.into_iter().zip(w0.iter());
-                moved.map(|(x, &w)| narrow(x - f64::from(w))).collect()
+        let data = match self.objective.target {
+            LeastSquares::Full => {
+                let moved = solved.into_iter().zip(self.layer.host()?.widened());
+                moved.map(|(x, w)| narrow(x - f64::from(w))).collect()
             }
-            _ => solved.into_iter().map(narrow).collect(),
+            LeastSquares::Delta => solved.into_iter().map(narrow).collect(),
         };
-        Delta::Dense(Dense { data, d_out, d_in })
+        Ok(Delta::Dense(Dense { data, d_out, d_in }))
     }
 
     /// The tasks' changes of the layer, with the places of the tasks.
