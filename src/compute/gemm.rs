@@ -359,10 +359,12 @@ pub fn multiply_lower<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     for start in (0..right.rows).step_by(BLOCK_DEPTH) {
         let depth = depth_of(right.rows, start);
         for (panel, block) in panels.iter().zip(&mut blocks) {
+            block.clear();
             pack(&right, 2 * E::LANES, panel.columns.clone(), (start, depth), block);
         }
         for first in (top..left.rows).step_by(BLOCK_ROWS) {
             let rows = first..left.rows.min(first + BLOCK_ROWS);
+            packed.clear();
             pack(
                 &left.transposed(),
                 TILE_ROWS,
