@@ -11,7 +11,7 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// `load`, `generate`, `forward`, `solve`, `merge`, `write` or `compare`.
+    /// `load`, `measure`, `compile`, `generate`, `forward`, `solve`, `merge`, `write` or `compare`.
     pub stage: &'static str,
     /// The layer or file at hand.
     pub layer: String,

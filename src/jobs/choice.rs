@@ -44,7 +44,7 @@ impl Choice<'_> {
             return Ok(());
         }
         let compiling = Progress {
-            stage: "load",
+            stage: "compile",
             layer: "kernels of the GPU".into(),
             done: 0,
             total: 1,
@@ -155,7 +155,7 @@ impl<'a> Candidates<'a> {
     /// What both do, or why the GPU cannot be measured.
     async fn measure(&self, observer: &dyn Observer) -> Result<Result<Measured>> {
         let measuring = Progress {
-            stage: "load",
+            stage: "measure",
             layer: "speed of the CPU and the GPU".into(),
             done: 0,
             total: 1,

@@ -25,6 +25,8 @@ export function shareDone(progress: Progress, before = 0): number {
 
 const WEIGHT: Readonly<Record<Progress["stage"], number>> = {
   load: 0,
+  measure: 0,
+  compile: 0,
   forward: BEFORE_WRITING,
   gram: BEFORE_WRITING,
   solve: BEFORE_WRITING,

@@ -7,6 +7,8 @@ import { cancel } from "./work.ts";
 
 const STAGES: Readonly<Record<Progress["stage"], string>> = {
   load: "Reading weights",
+  measure: "Measuring",
+  compile: "Compiling",
   generate: "Writing",
   forward: "Running the samples",
   gram: "Adding up what the layers see",

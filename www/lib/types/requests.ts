@@ -7,8 +7,21 @@ import type { CompareReport, MergeReport } from "./reports.ts";
 
 /** A step of a running merge or comparison. */
 export interface Progress {
-  /** `generate`: an adapter, or a model of `generate()`, is writing; steps are tokens then. */
-  stage: "load" | "generate" | "forward" | "gram" | "solve" | "merge" | "write" | "compare";
+  /**
+   * `measure`: the CPU and the GPU, where `auto` has both; `compile`: the GPU begins to, and goes on while weights are read.
+   * `generate`: an adapter, or a model of `generate()`, is writing; steps are tokens then.
+   */
+  stage:
+    | "load"
+    | "measure"
+    | "compile"
+    | "generate"
+    | "forward"
+    | "gram"
+    | "solve"
+    | "merge"
+    | "write"
+    | "compare";
   /** The module at work, empty where a stage has none. */
   layer: string;
   /** Steps done, of `total`. */

@@ -9,6 +9,8 @@ import type { Output } from "./terminal.ts";
 
 const stageNames: Record<Progress["stage"], string> = {
   load: "loading",
+  measure: "measuring",
+  compile: "compiling",
   generate: "writing text",
   forward: "running the model",
   gram: "summing Gram matrices",
