@@ -35,9 +35,10 @@ async function webgpu() {
   place.WorkerGlobalScope ??= class {};
   const adapter = await gpu.requestAdapter();
   if (adapter === null) throw new Error("there is no GPU that WebGPU can use");
-  console.error(`GPU: ${adapter.info.description || adapter.info.device || adapter.info.vendor}`);
-  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
-  return Device.webgpu(Math.min(maxBufferSize, maxStorageBufferBindingSize));
+  const { description, device, vendor } = adapter.info;
+  const called = description || device || vendor;
+  console.error(`GPU: ${called}`);
+  return Device.webgpu(called);
 }
 
 function mergeRequest() {
