@@ -44,6 +44,16 @@ fn same(what: &str, tolerance: f32, make: impl Fn(&Compute) -> Tensor<2>) {
 const ROUNDING: f32 = 1e-6;
 
 #[test]
+fn what_is_compiled_beforehand_leaves_results_as_they_are() {
+    same("behind a compilation", ROUNDING, |compute| {
+        compute.compile(24, true);
+        let x = compute.features(compute.tensor(numbers(40 * 24, 1), 40, 24));
+        let weight = compute.weight(&numbers(30 * 24, 2), 30, 24);
+        compute.tensor_of(x.project(x.all(), &weight))
+    });
+}
+
+#[test]
 fn norms_are_the_cpus() {
     for (rows, columns) in [(1, 3), (5, 64), (70, 300)] {
         same("layer norm", ROUNDING, |compute| {
