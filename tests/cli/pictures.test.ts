@@ -171,7 +171,7 @@ describe.skipIf(!present)("a vision transformer", () => {
   test("refuses a folder without a picture", async () => {
     await expect(mergeOn(join(vit, "a"))).rejects.toMatchObject({
       code: "samples_invalid",
-      message: expect.stringContaining("no picture (.png, .jpg) among 2 files"),
+      message: expect.stringContaining("no picture (.png, .jpg, .webp, .gif, .bmp) among 2 files"),
     });
   });
 });

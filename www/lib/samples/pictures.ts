@@ -28,7 +28,7 @@ export function arePictures<T extends object>(set: T | PictureSet): set is Pictu
 
 /** Whether a file is a picture by its name. Those that cannot be decoded are refused later, by name. */
 export function isPicture(name: string): boolean {
-  return /\.(png|jpe?g|webp|gif|bmp|tiff?)$/i.test(name);
+  return /\.(png|jpe?g|webp|gif|bmp|tiff?|avif|hei[cf])$/i.test(name);
 }
 
 /**
@@ -42,7 +42,7 @@ export function picturesOf(files: readonly SourceFile[], name: string | null): P
     const where = name === null ? "the files" : name;
     throw new IterisError(
       "samples_invalid",
-      `There is no picture (.png, .jpg) among ${files.length} files; samples are a folder of pictures or one file of texts: ${where}`,
+      `There is no picture (.png, .jpg, .webp, .gif, .bmp) among ${files.length} files; samples are a folder of pictures or one file of texts: ${where}`,
     );
   }
   const others = files.filter((file) => !isPicture(file.name)).map((file) => file.name);

@@ -62,7 +62,7 @@ export interface ChatSample {
 /** One sample. Kinds may be mixed within a file. */
 export type Sample = TextSample | PromptSample | ChatSample;
 
-/** Pictures (PNG or JPEG files), for models that read them. */
+/** Pictures (PNG, JPEG, WebP, GIF or BMP files), for models that read them. */
 export interface PicturesInput {
   pictures: FilesInput;
 }
