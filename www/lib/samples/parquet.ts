@@ -88,7 +88,10 @@ async function decoded<T>(name: string, read: () => Promise<T>): Promise<T> {
   } catch (cause) {
     if (cause instanceof IterisError) throw cause;
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw malformed({ file: name }, `it cannot be read as parquet (${why}).`);
+    throw malformed(
+      { file: name },
+      `it cannot be read as parquet (${why}); write it again, plain or packed with Snappy.`,
+    );
   }
 }
 
