@@ -208,7 +208,7 @@ fn damaged_bytes_never_panic() {
     let mut tried = 0;
     let mut slowest = Duration::ZERO;
     let mut check = |bytes: &[u8], name: &str| {
-        let mut timed = || {
+        let timed = || {
             let begin = Instant::now();
             check(decode(bytes, name), name);
             begin.elapsed()
