@@ -137,6 +137,76 @@ describe.skipIf(!present)("a vision transformer", () => {
     expect(report.notes).toContain("a: files beside the pictures are not read: notes.txt");
   });
 
+  test("is compared by the labels of pictures, whatever the order they are given in", async () => {
+    // What the first adapter says of them by transformers (`a.out.own.logits` of the fixture).
+    const said = { "000.png": 2, "001.png": 2, "002.png": 0 };
+    const compared = async (labels: Record<string, number>) => {
+      const lines = Object.entries(labels).map(([file_name, label]) => JSON.stringify({ file_name, label }));
+      const heldOut = pictures({ "metadata.jsonl": lines.reverse().join("\n") });
+      const { comparison } = await merge({
+        base: join(vit, "base"),
+        adapters: [
+          { ...adapter("a"), heldOut },
+          { ...adapter("b"), heldOut: join(vit, "b.samples") },
+        ],
+        device: "cpu",
+      });
+      rmSync(heldOut, { recursive: true });
+      const own = comparison?.tasks[0]?.variants.find(({ variant }) => variant === "adapter");
+      return { labelled: comparison?.tasks[0]?.labelled, accuracy: own?.accuracy };
+    };
+    expect(await compared(said)).toEqual({ labelled: 3, accuracy: 1 });
+    expect(await compared({ ...said, "000.png": 0, "002.png": 1 })).toEqual({ labelled: 3, accuracy: 1 / 3 });
+    expect(await compared({ "002.png": 0 })).toEqual({ labelled: 1, accuracy: 1 });
+  });
+
+  test("tells what it does not read: captions, columns, pictures without a line", async () => {
+    const metadata = '{"file_name": "001.png", "text": "a cat", "bbox": []}\n';
+    const { report } = await mergeOn(pictures({ "metadata.jsonl": metadata }));
+    expect(report.notes).toEqual(
+      expect.arrayContaining([
+        "a: columns of metadata.jsonl that are not read: bbox",
+        "a: pictures that no metadata names: 000.png, 002.png",
+        "a: the model reads no captions: those of 1 pictures are not read",
+      ]),
+    );
+  });
+
+  test("is given by a pattern, which the command line leaves as it is", async () => {
+    const samples = pictures({ "003.txt": "no picture" });
+    const { report } = await mergeOn(join(samples, "00[01].*"));
+    expect(report.adapters[0]?.samples).toMatchObject({ count: 2, source: "00[01].*" });
+  });
+
+  test("reads pictures out of a table", async () => {
+    const table = join(import.meta.dirname, "../unit/pictures/train.parquet");
+    const { report } = await mergeOn(table);
+    expect(report.adapters[0]?.samples).toMatchObject({ count: 12, source: "train.parquet" });
+    expect(report.notes).toContain("a: the model reads no captions: those of 8 pictures are not read");
+    const { code, stdout } = await run("inspect", table);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/labels: cat, dog\n/) });
+  });
+
+  test("is told by inspect what a folder of classes has", async () => {
+    for (const name of ["cat", "dog"]) {
+      mkdirSync(join(folder, "classes", name), { recursive: true });
+      copyFileSync(join(vit, "a.samples/000.png"), join(folder, "classes", name, "1.png"));
+    }
+    expect(await run("inspect", join(folder, "classes"))).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/classes: samples\n(.*\n)* {2}labels: cat, dog\n/),
+    });
+  });
+
+  test("refuses metadata of a picture that is missing, by file and line", async () => {
+    await expect(mergeOn(pictures({ "metadata.jsonl": '\n{"file_name": "9.png"}' }))).rejects.toMatchObject({
+      code: "samples_invalid",
+      message: expect.stringContaining(
+        "metadata.jsonl line 2: the picture that it names is not there: 9.png",
+      ),
+    });
+  });
+
   test.each([
     ["cannot be decoded", "cut.png", () => png(8, 8).subarray(0, 40)],
     ["is none", "cat.jpg", () => Buffer.from("not a picture")],
@@ -171,7 +241,9 @@ describe.skipIf(!present)("a vision transformer", () => {
   test("refuses a folder without a picture", async () => {
     await expect(mergeOn(join(vit, "a"))).rejects.toMatchObject({
       code: "samples_invalid",
-      message: expect.stringContaining("no picture (.png, .jpg) among 2 files"),
+      message: expect.stringContaining(
+        "no picture (.png, .jpg, .webp, .gif, .bmp) and no .parquet among 2 files",
+      ),
     });
   });
 });

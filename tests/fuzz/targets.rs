@@ -19,6 +19,7 @@ use iteris_web::adapter::{Adapter, AdapterConfig, TargetModules};
 use iteris_web::error::{Code, Error, Result};
 use iteris_web::io::{ByteSource, Checkpoint, Folder, MemorySource, OutDtype, OutTensor, serialize};
 use iteris_web::naming::{BaseNames, module_path};
+use iteris_web::pictures::{MAX_PIXELS, decode};
 use pollster::block_on;
 
 /// How many tensors of a file are read: a small file can name thousands that share their bytes.
@@ -200,4 +201,13 @@ fn check_factors(adapter: &Adapter) {
         assert_eq!(lora.a.len(), lora.rank * lora.d_in, "{path}");
         assert_eq!(lora.b.len(), lora.rank * lora.d_out, "{path}");
     }
+}
+
+/// A picture of any kind.
+pub(crate) fn picture(data: &[u8]) -> Result<()> {
+    let picture = decode(data, "picture")?;
+    let pixels = picture.width * picture.height;
+    assert!((1..=MAX_PIXELS).contains(&pixels), "{pixels} pixels");
+    assert_eq!(picture.rgb.len(), 3 * pixels);
+    Ok(())
 }

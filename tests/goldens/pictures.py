@@ -102,6 +102,96 @@ def raw(*how, **more) -> Callable[[pathlib.Path], None]:
     return lambda path: path.write_bytes(png(*how, **more))
 
 
+def gif(path: pathlib.Path, size=(21, 15), canvas=None, at=(0, 0), colours=16, **how) -> None:
+    """Of the palette above, and where it is said on another canvas than its own."""
+    found = Image.fromarray(pattern(*size, 1)[..., 0] // 16, "P")
+    found.putpalette([value for at in range(colours) for value in (at * 17, 255 - at * 11, at * at % 256)])
+    found.save(path, **({"interlace": 0, "optimize": False} | how))
+    if canvas:
+        written = bytearray(path.read_bytes())
+        place = written.index(b"," + struct.pack("<HHHH", 0, 0, *size))
+        written[6:10] = struct.pack("<HH", *canvas)
+        written[place + 1 : place + 5] = struct.pack("<HH", *at)
+        path.write_bytes(written)
+
+
+def given(write: Callable, *how, **more) -> Callable[[pathlib.Path], None]:
+    return lambda path: write(path, *how, **more)
+
+
+def animated(path: pathlib.Path, alpha: bool, **how) -> None:
+    """Two pictures, of which the first does not cover the canvas."""
+    mode = "RGBA" if alpha else "RGB"
+    frames = [image(20, 14, mode), image(20, 14, mode).transpose(Image.Transpose.ROTATE_180)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, **how)
+    written = bytearray(path.read_bytes())
+    # The canvas, as width and height less one of three bytes each, and where the first frame is, in steps of two.
+    written[24:30] = (25).to_bytes(3, "little") + (19).to_bytes(3, "little")
+    frame = written.index(b"ANMF") + 8
+    written[frame : frame + 6] = (2).to_bytes(3, "little") + (1).to_bytes(3, "little")
+    path.write_bytes(written)
+
+
+def bmp(path: pathlib.Path, bits: int, data: bytes, size=(21, 15), compression=0, palette=b"", masks=b"", header=40) -> None:
+    """A negative height says that the upper row comes first. A header of 12 bytes is OS/2's."""
+    width, height = size
+    if header == 12:
+        info = struct.pack("<IHHHH", 12, width, height, 1, bits)
+    else:
+        colours = len(palette) // 4
+        info = struct.pack("<IiiHHIIiiII", header, width, height, 1, bits, compression, len(data), 2835, 2835, colours, 0)
+        info += masks + bytes(max(header - 40 - len(masks), 0))
+    start = 14 + len(info) + len(palette)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + info + palette + data)
+
+
+def bmp_rows(rows: list[bytes]) -> bytes:
+    return b"".join(row + bytes(-len(row) % 4) for row in rows)
+
+
+BMP_INDICES = pattern(21, 15, 1)[..., 0] // 16
+BMP_PALETTE = b"".join(bytes((at * at % 256, 255 - at * 11, at * 17, 0)) for at in range(16))
+BMP_MASKS_565 = struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+BMP_MASKS_RGBA = struct.pack("<IIII", 0xFF, 0xFF00, 0xFF0000, 0xFF000000)
+
+
+def packed(indices: np.ndarray, bits: int) -> bytes:
+    """Rows of indices of so many bits, the upper bits first."""
+    each = np.unpackbits(indices.astype(np.uint8)[..., None], axis=-1)[..., -bits:]
+    return bmp_rows([np.packbits(row.ravel()).tobytes() for row in each])
+
+
+def words(shifts: tuple[int, int, int], lost: tuple[int, int, int]) -> bytes:
+    """Rows of 16 bits a pixel: red, green and blue shifted to where they stand, the lower bits of each lost."""
+    colours = [pattern(21, 15)[..., at].astype(np.uint16) >> lost[at] << shifts[at] for at in range(3)]
+    return bmp_rows([row.astype("<u2").tobytes() for row in colours[0] | colours[1] | colours[2]])
+
+
+def run_lengths(indices: np.ndarray, nibbles: bool) -> bytes:
+    """Runs, literal stretches, a gap that is left out, and an end of every row."""
+    parts = []
+    for at, row in enumerate(indices):
+        values = row.tolist()
+        literal = values[:5]
+        if nibbles:
+            filled = literal + [0] * (-len(literal) % 4)
+            body = bytes(a << 4 | b for a, b in zip(filled[::2], filled[1::2], strict=True))
+        else:
+            body = bytes(literal) + bytes(len(literal) % 2)
+        parts.append(bytes((0, len(literal))) + body)
+        rest = values[5:]
+        if at % 4 == 3:
+            # Three pixels to the right, which stay 0.
+            parts.append(bytes((0, 2, 3, 0)))
+            rest = rest[3:]
+        while rest:
+            length = next((i for i, value in enumerate(rest) if value != rest[0]), len(rest))
+            parts.append(bytes((length, rest[0] * 17 if nibbles else rest[0])))
+            rest = rest[length:]
+        parts.append(b"\0\0")
+    return b"".join(parts) + b"\0\1"
+
+
 def flat(path: pathlib.Path) -> None:
     """Large, and few bytes: areas of one colour whose edges are those of JPEG's blocks."""
     found = np.full((1500, 2000, 3), (230, 120, 40), np.uint8)
@@ -150,6 +240,52 @@ PICTURES: dict[str, Callable[[pathlib.Path], None]] = {
     "restarts.jpg": saved(45, 30, quality=85, restart_marker_blocks=2),
     **{f"turned-{at}.jpg": turned(at, **JPEG) for at in range(1, 9)},
     "large.jpg": flat,
+    "lossy.webp": saved(37, 23, quality=80),
+    "lossy-even.webp": saved(48, 32, quality=60),
+    "one-pixel.webp": saved(1, 1, quality=80),
+    "column.webp": saved(3, 1000, quality=40),
+    "lossless.webp": saved(37, 23, lossless=True),
+    "lossless-alpha.webp": saved(22, 18, "RGBA", lossless=True),
+    "lossy-alpha.webp": saved(22, 18, "RGBA", quality=80),
+    "lossy-alpha-cut.webp": saved(22, 18, "RGBA", quality=80, alpha_quality=30),
+    "grey.webp": saved(25, 16, "L", quality=75),
+    "animated.webp": given(animated, False, lossless=True),
+    "animated-lossy.webp": given(animated, False, quality=80),
+    "animated-alpha.webp": given(animated, True, lossless=True),
+    "animated-lossy-alpha.webp": given(animated, True, quality=80),
+    **{f"turned-{at}.webp": turned(at, lossless=True) for at in (3, 6, 7)},
+    "palette.gif": given(gif),
+    "interlaced.gif": given(gif, size=(33, 27), interlace=1),
+    "transparent.gif": given(gif, transparency=5),
+    "small-frame.gif": given(gif, canvas=(30, 24), at=(4, 7)),
+    "small-frame-transparent.gif": given(gif, canvas=(30, 24), at=(4, 7), transparency=5),
+    "large-frame.gif": given(gif, canvas=(12, 9), at=(2, 3)),
+    # Indices that the palette does not have.
+    "short-palette.gif": given(gif, colours=8),
+    "grey.gif": lambda path: image(25, 16, "L").save(path),
+    "animated.gif": lambda path: image(20, 14).quantize(12).save(
+        path, save_all=True, append_images=[image(20, 14).transpose(Image.Transpose.ROTATE_180).quantize(12)], duration=50
+    ),
+    "one-pixel.gif": saved(1, 1),
+    "1.bmp": given(bmp, 1, packed(BMP_INDICES > 7, 1), palette=BMP_PALETTE[8:16]),
+    "1-white.bmp": lambda path: Image.fromarray(pattern(17, 13, 1)[..., 0] > 120).save(path),
+    "4.bmp": given(bmp, 4, packed(BMP_INDICES, 4), palette=BMP_PALETTE),
+    "4-short.bmp": given(bmp, 4, packed(BMP_INDICES, 4), palette=BMP_PALETTE[:32]),
+    "8.bmp": given(bmp, 8, packed(BMP_INDICES, 8), palette=BMP_PALETTE),
+    "8-grey.bmp": lambda path: image(25, 16, "L").save(path),
+    "os2.bmp": given(
+        bmp, 8, packed(BMP_INDICES, 8), header=12, palette=(b"".join(BMP_PALETTE[at : at + 3] for at in range(0, 64, 4))).ljust(768, b"\0")
+    ),
+    "16.bmp": given(bmp, 16, words((10, 5, 0), (3, 3, 3))),
+    "16-565.bmp": given(bmp, 16, words((11, 5, 0), (3, 2, 3)), compression=3, masks=BMP_MASKS_565),
+    "24.bmp": saved(37, 23),
+    "24-top-down.bmp": given(bmp, 24, bmp_rows([row[:, ::-1].tobytes() for row in pattern(21, 15)]), size=(21, -15)),
+    # Without masks the fourth byte means nothing.
+    "32.bmp": given(bmp, 32, pattern(21, 15, 4).tobytes()),
+    "32-alpha.bmp": given(bmp, 32, pattern(21, 15, 4).tobytes(), compression=3, masks=BMP_MASKS_RGBA, header=124),
+    "32-saved.bmp": saved(22, 18, "RGBA"),
+    "rle8.bmp": given(bmp, 8, run_lengths(BMP_INDICES, False), compression=1, palette=BMP_PALETTE),
+    "rle4.bmp": given(bmp, 4, run_lengths(BMP_INDICES, True), compression=2, palette=BMP_PALETTE),
 }
 
 VIT = {
@@ -236,7 +372,12 @@ def expected(name: str, path: pathlib.Path) -> tuple[dict, dict[str, torch.Tenso
 def refused(folder: pathlib.Path) -> None:
     """What is no picture, or half of one, or too much of one."""
     folder.mkdir()
-    for name, write in {"half.png": saved(37, 23), "half.jpg": saved(64, 64, **JPEG)}.items():
+    halves = {
+        "half.png": saved(37, 23), "half.jpg": saved(64, 64, **JPEG), "half.webp": saved(64, 64, quality=90),
+        "half-lossless.webp": saved(64, 64, lossless=True), "half.gif": given(gif), "half.bmp": saved(17, 13),
+        "half-rle.bmp": PICTURES["rle8.bmp"],
+    }  # fmt: skip
+    for name, write in halves.items():
         write(folder / name)
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
@@ -244,6 +385,14 @@ def refused(folder: pathlib.Path) -> None:
     (folder / "empty.jpg").write_bytes(b"")
     # 48 megapixels in a few kilobytes.
     Image.new("1", (8000, 6000)).save(folder / "too-large.png", optimize=True)
+    # A canvas and a frame of 65,535 x 65,535, in a few bytes.
+    gif(folder / "too-large.gif")
+    bomb = bytearray((folder / "too-large.gif").read_bytes())
+    place = bomb.index(b"," + struct.pack("<HHHH", 0, 0, 21, 15))
+    bomb[place + 5 : place + 9] = b"\xff\xff\xff\xff"
+    (folder / "too-large.gif").write_bytes(bomb)
+    bmp(folder / "too-large.bmp", 1, b"", size=(50000, 50000), palette=BMP_PALETTE[:8])
+    image(3, 2).save(folder / "picture.tiff")
     no_pixels = bytearray(png(pattern(1, 1), 2))
     no_pixels[16:20] = bytes(4)
     no_pixels[29:33] = struct.pack(">I", zlib.crc32(no_pixels[12:29]))

@@ -40,6 +40,8 @@ export interface SourceFile {
 export interface PictureSamples {
   /** The files, in the order in which they are read. */
   pictures: SourceFile[];
+  /** One per picture, `null` where it has none. */
+  labels?: (string | number | null)[];
   /** What they came from, for the report. */
   source?: string;
   /** Where that is, from the folder of the report; for the report. */

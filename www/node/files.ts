@@ -9,19 +9,21 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { IterisError } from "../lib/errors.ts";
-import { openSamples } from "../lib/samples/open.ts";
-import { isPicture, picturesOf, type TaskSet } from "../lib/samples/pictures.ts";
+import { holdsPictures, openSamples } from "../lib/samples/open.ts";
+import { picturesOf } from "../lib/samples/picture-files.ts";
+import type { TaskSet } from "../lib/samples/pictures.ts";
 import { parseSamples } from "../lib/samples/read.ts";
 import { collectFiles, collectSamples } from "../lib/sources/collect.ts";
 import { openFile, openFiles, readAll } from "../lib/sources/open.ts";
 import type { WireFile } from "../lib/sources/wire.ts";
 import type { FilesInput, SamplesInput } from "../lib/types.ts";
 import type { SourceFile } from "../lib/wasm-interface.ts";
+import { depthOfGlob, folderOfGlob, isGlob, matcherOf } from "./glob.ts";
 
 /** A folder or file of this machine by its path or `file:` URL, or what browsers take too. */
 export type NodeFilesInput = string | URL | FilesInput;
 
-/** A file of samples, or a folder of pictures, by its path or `file:` URL, or what browsers take too. */
+/** A file of samples, a folder of pictures, or a pattern of paths, by path or `file:` URL, or what browsers take too. */
 export type NodeSamplesInput = string | URL | SamplesInput;
 
 function isPath(input: unknown): input is string | URL {
@@ -88,19 +90,37 @@ export class OpenFiles {
     );
   }
 
-  /** Samples from a path (a file of texts, a folder of pictures, one picture) or from what browsers take. */
+  /**
+   * Samples from a path (a file of texts, a folder of pictures, one picture, a table of them, or a pattern that files of
+   * one of these kinds match) or from what browsers take.
+   */
   async samples(input: NodeSamplesInput): Promise<TaskSet> {
     if (!isPath(input)) return openSamples(await collectSamples(input));
     const path = pathOf(input);
-    const folder = await stat(path).then(
-      (about) => about.isDirectory(),
-      () => false,
-    );
-    if (folder || isPicture(path)) {
+    const about = await stat(path).catch(() => null);
+    // A name may have such signs in it.
+    if (about === null && isGlob(path)) return this.#matching(path);
+    if (about?.isDirectory() || holdsPictures(path)) {
       return picturesOf(await this.#walk(path, ""), basename(resolve(path)));
     }
+    return this.#texts(path);
+  }
+
+  async #texts(path: string): Promise<TaskSet> {
     const file = await this.#file(path, basename(path));
     return parseSamples(await readAll(file), file.name);
+  }
+
+  async #matching(pattern: string): Promise<TaskSet> {
+    const folder = folderOfGlob(pattern);
+    const matches = matcherOf(pattern);
+    const files = (await this.#walk(folder, "", depthOfGlob(pattern))).filter(({ name }) => matches(name));
+    const [first] = files;
+    if (first === undefined) {
+      throw new IterisError("read_failed", `Cannot be read (no file matches the pattern): ${pattern}`);
+    }
+    if (files.length === 1 && !holdsPictures(first.name)) return this.#texts(join(folder, first.name));
+    return picturesOf(files, basename(pattern));
   }
 
   close(): void {
@@ -109,17 +129,19 @@ export class OpenFiles {
     for (const file of opened) closeSync(file);
   }
 
-  async #walk(path: string, name: string): Promise<SourceFile[]> {
+  /** Everything below a folder, or so many folders deep. */
+  async #walk(path: string, name: string, depth = Number.POSITIVE_INFINITY): Promise<SourceFile[]> {
     const about = await stat(path).catch((cause) => {
       throw unreadable(path, cause);
     });
     if (!about.isDirectory()) return [await this.#file(path, name || basename(path))];
+    if (depth === 0) return [];
     const children = await readdir(path);
     const nested = await Promise.all(
       children
         // Version control is no part of a model and can hold thousands of files.
         .filter((child) => child !== ".git")
-        .map((child) => this.#walk(join(path, child), name === "" ? child : `${name}/${child}`)),
+        .map((child) => this.#walk(join(path, child), name === "" ? child : `${name}/${child}`, depth - 1)),
     );
     return nested.flat();
   }

@@ -92,7 +92,7 @@ export {
   samplesMismatches,
 } from "../lib/recipe.ts";
 export { previewOf } from "../lib/samples/facts.ts";
-export { isPicture } from "../lib/samples/pictures.ts";
+export { holdsPictures } from "../lib/samples/open.ts";
 export type * from "../lib/types.ts";
 export type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
 export { OutputFolder } from "./output-folder.ts";

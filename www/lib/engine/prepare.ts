@@ -1,6 +1,6 @@
 /** The adapters of a job as the core takes them: their samples tokenised for the base model. */
 import { IterisError } from "../errors.ts";
-import { arePictures, othersNote, type TaskSet } from "../samples/pictures.ts";
+import { arePictures, type TaskSet, unreadNotes } from "../samples/pictures.ts";
 import type { SelfRequest } from "../samples/self.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodeSelf } from "../tokens/self.ts";
@@ -128,10 +128,11 @@ async function tokeniseFor(
   }
   if (arePictures(samples)) {
     return {
-      pictures: samples.pictures,
+      pictures: samples.pictures.map(({ file }) => file),
+      ...(job.use === "compare" ? { labels: samples.pictures.map(({ label }) => label) } : {}),
       ...(samples.name === null ? {} : { source: samples.name }),
       ...(samples.path === undefined ? {} : { path: samples.path }),
-      notes: othersNote(samples),
+      notes: unreadNotes(samples),
     };
   }
   const found = await codec();

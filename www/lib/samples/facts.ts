@@ -17,18 +17,37 @@ export function previewOf(sample: Sample): string {
   return askedOf(sample.messages).at(-1)?.content ?? "";
 }
 
+function labelFacts(
+  samples: readonly { label?: string | number | null | undefined }[],
+): Pick<SamplesFacts, "labelled" | "labels"> {
+  const labels = samples.flatMap(({ label }) => (label === undefined || label === null ? [] : [label]));
+  return {
+    labelled: labels.length,
+    labels: [...new Set(labels)].sort((a, b) =>
+      typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1,
+    ),
+  };
+}
+
 /** What `inspectSamples` tells. */
 export function factsOf(set: TaskSet): SamplesFacts {
   if (arePictures(set)) {
+    const captions = set.pictures.flatMap(({ caption }) => (caption === null ? [] : [caption]));
     return {
-      ...factsOf({ name: set.name, format: "list", samples: [], places: [] }),
+      name: set.name,
       format: "pictures",
       count: set.pictures.length,
-      preview: set.pictures.slice(0, 3).map(({ name }) => name),
+      ...labelFacts(set.pictures),
+      pairs: 0,
+      kinds: { text: 0, prompt: 0, messages: 0 },
+      answers: captions.length,
+      longestCharacters: captions.reduce((most, { length }) => Math.max(most, length), 0),
+      preview: set.pictures
+        .slice(0, 3)
+        .map(({ file, caption }) => (caption === null ? file.name : `${file.name}: ${caption}`)),
     };
   }
   const { name, format, samples } = set;
-  const labels = samples.flatMap(({ label }) => (label === undefined || label === null ? [] : [label]));
   const answers = samples.map(answerOf);
   const lengths = samples.map((sample, i) =>
     [...textsOf(sample), answers[i] ?? ""].reduce((sum, text) => sum + text.length, 0),
@@ -38,10 +57,7 @@ export function factsOf(set: TaskSet): SamplesFacts {
     name,
     format,
     count: samples.length,
-    labelled: labels.length,
-    labels: [...new Set(labels)].sort((a, b) =>
-      typeof a === "number" && typeof b === "number" ? a - b : String(a) < String(b) ? -1 : 1,
-    ),
+    ...labelFacts(samples),
     pairs: samples.filter((sample) => "text_pair" in sample && sample.text_pair !== undefined).length,
     kinds: { text: count("text"), prompt: count("prompt"), messages: count("messages") },
     answers: answers.filter((answer) => answer !== undefined).length,

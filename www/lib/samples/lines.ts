@@ -1,5 +1,5 @@
 /** `.txt` and `.jsonl`: one sample a line, blank lines skipped. */
-import { malformed } from "./malformed.ts";
+import { malformed, type Place } from "./malformed.ts";
 import { type Placed, sampleOf } from "./record.ts";
 
 // The three line ends of text files. Not U+2028 and its kin, which occur inside texts.
@@ -13,17 +13,20 @@ export function parseLines(text: string, file: string): Placed[] {
     .filter(({ sample }) => sample.text.trim() !== "");
 }
 
-/** A JSON value a line. */
-export function parseJsonLines(text: string, file: string): Placed[] {
+/** A JSON value a line, with where it stands; blank lines are skipped. */
+export function jsonLines(text: string, file: string): { value: unknown; place: Place }[] {
   return text.split(lineEnd).flatMap((content, i) => {
     if (content.trim() === "") return [];
     const place = { file, line: i + 1 };
-    let value: unknown;
     try {
-      value = JSON.parse(content);
+      return [{ value: JSON.parse(content) as unknown, place }];
     } catch (cause) {
       throw malformed(place, `not valid JSON (${cause instanceof Error ? cause.message : cause}).`);
     }
-    return [{ sample: sampleOf(value, place), place }];
   });
+}
+
+/** A sample as JSON a line. */
+export function parseJsonLines(text: string, file: string): Placed[] {
+  return jsonLines(text, file).map(({ value, place }) => ({ sample: sampleOf(value, place), place }));
 }

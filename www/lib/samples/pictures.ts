@@ -6,16 +6,28 @@ import { IterisError } from "../errors.ts";
 import type { SourceFile } from "../wasm-interface.ts";
 import type { SampleSet } from "./read.ts";
 
+/** A class by its name or index. */
+export type Label = string | number | null;
+
+/** A picture, and what is said of it. */
+export interface Picture {
+  file: SourceFile;
+  caption: string | null;
+  label: Label;
+}
+
 /** Pictures of one task; never empty. */
 export interface PictureSet {
   /** The folder's name, or that of the one file; `null` where nobody knows it. */
   name: string | null;
   /** Where it is, from the folder that the report is written to, if there is one. */
   path?: string | undefined;
-  /** By name. */
-  pictures: SourceFile[];
-  /** Names of files beside them that are no pictures, which a note tells. */
+  /** By name, each of which there is once. */
+  pictures: Picture[];
+  /** Names of files beside them that are not read, which a note tells. */
   others: string[];
+  /** What else a report is to tell of how they were found. */
+  notes: string[];
 }
 
 /** Samples of one task, texts or pictures. */
@@ -28,25 +40,7 @@ export function arePictures<T extends object>(set: T | PictureSet): set is Pictu
 
 /** Whether a file is a picture by its name. Those that cannot be decoded are refused later, by name. */
 export function isPicture(name: string): boolean {
-  return /\.(png|jpe?g|webp|gif|bmp|tiff?)$/i.test(name);
-}
-
-/**
- * The pictures among files, in the order of their names.
- *
- * @throws IterisError `samples_invalid` if there are none
- */
-export function picturesOf(files: readonly SourceFile[], name: string | null): PictureSet {
-  const pictures = files.filter((file) => isPicture(file.name));
-  if (pictures.length === 0) {
-    const where = name === null ? "the files" : name;
-    throw new IterisError(
-      "samples_invalid",
-      `There is no picture (.png, .jpg) among ${files.length} files; samples are a folder of pictures or one file of texts: ${where}`,
-    );
-  }
-  const others = files.filter((file) => !isPicture(file.name)).map((file) => file.name);
-  return { name, pictures: pictures.sort((a, b) => (a.name < b.name ? -1 : 1)), others };
+  return /\.(png|jpe?g|webp|gif|bmp|tiff?|avif|hei[cf])$/i.test(name);
 }
 
 /**
@@ -56,14 +50,22 @@ export function picturesOf(files: readonly SourceFile[], name: string | null): P
  */
 export function textsOf(set: TaskSet | null): SampleSet | null {
   if (set === null || !arePictures(set)) return set;
-  const where = set.name ?? set.pictures[0]?.name ?? "";
+  const where = set.name ?? set.pictures[0]?.file.name ?? "";
   throw new IterisError("samples_invalid", `Prompts are texts, and these are pictures: ${where}`);
 }
 
-/** What a report is to tell of files that are left out; nothing where there are none. */
-export function othersNote({ others }: PictureSet): string[] {
-  if (others.length === 0) return [];
-  const shown = others.slice(0, 5).join(", ");
-  const more = others.length > 5 ? ` and ${others.length - 5} more` : "";
-  return [`files beside the pictures are not read: ${shown}${more}`];
+/** The first few of many names. */
+export function someOf(names: readonly string[]): string {
+  const more = names.length > 5 ? ` and ${names.length - 5} more` : "";
+  return names.slice(0, 5).join(", ") + more;
+}
+
+/** What a report is to tell of what was given and is not read by a model that reads no captions. */
+export function unreadNotes({ pictures, others, notes }: PictureSet): string[] {
+  const captions = pictures.filter(({ caption }) => caption !== null).length;
+  return [
+    ...(others.length === 0 ? [] : [`files beside the pictures are not read: ${someOf(others)}`]),
+    ...notes,
+    ...(captions === 0 ? [] : [`the model reads no captions: those of ${captions} pictures are not read`]),
+  ];
 }

@@ -1,9 +1,4 @@
-/**
- * Samples from whatever the caller has, parsed and checked.
- *
- * A file in another encoding, read with replacement characters, would calibrate on garbage without a word; so text
- * that is not UTF-8 is refused, with the line where it stops being so.
- */
+/** Samples from whatever the caller has, parsed and checked. */
 import { IterisError } from "../errors.ts";
 import { openFile, readAll } from "../sources/open.ts";
 import type { WireTexts } from "../sources/wire.ts";
@@ -14,6 +9,7 @@ import { parseJsonLines, parseLines } from "./lines.ts";
 import { malformed, type Place } from "./malformed.ts";
 import { type Placed, sampleOf } from "./record.ts";
 import { parseTable } from "./table.ts";
+import { decodeUtf8 } from "./utf8.ts";
 
 /** Samples of one task; never empty. */
 export interface SampleSet {
@@ -45,34 +41,6 @@ function setOf(name: string | null, format: SamplesFormat, placed: readonly Plac
   };
 }
 
-function decode(bytes: Uint8Array, file: string): string {
-  try {
-    // The default drops a byte-order mark.
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    throw malformed({ file, line: firstLineNotUtf8(bytes) }, "not valid UTF-8; save the file as UTF-8.");
-  }
-}
-
-function firstLineNotUtf8(bytes: Uint8Array): number {
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let line = 1;
-  let start = 0;
-  for (;;) {
-    // The byte of a line feed never occurs inside another character of UTF-8.
-    const feed = bytes.indexOf(0x0a, start);
-    const end = feed === -1 ? bytes.length : feed;
-    try {
-      decoder.decode(bytes.subarray(start, end));
-    } catch {
-      return line;
-    }
-    if (feed === -1) return line;
-    start = feed + 1;
-    line += 1;
-  }
-}
-
 function parse(text: string, format: FileFormat, file: string): Placed[] {
   switch (format) {
     case "txt":
@@ -97,7 +65,7 @@ function parse(text: string, format: FileFormat, file: string): Placed[] {
 export function parseSamples(bytes: Uint8Array, name: string | null, mediaType?: string): SampleSet {
   const format = formatOf(name, mediaType);
   const file = name ?? "samples";
-  const placed = parse(decode(bytes, file), format, file);
+  const placed = parse(decodeUtf8(bytes, file), format, file);
   if (placed.length === 0) throw malformed({ file }, "holds no samples.");
   return setOf(name, format, placed);
 }

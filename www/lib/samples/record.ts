@@ -24,12 +24,14 @@ type Kind = keyof typeof kinds;
 const kindNames = Object.keys(kinds) as Kind[];
 const companions = ["text_pair", "target", "completion"] as const;
 
-function kindOf(value: unknown): string {
+/** What a JSON value is, with its article. */
+export function kindOf(value: unknown): string {
   if (value === null) return "null";
   return Array.isArray(value) ? "a list" : typeof value === "object" ? "an object" : `a ${typeof value}`;
 }
 
-function textOf(value: unknown, key: string, place: Place): string {
+/** A text that is not empty. */
+export function textOf(value: unknown, key: string, place: Place): string {
   if (typeof value !== "string") {
     const hint = key === "prompt" && Array.isArray(value) ? ` A chat is given as "messages".` : "";
     throw malformed(place, `"${key}" must be a text, not ${kindOf(value)}.${hint}`);
@@ -38,7 +40,8 @@ function textOf(value: unknown, key: string, place: Place): string {
   return value;
 }
 
-function labelOf(value: unknown, place: Place): string | number | null {
+/** A label's name or index; `null` where there is none. */
+export function labelOf(value: unknown, place: Place): string | number | null {
   if (value === undefined || value === null) return null;
   if (typeof value === "string") return value;
   if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;

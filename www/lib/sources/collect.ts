@@ -96,6 +96,6 @@ export async function collectSamples(input: SamplesInput): Promise<WireSamples> 
   }
   throw new IterisError(
     "samples_invalid",
-    "Samples must be a file (.txt, .jsonl, .json, .csv, .tsv), a list of texts, a list of { text, label }, or a folder of pictures.",
+    "Samples must be a file (.txt, .jsonl, .json, .csv, .tsv, .parquet with pictures), a list of texts, a list of { text, label }, or a folder of pictures.",
   );
 }

@@ -90,11 +90,11 @@ export interface SamplesFacts {
   pairs: number;
   /** How many are of each kind. */
   kinds: { text: number; prompt: number; messages: number };
-  /** How many of them have an answer: a `target`, a `completion`, or a last turn of the assistant. */
+  /** How many of them have an answer: a `target`, a `completion`, or a last turn of the assistant; of pictures a caption. */
   answers: number;
-  /** Of the longest sample. */
+  /** Of the longest sample; of pictures of the longest caption. */
   longestCharacters: number;
-  /** The first three texts. */
+  /** The first three texts; of pictures their names, and their captions behind them. */
   preview: string[];
 }
 

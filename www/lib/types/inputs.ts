@@ -62,14 +62,17 @@ export interface ChatSample {
 /** One sample. Kinds may be mixed within a file. */
 export type Sample = TextSample | PromptSample | ChatSample;
 
-/** Pictures (PNG or JPEG files), for models that read them. */
+/**
+ * Pictures (PNG, JPEG, WebP, GIF or BMP files, or `.parquet` with pictures in it), for models that read them. What is said
+ * of them is read from `metadata.jsonl` or `metadata.csv`, from texts beside them and from the names of folders.
+ */
 export interface PicturesInput {
   pictures: FilesInput;
 }
 
 /**
  * Samples of one task: a file (`.txt` with one text a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the samples
- * themselves; for a model that reads pictures a folder of them.
+ * themselves; for a model that reads pictures a folder of them, one of them, or a `.parquet` file.
  */
 export type SamplesInput =
   | PicturesInput

@@ -107,7 +107,9 @@ const inputs = `  --base DIR           folder of the base model: config.json, *.
   --samples FILE       unlabelled texts of that adapter's task, about 50: .txt (one a line),
                        .jsonl, .json, .csv or .tsv with "text" (T5, BART: and "target"), or
                        with "prompt" (and "completion"), or, not in tables, with "messages"
-  --samples DIR        for a model that reads pictures: a folder of PNG or JPEG files
+  --samples DIR        for a model that reads pictures: a folder of PNG, JPEG, WebP,
+                       GIF or BMP files (with metadata.jsonl, or a folder a class), or
+                       a pattern such as 'cats/*.jpg', or a .parquet file
   --samples self       the adapter of a language model writes its samples itself
   --self-prompt TEXT   what self-written samples begin with (default: the model's first token)
   --weight W           the adapter's weight in the merge (default 1); where no samples are read

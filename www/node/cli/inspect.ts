@@ -4,11 +4,11 @@ import { join } from "node:path";
 import {
   type AdapterFacts,
   type BaseFacts,
+  holdsPictures,
   IterisError,
   inspectAdapter,
   inspectBase,
   inspectSamples,
-  isPicture,
   type SamplesFacts,
   weightsKind,
 } from "../index.ts";
@@ -31,7 +31,9 @@ async function kindOfFolder(path: string): Promise<Found["kind"]> {
   const weights = names.filter((name) => name.endsWith(".safetensors"));
   const [only] = weights;
   if (names.includes("config.json")) return "base";
-  if (weights.length === 0 && names.some(isPicture)) return "samples";
+  // Classes of pictures are a folder each.
+  if (weights.length === 0 && (await readdir(path, { recursive: true })).some(holdsPictures))
+    return "samples";
   if (weights.length !== 1 || only === undefined) return "base";
   return (await holdsAdapter(join(path, only))) ? "adapter" : "base";
 }
