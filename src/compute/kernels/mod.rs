@@ -19,7 +19,8 @@ pub(super) mod matmul;
 pub(super) mod norm;
 pub(super) mod rotary;
 pub(super) mod squares;
-#[cfg(all(test, feature = "gpu"))]
+#[cfg(test)]
+#[cfg(feature = "gpu")]
 mod tests;
 
 use burn::{
