@@ -8,12 +8,13 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 
 const library = join(import.meta.dirname, "../../dist/node.js");
 
-/** Leaves the module 40 MiB, and lets it read an adapter; then once more. */
+/** Leaves the module's first instance 40 MiB, and lets it read an adapter; then once more. */
 const script = `
-const instantiate = WebAssembly.instantiate;
-WebAssembly.instantiate = async (...given) => {
-  const made = await instantiate(...given);
-  const { memory } = (made.instance ?? made).exports;
+const { Instance } = WebAssembly;
+WebAssembly.Instance = function (...given) {
+  WebAssembly.Instance = Instance;
+  const made = new Instance(...given);
+  const { memory } = made.exports;
   memory.grow(65536 - 640 - memory.buffer.byteLength / 65536);
   return made;
 };
@@ -29,7 +30,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-test("a header that does not fit is want of memory, with what was wanted and where; the process cannot go on", async () => {
+test("a header that does not fit is want of memory, with what was wanted and where; the next call has room", async () => {
   // A header of 90 MB, which is as long as one may be; the file's bytes are not there, and take no room on the disk.
   const path = join(folder, "adapter_model.safetensors");
   const length = Buffer.alloc(8);
@@ -50,8 +51,6 @@ test("a header that does not fit is want of memory, with what was wanted and whe
   expect(first.message).toMatch(
     /^Memory ran out: 85\.8 MiB more were asked for when the module held 40\d\d\.\d MiB\. .* \(while reading an adapter \(adapter_model\.safetensors\)\)\.$/,
   );
-  expect(second).toMatchObject({
-    code: "out_of_memory",
-    message: expect.stringContaining("start a new one"),
-  });
+  // What is wrong with the file itself.
+  expect(second.code).toBe("header_invalid");
 });

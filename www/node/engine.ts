@@ -1,7 +1,7 @@
 /**
  * The engine in this process. Node has no page to keep responsive, so there is no worker; calls queue here.
  *
- * After a panic or a lost GPU a wasm module is not to be trusted again: the next call gets one that is loaded anew.
+ * After a panic or a lost GPU an instance of the module is not to be trusted again: the next call gets another.
  */
 import { readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
@@ -30,24 +30,22 @@ async function gpu(): Promise<GPU | undefined> {
 
 const lastPanic = listenForPanics(console);
 
-/** How many modules have been loaded. */
-let loaded = 0;
-
-/** The glue, which has one module for as long as it lives; later ones are other modules to Node, by their names. */
-async function glue(): Promise<unknown> {
-  loaded += 1;
-  if (loaded === 1) return import("../wasm/iteris_web.js");
-  const { href } = new URL(`../wasm/iteris_web.js?${loaded}`, import.meta.url);
-  return import(/* @vite-ignore */ href);
-}
+/** The module that an engine before this one had. */
+let loaded: IterisWasm | null = null;
 
 const newEngine = () =>
   new Engine({
     async loadWasm() {
+      if (loaded !== null) {
+        loaded.__wbg_reset_state();
+        return loaded;
+      }
       // Loaded with the module itself, so that what only reads a command line or a recipe needs neither.
-      const wasm = (await glue()) as IterisWasm;
+      const wasm = (await import("../wasm/iteris_web.js")) as unknown as IterisWasm;
       const bytes = await readFile(new URL("../wasm/iteris_web_bg.wasm", import.meta.url));
-      await wasm.default({ module_or_path: bytes });
+      // Not the glue's asynchronous way, which holds its first instance, and so its memory, for ever.
+      wasm.initSync({ module: await WebAssembly.compile(bytes) });
+      loaded = wasm;
       return wasm;
     },
     gpu,
