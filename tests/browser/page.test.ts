@@ -176,11 +176,12 @@ describe("what was dropped", () => {
     const anybody = join(example.folder, "anybody.txt");
     writeFileSync(anybody, "A text.\nAnother text.\n");
     await drop(page, zone(page, "adapters"), [anybody]);
-    rmSync(anybody);
     const select = page.getByLabel("Adapter that anybody.txt belongs to");
     await select.selectOption({ label: first().name });
     const card = page.locator(`[data-adapter="${first().name}"]`);
     await eventually(() => card.locator('[data-role="samples"]').textContent()).toContain("anybody.txt");
+    // Not before it has been read; and other tests drop the whole folder.
+    rmSync(anybody);
     await page.context().close();
   });
 
