@@ -251,7 +251,6 @@ pub fn multiply_source<L: Copy + Into<f32>>(left: View<'_, L>, right: &impl Sour
     for start in (0..depth).step_by(BLOCK_DEPTH) {
         for first in (0..columns).step_by(band) {
             let some = first..columns.min(first + band);
-            block.clear();
             pack_source(right, start, some.clone(), &mut room, &mut block);
             multiply_block(
                 &left,
@@ -269,7 +268,7 @@ pub fn multiply_source<L: Copy + Into<f32>>(left: View<'_, L>, right: &impl Sour
     }
 }
 
-/// Adds columns `range` of the block of rows that begins at `start` to `packed`.
+/// Lays columns `range` of the block of rows that begins at `start` out as [`pack`] does.
 fn pack_source(
     right: &impl Source,
     start: usize,
@@ -278,10 +277,11 @@ fn pack_source(
     packed: &mut Vec<f32>,
 ) {
     let depth = depth_of(right.depth(), start);
+    packed.clear();
     for first in range.clone().step_by(SOURCE_COLUMNS) {
         let columns = first..range.end.min(first + SOURCE_COLUMNS);
         let part = right.part(start..start + depth, columns, room);
-        pack(&part, 2 * f32::LANES, 0..part.columns, (0, depth), packed);
+        pack_behind(&part, 2 * f32::LANES, 0..part.columns, (0, depth), packed);
     }
 }
 
@@ -303,7 +303,6 @@ pub fn multiply<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     let mut rows = Vec::new();
     for start in (0..right.rows).step_by(BLOCK_DEPTH) {
         let depth = depth_of(right.rows, start);
-        block.clear();
         pack(&right, 2 * E::LANES, 0..right.columns, (start, depth), &mut block);
         multiply_block(
             &left,
@@ -359,12 +358,10 @@ pub fn multiply_lower<E: Scalar, L: Copy + Into<E>, R: Copy + Into<E>>(
     for start in (0..right.rows).step_by(BLOCK_DEPTH) {
         let depth = depth_of(right.rows, start);
         for (panel, block) in panels.iter().zip(&mut blocks) {
-            block.clear();
             pack(&right, 2 * E::LANES, panel.columns.clone(), (start, depth), block);
         }
         for first in (top..left.rows).step_by(BLOCK_ROWS) {
             let rows = first..left.rows.min(first + BLOCK_ROWS);
-            packed.clear();
             pack(
                 &left.transposed(),
                 TILE_ROWS,
@@ -434,12 +431,25 @@ fn depth_of(total: usize, start: usize) -> usize {
     BLOCK_DEPTH.min(total - start)
 }
 
-/// Adds columns `range` of rows `start..start + depth` to `packed`, in zero-padded panels `width` wide, row by row.
+/// Lays columns `range` of rows `start..start + depth` out in zero-padded panels `width` wide, row by row.
+#[inline(always)]
+fn pack<E: Scalar, T: Copy + Into<E>>(
+    matrix: &View<'_, T>,
+    width: usize,
+    range: Range<usize>,
+    rows: (usize, usize),
+    packed: &mut Vec<E>,
+) {
+    packed.clear();
+    pack_behind(matrix, width, range, rows, packed);
+}
+
+/// The same behind what `packed` holds.
 ///
 /// Its loops run over slices: with a bounds check an element the packing costs more than the product. Inlined,
 /// so that they know the width.
 #[inline(always)]
-fn pack<E: Scalar, T: Copy + Into<E>>(
+fn pack_behind<E: Scalar, T: Copy + Into<E>>(
     matrix: &View<'_, T>,
     width: usize,
     range: Range<usize>,
@@ -501,7 +511,6 @@ fn multiply_block<E: Scalar, L: Copy + Into<E>>(
 ) {
     for first in (0..left.rows).step_by(BLOCK_ROWS) {
         let count = BLOCK_ROWS.min(left.rows - first);
-        packed.clear();
         pack(
             &left.transposed(),
             TILE_ROWS,
