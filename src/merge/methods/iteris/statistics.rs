@@ -7,7 +7,7 @@
 //! mostly nothing is wanted but the norm, is then never there whole: when the last rows have come, it is formed some
 //! columns at a time, of the features that wait to go on. What workers tell each other goes in [`Parcel`]s.
 
-use std::{collections::BTreeMap, ops::Range, rc::Rc};
+use std::{collections::BTreeMap, mem, ops::Range, rc::Rc};
 
 use crate::{
     compute::{
@@ -205,18 +205,16 @@ impl GroupStatistics {
                 }));
             }
         }
-        let (mut parcels, mut numbers) = (vec![Parcel::new()], 0);
+        let (mut parcels, mut parcel, mut numbers) = (Vec::new(), Parcel::new(), 0);
         for (piece, size) in pieces {
             if numbers > 0 && numbers + size > PARCEL {
-                parcels.push(Parcel::new());
+                parcels.push(mem::take(&mut parcel));
                 numbers = 0;
             }
             numbers += size;
-            parcels
-                .last_mut()
-                .into_iter()
-                .for_each(|parcel| parcel.push(piece.clone()));
+            parcel.push(piece);
         }
+        parcels.push(parcel);
         parcels
     }
 
