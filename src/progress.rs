@@ -26,6 +26,20 @@ pub struct Progress {
     pub written: Option<Written>,
 }
 
+impl Progress {
+    /// Work of one step, at its beginning.
+    pub fn single(stage: &'static str, layer: impl Into<String>, seconds: f64) -> Self {
+        Self {
+            stage,
+            layer: layer.into(),
+            done: 0,
+            total: 1,
+            seconds,
+            written: None,
+        }
+    }
+}
+
 /// How much of a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Written {
@@ -81,15 +95,7 @@ impl<'a> Pace<'a> {
 
     /// Of work that nobody watches.
     pub fn unwatched() -> Self {
-        let progress = Progress {
-            stage: "load",
-            layer: String::new(),
-            done: 0,
-            total: 1,
-            seconds: 0.0,
-            written: None,
-        };
-        Self::new(&Silent, &|| 0.0, progress)
+        Self::new(&Silent, &|| 0.0, Progress::single("load", "", 0.0))
     }
 
     /// Called as often as is convenient; tells the observer, which may cancel, where some time has gone by.

@@ -362,14 +362,7 @@ mod tests {
     };
 
     fn progress() -> Progress {
-        Progress {
-            stage: "merge",
-            layer: "layer".to_owned(),
-            done: 0,
-            total: 1,
-            seconds: 0.0,
-            written: None,
-        }
+        Progress::single("merge", "layer", 0.0)
     }
 
     fn cut(dense: &[f32], d_out: usize, d_in: usize, rank: usize) -> Truncated {

@@ -144,14 +144,7 @@ pub async fn write(
         ..
     } = layers.solution();
     let start = compute.meter.elapsed();
-    let hashing = Progress {
-        stage: "load",
-        layer: "hashing the inputs".into(),
-        done: 0,
-        total: 1,
-        seconds: start,
-        written: None,
-    };
+    let hashing = Progress::single("load", "hashing the inputs", start);
     observer.progress(hashing.clone()).await?;
     let now = || compute.meter.elapsed();
     let pace = Pace::new(observer, &now, hashing);

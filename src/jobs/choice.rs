@@ -33,32 +33,6 @@ pub struct Candidates<'a> {
     pub measured: &'a OnceCell<Measured>,
 }
 
-impl Choice<'_> {
-    /// Has the device compile its kernels for `model` while weights are read, if it has any to compile. `sums`: those of
-    /// sums over samples too.
-    ///
-    /// # Errors
-    /// Cancellation.
-    pub(super) async fn compile(&self, model: &Model, sums: bool, observer: &dyn Observer) -> Result<()> {
-        if self.compute.name() != WEBGPU.name {
-            return Ok(());
-        }
-        let compiling = Progress {
-            stage: "compile",
-            layer: "kernels of the GPU".into(),
-            done: 0,
-            total: 1,
-            seconds: self.compute.meter.elapsed(),
-            written: None,
-        };
-        observer.progress(compiling).await?;
-        let facts = model.family.facts();
-        // Where heads have another width, theirs is compiled when it is met.
-        self.compute.compile(facts.hidden_size / facts.heads.max(1), sums);
-        Ok(())
-    }
-}
-
 /// What was measured of both.
 #[derive(Debug)]
 pub struct Measured {
@@ -84,6 +58,34 @@ pub struct Chosen {
     pub why: Option<String>,
 }
 
+impl Choice<'_> {
+    /// Has the device compile its kernels for `model` while weights are read, if it has any to compile. `sums`: those of
+    /// sums over samples too.
+    ///
+    /// # Errors
+    /// Cancellation.
+    pub(super) async fn compile(&self, model: &Model, sums: bool, observer: &dyn Observer) -> Result<()> {
+        if self.compute.name() != WEBGPU.name {
+            return Ok(());
+        }
+        let seconds = self.compute.meter.elapsed();
+        let compiling = Progress::single("compile", "kernels of the GPU", seconds);
+        observer.progress(compiling).await?;
+        let facts = model.family.facts();
+        // Where heads have another width, theirs is compiled when it is met.
+        self.compute.compile(facts.hidden_size / facts.heads.max(1), sums);
+        Ok(())
+    }
+
+    /// The same for the job's caller.
+    pub(super) fn told(self) -> Chosen {
+        Chosen {
+            device: self.compute.name(),
+            why: self.why,
+        }
+    }
+}
+
 /// Seconds that the CPU's kernels are measured for.
 const CPU_SECONDS: f64 = 0.05;
 
@@ -94,11 +96,11 @@ impl<'a> From<&'a Compute> for Devices<'a> {
 }
 
 impl<'a> Devices<'a> {
-    /// The CPU, where it can be had: for what a GPU has no part in.
-    pub(super) fn cpu(&self, why: &str) -> Choice<'a> {
+    /// Where a job runs that runs no model: a GPU has no part in it.
+    pub(super) const fn without_model(&self) -> &'a Compute {
         match self {
-            Self::Given(compute) => Choice { compute, why: None },
-            Self::Quicker(candidates) => candidates.cpu_because(why.to_owned()),
+            Self::Given(compute) => compute,
+            Self::Quicker(candidates) => candidates.cpu,
         }
     }
 
@@ -154,14 +156,8 @@ impl<'a> Candidates<'a> {
 
     /// What both do, or why the GPU cannot be measured.
     async fn measure(&self, observer: &dyn Observer) -> Result<Result<Measured>> {
-        let measuring = Progress {
-            stage: "measure",
-            layer: "speed of the CPU and the GPU".into(),
-            done: 0,
-            total: 1,
-            seconds: self.cpu.meter.elapsed(),
-            written: None,
-        };
+        let seconds = self.cpu.meter.elapsed();
+        let measuring = Progress::single("measure", "speed of the CPU and the GPU", seconds);
         observer.progress(measuring).await?;
         Ok(GpuRates::measure(self.gpu).await.map(|gpu| Measured {
             cpu: Rates::measure(CPU_SECONDS),

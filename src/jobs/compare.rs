@@ -13,7 +13,7 @@ use crate::{
     generate::{Speakers, write_share},
     io::Folder,
     jobs::{
-        choice::{Choice, Chosen, Devices},
+        choice::{Chosen, Devices},
         estimate::ModelWork,
         inputs::{AdapterInput, Hashing, read_adapters},
     },
@@ -121,11 +121,10 @@ pub async fn compare<'a>(
     // What it holds is checked where the rows are known.
     let choice = devices.into().choose(&work, |_| Ok(()), observer).await?;
     choice.compile(contest.model, false, observer).await?;
-    let Choice { compute, why } = choice;
+    let compute = choice.compute;
     compute.start_workers(work.workers(compute));
     let report = compare::compare(&contest, compute, observer).await?;
-    let device = compute.name();
-    Ok((report, Chosen { device, why }))
+    Ok((report, choice.told()))
 }
 
 /// What the models are run on.

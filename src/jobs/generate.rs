@@ -11,7 +11,7 @@ use crate::{
     generate::{Answer, GenerateContext, PromptedTask, Sampling, Speakers, generate, write_share},
     io::Folder,
     jobs::{
-        choice::{Choice, Chosen, Devices},
+        choice::{Chosen, Devices},
         estimate::ModelWork,
     },
     model::{self, Model},
@@ -137,7 +137,7 @@ pub async fn write_variants<'a>(
     // What it holds is checked where the micro-batches are known.
     let choice = devices.into().choose(&work, |_| Ok(()), observer).await?;
     choice.compile(models[BASE], false, observer).await?;
-    let Choice { compute, why } = choice;
+    let compute = choice.compute;
     compute.start_workers(work.workers(compute));
     let adapters = opened.on_device(compute);
     let mut found: Vec<(String, Vec<Answer>)> = opened
@@ -178,10 +178,7 @@ pub async fn write_variants<'a>(
     Ok(Written {
         variants: found,
         seconds: compute.meter.elapsed(),
-        chosen: Chosen {
-            device: compute.name(),
-            why,
-        },
+        chosen: choice.told(),
     })
 }
 

@@ -67,14 +67,7 @@ pub async fn merge<'a>(
         options,
     } = request;
     options.check()?;
-    let loading = Progress {
-        stage: "load",
-        layer: "inputs".into(),
-        done: 0,
-        total: 1,
-        seconds: 0.0,
-        written: None,
-    };
+    let loading = Progress::single("load", "inputs", 0.0);
     observer.progress(loading.clone()).await?;
     let started = Instant::now();
     let now = || started.elapsed().as_secs_f64();
@@ -121,10 +114,7 @@ pub async fn merge<'a>(
     } else {
         let cost = estimate::cost(&binding, &options);
         estimate::check_fits(&cost)?;
-        let choice = devices
-            .cpu("The CPU, since a method without samples runs no model, and has nothing for a GPU to do.");
-        compute = choice.compute;
-        inputs.device_why = choice.why.or(inputs.device_why);
+        compute = devices.without_model();
         let workers = estimate::workers(&cost, binding.sites.len(), compute.available());
         compute.start_workers(workers);
         compute.meter.add(Stage::Load, now());

@@ -185,14 +185,7 @@ mod tests {
             d_out,
             d_in,
         });
-        let progress = Progress {
-            stage: "merge",
-            layer: String::new(),
-            done: 0,
-            total: 1,
-            seconds: 0.0,
-            written: None,
-        };
+        let progress = Progress::single("merge", "", 0.0);
         let now = || 0.0;
         let pace = Pace::new(&Silent, &now, progress);
         let [kept, formed] =
