@@ -190,7 +190,7 @@ export interface WasmDevice {
 /** Where the core has computed, and why there, where that was left to it. */
 export interface ChosenDevice {
   device: DeviceKind;
-  deviceWhy?: string | null;
+  deviceWhy?: string | null | undefined;
 }
 
 /** The module itself. */

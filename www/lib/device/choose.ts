@@ -1,11 +1,11 @@
 /** Which device a call may run on, and the sentence that says why. */
 import { IterisError } from "../errors.ts";
-import type { DeviceChoice, DeviceRequest } from "../types.ts";
+import type { DeviceChoice, DeviceRequest, GpuAdapterInfo } from "../types.ts";
 import { nameOfAdapter, probe } from "./probe.ts";
 
-/** The CPU, and why. */
-export function cpuBecause(why: string): DeviceChoice<"cpu"> {
-  return { kind: "cpu", why, adapter: null };
+/** The CPU, and why; `adapter` is a GPU that was looked at. */
+export function cpuBecause(why: string, adapter: GpuAdapterInfo | null = null): DeviceChoice<"cpu"> {
+  return { kind: "cpu", why, adapter };
 }
 
 /**
@@ -30,11 +30,11 @@ export async function choose(
   const found = await probe(await gpu());
   const { adapter } = found;
   if (request === "auto") {
-    if (!found.usable) return { ...cpuBecause(`The CPU: WebGPU cannot be used, ${found.lacks}.`), adapter };
+    if (!found.usable) return cpuBecause(`The CPU: WebGPU cannot be used, ${found.lacks}.`, adapter);
     const name = nameOfAdapter(found.adapter);
     if (found.adapter.software) {
       const why = `The CPU: ${name} is a software adapter, which plays a GPU on the same processor.`;
-      return { ...cpuBecause(why), adapter };
+      return cpuBecause(why, adapter);
     }
     const why = `The CPU or the GPU (${name}): both are measured, and the work runs on the quicker.`;
     return { kind: "auto", why, adapter };

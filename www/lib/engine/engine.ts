@@ -214,7 +214,7 @@ export class Engine {
     } catch (thrown) {
       const { code, message } = toIterisError(thrown);
       if (code !== "webgpu_unavailable") throw thrown;
-      return { ...choice, ...cpuBecause(`The CPU: ${message}`) };
+      return cpuBecause(`The CPU: ${message}`, choice.adapter);
     }
   }
 
@@ -268,10 +268,7 @@ export class Engine {
       const report = await this.#shared("merge", { source, workers }, context, sink, async (wasm, observer) =>
         wasm.merge(source, await this.#device(wasm, choice), observer),
       );
-      return {
-        report,
-        device: usedOf(choice, { device: report.device, deviceWhy: report.device_why ?? null }),
-      };
+      return { report, device: usedOf(choice, { device: report.device, deviceWhy: report.device_why }) };
     } catch (error) {
       // Whatever hinders it, the failure of the merge is what is told.
       await sink.discard().catch(() => {});
@@ -334,7 +331,7 @@ export class Engine {
       prompts: job.prompts.map(({ sample }) => sample),
       ...generated,
       variants: readTexts(generated, codec),
-      device: usedOf(choice, { device, deviceWhy: deviceWhy ?? null }),
+      device: usedOf(choice, { device, deviceWhy }),
     };
   }
 
