@@ -189,14 +189,12 @@ describe(".parquet", () => {
     const blob = new Blob([parquet("train.parquet")]);
     const alone = await openSamples({ name: "train.parquet", blob });
     expect(factsOf(alone)).toMatchObject({
-      ...{
-        name: "train.parquet",
-        format: "pictures",
-        count: 12,
-        labelled: 8,
-        labels: ["cat", "dog"],
-        answers: 8,
-      },
+      name: "train.parquet",
+      format: "pictures",
+      count: 12,
+      labelled: 8,
+      labels: ["cat", "dog"],
+      answers: 8,
       preview: [
         "train.parquet item 01: picture 0",
         "train.parquet item 02: picture 1",
