@@ -20,10 +20,7 @@ use crate::{
         ANSWER_LENGTH, Answer, GenerateContext, MOST_TEMPERATURE, PromptedTask, Sampling, TOP_P,
         decoder_start, generate,
     },
-    model::{
-        Kind, Model, TEXT,
-        batch::Sample,
-    },
+    model::{Kind, Model, TEXT, batch::Sample},
 };
 
 /// Tokenised samples of one task, as the caller gives them.
@@ -209,10 +206,7 @@ pub async fn complete(
             name: task.name,
             deltas: &task.deltas,
             speaker,
-            prompts: wanted
-                .iter()
-                .map(|&at| given.samples[at].clone())
-                .collect(),
+            prompts: wanted.iter().map(|&at| given.samples[at].clone()).collect(),
         })
         .collect();
     let mut written = if prompted_tasks.is_empty() {

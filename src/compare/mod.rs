@@ -196,7 +196,12 @@ pub async fn compare(
         let writes = model.family.facts().generates && !has_classifier(model, &read.adapter.heads);
         let (mut variants, labelled, residuals, mut said) = if writes {
             let written = written::task(&run, contest, at, names).await?;
-            (written.variants, written.labelled, written.residuals, written.said)
+            (
+                written.variants,
+                written.labelled,
+                written.residuals,
+                written.said,
+            )
         } else {
             let heads = &read.adapter.heads;
             let lanes = contest.lanes(place(0), &none);

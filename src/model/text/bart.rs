@@ -212,7 +212,9 @@ impl Config {
             let wide = self.wide(half);
             let mut layers: Vec<(String, usize, usize)> = attentions(half)
                 .iter()
-                .flat_map(|name| multi_head::layers(&format!("{path}.{name}"), ATTENTION, Widths::alike(width), width))
+                .flat_map(|name| {
+                    multi_head::layers(&format!("{path}.{name}"), ATTENTION, Widths::alike(width), width)
+                })
                 .collect();
             layers.push((format!("{path}.fc1"), wide, width));
             layers.push((format!("{path}.fc2"), width, wide));
@@ -321,7 +323,14 @@ impl Family for Bart {
                 ..Attention::full(heads, width / heads)
             };
             let path = format!("{path}.{name}");
-            let layers = MultiHead::read(loader, (self.prefix, &path), ATTENTION, (Widths::alike(width), true), how).await?;
+            let layers = MultiHead::read(
+                loader,
+                (self.prefix, &path),
+                ATTENTION,
+                (Widths::alike(width), true),
+                how,
+            )
+            .await?;
             Ok::<_, Error>((layers, norm(name).await?))
         };
         let wide = self.config.wide(half);

@@ -1,5 +1,6 @@
 //! Models that read pictures. A family is one file here and one line in [`FAMILIES`].
 
+mod blip;
 mod pictures;
 mod tower;
 mod vit;
@@ -7,4 +8,4 @@ mod vit;
 use crate::model::family::Open;
 
 /// Every family, by `model_type` of `config.json`.
-pub(super) const FAMILIES: &[(&str, Open)] = &[("vit", vit::open)];
+pub(super) const FAMILIES: &[(&str, Open)] = &[("blip", blip::open), ("vit", vit::open)];
