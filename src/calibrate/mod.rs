@@ -244,7 +244,8 @@ pub fn to_write(model: &Model, how: &Completing, given: &TaskSamples) -> usize {
 /// The samples whose answer the adapter has to write.
 fn missing(kind: Kind, how: &Completing, given: &TaskSamples) -> Vec<usize> {
     let is_missing = |index: &usize| match (kind, given.answers.get(*index)) {
-        (Kind::Encoder | Kind::ImageEncoder | Kind::Weights, _) | (_, Some(Given::Tokens(_))) => false,
+        (Kind::Encoder | Kind::ImageEncoder | Kind::ImageTextEncoder | Kind::Weights, _)
+        | (_, Some(Given::Tokens(_))) => false,
         (Kind::EncoderDecoder, _) => how.decoder_inputs == DecoderInputs::Own,
         (Kind::Decoder, answer) => answer == Some(&Given::Own),
     };
@@ -280,12 +281,14 @@ fn assemble(
         }
         let ids = answer.map_or(&[][..], |(_, ids)| ids);
         let sample = match facts.kind {
-            Kind::Encoder | Kind::ImageEncoder | Kind::Weights if !ids.is_empty() => {
+            Kind::Encoder | Kind::ImageEncoder | Kind::ImageTextEncoder | Kind::Weights
+                if !ids.is_empty() =>
+            {
                 return refuse(
                     "it has an answer, but this base model only reads; give the text alone".into(),
                 );
             }
-            Kind::Encoder | Kind::ImageEncoder | Kind::Weights => sample,
+            Kind::Encoder | Kind::ImageEncoder | Kind::ImageTextEncoder | Kind::Weights => sample,
             Kind::Decoder => {
                 let counted = how.positions == Positions::Completion && !ids.is_empty();
                 let prompt = sample.tokens(TEXT);

@@ -64,7 +64,7 @@ impl Head {
 
 /// The task's own classifier, or the base model's.
 pub async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
-    let width = model.family.facts().hidden_size;
+    let width = model.family.features_width(heads);
     if lacking(model, heads).is_some() {
         return Ok(None);
     }
@@ -170,7 +170,7 @@ impl Scores {
                 "{name}: {unknown} labels are not among the adapter's; put its class names in order into labels.json in the adapter's folder"
             ));
         }
-        let width = model.family.facts().hidden_size;
+        let width = model.family.features_width(&read.adapter.heads);
         Ok(Self {
             predictions: head.map(|head| {
                 features

@@ -48,7 +48,7 @@ fn class(card: &Card<'_>) -> &'static str {
                 Kind::Decoder => "AutoModelForCausalLM",
                 Kind::EncoderDecoder => "AutoModelForSeq2SeqLM",
                 Kind::ImageEncoder => "AutoModelForImageClassification",
-                Kind::Encoder | Kind::Weights => "AutoModel",
+                Kind::Encoder | Kind::ImageTextEncoder | Kind::Weights => "AutoModel",
             },
             Base::Absent | Base::Weights(_) => "AutoModel",
         },
