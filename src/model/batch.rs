@@ -137,6 +137,11 @@ impl<'a> Stack<'a> {
             .collect()
     }
 
+    /// The token id of every row, in every copy.
+    pub fn ids(&self, stream: StreamId) -> Vec<u32> {
+        self.batch.stream(stream).ids.repeat(self.variants)
+    }
+
     /// The position of every row within its sample, in every copy.
     pub fn positions(&self, stream: StreamId) -> Vec<u32> {
         self.batch.stream(stream).positions.repeat(self.variants)
@@ -160,7 +165,8 @@ pub fn longest(streams: &[Stream], tasks: &[&[Sample]]) -> Result<Lengths> {
             let lengths = samples.iter().map(|sample| sample.rows(stream).length);
             lengths.max().unwrap_or(0)
         };
-        if longest(0) == 0 {
+        let lengths: Vec<usize> = (0..streams.len()).map(longest).collect();
+        if lengths.iter().all(|&length| length == 0) {
             return Err(Error::new(
                 Code::SamplesInvalid,
                 format!(
@@ -169,7 +175,7 @@ pub fn longest(streams: &[Stream], tasks: &[&[Sample]]) -> Result<Lengths> {
                 ),
             ));
         }
-        Ok((0..streams.len()).map(longest).collect())
+        Ok(lengths)
     };
     tasks.iter().enumerate().map(of_task).collect()
 }
@@ -181,7 +187,8 @@ pub fn longest(streams: &[Stream], tasks: &[&[Sample]]) -> Result<Lengths> {
 /// of each task are filled up to, where they are.
 ///
 /// # Errors
-/// [`Code::SamplesInvalid`] if a sample has no rows, or a picture is smaller than a window.
+/// [`Code::SamplesInvalid`] if a sample has no rows, in its first stream or, where the model reads pictures and texts, in
+/// any, or if a picture is smaller than a window.
 pub fn micro_batches(
     streams: &[Stream],
     tasks: &[&[Sample]],
@@ -196,7 +203,7 @@ pub fn micro_batches(
                 let what = format!("adapter {}, sample {}: {what}", task + 1, index + 1);
                 Error::new(Code::SamplesInvalid, what)
             };
-            if !is_whole(sample) {
+            if !is_whole(streams, sample) {
                 return Err(refuse("no tokens, or token types of another length"));
             }
             let mut rows: Vec<SampleRows> = Vec::with_capacity(streams.len());
@@ -211,7 +218,16 @@ pub fn micro_batches(
                             ..own
                         }
                     }
+                    StreamRows::Filled(least) => {
+                        let length = sample.rows(at).length;
+                        SampleRows::all(if length == 0 { 0 } else { length.max(least) })
+                    }
                     StreamRows::One => SampleRows::all(1),
+                    StreamRows::Windows(of, _) | StreamRows::Behind(_, of)
+                        if rows[of.index()].length == 0 =>
+                    {
+                        SampleRows::all(0)
+                    }
                     StreamRows::Windows(of, windows) => {
                         let grid = rows[of.index()].grid.and_then(|grid| windows.over(grid));
                         let grid =
@@ -231,7 +247,7 @@ pub fn micro_batches(
         .iter()
         .filter_map(|stream| match stream.rows {
             StreamRows::Windows(of, _) => Some(of.index()),
-            StreamRows::Input | StreamRows::One | StreamRows::Behind(..) => None,
+            StreamRows::Input | StreamRows::Filled(_) | StreamRows::One | StreamRows::Behind(..) => None,
         })
         .collect();
     let lengths = |entry: &Entry| -> Vec<usize> { entry.rows.iter().map(|rows| rows.length).collect() };
@@ -255,14 +271,20 @@ pub fn micro_batches(
     Ok(batches)
 }
 
-/// Whether a sample has rows in its first stream, and every token a type.
-fn is_whole(sample: &Sample) -> bool {
+/// Whether a sample has rows where it must, and every token a type.
+fn is_whole(streams: &[Stream], sample: &Sample) -> bool {
     let typed = |given: &StreamInput| match &given.input {
         Input::Tokens { ids, type_ids } => ids.len() == type_ids.len(),
         Input::Grid(pixels) => pixels.data.len() == pixels.channels * pixels.height * pixels.width,
         Input::Rows { width, data } => *width > 0 && data.len() % width == 0,
     };
-    sample.rows(0).length > 0 && sample.inputs.iter().all(typed)
+    let reads_pictures = streams
+        .iter()
+        .any(|stream| matches!(stream.rows, StreamRows::Windows(..)));
+    let inputs = streams.iter().take_while(|stream| stream.rows.is_input()).count();
+    let required = if reads_pictures { inputs } else { 1 };
+    let has_rows = (0..required).any(|at| sample.rows(at).length > 0);
+    has_rows && sample.inputs.iter().all(typed)
 }
 
 /// A sample that is to be placed in a batch, with the rows it takes in each stream.
@@ -349,7 +371,7 @@ impl Batch {
             let sample = &tasks[task][index];
             for (at, (stream, rows)) in batch.streams.iter_mut().zip(rows).enumerate() {
                 stream.push(task, rows);
-                if streams[at].rows == StreamRows::Input
+                if streams[at].rows.is_input()
                     && let Some(given) = sample.inputs.get(at)
                 {
                     stream.fill(&given.input, pad_id);
@@ -511,5 +533,60 @@ mod tests {
         let small = [picture(1, 6)];
         let error = micro_batches(&streams, &[&small], None, 0, 100);
         assert_eq!(error.err().unwrap().code(), Code::SamplesInvalid);
+    }
+
+    #[test]
+    fn a_model_of_pictures_and_texts_may_be_given_either_alone() {
+        let patches = Windows {
+            kernel: [2, 2],
+            stride: [2, 2],
+            padding: [0, 0],
+        };
+        let [pixels, text, windows, image] = [0, 1, 2, 3].map(StreamId::new);
+        let streams = [
+            Stream::input("pixels"),
+            Stream {
+                name: "text",
+                rows: StreamRows::Filled(5),
+            },
+            Stream {
+                name: "patches",
+                rows: StreamRows::Windows(pixels, patches),
+            },
+            Stream {
+                name: "image",
+                rows: StreamRows::Behind(1, windows),
+            },
+        ];
+        let picture = || {
+            Input::Grid(Pixels {
+                channels: 1,
+                height: 2,
+                width: 4,
+                data: vec![0.0; 8],
+            })
+        };
+        let rows = |sample: Sample| -> Option<Vec<usize>> {
+            let batches = micro_batches(&streams, &[&[sample]], None, 9, 100).ok()?;
+            Some(batches[0].streams().iter().map(|stream| stream.rows).collect())
+        };
+        let of_both = Sample::of(picture()).and_tokens(vec![1, 2, 3]);
+        let batch = &micro_batches(&streams, &[&[of_both.clone()]], None, 9, 100).unwrap()[0];
+        assert_eq!(batch.stream(text).ids, [1, 2, 3, 9, 9]);
+        assert_eq!(batch.stream(text).sequences[0].attended, 5);
+        assert_eq!(rows(of_both), Some(vec![8, 5, 2, 3]));
+        assert_eq!(rows(Sample::of(picture())), Some(vec![8, 0, 2, 3]));
+        let text_alone = Sample::of(Input::absent()).and_tokens(vec![1; 7]);
+        assert_eq!(
+            longest(&streams, &[&[text_alone.clone()]]).unwrap(),
+            [[0, 7, 0, 0]]
+        );
+        assert_eq!(rows(text_alone), Some(vec![0, 7, 0, 0]));
+        assert_eq!(rows(Sample::of(Input::absent())), None);
+        let batch = &micro_batches(&streams, &[&[Sample::of(picture())]], None, 9, 100).unwrap()[0];
+        assert_eq!(Stack::new(batch, 1).lane(image, 0, 0), 0..3);
+        // A text is what a model of texts alone cannot do without.
+        let sample = Sample::text(Vec::new()).and_tokens(vec![1]);
+        assert!(micro_batches(&TEXTS, &[&[sample]], None, 0, 100).is_err());
     }
 }

@@ -61,6 +61,8 @@ pub enum Kind {
     ImageEncoder,
     /// Reads a picture and writes what is to be seen.
     ImageToText,
+    /// Reads a picture, a text, or both, in one space of embeddings.
+    ImageTextEncoder,
     /// Cannot be run here: its tensors alone are known.
     Weights,
 }
@@ -147,6 +149,16 @@ pub struct PictureFacts {
     pub width: usize,
 }
 
+/// How alike a model says that a picture and a text are: exp(scale) cos(picture, text) + bias, over their embeddings
+/// ([`Family::output`], [`Family::text_output`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Similarity {
+    /// The checkpoint's key of the scale, of one number.
+    pub scale: String,
+    /// That of the bias, of one number; none where there is none (CLIP).
+    pub bias: Option<String>,
+}
+
 /// A model family over one checkpoint.
 #[async_trait(?Send)]
 pub trait Family {
@@ -156,7 +168,7 @@ pub trait Family {
     fn modules(&self) -> &[Module];
     /// How many blocks a forward pass has.
     fn blocks(&self) -> usize;
-    /// How many of them, from the first, are an encoder-decoder's encoder.
+    /// How many of them, from the first, read what comes first alone: an encoder-decoder's encoder, a picture's tower.
     fn encoder_blocks(&self) -> usize {
         0
     }
@@ -197,6 +209,24 @@ pub trait Family {
     /// The stream that a head reads behind the last block: one row a sample, or a text of which a classifier reads the
     /// last token.
     fn output(&self) -> StreamId;
+    /// Numbers a row of [`output`](Self::output), with a task's own `heads` as they are given to [`load`](Self::load): what
+    /// a classifier reads.
+    fn features_width(&self, _heads: &Heads) -> usize {
+        self.facts().hidden_size
+    }
+    /// The stream of inputs that is a text beside a picture; none where there is no such.
+    fn text_stream(&self) -> Option<StreamId> {
+        None
+    }
+    /// The stream of the text's embedding behind the last block, one row a sample, in one space with
+    /// [`output`](Self::output), which is the picture's; neither is normalised.
+    fn text_output(&self) -> Option<StreamId> {
+        None
+    }
+    /// How pictures and texts are held against each other, where the checkpoint says so.
+    fn similarity(&self) -> Option<Similarity> {
+        None
+    }
     /// The rows of an input stream that enter the first block, (rows x width), before lanes differ.
     async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>>;
     /// Reads one block. `heads` are the task's own tensors, where one task alone is run; the last block may

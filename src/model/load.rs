@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     rc::Rc,
 };
 
@@ -179,6 +180,27 @@ impl Loader<'_> {
             return Err(shape_mismatch(key, shape, found));
         }
         self.checkpoint.f32(key).await
+    }
+
+    /// Some outputs of a packed linear layer, whose weight (d_out x d_in) and bias (d_out) have keys of their own.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub(super) async fn outputs(
+        &self,
+        name: String,
+        [weight, bias]: [&str; 2],
+        [d_out, d_in]: [usize; 2],
+        outputs: Range<usize>,
+    ) -> Result<Projection> {
+        let found = &self.checkpoint.require(weight)?.shape;
+        if *found != [d_out, d_in] {
+            return Err(shape_mismatch(weight, &[d_out, d_in], found));
+        }
+        let numbers = outputs.start * d_in..outputs.end * d_in;
+        let numbers = self.checkpoint.own_range(weight, numbers).await?;
+        let bias = self.parameter(bias, &[d_out]).await?[outputs.clone()].to_vec();
+        Ok(self.linear_of(name, raw_weight(numbers, outputs.len(), d_in), Some(bias)))
     }
 
     /// A convolution; `key` is its path in the checkpoint, `name` in the family's naming. Its weight is stored

@@ -25,7 +25,7 @@ mod text;
 mod vision;
 
 pub use self::{
-    family::{Block, Family, Heads, Kind, ModelFacts, Module, PictureFacts},
+    family::{Block, Family, Heads, Kind, ModelFacts, Module, PictureFacts, Similarity},
     generation::GenerationConfig,
     limits::WorkloadEstimate,
     lm_head::LmHead,

@@ -29,6 +29,11 @@ impl Spelling {
         }
     }
 
+    /// The same for a layer of the class around the model, which carries no prefix.
+    pub(super) const fn bare(self) -> Self {
+        Self { prefix: "", ..self }
+    }
+
     /// The checkpoint's key of a tensor or module.
     pub(super) fn key(&self, name: &str) -> String {
         if self.other {

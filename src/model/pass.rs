@@ -32,7 +32,7 @@ use crate::{
         load::{Fetched, Loader, fetch},
         projection::Projection,
         state::State,
-        streams::{StreamId, StreamRows},
+        streams::StreamId,
     },
     progress::{Observer, Progress},
 };
@@ -252,7 +252,7 @@ impl Model {
     pub async fn embed(&self, loader: &Loader<'_>, batch: &Batch) -> Result<State> {
         let mut state = State::default();
         for (at, (stream, rows)) in self.family.streams().iter().zip(batch.streams()).enumerate() {
-            if stream.rows == StreamRows::Input && rows.rows > 0 {
+            if stream.rows.is_input() && rows.rows > 0 {
                 let stream = StreamId::new(at);
                 state = state.with(stream, self.family.embed(loader, batch, stream).await?);
             }

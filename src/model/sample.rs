@@ -28,6 +28,14 @@ pub enum Input {
 }
 
 impl Input {
+    /// Nothing, in the place of a picture or a text that a sample does not have.
+    pub const fn absent() -> Self {
+        Self::Tokens {
+            ids: Vec::new(),
+            type_ids: Vec::new(),
+        }
+    }
+
     /// How many rows it is.
     pub fn rows(&self) -> usize {
         match self {

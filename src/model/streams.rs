@@ -34,14 +34,24 @@ pub struct Stream {
 /// those that it is told by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamRows {
-    /// Those of the sample's input at the same place.
+    /// Those of the sample's input at the same place. An input that a picture's stream is read from, or that stands beside
+    /// one, may be absent: then it has no rows, and no other stream has any on its account.
     Input,
+    /// The same, filled up with padding to that many, which is read and counts like any other row (SigLIP's texts).
+    Filled(usize),
     /// One: a pooled representation.
     One,
     /// One a window over a stream that has a height and a width: what a convolution makes of it.
     Windows(StreamId, Windows),
     /// Those of another stream behind some more, such as a class token.
     Behind(usize, StreamId),
+}
+
+impl StreamRows {
+    /// Whether they are a sample's input.
+    pub const fn is_input(self) -> bool {
+        matches!(self, Self::Input | Self::Filled(_))
+    }
 }
 
 impl Stream {

@@ -49,7 +49,7 @@ fn class(card: &Card<'_>) -> &'static str {
                 Kind::EncoderDecoder => "AutoModelForSeq2SeqLM",
                 Kind::ImageToText => "AutoModelForImageTextToText",
                 Kind::ImageEncoder => "AutoModelForImageClassification",
-                Kind::Encoder | Kind::Weights => "AutoModel",
+                Kind::Encoder | Kind::ImageTextEncoder | Kind::Weights => "AutoModel",
             },
             Base::Absent | Base::Weights(_) => "AutoModel",
         },

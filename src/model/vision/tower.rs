@@ -364,10 +364,20 @@ pub(in crate::model) fn first_rows(
 pub(in crate::model) fn mean_rows(
     stack: &Stack<'_>,
     stream: StreamId,
-    x: &Tensor<2>,
+    x: Tensor<2>,
     behind: usize,
 ) -> Tensor<2> {
-    let means = stack.sequences(stream).into_iter().map(|sequence| {
+    let sequences = stack.sequences(stream);
+    let [rows, width] = x.dims();
+    let length = sequences.first().map_or(0, |sequence| sequence.length);
+    // Pictures are mostly of one size.
+    if sequences.iter().all(|sequence| sequence.length == length) {
+        let samples = rows / length.max(1);
+        let rows = x.reshape([samples, length, width]);
+        let rows = rows.slice([0..samples, behind..length, 0..width]);
+        return rows.mean_dim(1).reshape([samples, width]);
+    }
+    let means = sequences.into_iter().map(|sequence| {
         let rows = sequence.start + behind..sequence.start + sequence.length;
         x.clone().slice([rows]).mean_dim(0)
     });
