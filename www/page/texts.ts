@@ -15,6 +15,8 @@ const TITLES: Record<Role, string> = { samples: "Samples", heldOut: "Held-out te
 const SAMPLES_HINTS: Record<ModelKind, string> = {
   "image-encoder":
     "Its samples are pictures: merge with them by command line or npm package, or choose a method without samples",
+  "image-text-encoder": "About 50 pictures of its task, with their captions",
+  "image-to-text": "About 50 pictures of its task; captions that lack are written by the adapter",
   encoder: "About 50 texts of its task, no labels needed",
   decoder: "About 50 prompts, chats or texts of its task, no answers needed",
   "encoder-decoder": "About 50 texts of its task, no answers needed",

@@ -35,6 +35,7 @@ import type {
   SourceFile,
   WasmDevice,
 } from "../wasm-interface.ts";
+import { classesFor, readReport } from "./compare-pictures.ts";
 import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
@@ -92,6 +93,8 @@ export interface CompareJob extends JobPlace {
   maxLength: number | null;
   /** `null` takes the default. */
   maxNewTokens: number | null;
+  /** Classes that a model of pictures and texts chooses from; left out, those of the pictures. */
+  labels?: readonly string[] | undefined;
 }
 
 /**
@@ -283,18 +286,27 @@ export class Engine {
   ): Promise<{ report: CompareReport; device: DeviceChoice }> {
     const choice = await this.#placeOf(job);
     const maxNewTokens = await this.#maxNewTokens(job.maxNewTokens);
-    const { adapters } = await prepareAdapters(
+    const { adapters, reading } = await prepareAdapters(
       { ...job, use: "compare", maxNewTokens },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
     const { base, merged, workers = "auto" } = job;
     checkWorkers(workers);
-    const compareOn = (adapters: AdapterSource[], context: RunContext) => {
-      const source = { base, adapters, merged, options: { maxNewTokens } };
-      return this.#shared("compare", { source, workers }, context, new BlobSink(), async (wasm, observer) =>
-        wasm.compare(source, await this.#device(wasm, choice), observer),
+    const classes = await classesFor(job, reading);
+    const options = { maxNewTokens, ...(classes === null ? {} : { labels: classes.labels }) };
+    const samples = new Map(job.adapters.map(({ name, samples }) => [name, samples]));
+    const compareOn = async (adapters: AdapterSource[], context: RunContext) => {
+      const source = { base, adapters, merged, options };
+      const { report, ...chosen } = await this.#shared(
+        "compare",
+        { source, workers },
+        context,
+        new BlobSink(),
+        async (wasm, observer) => wasm.compare(source, await this.#device(wasm, choice), observer),
       );
+      const read = await readReport(report, samples, reading);
+      return { ...chosen, report: { ...read, notes: [...(classes?.notes ?? []), ...read.notes] } };
     };
     const { onTask } = context;
     if (onTask === undefined) {
@@ -316,10 +328,10 @@ export class Engine {
   /** Lets each variant write after each prompt. */
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.#placeOf(job);
-    const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
-    const { base, variants, options, workers = "auto" } = job;
+    const { codec, prompts, asked } = await preparePrompts(job, await this.inspectBase(job.base));
+    const { base, variants, images, options, workers = "auto" } = job;
     checkWorkers(workers);
-    const source = { base, variants, prompts, options };
+    const source = { base, variants, prompts, options, ...(images === undefined ? {} : { images }) };
     const { device, deviceWhy, ...generated } = await this.#shared(
       "generate",
       { source, workers },
@@ -328,7 +340,8 @@ export class Engine {
       async (wasm, observer) => wasm.generate(source, await this.#device(wasm, choice), observer),
     );
     return {
-      prompts: job.prompts.map(({ sample }) => sample),
+      prompts: asked.map(({ sample }) => sample),
+      ...(images === undefined ? {} : { images: images.map(({ name }) => name) }),
       ...generated,
       variants: readTexts(generated, codec),
       device: usedOf(choice, { device, deviceWhy }),

@@ -70,6 +70,9 @@ export interface PicturesInput {
   pictures: FilesInput;
 }
 
+/** A picture; of a directory's handle those in it. */
+export type ImageInput = Blob | FileInput;
+
 /**
  * Samples of one task: a file (`.txt` with one text a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the samples
  * themselves; for a model that reads pictures a folder of them, one of them, or a `.parquet` file.
