@@ -1,11 +1,14 @@
 /** Captions, classes and pictures on their way to the core, and what it says of pictures on its way back. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { classesOf } from "../../www/lib/samples/classes.ts";
+import { arePictures } from "../../www/lib/samples/pictures.ts";
 import { saysTheSame } from "../../www/lib/samples/said.ts";
-import type { CompareReport, GenerateRequest, SaidOfPicture } from "../../www/lib/types.ts";
+import { givenCaptions, readCaptions } from "../../www/lib/tokens/captions.ts";
+import { loadCodec } from "../../www/lib/tokens/codec.ts";
+import type { BaseFacts, CompareReport, GenerateRequest, SaidOfPicture } from "../../www/lib/types.ts";
 import type { AdapterSource, GenerateSource, PictureSamples } from "../../www/lib/wasm-interface.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
 import { saidTable } from "../../www/node/cli/said.ts";
@@ -19,6 +22,7 @@ import {
   tinyBase,
   tinyCaptioner,
 } from "./fake-wasm.ts";
+import { imagesFolder, readIntegers, sourceFile } from "./fixtures.ts";
 import { LocalWorker, startNoHelper } from "./local-worker.ts";
 
 let behaviour: FakeBehaviour;
@@ -370,5 +374,52 @@ describe("pictures by path", () => {
     await expect(new OpenFiles().images(join(folder, "*.gif"))).rejects.toMatchObject({
       code: "read_failed",
     });
+  });
+});
+
+describe.skipIf(imagesFolder === null)("captions of the fixtures", () => {
+  const folder = imagesFolder ?? "";
+
+  /** The captions of a task as the core would get them. */
+  async function captionsOf(model: "clip" | "blip", task: string) {
+    const files = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+      .filter((name) => existsSync(join(folder, model, "base", name)))
+      .map((name) => sourceFile(join(folder, model, "base", name), name));
+    const facts = { clip: pairEncoder, blip: captioner }[model];
+    const codec = await loadCodec(files, { ...(facts as BaseFacts), maxLength: 64, vocabSize: 1e6 });
+    const set = await new OpenFiles().samples(join(folder, model, `${task}.samples`));
+    if (!arePictures(set)) throw new Error("these are texts");
+    return { set, codec };
+  }
+
+  /** The rows of the oracle without their padding. */
+  function oracle(model: "clip" | "blip", tensor: string, task: string): number[][] {
+    const golden = join(folder, model, "golden.safetensors");
+    const masks = readIntegers(golden, `${task}.attention_mask`);
+    return readIntegers(golden, `${task}.${tensor}`).map((row, i) =>
+      row.filter((_, at) => masks[i]?.[at] === 1),
+    );
+  }
+
+  const split = (ids: Uint32Array | undefined, lengths: Uint32Array | undefined) => {
+    let start = 0;
+    return Array.from(lengths ?? [], (length) => {
+      start += length;
+      return Array.from(ids?.subarray(start - length, start) ?? []);
+    });
+  };
+
+  it.each(["a", "b"])("are CLIP's token ids: %s", async (task) => {
+    const { set, codec } = await captionsOf("clip", task);
+    const { ids, lengths } = readCaptions(set, codec, { maxLength: 64 });
+    expect(split(ids, lengths)).toEqual(oracle("clip", "input_ids", task));
+  });
+
+  it("are BLIP's token ids, a place to the left, with the last one", async () => {
+    const { set, codec } = await captionsOf("blip", "b");
+    const lengths = { maxLength: 64, maxNewTokens: 12, labels: false };
+    const given = givenCaptions(set, codec, lengths);
+    const read = oracle("blip", "decoder_input_ids", "b").map((row) => [...row.slice(1), 3]);
+    expect(split(given.answers, given.answerLengths)).toEqual(read);
   });
 });
