@@ -44,6 +44,30 @@ export async function picturesOf(files: readonly SourceFile[], name: string | nu
   };
 }
 
+/**
+ * Of names of files, those that a folder of pictures is made of: pictures, files of metadata, and texts beside pictures,
+ * which are their captions.
+ *
+ * @example
+ * ```ts
+ * const { pictures } = pictureParts(["cats/1.png", "cats/1.txt", "cats/notes.md"]);
+ * console.log([...pictures]); // ["cats/1.png"]
+ * ```
+ */
+export function pictureParts(
+  names: readonly string[],
+): Record<"pictures" | "metadata" | "captions", Set<string>> {
+  const pictures = new Set(names.filter(isPicture));
+  const stems = new Set([...pictures].map(stemOf));
+  return {
+    pictures,
+    metadata: new Set(names.filter(isMetadata)),
+    captions: new Set(names.filter((name) => isCaption(name) && stems.has(stemOf(name)))),
+  };
+}
+
+const isCaption = (name: string): boolean => /\.txt$/i.test(name);
+
 /** Names by their characters, as the core sorts them: JavaScript's own order is another one beyond U+FFFF. */
 function inOrder(a: string, b: string): number {
   const [left, right] = [[...a], [...b]];
@@ -95,9 +119,7 @@ async function caption(
   pictures: readonly Picture[],
   files: readonly SourceFile[],
 ): Promise<{ pictures: Picture[]; read: Set<string> }> {
-  const texts = new Map(
-    files.filter(({ name }) => /\.txt$/i.test(name)).map((file) => [stemOf(file.name), file]),
-  );
+  const texts = new Map(files.filter(({ name }) => isCaption(name)).map((file) => [stemOf(file.name), file]));
   const read = new Set<string>();
   const captioned = pictures.map(async (picture) => {
     const text = texts.get(stemOf(picture.file.name));

@@ -68,6 +68,8 @@ export type Sample = TextSample | PromptSample | ChatSample;
  */
 export interface PicturesInput {
   pictures: FilesInput;
+  /** What they are called, for the report. */
+  name?: string | undefined;
 }
 
 /** A picture; of a directory's handle those in it. */
