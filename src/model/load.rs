@@ -168,6 +168,19 @@ impl Loader<'_> {
         Ok(self.linear_of(name, weight, bias))
     }
 
+    /// A table of the given shape, before which the file may have sides of one: some releases keep a batch's.
+    ///
+    /// # Errors
+    /// As [`parameter`](Self::parameter).
+    pub(super) async fn table(&self, key: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let found = &self.checkpoint.require(key)?.shape;
+        let ones = found.len().saturating_sub(shape.len());
+        if found[..ones].iter().any(|&side| side != 1) || found[ones..] != *shape {
+            return Err(shape_mismatch(key, shape, found));
+        }
+        self.checkpoint.f32(key).await
+    }
+
     /// A convolution; `key` is its path in the checkpoint, `name` in the family's naming. Its weight is stored
     /// (d_out x channels x kernel height x kernel width), which row by row is that of a linear layer over windows.
     ///
@@ -179,6 +192,7 @@ impl Loader<'_> {
         key: &str,
         [d_out, channels]: [usize; 2],
         windows: Windows,
+        bias: bool,
     ) -> Result<Projection> {
         let [height, width] = windows.kernel;
         let weight = self
@@ -188,10 +202,14 @@ impl Loader<'_> {
                 [d_out, channels * windows.places()],
             )
             .await?;
-        let bias = self.parameter(&format!("{key}.bias"), &[d_out]).await?;
+        let bias = if bias {
+            Some(self.parameter(&format!("{key}.bias"), &[d_out]).await?)
+        } else {
+            None
+        };
         Ok(Projection {
             windows: Some(windows),
-            ..self.linear_of(name, weight, Some(bias))
+            ..self.linear_of(name, weight, bias)
         })
     }
 

@@ -23,6 +23,11 @@ impl State {
         self.get(stream).ok_or_else(|| absent(stream))
     }
 
+    /// Whether a stream has rows: that of an input which no sample has is without.
+    pub fn has(&self, stream: StreamId) -> bool {
+        self.streams.get(stream.index()).is_some_and(Option::is_some)
+    }
+
     /// The rows of a stream, if it has any.
     pub fn get(&self, stream: StreamId) -> Option<Tensor<2>> {
         self.streams.get(stream.index()).cloned().flatten()
@@ -107,6 +112,9 @@ mod tests {
         let mut state = State::default().with(StreamId::new(1), rows(&[1.0, 2.0]));
         state.push_skip(rows(&[3.0]));
         assert!(state.get(StreamId::new(0)).is_none());
+        assert!(
+            state.has(StreamId::new(1)) && ![0, 2].map(StreamId::new).iter().any(|&none| state.has(none))
+        );
         assert_eq!(state.rows(StreamId::new(0)).err().unwrap().code(), Code::Internal);
         let mut back = state.repeat(3).last_copy(3);
         assert_eq!(back.take(StreamId::new(1)).unwrap().dims(), [2, 1]);

@@ -1,5 +1,7 @@
 //! Models that read pictures. A family is one file here and one line in [`FAMILIES`].
 
+mod pictures;
+mod tower;
 mod vit;
 
 use crate::model::family::Open;
