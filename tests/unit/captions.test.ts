@@ -284,17 +284,34 @@ describe("pictures that captions are asked for", () => {
   const ask = (more: Partial<GenerateRequest>) =>
     client.generate({ base: tinyCaptioner(), device: "cpu", maxNewTokens: 4, ...more });
 
-  it("go to the core in order, each with how its caption begins", async () => {
+  it("go to the core by name and come back in order, each with how its caption begins", async () => {
     const { images, prompts, variants } = await ask({
-      image: [new File(["x"], "cat.png"), blob("y"), { name: "dog.png", blob: blob("z") }],
-      prompts: ["a", "", "a red"],
+      image: [
+        new File(["x"], "cat.png"),
+        blob("yy"),
+        { name: "dog.png", blob: blob("zzz") },
+        new File(["four"], "cat.png"),
+      ],
+      prompts: ["a", "", "a red", "on"],
     });
-    expect(images).toEqual(["cat.png", "picture 2", "dog.png"]);
-    expect(prompts).toEqual([{ prompt: "a" }, { prompt: "" }, { prompt: "a red" }]);
-    expect(asked[0]?.images?.map(({ name, size }) => [name, size])).toEqual(images?.map((name) => [name, 1]));
-    expect(numbers(asked[0]?.prompts.ids)).toEqual([5, 5, 8]);
-    expect(numbers(asked[0]?.prompts.lengths)).toEqual([1, 0, 2]);
-    expect(variants[0]?.texts).toHaveLength(3);
+    expect(images).toEqual(["cat.png", "picture 2", "dog.png", "cat.png"]);
+    expect(prompts.map((sample) => "prompt" in sample && sample.prompt)).toEqual(["a", "", "a red", "on"]);
+    // The core takes them by name.
+    expect(asked[0]?.images?.map(({ name, size }) => [name, size])).toEqual([
+      ["cat.png", 1],
+      ["cat.png (2)", 4],
+      ["dog.png", 3],
+      ["picture 2", 2],
+    ]);
+    expect(numbers(asked[0]?.prompts.ids)).toEqual([5, 9, 5, 8]);
+    expect(numbers(asked[0]?.prompts.lengths)).toEqual([1, 1, 2, 0]);
+    // Of the first it wrote three tokens and an end, of the others one and none; these come back in the caller's order.
+    expect(variants[0]?.finished).toEqual([true, false, false, false]);
+    expect(variants[0]?.texts).toHaveLength(4);
+    const { variants: other } = await ask({
+      image: [new File(["x"], "b.png"), new File(["y"], "a.png")],
+    });
+    expect(other[0]?.finished).toEqual([false, true]);
   });
 
   it("share one beginning, or have none", async () => {

@@ -15,6 +15,7 @@ import { picturesOf } from "../lib/samples/picture-files.ts";
 import { isPicture, type TaskSet } from "../lib/samples/pictures.ts";
 import { parseSamples } from "../lib/samples/read.ts";
 import { collectFiles, collectSamples } from "../lib/sources/collect.ts";
+import { compareNames } from "../lib/sources/names.ts";
 import { openFile, openFiles, readAll } from "../lib/sources/open.ts";
 import type { WireFile } from "../lib/sources/wire.ts";
 import type { FilesInput, ImageInput, SamplesInput } from "../lib/types.ts";
@@ -73,7 +74,7 @@ export function readFully(file: number, bytes: Uint8Array, start: number): void 
 
 /** By name. */
 function inOrder(files: readonly SourceFile[]): SourceFile[] {
-  return files.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  return files.toSorted((a, b) => compareNames(a.name, b.name));
 }
 
 /** Opens files for one call and closes them after it. */

@@ -328,10 +328,10 @@ export class Engine {
   /** Lets each variant write after each prompt. */
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.#placeOf(job);
-    const { codec, prompts, asked } = await preparePrompts(job, await this.inspectBase(job.base));
+    const prepared = await preparePrompts(job, await this.inspectBase(job.base));
     const { base, variants, images, options, workers = "auto" } = job;
     checkWorkers(workers);
-    const source = { base, variants, prompts, options, ...(images === undefined ? {} : { images }) };
+    const source = { base, variants, ...prepared.source, options };
     const { device, deviceWhy, ...generated } = await this.#shared(
       "generate",
       { source, workers },
@@ -340,10 +340,10 @@ export class Engine {
       async (wasm, observer) => wasm.generate(source, await this.#device(wasm, choice), observer),
     );
     return {
-      prompts: asked.map(({ sample }) => sample),
+      prompts: prepared.asked.map(({ sample }) => sample),
       ...(images === undefined ? {} : { images: images.map(({ name }) => name) }),
       ...generated,
-      variants: readTexts(generated, codec),
+      variants: readTexts(generated, prepared),
       device: usedOf(choice, { device, deviceWhy }),
     };
   }

@@ -3,6 +3,7 @@ import { IterisError } from "../errors.ts";
 import { malformed } from "../samples/malformed.ts";
 import type { Placed } from "../samples/record.ts";
 import type { Sampling } from "../sampling.ts";
+import { compareNames } from "../sources/names.ts";
 import { encodeBeginning } from "../tokens/captions.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodePrompt } from "../tokens/prompts.ts";
@@ -21,17 +22,23 @@ export interface GenerateJob extends JobPlace {
   options: Sampling;
 }
 
+/** A generation as the core takes it. */
+export interface Prepared {
+  codec: Codec;
+  /** What is asked, of pictures one prompt for each, in the caller's order. */
+  asked: Placed[];
+  /** For each prompt of `source` which of `asked` it is. */
+  order: number[];
+  source: Pick<GenerateSource, "prompts" | "images">;
+}
+
 /**
  * Tokenises the prompts.
  *
- * @returns what is asked too, of pictures one prompt for each
  * @throws IterisError `model_unsupported` if the base model writes no text, `duplicate` for two variants of one
  * name, `samples_invalid` for a prompt that cannot be read, or pictures for a model that reads texts, or the other way round
  */
-export async function preparePrompts(
-  job: GenerateJob,
-  facts: BaseFacts,
-): Promise<{ codec: Codec; prompts: GenerateSource["prompts"]; asked: Placed[] }> {
+export async function preparePrompts(job: GenerateJob, facts: BaseFacts): Promise<Prepared> {
   if (!facts.generates) {
     throw new IterisError(
       "model_unsupported",
@@ -51,11 +58,40 @@ export async function preparePrompts(
       ? encodePrompt(sample, codec, maxNewTokens, place)
       : encodeBeginning("prompt" in sample ? sample.prompt : "", codec, maxNewTokens, place),
   );
+  const pictures = job.images && byName(job.images);
+  const order = pictures?.order ?? ids.map((_, i) => i);
+  const sorted = order.map((i) => ids[i] ?? []);
   return {
     codec,
     asked,
-    prompts: { ids: Uint32Array.from(ids.flat()), lengths: Uint32Array.from(ids, ({ length }) => length) },
+    order,
+    source: {
+      prompts: {
+        ids: Uint32Array.from(sorted.flat()),
+        lengths: Uint32Array.from(sorted, ({ length }) => length),
+      },
+      ...(pictures === undefined ? {} : { images: pictures.files }),
+    },
   };
+}
+
+/** Pictures as the core takes them, by name and each name once, and which of those that were given each of them is. */
+function byName(images: readonly SourceFile[]): { files: SourceFile[]; order: number[] } {
+  const names = images.map(({ name }) => name);
+  const taken = new Set<string>(names);
+  const unique = names.map((name, i) => {
+    if (names.indexOf(name) === i) return name;
+    let number = 2;
+    while (taken.has(`${name} (${number})`)) number += 1;
+    taken.add(`${name} (${number})`);
+    return `${name} (${number})`;
+  });
+  const order = unique.map((_, i) => i).sort((a, b) => compareNames(unique[a] ?? "", unique[b] ?? ""));
+  const files = order.flatMap((i) => {
+    const file = images[i];
+    return file === undefined ? [] : [{ ...file, name: unique[i] ?? file.name }];
+  });
+  return { files, order };
 }
 
 /** What is asked: the prompts, or with pictures how the caption of each begins. */
@@ -89,10 +125,10 @@ function askedOf({ images, prompts }: GenerateJob, facts: BaseFacts): Placed[] {
   );
 }
 
-/** The texts of what was written. */
+/** The texts of what was written, in the caller's order. */
 export function readTexts(
   { variants }: Pick<Generated, "variants">,
-  { tokenizer }: Codec,
+  { codec: { tokenizer }, order }: Pick<Prepared, "codec" | "order">,
 ): GenerateResult["variants"] {
   return variants.map(({ name, ids, lengths, finished }) => {
     let start = 0;
@@ -101,6 +137,11 @@ export function readTexts(
       start += length;
       return tokenizer.decode(written, { skipSpecial: true });
     });
-    return { name, texts, finished };
+    const places = order.map((_, i) => order.indexOf(i));
+    return {
+      name,
+      texts: places.map((place) => texts[place] ?? ""),
+      finished: places.map((place) => finished[place] ?? true),
+    };
   });
 }

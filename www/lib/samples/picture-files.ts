@@ -3,6 +3,7 @@
  * metadata, in texts beside them and in the names of folders.
  */
 import { IterisError } from "../errors.ts";
+import { compareNames } from "../sources/names.ts";
 import { readAll } from "../sources/open.ts";
 import type { SourceFile } from "../wasm-interface.ts";
 import { malformed, type Place } from "./malformed.ts";
@@ -38,7 +39,7 @@ export async function picturesOf(files: readonly SourceFile[], name: string | nu
     !captioned.read.has(file.name);
   return {
     name,
-    pictures: pictures.sort((a, b) => inOrder(a.file.name, b.file.name)),
+    pictures: pictures.sort((a, b) => compareNames(a.file.name, b.file.name)),
     others: files.filter(unread).map((file) => file.name),
     notes: [...described.notes, ...tables.flatMap((table) => table.notes)],
   };
@@ -67,14 +68,6 @@ export function pictureParts(
 }
 
 const isCaption = (name: string): boolean => /\.txt$/i.test(name);
-
-/** Names by their characters, as the core sorts them: JavaScript's own order is another one beyond U+FFFF. */
-function inOrder(a: string, b: string): number {
-  const [left, right] = [[...a], [...b]];
-  const at = left.findIndex((character, i) => character !== right[i]);
-  if (at === -1) return left.length - right.length;
-  return (left[at]?.codePointAt(0) ?? 0) - (right[at]?.codePointAt(0) ?? -1);
-}
 
 /** With captions and labels from files of metadata; without such a file, with the folders' names as labels. */
 async function describe(
