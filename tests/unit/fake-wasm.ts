@@ -67,6 +67,7 @@ const encoder: Partial<BaseFacts> = {
   architecture: "BertModel",
   kind: "encoder",
   generates: false,
+  answerLength: 4,
   maxLength: 16,
   vocabSize: 100,
 };
@@ -77,6 +78,7 @@ export const decoder: Partial<BaseFacts> = {
   architecture: "LlamaForCausalLM",
   kind: "decoder",
   generates: true,
+  answerLength: 4,
   maxLength: 32,
   vocabSize: 100,
 };
@@ -87,6 +89,7 @@ export const captioner: Partial<BaseFacts> = {
   architecture: "BlipForConditionalGeneration",
   kind: "image-to-text",
   generates: true,
+  answerLength: 4,
   maxLength: 16,
   vocabSize: 100,
   picture: { channels: 3, height: 32, width: 32 },
@@ -98,6 +101,7 @@ export const pairEncoder: Partial<BaseFacts> = {
   architecture: "CLIPModel",
   kind: "image-text-encoder",
   generates: false,
+  answerLength: 4,
   maxLength: 5,
   vocabSize: 100,
   picture: { channels: 3, height: 32, width: 32 },
@@ -158,7 +162,7 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     version: () => "0.0.0",
     failedAllocation: () => behaviour.failedAllocation,
     memoryBytes: () => 3 << 20,
-    defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
+    defaultOptions: () => ({ method: "iteris", maxNewTokens: null }) as MergeOptions,
     methods: () => METHODS.map(({ name }) => name),
     digests: (files) =>
       Promise.all(

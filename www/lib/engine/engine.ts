@@ -254,7 +254,7 @@ export class Engine {
         ...job,
         use: method.samples ? "calibrate" : "none",
         maxLength: job.options.maxLength ?? null,
-        maxNewTokens: await this.#maxNewTokens(job.options.maxNewTokens),
+        maxNewTokens: job.options.maxNewTokens ?? null,
       },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
@@ -285,16 +285,19 @@ export class Engine {
     context: RunContext,
   ): Promise<{ report: CompareReport; device: DeviceChoice }> {
     const choice = await this.#placeOf(job);
-    const maxNewTokens = await this.#maxNewTokens(job.maxNewTokens);
+    const { maxNewTokens } = job;
     const { adapters, reading } = await prepareAdapters(
-      { ...job, use: "compare", maxNewTokens },
+      { ...job, use: "compare" },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
     const { base, merged, workers = "auto" } = job;
     checkWorkers(workers);
     const classes = await classesFor(job, reading);
-    const options = { maxNewTokens, ...(classes === null ? {} : { labels: classes.labels }) };
+    const options = {
+      ...(maxNewTokens === null ? {} : { maxNewTokens }),
+      ...(classes === null ? {} : { labels: classes.labels }),
+    };
     const samples = new Map(job.adapters.map(({ name, samples }) => [name, samples]));
     const compareOn = async (adapters: AdapterSource[], context: RunContext) => {
       const source = { base, adapters, merged, options };
@@ -371,10 +374,6 @@ export class Engine {
     } finally {
       pool?.close();
     }
-  }
-
-  async #maxNewTokens(asked: number | null | undefined): Promise<number> {
-    return asked ?? (await this.defaultOptions()).maxNewTokens;
   }
 
   /** Lets messages in, and stops if one of them cancelled the call. */

@@ -32,7 +32,8 @@ export interface Preparation {
   /** What the samples are used for; averages need none. */
   use: "none" | "calibrate" | "compare";
   maxLength: number | null;
-  maxNewTokens: number;
+  /** `null` takes the model's own. */
+  maxNewTokens: number | null;
   options?: Pick<Partial<MergeOptions>, "decoderInputs" | "positions">;
 }
 
@@ -152,7 +153,7 @@ async function tokeniseFor(
   const found = await codec();
   return tokenise(samples, found, {
     maxLength: resolveMaxLength(job.maxLength, found),
-    maxNewTokens: job.maxNewTokens,
+    maxNewTokens: job.maxNewTokens ?? facts.answerLength,
     labels: job.use === "compare",
   });
 }
@@ -169,7 +170,11 @@ async function captionsFor(
   const found = haveWords(set, { labels }) ? await codec() : null;
   const maxLength = found === null ? facts.maxLength : resolveMaxLength(job.maxLength, found);
   if (facts.kind === "image-to-text") {
-    return givenCaptions(set, found, { maxLength, maxNewTokens: job.maxNewTokens, labels });
+    return givenCaptions(set, found, {
+      maxLength,
+      maxNewTokens: job.maxNewTokens ?? facts.answerLength,
+      labels,
+    });
   }
   if (found === null) {
     return { ids: new Uint32Array(), lengths: new Uint32Array(set.pictures.length), truncated: 0 };

@@ -23,6 +23,8 @@ export interface BaseFacts {
   kind: ModelKind;
   /** Whether it can write text: it has a language-modelling head. */
   generates: boolean;
+  /** Tokens of an answer that an adapter writes, at most, where nobody asks for another number. */
+  answerLength: number;
   /** The class of the checkpoint, for example `BertModel`. */
   architecture: string;
   parameters: number;
