@@ -21,4 +21,5 @@ mod peft_features;
 mod pictures;
 mod read_ahead;
 mod refusals;
+mod towers;
 mod vit;

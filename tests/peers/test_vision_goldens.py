@@ -4,6 +4,7 @@ import convolutions
 import numpy as np
 import pictures
 import pytest
+import towers
 import vit
 from PIL import Image
 from regenerated import files_in, json_agrees, tensors_agree
@@ -27,6 +28,11 @@ def test_convolutions_are_what_the_script_makes(tmp_path):
 def test_vision_transformers_are_what_the_script_makes(tmp_path):
     vit.generate(tmp_path / "vit")
     agree(GOLDENS / "vit", tmp_path / "vit")
+
+
+def test_towers_are_what_the_script_makes(tmp_path):
+    towers.generate(tmp_path / "towers")
+    agree(GOLDENS / "towers", tmp_path / "towers")
 
 
 @pytest.fixture(scope="module")
