@@ -486,9 +486,7 @@ fn compare_request(request: &JsValue) -> Result<CompareRequest> {
         merged,
         max_new_tokens: get(&get(request, "options"), "maxNewTokens")
             .as_f64()
-            .map_or(MergeOptions::default().max_new_tokens, |count| {
-                usize::try_from(whole(count)).unwrap_or(usize::MAX)
-            }),
+            .map(|count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
     })
 }
 
@@ -505,10 +503,12 @@ fn generate_request(request: &JsValue) -> Result<GenerateRequest> {
         })
         .collect::<Result<_>>()?;
     let prompts = ragged(&get(request, "prompts"), "prompts", ("ids", "lengths"))?;
+    let pictures: Option<Array> = get(request, "images").dyn_into().ok();
     Ok(GenerateRequest {
         base: folder("base model", &array(request, "base")?)?,
         variants,
         prompts: prompts.unwrap_or_default(),
+        pictures: pictures.map(|files| folder("pictures", &files)).transpose()?,
         sampling: parsed(get(request, "options"))?,
     })
 }

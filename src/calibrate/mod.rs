@@ -20,17 +20,18 @@ use crate::{
         ANSWER_LENGTH, Answer, GenerateContext, MOST_TEMPERATURE, PromptedTask, Sampling, TOP_P,
         decoder_start, generate,
     },
-    model::{
-        Kind, Model, TEXT,
-        batch::{Input, Sample},
-    },
+    model::{Kind, Model, TEXT, batch::Sample},
 };
 
 /// Tokenised samples of one task, as the caller gives them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TaskSamples {
-    /// The texts or prompts.
+    /// The texts or prompts; pictures, with what a model reads beside them.
     pub samples: Vec<Sample>,
+    /// The tokens that come with each picture, for models that read both; they join the samples when those are decoded.
+    pub captions: Vec<Vec<u32>>,
+    /// What messages call each picture.
+    pub names: Vec<String>,
     /// What follows each of them; a sample beyond the end of the list has nothing.
     pub answers: Vec<Given>,
     /// How many were cut to the longest length.
@@ -205,10 +206,7 @@ pub async fn complete(
             name: task.name,
             deltas: &task.deltas,
             speaker,
-            prompts: wanted
-                .iter()
-                .map(|&at| given.samples[at].tokens(TEXT).to_vec())
-                .collect(),
+            prompts: wanted.iter().map(|&at| given.samples[at].clone()).collect(),
         })
         .collect();
     let mut written = if prompted_tasks.is_empty() {
@@ -246,7 +244,7 @@ fn missing(kind: Kind, how: &Completing, given: &TaskSamples) -> Vec<usize> {
     let is_missing = |index: &usize| match (kind, given.answers.get(*index)) {
         (Kind::Encoder | Kind::ImageEncoder | Kind::ImageTextEncoder | Kind::Weights, _)
         | (_, Some(Given::Tokens(_))) => false,
-        (Kind::EncoderDecoder, _) => how.decoder_inputs == DecoderInputs::Own,
+        (Kind::EncoderDecoder | Kind::ImageToText, _) => how.decoder_inputs == DecoderInputs::Own,
         (Kind::Decoder, answer) => answer == Some(&Given::Own),
     };
     (0..given.samples.len()).filter(is_missing).collect()
@@ -301,15 +299,20 @@ fn assemble(
                 }
                 Sample::text(all).counted_from(counted_from)
             }
-            Kind::EncoderDecoder => {
+            Kind::EncoderDecoder | Kind::ImageToText => {
                 let start = how.decoder_inputs == DecoderInputs::Start;
                 let ids = if start { &[][..] } else { ids };
                 // An answer's last token is written, never read.
                 let read = &ids[..ids.len().saturating_sub(1)];
-                sample.and_tokens([&[decoder_start(model)?], read].concat())
+                let begun = [&[decoder_start(model)?], read].concat();
+                // Of an encoder-decoder the first stream is what the positions are for, and T5 has no end of them.
+                if let Some(what) = facts.too_long(begun.len()).filter(|_| facts.picture.is_some()) {
+                    return refuse(format!("its caption has {what}; set maxLength or maxNewTokens"));
+                }
+                sample.and_tokens(begun)
             }
         };
-        let start = facts.kind == Kind::EncoderDecoder && how.decoder_inputs == DecoderInputs::Start;
+        let start = facts.kind.answers_apart() && how.decoder_inputs == DecoderInputs::Start;
         sources.insert(if start {
             "start"
         } else {
@@ -359,7 +362,7 @@ async fn write_texts(
         name: task.name,
         deltas: &task.deltas,
         speaker,
-        prompts: vec![prompt.clone(); own.options.count],
+        prompts: vec![Sample::text(prompt.clone()); own.options.count],
     };
     let written = generate(generation, &[prompted_task], &own.sampling()).await?;
     let samples = written.into_iter().flatten().map(|answer| match kind {
@@ -389,11 +392,15 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter], samples: &[Option<
         let name = &read.adapter.name;
         let samples = given.as_ref().map_or(&[][..], |s| &s.samples);
         if let Some(own) = given.as_ref().and_then(|s| s.own.as_ref()) {
-            if !facts.generates {
+            if !facts.generates || facts.picture.is_some() {
+                let (not, give) = match facts.picture {
+                    None => ("does not write text", "give a file of texts"),
+                    Some(_) => ("reads pictures, which no adapter makes", "give a folder of them"),
+                };
                 return Err(Error::new(
                     Code::OptionInvalid,
                     format!(
-                        "adapter \"{name}\" cannot write its own samples: {} does not write text; give a file of texts",
+                        "adapter \"{name}\" cannot write its own samples: {} {not}; {give}",
                         facts.architecture
                     ),
                 ));
@@ -413,10 +420,7 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter], samples: &[Option<
         }
         for (index, sample) in samples.iter().enumerate() {
             let (number, ids) = (index + 1, sample.tokens(TEXT));
-            let is_picture = matches!(
-                sample.inputs.first().map(|given| &given.input),
-                Some(Input::Grid(_))
-            );
+            let is_picture = sample.is_picture();
             if is_picture != facts.picture.is_some() {
                 let reads = if is_picture { "texts" } else { "pictures" };
                 return Err(Error::new(

@@ -3,7 +3,10 @@
 use crate::{
     binding::ReadAdapter,
     calibrate::TaskSamples,
-    compare::Pooled,
+    compare::{
+        Pooled,
+        said::{Chances, Said, Saying, TOLD, by_picture, likeliest},
+    },
     compute::{
         gemm::{Part, View, multiply},
         narrow,
@@ -16,6 +19,8 @@ use crate::{
 pub struct Head {
     weight: Vec<f32>,
     bias: Vec<f32>,
+    /// Whether it is the base model's own, and no adapter's.
+    of_base: bool,
 }
 
 impl Head {
@@ -48,18 +53,25 @@ impl Head {
             .collect()
     }
 
-    /// The index of the largest logit of every sample.
-    fn predictions(&self, features: &[f32]) -> Vec<usize> {
-        let largest = |row: &[f32]| {
-            (0..row.len())
-                .max_by(|&i, &j| row[i].total_cmp(&row[j]))
-                .unwrap_or(0)
+    /// What its classes are called: by the adapter that brought it, or by the base model's configuration.
+    fn names(&self, model: &Model, read: &ReadAdapter) -> Vec<String> {
+        let of_adapter = read.adapter.labels.clone().unwrap_or_default();
+        let of_config = |at: usize| {
+            let names = model.config.get("id2label").filter(|_| self.of_base)?;
+            Some(names.get(at.to_string())?.as_str()?.to_owned())
         };
-        self.logits(features)
-            .chunks_exact(self.labels())
-            .map(largest)
+        let name = |at: usize| of_adapter.get(at).cloned().or_else(|| of_config(at));
+        (0..self.labels())
+            .map(|at| name(at).unwrap_or_else(|| format!("class {at}")))
             .collect()
     }
+}
+
+/// The index of the largest of a row.
+fn largest(row: &[f32]) -> usize {
+    (0..row.len())
+        .max_by(|&i, &j| row[i].total_cmp(&row[j]))
+        .unwrap_or(0)
 }
 
 /// The task's own classifier, or the base model's.
@@ -71,6 +83,7 @@ pub async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
     for name in model.family.readouts() {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let checkpoint = &model.checkpoint;
+        let of_base = !heads.contains_key(&weight);
         let (weights, biases) = if let Some(own) = heads.get(&weight) {
             let biases = match heads.get(&bias) {
                 Some(bias) => Some(bias.load().await?),
@@ -91,6 +104,7 @@ pub async fn find_head(model: &Model, heads: &Heads) -> Result<Option<Head>> {
         let head = Head {
             weight: weights,
             bias: biases.unwrap_or_else(|| vec![0.0; labels]),
+            of_base,
         };
         if head.bias.is_empty() || head.weight.len() != head.labels() * width {
             return Err(Error::new(
@@ -132,9 +146,25 @@ pub fn no_classifier(model: &Model, heads: &Heads) -> String {
     }
 }
 
+/// What every variant makes of every sample.
+struct Classes {
+    names: Vec<String>,
+    /// (samples x classes) of each variant.
+    logits: Vec<Vec<f32>>,
+    chances: Chances,
+}
+
+impl Classes {
+    /// The class of every sample that a variant finds likeliest.
+    fn predictions(&self, variant: usize) -> Vec<usize> {
+        let rows = self.logits[variant].chunks_exact(self.names.len());
+        rows.map(largest).collect()
+    }
+}
+
 /// Predictions of every variant on one task; variant 0 is the task's own adapter.
 pub(super) struct Scores {
-    predictions: Option<Vec<Vec<usize>>>,
+    classes: Option<Classes>,
     pub(super) labels: Vec<Option<usize>>,
     cosines: Vec<f64>,
 }
@@ -156,9 +186,14 @@ impl Scores {
             ));
         }
         let given = samples.map_or(&[][..], |s| s.labels.as_slice());
+        let classes = head.map(|head| Classes {
+            names: head.names(model, read),
+            logits: features.iter().map(|features| head.logits(features)).collect(),
+            chances: Chances::OneOf,
+        });
         let labels: Vec<Option<usize>> = given
             .iter()
-            .map(|label| label_index(label.as_deref()?, read, head.as_ref()))
+            .map(|label| label_index(label.as_deref()?, &classes.as_ref()?.names))
             .collect();
         let unknown = given
             .iter()
@@ -172,12 +207,7 @@ impl Scores {
         }
         let width = model.family.features_width(&read.adapter.heads);
         Ok(Self {
-            predictions: head.map(|head| {
-                features
-                    .iter()
-                    .map(|features| head.predictions(features))
-                    .collect()
-            }),
+            classes,
             labels,
             cosines: features
                 .iter()
@@ -186,15 +216,32 @@ impl Scores {
         })
     }
 
+    /// What the variants say of the first samples.
+    pub(super) fn said(&self, names: &[String]) -> Vec<Said> {
+        let Some(classes) = &self.classes else {
+            return Vec::new();
+        };
+        let said = names.iter().zip(&classes.logits).map(|(name, logits)| {
+            let rows = logits.chunks_exact(classes.names.len()).take(TOLD);
+            let say = |row| Saying {
+                variant: name.clone(),
+                ids: None,
+                classes: Some(likeliest(row, &classes.names, classes.chances)),
+            };
+            rows.map(say).collect()
+        });
+        by_picture(names, said.collect())
+    }
+
     pub(super) fn variant(&self, name: String, index: usize) -> super::VariantScore {
         let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
-        let scored = self.predictions.as_ref().map(|all| {
-            let (own, mine) = (&all[0], &all[index]);
-            let agreement = share(own.iter().zip(mine).filter(|(a, b)| a == b).count(), own.len());
+        let scored = self.classes.as_ref().map(|classes| {
+            let (own, mine) = (classes.predictions(0), classes.predictions(index));
+            let agreement = share(own.iter().zip(&mine).filter(|(a, b)| a == b).count(), own.len());
             let labelled = self
                 .labels
                 .iter()
-                .zip(mine)
+                .zip(&mine)
                 .filter_map(|(label, prediction)| Some(((*label)?, *prediction)));
             let (hits, count) = labelled.fold((0, 0), |(hits, count), (a, b)| {
                 (hits + usize::from(a == b), count + 1)
@@ -211,20 +258,10 @@ impl Scores {
     }
 }
 
-/// The class of a label: by the adapter's label names, or a number.
-fn label_index(label: &str, read: &ReadAdapter, head: Option<&Head>) -> Option<usize> {
-    if let Some(index) = read
-        .adapter
-        .labels
-        .as_ref()
-        .and_then(|names| names.iter().position(|name| name == label))
-    {
-        return Some(index);
-    }
-    label
-        .parse()
-        .ok()
-        .filter(|&index| head.is_some_and(|head| index < head.labels()))
+/// The class of a label: by its name, or by its number.
+fn label_index(label: &str, names: &[String]) -> Option<usize> {
+    let named = names.iter().position(|name| name == label);
+    named.or_else(|| label.parse().ok().filter(|&index| index < names.len()))
 }
 
 pub(super) fn mean_cosine(a: &[f32], b: &[f32], width: usize) -> f64 {

@@ -6,6 +6,7 @@
 //! a text into a class, [`written`] those that write.
 
 mod classify;
+mod said;
 mod share;
 mod written;
 
@@ -24,7 +25,10 @@ use crate::compare::{
     share::{Place, Question, Split, add_residuals, question, read_features, say_residuals},
 };
 
-pub use self::classify::{find_head, has_classifier, no_classifier};
+pub use self::{
+    classify::{find_head, has_classifier, no_classifier},
+    said::{Likely, Said, Saying},
+};
 use crate::{
     binding::ReadAdapter,
     calibrate::TaskSamples,
@@ -64,6 +68,9 @@ pub struct TaskComparison {
     pub labelled: usize,
     /// `base`, `adapter`, then the merged models.
     pub variants: Vec<VariantScore>,
+    /// Of models that read pictures: what the variants say of the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<Said>,
 }
 
 /// One variant on one task.
@@ -187,9 +194,14 @@ pub async fn compare(
         }
         // An adapter with a classifier of its own predicts, whatever its base model could write.
         let writes = model.family.facts().generates && !has_classifier(model, &read.adapter.heads);
-        let (mut variants, labelled, residuals) = if writes {
+        let (mut variants, labelled, residuals, mut said) = if writes {
             let written = written::task(&run, contest, at, names).await?;
-            (written.variants, written.labelled, written.residuals)
+            (
+                written.variants,
+                written.labelled,
+                written.residuals,
+                written.said,
+            )
         } else {
             let heads = &read.adapter.heads;
             let lanes = contest.lanes(place(0), &none);
@@ -199,6 +211,10 @@ pub async fn compare(
                 features.extend(run.features(place, merged, samples, heads, &[&none]).await?.0);
             }
             let scores = Scores::of(model, read, task.samples, &features, &mut report.notes).await?;
+            let said = match model.family.facts().picture {
+                Some(_) => scores.said(&names),
+                None => Vec::new(),
+            };
             let variants = names
                 .into_iter()
                 .enumerate()
@@ -207,15 +223,20 @@ pub async fn compare(
                 variants.collect::<Vec<_>>(),
                 scores.labels.iter().flatten().count(),
                 residuals,
+                said,
             )
         };
         // The base is the first that a reader looks for.
         variants.swap(0, 1);
+        for picture in &mut said {
+            picture.variants.swap(0, 1);
+        }
         report.tasks.push(TaskComparison {
             task: read.adapter.name.clone(),
             samples: samples.len(),
             labelled,
             variants,
+            said,
         });
         for (module, sums) in residuals {
             for ((variant, _), distance) in contest.adapters.iter().zip(&sums.distances) {

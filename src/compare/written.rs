@@ -10,6 +10,7 @@ use crate::{
     compare::{
         Contest, ResidualSums, Run, VariantScore,
         classify::mean_cosine,
+        said::{Said, captions},
         share::{Place, Split, add_residuals, question, read_residuals},
     },
     compute::{Message, MessageReader},
@@ -32,6 +33,8 @@ pub(super) struct Written {
     pub(super) variants: Vec<VariantScore>,
     /// Samples with a label.
     pub(super) labelled: usize,
+    /// Of pictures: what each variant says of the first ones.
+    pub(super) said: Vec<Said>,
     pub(super) residuals: BTreeMap<String, ResidualSums>,
 }
 
@@ -61,10 +64,6 @@ pub(super) async fn task(
     let compared = &contest.tasks[at];
     let given = compared.samples;
     let samples = given.map_or(&empty, |s| &s.samples);
-    let prompts: Vec<Vec<u32>> = samples
-        .iter()
-        .map(|sample| sample.tokens(TEXT).to_vec())
-        .collect();
     let deltas = on_device(compared.deltas, run.compute);
     let generation = GenerateContext {
         model: contest.model,
@@ -77,7 +76,7 @@ pub(super) async fn task(
         name: &compared.read.adapter.name,
         deltas: &deltas,
         speaker: at,
-        prompts,
+        prompts: samples.clone(),
     };
     let written = generate(
         &generation,
@@ -108,6 +107,10 @@ pub(super) async fn task(
         read_all(run, contest, at, &subset(samples), &wanted).await?.0
     };
 
+    let said = match contest.model.family.facts().picture {
+        Some(_) => captions(run, contest, &names, samples, &own).await?,
+        None => Vec::new(),
+    };
     let share = |hits: usize, of: usize| (of > 0).then(|| hits as f64 / of as f64);
     let width = contest.model.family.facts().hidden_size;
     let count = |hits: &[bool]| hits.iter().filter(|hit| **hit).count();
@@ -127,6 +130,7 @@ pub(super) async fn task(
     Ok(Written {
         variants: variants.collect(),
         labelled: labelled.len(),
+        said,
         residuals,
     })
 }
@@ -143,6 +147,8 @@ fn check_label(
         let facts = model.family.facts();
         let read = match facts.kind {
             Kind::EncoderDecoder => 0,
+            // The start token takes the last one's place.
+            Kind::ImageToText => label.len(),
             _ => label.len().saturating_sub(1),
         };
         let wrong = facts
@@ -257,14 +263,14 @@ pub(super) async fn read_of(
     answers: &[Vec<u32>],
 ) -> Result<(Reading, BTreeMap<String, ResidualSums>)> {
     let facts = model.family.facts();
-    let encoder_decoder = facts.kind == Kind::EncoderDecoder;
+    let apart = facts.kind.answers_apart();
     let mut joined = Vec::with_capacity(samples.len());
     for (sample, answer) in samples.iter().zip(answers) {
         // The last token is written, never read.
         let read = &answer[..answer.len().saturating_sub(1)];
-        joined.push(if encoder_decoder {
+        joined.push(if apart {
             sample
-                .clone()
+                .alone()
                 .and_tokens([&[decoder_start(model)?], read].concat())
         } else {
             Sample::text([sample.tokens(TEXT), read].concat())
@@ -306,7 +312,7 @@ pub(super) async fn read_of(
                 for ((sample, _), logits) in part.iter().zip(logits.chunks_exact(vocabulary)) {
                     let answer = &answers[*sample];
                     let (chooser, at) = choosers.entry(*sample).or_insert_with(|| {
-                        let read = if encoder_decoder {
+                        let read = if apart {
                             &joined[*sample].tokens(output)[..1]
                         } else {
                             samples[*sample].tokens(TEXT)

@@ -24,7 +24,7 @@ use crate::{
     describe::{Place, Range, Section, Told, options},
     error::{Code, Error, Result},
     model::{
-        Kind, Model, Pass, State, Steps, WorkloadEstimate,
+        DECODER, Kind, Model, Pass, State, Steps, TEXT, WorkloadEstimate,
         batch::{Batch, Padding, Sample},
         lanes::Hook,
     },
@@ -101,8 +101,9 @@ pub struct PromptedTask<'a> {
     pub name: &'a str,
     /// What its adapter adds, by module.
     pub deltas: &'a BTreeMap<String, Rc<DeviceDelta>>,
-    /// Token ids of each prompt: what a decoder-only model goes on with, or an encoder reads.
-    pub prompts: Vec<Vec<u32>>,
+    /// What a decoder-only model goes on with, or an encoder reads; a picture may come with the tokens that its caption
+    /// begins with.
+    pub prompts: Vec<Sample>,
     /// The adapter's place among those that other workers know.
     pub speaker: usize,
 }
@@ -243,20 +244,29 @@ fn prompts_of(
 ) -> Result<Vec<Sample>> {
     let model = generation.model;
     let facts = model.family.facts();
-    let start = match facts.kind {
-        Kind::EncoderDecoder => Some(decoder_start(model)?),
-        _ => None,
+    let start = if facts.kind.answers_apart() {
+        Some(decoder_start(model)?)
+    } else {
+        None
     };
-    let sample = |(index, ids): (usize, &Vec<u32>)| {
+    let sample = |(index, asked): (usize, &Sample)| {
         let refuse = |what: String| {
             Err(Error::new(
                 Code::SamplesInvalid,
                 format!("{}, prompt {}: {what}", prompted_task.name, index + 1),
             ))
         };
+        let pictured = facts.picture.is_some();
+        if pictured != asked.is_picture() {
+            return refuse(match pictured {
+                true => "the model says what is to be seen in a picture; give one".into(),
+                false => "the model reads texts and no pictures; give a text".into(),
+            });
+        }
+        let ids = asked.tokens(if pictured { DECODER } else { TEXT });
         let room = match facts.kind {
             Kind::EncoderDecoder => ids.len(),
-            _ => ids.len() + how.max_new_tokens,
+            _ => usize::from(pictured) + ids.len() + how.max_new_tokens,
         };
         if let Some(what) = facts.too_long(room) {
             return refuse(format!(
@@ -266,13 +276,13 @@ fn prompts_of(
         if let Some(what) = facts.unknown_token(ids) {
             return refuse(what);
         }
-        if ids.is_empty() {
+        if ids.is_empty() && !pictured {
             return refuse("no token; give a prompt that the tokenizer makes a token of".into());
         }
-        let sample = Sample::text(ids.clone());
         Ok(match start {
-            Some(start) => sample.and_tokens(vec![start]),
-            None => sample,
+            Some(start) if pictured => asked.alone().and_tokens([&[start], ids].concat()),
+            Some(start) => asked.clone().and_tokens(vec![start]),
+            None => asked.clone(),
         })
     };
     prompted_task.prompts.iter().enumerate().map(sample).collect()

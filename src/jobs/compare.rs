@@ -15,7 +15,7 @@ use crate::{
     jobs::{
         choice::{Chosen, Devices},
         estimate::ModelWork,
-        inputs::{AdapterInput, Hashing, read_adapters},
+        inputs::{AdapterInput, Reading, read_adapters},
     },
     model::{self, Model},
     progress::Observer,
@@ -37,8 +37,8 @@ pub struct CompareRequest {
     pub adapters: Vec<AdapterInput>,
     /// The merged models.
     pub merged: Vec<MergedInput>,
-    /// The most tokens of an answer, for models that write.
-    pub max_new_tokens: usize,
+    /// The most tokens of an answer, for models that write; as many as models of its kind write if it is none.
+    pub max_new_tokens: Option<usize>,
 }
 
 /// The inputs of a comparison, opened.
@@ -54,15 +54,22 @@ struct Opened {
 }
 
 impl Opened {
-    /// `check` looks at the samples before weights are read.
+    /// `check` looks at the samples before weights are read; pictures among them are read if there is somebody to tell.
     async fn open(
         request: CompareRequest,
+        pictures: Option<&dyn Observer>,
         check: impl FnOnce(&Model, &[ReadAdapter], &[Option<TaskSamples>]) -> Result<()>,
     ) -> Result<Self> {
         let base = Base::open(Some(request.base)).await?;
         let model = base.model("a comparison")?;
-        let (adapters, samples) = read_adapters(request.adapters, &base, Hashing::Left).await?;
+        let reading = Reading {
+            hashing: None,
+            pictures,
+        };
+        let (adapters, samples) = read_adapters(request.adapters, &base, reading).await?;
         check(model, &adapters, &samples)?;
+        let most = || model.family.facts().kind.answer_length();
+        let max_new_tokens = request.max_new_tokens.unwrap_or_else(most);
         let mut merged_adapters = Vec::new();
         let mut merged_models = Vec::new();
         for merged in request.merged {
@@ -84,7 +91,7 @@ impl Opened {
             deltas,
             merged_adapters,
             merged_models,
-            max_new_tokens: request.max_new_tokens,
+            max_new_tokens,
         })
     }
 
@@ -115,7 +122,7 @@ pub async fn compare<'a>(
     devices: impl Into<Devices<'a>>,
     observer: &dyn Observer,
 ) -> Result<(CompareReport, Chosen)> {
-    let opened = Opened::open(request, check_samples).await?;
+    let opened = Opened::open(request, Some(observer), check_samples).await?;
     let contest = opened.contest()?;
     let work = work(&contest);
     // What it holds is checked where the rows are known.
@@ -154,7 +161,7 @@ pub async fn compare_share(
     questions: &dyn Questions,
 ) -> Result<()> {
     // Samples come with the questions.
-    let opened = Opened::open(request, |_, _, _| Ok(())).await?;
+    let opened = Opened::open(request, None, |_, _, _| Ok(())).await?;
     let contest = opened.contest()?;
     let mut speakers = None;
     while let Some(question) = questions.next().await? {

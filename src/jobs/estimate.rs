@@ -132,7 +132,10 @@ impl ModelWork {
         let blocks = number(model.family.blocks());
         let steps = match written {
             0.0 => 0.0,
-            _ => number(options.max_new_tokens),
+            _ => {
+                let most = || model.family.facts().kind.answer_length();
+                number(options.max_new_tokens.unwrap_or_else(most))
+            }
         };
         Self {
             forward: operations_a_row(model) * (copies * passes * rows + written),

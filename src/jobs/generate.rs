@@ -13,8 +13,9 @@ use crate::{
     jobs::{
         choice::{Chosen, Devices},
         estimate::ModelWork,
+        pictures,
     },
-    model::{self, Model},
+    model::{self, Model, batch::Sample},
     progress::Observer,
 };
 
@@ -32,8 +33,10 @@ pub struct GenerateRequest {
     pub base: Folder,
     /// The variants.
     pub variants: Vec<Variant>,
-    /// Token ids of each prompt.
+    /// Token ids of each prompt; of each picture's, if there are pictures, which may be none.
     pub prompts: Vec<Vec<u32>>,
+    /// Pictures to be described, one a prompt, for models that read them.
+    pub pictures: Option<Folder>,
     /// How.
     pub sampling: Sampling,
 }
@@ -117,9 +120,10 @@ pub async fn write_variants<'a>(
         base,
         variants,
         prompts,
+        pictures,
         sampling,
     } = request;
-    if variants.is_empty() || prompts.is_empty() {
+    if variants.is_empty() || prompts.is_empty() && pictures.is_none() {
         return Err(Error::new(
             Code::OptionInvalid,
             "nothing to write: give at least one prompt and one variant of the model",
@@ -127,9 +131,13 @@ pub async fn write_variants<'a>(
     }
     let opened = Opened::open(base, variants).await?;
     let models = opened.models()?;
+    let prompts = match &pictures {
+        None => prompts.into_iter().map(Sample::text).collect(),
+        Some(pictures) => pictures::prompts(&opened.base, pictures, prompts, observer).await?,
+    };
     let rows: usize = prompts
         .iter()
-        .map(|prompt| prompt.len() + sampling.max_new_tokens)
+        .map(|prompt| prompt.size() + sampling.max_new_tokens)
         .sum();
     let pieces = prompts.len() * opened.variants.len();
     let rows = rows * opened.variants.len();

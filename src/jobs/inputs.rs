@@ -9,7 +9,7 @@ use crate::{
     error::{Code, Error, Result},
     io::Folder,
     jobs::pictures,
-    progress::Pace,
+    progress::{Observer, Pace},
 };
 
 /// One adapter as the caller gives it.
@@ -28,13 +28,13 @@ pub struct AdapterInput {
     pub path: Option<String>,
 }
 
-/// Whether inputs are read from end to end, for their digests.
-#[derive(Clone, Copy)]
-pub enum Hashing<'a> {
-    /// They are; the pace lets others run meanwhile.
-    Done(&'a Pace<'a>),
-    /// Only what is looked at is read.
-    Left,
+/// What is read of inputs beside what tells of their layers.
+#[derive(Clone, Copy, Default)]
+pub struct Reading<'a> {
+    /// All of every file, for its digest; the pace lets others run meanwhile.
+    pub hashing: Option<&'a Pace<'a>>,
+    /// Pictures that are samples; who is told of each, and may cancel. A worker is given samples with what it is asked for.
+    pub pictures: Option<&'a dyn Observer>,
 }
 
 /// Reads every adapter, for a base model; beside them, in the same order, the samples that were given.
@@ -45,7 +45,7 @@ pub enum Hashing<'a> {
 pub async fn read_adapters(
     inputs: Vec<AdapterInput>,
     base: &Base,
-    hashing: Hashing<'_>,
+    reading: Reading<'_>,
 ) -> Result<(Vec<ReadAdapter>, Vec<Option<TaskSamples>>)> {
     if inputs.is_empty() {
         return Err(Error::new(
@@ -80,17 +80,19 @@ pub async fn read_adapters(
         let adapter = Adapter::read_for(&name, &folder, base.names())
             .await
             .map_err(|error| error.about(&format!("adapter \"{name}\"")))?;
-        if let Some(pictures) = pictures {
+        if let (Some(pictures), Some(observer)) = (pictures, reading.pictures) {
             let given = samples.get_or_insert_default();
-            given.samples = pictures::samples(base, &pictures).await?;
+            pictures::read_into(given, base, &pictures, observer)
+                .await
+                .map_err(|error| error.about(&format!("adapter \"{name}\"")))?;
         }
         all_samples.push(samples);
         adapters.push(ReadAdapter {
             adapter,
             weight,
-            files: match hashing {
-                Hashing::Done(pace) => folder.sha256(pace).await?,
-                Hashing::Left => Vec::new(),
+            files: match reading.hashing {
+                Some(pace) => folder.sha256(pace).await?,
+                None => Vec::new(),
             },
             path,
         });

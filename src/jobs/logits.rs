@@ -12,7 +12,6 @@ use crate::{
     error::{Code, Error, Result},
     generate::{self, GenerateContext},
     io::Folder,
-    merge::options::MergeOptions,
     model::Steps,
     progress::Silent,
 };
@@ -57,7 +56,7 @@ pub async fn logits(
         let how = Completing {
             decoder_inputs: DecoderInputs::Own,
             positions: Positions::All,
-            max_new_tokens: MergeOptions::default().max_new_tokens,
+            max_new_tokens: model.family.facts().kind.answer_length(),
         };
         let tasks = [task];
         let complete = calibrate::complete(&generation, &tasks, &how).await?;

@@ -15,7 +15,7 @@ use crate::{
     jobs::{
         choice::Devices,
         estimate::{self, Calibration, ModelWork},
-        inputs::{AdapterInput, Hashing, read_adapters},
+        inputs::{AdapterInput, Reading, read_adapters},
     },
     merge::{
         context::{SolveContext, Task, check_weights, targeted, tasks},
@@ -77,7 +77,11 @@ pub async fn merge<'a>(
     if method.needs_samples() {
         base.model("this method")?;
     }
-    let (adapters, samples) = read_adapters(adapters, &base, Hashing::Done(&pace)).await?;
+    let reading = Reading {
+        hashing: Some(&pace),
+        pictures: method.needs_samples().then_some(observer),
+    };
+    let (adapters, samples) = read_adapters(adapters, &base, reading).await?;
     let binding = Binding::new(&base, &adapters, &options.layer_weights.patterns(adapters.len())?)?;
     let mut inputs = export::Inputs {
         base_path,
@@ -169,7 +173,7 @@ fn calibration<'a>(
         Padding::Include | Padding::Exclude => None,
     };
     let batches = model.micro_batches_of(&given, lengths.as_ref(), MICRO_BATCH_ROWS)?;
-    let how = completing(options);
+    let how = completing(model, options);
     let own = |task: &TaskSamples| task.own.as_ref().map_or(0, |own| own.options.count);
     Ok(Calibration {
         load: WorkloadEstimate::of(&batches, 2, Some((changed, tasks))),
@@ -202,7 +206,7 @@ async fn complete_samples(
             samples: samples.as_ref().unwrap_or(&none),
         })
         .collect();
-    let how = completing(context.options);
+    let how = completing(context.model, context.options);
     let generation = GenerateContext {
         model: context.model,
         known_as: 0,
@@ -220,10 +224,11 @@ async fn complete_samples(
 }
 
 /// How samples are made complete.
-const fn completing(options: &MergeOptions) -> Completing {
+fn completing(model: &Model, options: &MergeOptions) -> Completing {
+    let most = || model.family.facts().kind.answer_length();
     Completing {
         decoder_inputs: options.decoder_inputs,
         positions: options.positions,
-        max_new_tokens: options.max_new_tokens,
+        max_new_tokens: options.max_new_tokens.unwrap_or_else(most),
     }
 }

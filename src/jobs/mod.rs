@@ -13,4 +13,4 @@ mod pictures;
 pub mod plan;
 pub mod share;
 
-pub use self::inputs::{AdapterInput, Hashing, read_adapters};
+pub use self::inputs::{AdapterInput, Reading, read_adapters};

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     jobs::{
         estimate::{LIMIT_BYTES, cost, refusal, times_quicker, workers},
-        inputs::{Hashing, read_adapters},
+        inputs::{Reading, read_adapters},
         merge::MergeRequest,
     },
     merge::{cost::Rates, options::OutputKind},
@@ -64,7 +64,7 @@ pub async fn plan(request: MergeRequest, available: Available) -> Result<MergePl
         .iter()
         .map(|(_, checkpoint)| checkpoint.file_bytes())
         .sum();
-    let (adapters, _) = read_adapters(adapters, &base, Hashing::Left).await?;
+    let (adapters, _) = read_adapters(adapters, &base, Reading::default()).await?;
     let patterns = options.layer_weights.patterns(adapters.len())?;
     let binding = Binding::new(&base, &adapters, &patterns)?;
     let cost = cost(&binding, &options);

@@ -6,7 +6,7 @@ use crate::{
     error::Result,
     generate::{Speakers, write_share},
     jobs::{
-        inputs::{Hashing, read_adapters},
+        inputs::{Reading, read_adapters},
         merge::{MergeRequest, solve_context},
     },
     merge::{
@@ -33,7 +33,7 @@ pub async fn solve_share(request: MergeRequest, compute: &Compute, questions: &d
         ..
     } = request;
     let base = Base::open(base).await?;
-    let (adapters, _) = read_adapters(adapters, &base, Hashing::Left).await?;
+    let (adapters, _) = read_adapters(adapters, &base, Reading::default()).await?;
     let patterns = options.layer_weights.patterns(adapters.len())?;
     let binding = Binding::new(&base, &adapters, &patterns)?;
     let share = Share {

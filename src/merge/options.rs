@@ -268,13 +268,15 @@ options! {
             .hint("Whole answers are the samples’ own or what the adapter writes; the start token is the published code’s way.");
 
         /// Tokens that an adapter writes, at most, where a sample has no answer.
-        max_new_tokens: usize = 16,
+        max_new_tokens: Option<usize> = None,
             Told::number(ANSWER_LENGTH)
                 .unit("tokens")
+                .unset("16, and 12 of a caption")
                 .flag("max-new-tokens", "N")
                 .section(Section::Samples)
                 .field(Place::Writing, "Longest answer")
-                .hint("Where samples have no answers, the adapters write them, here and in the comparison.");
+                .hint("Where samples have no answers, the adapters write them, here and in the comparison.")
+                .empty("16, captions 12");
 
         /// Which positions of a decoder-only model's samples are features: `all`, or those of the completion alone
         /// (`completion`).

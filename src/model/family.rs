@@ -13,6 +13,7 @@ use crate::{
     io::{Checkpoint, StoredTensor},
     model::{
         batch::{Batch, Stack},
+        generation::GenerationConfig,
         lanes::Lanes,
         lm_head::LmHead,
         load::Loader,
@@ -60,8 +61,26 @@ pub enum Kind {
     ImageEncoder,
     /// Reads a picture, a text, or both, in one space of embeddings.
     ImageTextEncoder,
+    /// Reads a picture and writes what is to be seen.
+    ImageToText,
     /// Cannot be run here: its tensors alone are known.
     Weights,
+}
+
+impl Kind {
+    /// Whether what it writes is a text of its own, in a stream behind that of what it reads, and no continuation.
+    pub const fn answers_apart(self) -> bool {
+        matches!(self, Self::EncoderDecoder | Self::ImageToText)
+    }
+
+    /// Tokens of an answer that an adapter writes, at most, unless more are asked for.
+    pub const fn answer_length(self) -> usize {
+        match self {
+            // As the paper's captions.
+            Self::ImageToText => 12,
+            _ => 16,
+        }
+    }
 }
 
 /// What a person wants to know of a base model before merging.
@@ -74,6 +93,8 @@ pub struct ModelFacts {
     pub kind: Kind,
     /// Whether it can write text: a language model with its head.
     pub generates: bool,
+    /// Tokens of an answer that an adapter writes, at most, where a caller asks for no other number.
+    pub answer_length: usize,
     /// The architecture that the configuration names.
     pub architecture: String,
     /// Numbers in the checkpoint.
@@ -173,6 +194,10 @@ pub trait Family {
     /// The layer of the last block that a classifier cannot do without, where it is the classifier's own:
     /// among a task's heads, or in the checkpoint.
     fn readouts_need(&self) -> Option<&'static str> {
+        None
+    }
+    /// How it begins and ends what it writes, where it goes by rules of its own and not by `generation_config.json`.
+    fn generation(&self) -> Option<GenerationConfig> {
         None
     }
     /// The head that turns the last block's rows into logits over the vocabulary; none for an encoder.

@@ -12,6 +12,7 @@ pub mod lanes;
 mod limits;
 mod lm_head;
 mod load;
+mod multi_head;
 mod open;
 mod parts;
 mod pass;

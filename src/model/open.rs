@@ -47,6 +47,9 @@ pub async fn open(folder: Folder) -> Result<Model> {
         ));
     };
     let family = family(&config, &checkpoint)?;
-    let generation = GenerationConfig::read(&folder, &config).await?;
+    let generation = match family.generation() {
+        Some(own) => own,
+        None => GenerationConfig::read(&folder, &config).await?,
+    };
     Ok(Model::new(family, checkpoint, folder, config, generation))
 }

@@ -98,12 +98,14 @@ impl Model {
     /// What a person wants to know of it.
     pub fn facts(&self) -> ModelFacts {
         let (parameters, dtype) = tally(&[&self.checkpoint]);
+        let facts = self.family.facts();
         ModelFacts {
             parameters,
             dtype,
             bytes: self.checkpoint.file_bytes(),
             has_tokenizer: self.folder.find("tokenizer.json").is_some(),
-            ..self.family.facts()
+            answer_length: facts.kind.answer_length(),
+            ..facts
         }
     }
 

@@ -105,6 +105,20 @@ impl Sample {
         self
     }
 
+    /// Whether its first input is a picture.
+    pub fn is_picture(&self) -> bool {
+        let first = self.inputs.first().map(|given| &given.input);
+        matches!(first, Some(Input::Grid(_)))
+    }
+
+    /// Its first input without the others.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        Self {
+            inputs: self.inputs.iter().take(1).cloned().collect(),
+        }
+    }
+
     /// The token ids of a stream; empty if it is given none.
     pub fn tokens(&self, stream: StreamId) -> &[u32] {
         match self.inputs.get(stream.index()).map(|given| &given.input) {

@@ -353,7 +353,7 @@ async fn compare_states(
                     targets,
                 ),
             ],
-            Kind::Encoder | Kind::Decoder | Kind::ImageEncoder | Kind::Weights => {
+            Kind::Encoder | Kind::Decoder | Kind::ImageEncoder | Kind::ImageToText | Kind::Weights => {
                 vec![(true, format!("hidden.{until}"), tokens)]
             }
         };
@@ -583,7 +583,7 @@ fn greedy_answers_are_those_of_transformers_token_for_token() {
                         name,
                         deltas,
                         speaker: 0,
-                        prompts: prompts.clone(),
+                        prompts: prompts.iter().cloned().map(Sample::text).collect(),
                     })
                     .collect();
                 generate(
@@ -656,7 +656,7 @@ fn task(case: &Case, variant: &str, name: &str) -> AdapterInput {
 fn merged_by(case: &Case, variant: &str, compute: &Compute) -> Result<impl Fn(&str) -> Vec<f32> + use<>> {
     let mut options = MergeOptions {
         max_iter: 3,
-        max_new_tokens: serde_json::from_value(case.inputs["max_new_tokens"].clone()).unwrap_or(16),
+        max_new_tokens: serde_json::from_value(case.inputs["max_new_tokens"].clone()).unwrap(),
         ..MergeOptions::default()
     };
     match variant {
@@ -750,7 +750,7 @@ fn merged_with(
         adapters,
         options: MergeOptions {
             method,
-            max_new_tokens: serde_json::from_value(case.inputs["max_new_tokens"].clone()).unwrap_or(16),
+            max_new_tokens: serde_json::from_value(case.inputs["max_new_tokens"].clone()).unwrap(),
             ..MergeOptions::default()
         },
     };

@@ -102,6 +102,7 @@ impl Case {
             base: self.base(),
             variants,
             prompts,
+            pictures: None,
             sampling,
         };
         let written = pollster::block_on(write_variants(request, &Compute::cpu(), &Silent)).unwrap();
@@ -130,7 +131,7 @@ fn answered(samples: TaskSamples, answers: Vec<Vec<u32>>) -> TaskSamples {
 /// Answers as short as those of the goldens.
 fn short() -> MergeOptions {
     MergeOptions {
-        max_new_tokens: 12,
+        max_new_tokens: Some(12),
         ..MergeOptions::default()
     }
 }
@@ -333,7 +334,7 @@ fn a_comparison_counts_what_the_variants_write() {
                 name: "merged".into(),
                 folder: written(&sink),
             }],
-            max_new_tokens: 12,
+            max_new_tokens: Some(12),
         };
         let (report, chosen) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
         assert_eq!((chosen.device, chosen.why), ("cpu", None));

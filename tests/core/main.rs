@@ -8,6 +8,7 @@ mod support;
 
 mod adapter;
 mod bert;
+mod blip;
 mod claims;
 mod families;
 mod gpt2;

@@ -100,7 +100,9 @@ fn samples(file: &Tensors, tag: &str) -> Vec<Sample> {
     match (file.has(&pixels), file.has(&format!("ids.{tag}"))) {
         (true, true) => {
             let pairs = pictures(&file.get(&pixels)).into_iter().zip(texts());
-            pairs.map(|(picture, ids)| Sample::of(picture).and_tokens(ids)).collect()
+            pairs
+                .map(|(picture, ids)| Sample::of(picture).and_tokens(ids))
+                .collect()
         }
         (true, false) => pictures(&file.get(&pixels)).into_iter().map(Sample::of).collect(),
         (false, _) => texts().map(Sample::text).collect(),
@@ -183,7 +185,9 @@ fn schedule(name: &str) -> MergeOptions {
         } else {
             Schedule::Iterate
         },
-        max_iter: name.strip_prefix("iterate").map_or(1, |passes| passes.parse().unwrap()),
+        max_iter: name
+            .strip_prefix("iterate")
+            .map_or(1, |passes| passes.parse().unwrap()),
         ..MergeOptions::default()
     }
 }
@@ -212,7 +216,10 @@ fn check_merges(name: &str, base: &str, adapters: [&str; 2], written: impl Fn(&s
                 let module = module.as_str().unwrap();
                 let wanted = merged.get(&format!("{schedule}.{module}")).1;
                 let error = relative_error(&found(&written(module)), &wanted);
-                assert!(error < DELTAS, "{name}, {adapters:?}, {schedule}, {module}: {error:.1e}");
+                assert!(
+                    error < DELTAS,
+                    "{name}, {adapters:?}, {schedule}, {module}: {error:.1e}"
+                );
             }
         }
     }
@@ -255,7 +262,12 @@ fn the_similarity_that_a_family_tells_is_transformers() {
                 let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
                 row.iter().map(|x| x / norm).collect()
             };
-            found[at].as_ref().unwrap().chunks_exact(width).map(normal).collect()
+            found[at]
+                .as_ref()
+                .unwrap()
+                .chunks_exact(width)
+                .map(normal)
+                .collect()
         };
         pollster::block_on(async {
             let model = iteris_web::model::open(folder(&root.join("base"))).await.unwrap();
@@ -272,7 +284,9 @@ fn the_similarity_that_a_family_tells_is_transformers() {
             assert_eq!(model.family.text_stream(), Some(StreamId::new(1)));
             let (images, texts) = (rows(0, width), rows(1, width));
             let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-            let pairs = images.iter().flat_map(|image| texts.iter().map(move |text| (image, text)));
+            let pairs = images
+                .iter()
+                .flat_map(|image| texts.iter().map(move |text| (image, text)));
             let logits: Vec<f32> = pairs
                 .map(|(image, text)| scale * cosine(image, text) + bias)
                 .collect();
@@ -309,7 +323,10 @@ fn classifiers_of_pictures_read_the_mean_of_the_patches() {
     for name in ["clip", "siglip"] {
         let root = root(name);
         let file = tensors(&root.join("expected.safetensors"));
-        let samples: Vec<Sample> = pictures(&file.get("pixels.a")).into_iter().map(Sample::of).collect();
+        let samples: Vec<Sample> = pictures(&file.get("pixels.a"))
+            .into_iter()
+            .map(Sample::of)
+            .collect();
         for compute in devices() {
             // A classifier's own file, and an adapter with a classifier over the whole model's.
             for (base, own) in [("classifier", None), ("base", Some("classifying"))] {
@@ -337,7 +354,12 @@ fn towers_by_themselves_equal_transformers_in_both_spellings() {
         let file = tensors(&root.join("expected.safetensors"));
         for compute in devices() {
             for base in ["base", "base-v4"] {
-                for (tag, own) in [("a", None), ("a", Some("a")), ("a", Some("a-v4")), ("b", Some("b"))] {
+                for (tag, own) in [
+                    ("a", None),
+                    ("a", Some("a")),
+                    ("a", Some("a-v4")),
+                    ("b", Some("b")),
+                ] {
                     let variant = if own.is_some() { "own" } else { "base" };
                     let own = own.map(|own| root.join(own));
                     let wanted = [streams.rows[0], streams.embeds[0]];
@@ -350,7 +372,13 @@ fn towers_by_themselves_equal_transformers_in_both_spellings() {
             }
             let projected = root.join("projected");
             if projected.is_dir() {
-                let found = states(&compute, &projected, None, &samples(&file, "b"), &streams.embeds[..1]);
+                let found = states(
+                    &compute,
+                    &projected,
+                    None,
+                    &samples(&file, "b"),
+                    &streams.embeds[..1],
+                );
                 assert_near(found[0].as_ref(), &file, "projected", name);
             }
         }
@@ -400,7 +428,12 @@ fn pictures_of_any_size_go_through_dinov2() {
         let (labels, found) = pollster::block_on(logits(base, None, None, &given(all), &compute)).unwrap();
         assert_eq!(labels, 5);
         for (found, size) in found.chunks_exact(3 * labels).zip(sizes) {
-            assert_near(Some(&found.to_vec()), &file, &format!("{size}.base.logits"), "mixed");
+            assert_near(
+                Some(&found.to_vec()),
+                &file,
+                &format!("{size}.base.logits"),
+                "mixed",
+            );
         }
         for tag in ["a", "b"] {
             for adapter in [tag.to_owned(), format!("{tag}-v4")] {
@@ -466,10 +499,21 @@ fn the_fixtures_of_clip_are_computed_and_merged_as_the_oracle_does() {
         for task in ["a", "b"] {
             for (variant, own) in [("base", None), ("own", Some(root.join(task)))] {
                 let samples = of_fixture(&golden, task);
-                let found = states(&compute, &root.join("base"), own.as_deref(), &samples, &BOTH.embeds);
+                let found = states(
+                    &compute,
+                    &root.join("base"),
+                    own.as_deref(),
+                    &samples,
+                    &BOTH.embeds,
+                );
                 for (found, side) in found.iter().zip(["image", "text"]) {
                     let found = found.as_deref().map(normal);
-                    assert_near(found.as_ref(), &golden, &format!("{task}.out.{variant}.{side}_embeds"), task);
+                    assert_near(
+                        found.as_ref(),
+                        &golden,
+                        &format!("{task}.out.{variant}.{side}_embeds"),
+                        task,
+                    );
                 }
             }
         }
@@ -493,7 +537,11 @@ fn the_fixtures_of_clip_are_computed_and_merged_as_the_oracle_does() {
 fn opened(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Result<(), (Code, String)> {
     let directory = tempfile::tempdir().unwrap();
     let base = root(name);
-    std::fs::copy(base.join("model.safetensors"), directory.path().join("model.safetensors")).unwrap();
+    std::fs::copy(
+        base.join("model.safetensors"),
+        directory.path().join("model.safetensors"),
+    )
+    .unwrap();
     let mut config = json(&base.join("config.json"));
     change(&mut config);
     std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
@@ -508,16 +556,70 @@ fn options_that_are_not_handled_are_refused_by_name() {
     use serde_json::json;
     let (unsupported, invalid) = (Code::ModelUnsupported, Code::ConfigInvalid);
     for (name, pointer, value, code, word) in [
-        ("clip/base", "/vision_config/hidden_act", json!("mish"), unsupported, "mish"),
-        ("clip/base", "/text_config/model_type", json!("roberta"), unsupported, "roberta"),
-        ("clip/base", "/vision_config/num_attention_heads", json!(5), invalid, "5 heads"),
-        ("clip/base", "/vision_config/patch_size", json!(21), invalid, "no patch"),
-        ("clip/base", "/text_config/eos_token_id", json!([1, 2]), invalid, "eos_token_id"),
-        ("siglip/base", "/text_config/pad_token_id", json!(30), invalid, "pad_token_id"),
-        ("siglip/base", "/vision_config/model_type", json!("siglip2_vision_model"), unsupported, "siglip2"),
-        ("siglip_text_model/base", "/vocab_size", json!(0), invalid, "vocabulary"),
+        (
+            "clip/base",
+            "/vision_config/hidden_act",
+            json!("mish"),
+            unsupported,
+            "mish",
+        ),
+        (
+            "clip/base",
+            "/text_config/model_type",
+            json!("roberta"),
+            unsupported,
+            "roberta",
+        ),
+        (
+            "clip/base",
+            "/vision_config/num_attention_heads",
+            json!(5),
+            invalid,
+            "5 heads",
+        ),
+        (
+            "clip/base",
+            "/vision_config/patch_size",
+            json!(21),
+            invalid,
+            "no patch",
+        ),
+        (
+            "clip/base",
+            "/text_config/eos_token_id",
+            json!([1, 2]),
+            invalid,
+            "eos_token_id",
+        ),
+        (
+            "siglip/base",
+            "/text_config/pad_token_id",
+            json!(30),
+            invalid,
+            "pad_token_id",
+        ),
+        (
+            "siglip/base",
+            "/vision_config/model_type",
+            json!("siglip2_vision_model"),
+            unsupported,
+            "siglip2",
+        ),
+        (
+            "siglip_text_model/base",
+            "/vocab_size",
+            json!(0),
+            invalid,
+            "vocabulary",
+        ),
         ("dinov2/base", "/mlp_ratio", json!(0), invalid, "mlp_ratio"),
-        ("dinov2/base", "/quantization_config", json!({"quant_method": "awq"}), unsupported, "awq"),
+        (
+            "dinov2/base",
+            "/quantization_config",
+            json!({"quant_method": "awq"}),
+            unsupported,
+            "awq",
+        ),
     ] {
         let (found, what) = opened(name, |config| {
             let (parent, last) = pointer.rsplit_once('/').unwrap();

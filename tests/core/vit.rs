@@ -38,7 +38,7 @@ use iteris_web::{
 const DELTAS: f64 = 2e-4;
 
 /// Preprocessed pictures (samples x channels x height x width) as samples.
-fn samples((shape, data): &(Vec<usize>, Vec<f32>)) -> Vec<Sample> {
+pub(crate) fn samples((shape, data): &(Vec<usize>, Vec<f32>)) -> Vec<Sample> {
     let &[_, channels, height, width] = &shape[..] else {
         panic!("{shape:?}")
     };
@@ -54,7 +54,7 @@ fn samples((shape, data): &(Vec<usize>, Vec<f32>)) -> Vec<Sample> {
         .collect()
 }
 
-fn given(samples: Vec<Sample>) -> TaskSamples {
+pub(crate) fn given(samples: Vec<Sample>) -> TaskSamples {
     TaskSamples {
         samples,
         ..TaskSamples::default()
@@ -62,7 +62,13 @@ fn given(samples: Vec<Sample>) -> TaskSamples {
 }
 
 /// The rows of a stream after `until` blocks of the base model.
-fn states(compute: &Compute, base: &Path, samples: &[Sample], until: usize, stream: usize) -> Vec<f32> {
+pub(crate) fn states(
+    compute: &Compute,
+    base: &Path,
+    samples: &[Sample],
+    until: usize,
+    stream: usize,
+) -> Vec<f32> {
     pollster::block_on(async {
         let model = model::open(folder(base)).await.unwrap();
         let targeted = BTreeSet::new();
@@ -139,7 +145,7 @@ fn logits_equal_transformers_and_peft() {
 }
 
 /// Merges two adapters; the deltas by module as the file has them.
-fn merged(
+pub(crate) fn merged(
     base: &Path,
     adapters: [(&Path, Option<TaskSamples>, Option<Folder>); 2],
     options: &MergeOptions,
@@ -168,7 +174,7 @@ fn merged(
     sink
 }
 
-fn schedule(name: &str) -> MergeOptions {
+pub(crate) fn schedule(name: &str) -> MergeOptions {
     let schedule = if name == "sweep" {
         Schedule::Sweep
     } else {
@@ -308,7 +314,7 @@ fn a_comparison_of_pictures_gives_the_own_adapter_full_agreement() {
         base: folder(&root.join("base")),
         adapters: adapters.into(),
         merged: Vec::new(),
-        max_new_tokens: 16,
+        max_new_tokens: None,
     };
     let (report, _) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
     for task in &report.tasks {

@@ -47,6 +47,7 @@ fn class(card: &Card<'_>) -> &'static str {
                 Kind::Decoder if !card.binding.in_class() => "AutoModel",
                 Kind::Decoder => "AutoModelForCausalLM",
                 Kind::EncoderDecoder => "AutoModelForSeq2SeqLM",
+                Kind::ImageToText => "AutoModelForImageTextToText",
                 Kind::ImageEncoder => "AutoModelForImageClassification",
                 Kind::Encoder | Kind::ImageTextEncoder | Kind::Weights => "AutoModel",
             },

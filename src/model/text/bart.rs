@@ -23,13 +23,14 @@ use crate::{
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
+        multi_head::{self, MultiHead, Names, Widths},
         parts::{modules, prefix},
         projection::Projection,
         state::State,
         streams::{Stream, StreamId},
         text::{
             DECODER, ENCODER_DECODER_STREAMS, TEXT,
-            encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
+            encoder_decoder::{Half, embedding, whole_model},
         },
     },
     naming::family::FamilyNames,
@@ -211,7 +212,9 @@ impl Config {
             let wide = self.wide(half);
             let mut layers: Vec<(String, usize, usize)> = attentions(half)
                 .iter()
-                .flat_map(|name| encoder_decoder::layers(&format!("{path}.{name}"), ATTENTION, width, width))
+                .flat_map(|name| {
+                    multi_head::layers(&format!("{path}.{name}"), ATTENTION, Widths::alike(width), width)
+                })
                 .collect();
             layers.push((format!("{path}.fc1"), wide, width));
             layers.push((format!("{path}.fc2"), width, wide));
@@ -320,7 +323,14 @@ impl Family for Bart {
                 ..Attention::full(heads, width / heads)
             };
             let path = format!("{path}.{name}");
-            let layers = MultiHead::read(loader, (self.prefix, &path), ATTENTION, (width, true), how).await?;
+            let layers = MultiHead::read(
+                loader,
+                (self.prefix, &path),
+                ATTENTION,
+                (Widths::alike(width), true),
+                how,
+            )
+            .await?;
             Ok::<_, Error>((layers, norm(name).await?))
         };
         let wide = self.config.wide(half);
@@ -361,7 +371,7 @@ impl Block for Layer {
         x = compute.layer_norm(x + attended, norm);
         if let Some((attention, norm)) = &self.to_encoder {
             let attended = attention
-                .to_encoder(lanes, stack, x.clone(), &state.rows(TEXT)?)
+                .to_other(lanes, stack, [DECODER, TEXT], x.clone(), &state.rows(TEXT)?)
                 .await?;
             x = compute.layer_norm(x + attended, norm);
         }

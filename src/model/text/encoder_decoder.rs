@@ -1,20 +1,14 @@
-//! What encoder-decoders have in common: two stacks of layers over rows of their own, and attention with
-//! a linear layer each for queries, keys, values and output, of a stack's rows to themselves or of the
-//! decoder's to the encoder's.
+//! What encoder-decoders of texts have in common: two stacks of layers over rows of their own.
 
 use burn::tensor::Tensor;
 use serde_json::Value;
 
 use crate::{
-    compute::{Attention, Sight},
+    compute::Sight,
     error::{Code, Error, Result},
     io::Checkpoint,
     model::{
-        batch::Stack,
         config::{architecture, only, unsupported},
-        lanes::Lanes,
-        load::{LinearShape, Loader},
-        projection::Projection,
         state::State,
         streams::StreamId,
         text::{DECODER, TEXT},
@@ -106,109 +100,4 @@ pub(super) fn embedding(checkpoint: &Checkpoint, prefix: &str, half: Half) -> St
         .into_iter()
         .find(|key| checkpoint.info(key).is_some())
         .unwrap_or(shared)
-}
-
-/// The four layers and what is computed between them.
-pub(super) struct MultiHead {
-    query: Projection,
-    key: Projection,
-    value: Projection,
-    output: Projection,
-    how: Attention,
-}
-
-/// What the layers are called below the attention, query, key, value and output.
-pub(super) type Names = [&'static str; 4];
-
-/// The layers as modules `(name, d_out, d_in)`, in the order of the forward pass; `inner` is the width of
-/// all heads.
-pub(super) fn layers(path: &str, names: Names, width: usize, inner: usize) -> [(String, usize, usize); 4] {
-    let [query, key, value, output] = names.map(|name| format!("{path}.{name}"));
-    [
-        (query, inner, width),
-        (key, inner, width),
-        (value, inner, width),
-        (output, width, inner),
-    ]
-}
-
-impl MultiHead {
-    /// Reads the layers below `path`, which in the checkpoint is behind `prefix`; hidden states are
-    /// `width` wide.
-    ///
-    /// # Errors
-    /// As [`Loader::linear`].
-    pub(super) async fn read(
-        loader: &Loader<'_>,
-        (prefix, path): (&str, &str),
-        names: Names,
-        (width, bias): (usize, bool),
-        how: Attention,
-    ) -> Result<Self> {
-        let inner = how.heads * how.head_size;
-        let read = async |name: &str, d_out, d_in| {
-            let name = format!("{path}.{name}");
-            let key = format!("{prefix}{name}");
-            let shape = LinearShape::new(d_out, d_in).biased(bias);
-            loader.linear(name, &key, shape).await
-        };
-        Ok(Self {
-            query: read(names[0], inner, width).await?,
-            key: read(names[1], inner, width).await?,
-            value: read(names[2], inner, width).await?,
-            output: read(names[3], width, inner).await?,
-            how,
-        })
-    }
-
-    /// Self-attention of `x`, the rows of `stream`.
-    ///
-    /// # Errors
-    /// As [`Lanes::group`].
-    pub(super) async fn to_itself(
-        &self,
-        lanes: &Lanes<'_>,
-        stack: &Stack<'_>,
-        stream: StreamId,
-        x: Tensor<2>,
-    ) -> Result<Tensor<2>> {
-        let projections = [&self.query, &self.key, &self.value];
-        let projected = lanes.group(stack, stream, projections, x).await?;
-        let context = lanes.attend(stack, stream, &self.query.name, projected, &self.how);
-        lanes.linear(stack, stream, &self.output, context).await
-    }
-
-    /// Attention of a decoder's rows `x` to the encoder's output.
-    ///
-    /// # Errors
-    /// As [`Lanes::group`].
-    pub(super) async fn to_encoder(
-        &self,
-        lanes: &Lanes<'_>,
-        stack: &Stack<'_>,
-        x: Tensor<2>,
-        encoder: &Tensor<2>,
-    ) -> Result<Tensor<2>> {
-        let query = lanes.linear(stack, DECODER, &self.query, x).await?;
-        let keys_values = async || {
-            lanes
-                .group(stack, TEXT, [&self.key, &self.value], encoder.clone())
-                .await
-        };
-        let context = lanes
-            .attend_to(
-                stack,
-                [DECODER, TEXT],
-                &self.query.name,
-                query,
-                keys_values,
-                &self.how,
-            )
-            .await?;
-        lanes.linear(stack, DECODER, &self.output, context).await
-    }
-
-    pub(super) const fn linears(&self) -> [&Projection; 4] {
-        [&self.query, &self.key, &self.value, &self.output]
-    }
 }

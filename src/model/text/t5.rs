@@ -24,13 +24,14 @@ use crate::{
         lanes::Lanes,
         lm_head::LmHead,
         load::{LinearShape, Loader},
+        multi_head::{self, MultiHead, Names, Widths},
         parts::modules,
         projection::Projection,
         state::State,
         streams::{Stream, StreamId},
         text::{
             DECODER, ENCODER_DECODER_STREAMS, TEXT,
-            encoder_decoder::{self, Half, MultiHead, Names, embedding, whole_model},
+            encoder_decoder::{Half, embedding, whole_model},
         },
     },
     naming::family::FamilyNames,
@@ -228,7 +229,7 @@ impl Config {
             let mut layers: Vec<(String, usize, usize)> = (0..attentions)
                 .flat_map(|at| {
                     let path = part(half, layer, at);
-                    encoder_decoder::layers(&path, ATTENTION, width, self.num_heads * self.d_kv)
+                    multi_head::layers(&path, ATTENTION, Widths::alike(width), self.num_heads * self.d_kv)
                 })
                 .collect();
             let path = part(half, layer, attentions);
@@ -331,7 +332,7 @@ impl Family for T5 {
         let before = |at: usize| norm(format!("{}.block.{layer}.layer.{at}.layer_norm", half.name()));
         let attention = async |at, how| {
             let path = part(half, layer, at);
-            let shape = (self.config.d_model, false);
+            let shape = (Widths::alike(self.config.d_model), false);
             let heads = MultiHead::read(loader, ("", &path), ATTENTION, shape, how).await?;
             Ok::<_, Error>((before(at).await?, heads))
         };
@@ -479,7 +480,7 @@ impl Block for Layer {
         if let Some((norm, attention)) = &self.to_encoder {
             let normed = compute.rms_norm(x.clone(), norm);
             x = x + attention
-                .to_encoder(lanes, stack, normed, &state.rows(TEXT)?)
+                .to_other(lanes, stack, [DECODER, TEXT], normed, &state.rows(TEXT)?)
                 .await?;
         }
         let normed = compute.rms_norm(x.clone(), &self.feed_forward_norm);

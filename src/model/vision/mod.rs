@@ -1,5 +1,6 @@
 //! Models that read pictures, and the text towers beside them. A family is one file here and a line in [`FAMILIES`].
 
+mod blip;
 mod clip;
 mod dinov2;
 mod pictures;
@@ -13,6 +14,7 @@ use crate::model::family::Open;
 
 /// Every family, by `model_type` of `config.json`.
 pub(super) const FAMILIES: &[(&str, Open)] = &[
+    ("blip", blip::open),
     ("clip", clip::open),
     ("clip_text_model", clip::open_text),
     ("clip_vision_model", clip::open_vision),

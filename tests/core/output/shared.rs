@@ -436,7 +436,7 @@ fn shared_out_samples_give_the_same_layers() {
             of(MethodName::RegmeanPlusPlus),
         ];
         for mut options in ways {
-            options.max_new_tokens = 8;
+            options.max_new_tokens = Some(8);
             let alone = shared(inputs, &options, Available::Exactly(0), usize::MAX).unwrap();
             assert_eq!((alone.answered, alone.report.workers), (0, 1));
             // With more workers than samples there is one sample in each share, and so none of the other task.
@@ -583,6 +583,7 @@ fn shared_out_prompts_are_answered_alike() {
         prompts: (0..7u32)
             .map(|at| (0..=at).map(|id| 5 + (3 * at + id) % 20).collect())
             .collect(),
+        pictures: None,
         // Draws, so that it is seen which prompt has which.
         sampling: Sampling {
             max_new_tokens: 9,
@@ -631,7 +632,7 @@ fn shared_out_samples_are_compared_alike() {
                     })
                     .collect(),
                 adapters,
-                max_new_tokens: 6,
+                max_new_tokens: Some(6),
             }
         };
         let compared = |workers| {

@@ -1,0 +1,270 @@
+//! BLIP end to end: pictures in, captions, logits and merged deltas against transformers' and an f64 oracle's.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at what it did not expect"
+)]
+
+use std::path::Path;
+
+use iteris_web::{
+    calibrate::{Given, TaskSamples},
+    compute::Compute,
+    error::Code,
+    generate::Sampling,
+    io::{Folder, MemorySink},
+    jobs::{
+        AdapterInput,
+        compare::{CompareRequest, compare},
+        generate::{GenerateRequest, Variant, write_variants},
+        logits::logits,
+        merge::{MergeRequest, merge},
+    },
+    merge::options::MergeOptions,
+    model::batch::Sample,
+    progress::Silent,
+};
+use serde_json::Value;
+
+use crate::{
+    support::{
+        Tensors, devices, fixtures, folder, json, largest_difference, relative_error, tensors, written_deltas,
+    },
+    vit::{samples, schedule, states},
+};
+
+/// Of merged deltas, relative Frobenius error: f32 features move them by 1e-5.
+const DELTAS: f64 = 2e-4;
+/// Of hidden states and logits: what f32 loses in six layers.
+const FORWARD: f64 = 6e-5;
+/// `[SEP]`, which ends a caption.
+const END: u32 = 3;
+
+/// The captions that an oracle's decoder has read, with the token that ends each.
+fn captions(golden: &Tensors, task: &str) -> Vec<Vec<u32>> {
+    let (shape, ids) = golden.get(&format!("{task}.decoder_input_ids"));
+    let (_, mask) = golden.get(&format!("{task}.attention_mask"));
+    let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
+    rows.map(|(ids, mask)| {
+        let real = ids.iter().zip(mask).filter(|(_, real)| **real > 0.0);
+        let read: Vec<u32> = real.map(|(id, _)| *id as u32).collect();
+        // [DEC] is not the caption's, and its last token is not read.
+        [&read[1..], &[END]].concat()
+    })
+    .collect()
+}
+
+fn answered(samples: Vec<Sample>, captions: &[Vec<u32>]) -> TaskSamples {
+    TaskSamples {
+        samples,
+        answers: captions.iter().cloned().map(Given::Tokens).collect(),
+        ..TaskSamples::default()
+    }
+}
+
+/// The pictures of a folder, without the file that describes them.
+fn pictures(path: &Path) -> Folder {
+    let files = folder(path)
+        .files()
+        .filter(|file| file.name().ends_with(".png"))
+        .cloned()
+        .collect();
+    Folder::new("pictures", files).unwrap()
+}
+
+/// Task a writes its captions itself, those of b are given.
+fn adapters(root: &Path, golden: &Tensors) -> Vec<AdapterInput> {
+    let adapter = |name: &str, given: Option<TaskSamples>| AdapterInput {
+        name: name.to_owned(),
+        folder: folder(&root.join(name)),
+        samples: given,
+        pictures: Some(pictures(&root.join(format!("{name}.samples")))),
+        weight: 1.0,
+        path: None,
+    };
+    vec![
+        adapter("a", None),
+        adapter("b", Some(answered(Vec::new(), &captions(golden, "b")))),
+    ]
+}
+
+fn merged(root: &Path, golden: &Tensors, options: MergeOptions, compute: &Compute) -> MemorySink {
+    let request = MergeRequest {
+        base: Some(folder(&root.join("base"))),
+        base_path: None,
+        device_why: None,
+        adapters: adapters(root, golden),
+        options,
+    };
+    let mut sink = MemorySink::default();
+    pollster::block_on(merge(request, compute, &Silent, &mut sink)).unwrap();
+    sink
+}
+
+#[test]
+fn states_and_logits_equal_transformers_and_peft() {
+    let Some(root) = fixtures("images/blip", "golden.safetensors") else {
+        return;
+    };
+    let golden = tensors(&root.join("golden.safetensors"));
+    for compute in devices() {
+        for task in ["a", "b"] {
+            let pictures = samples(&golden.get(&format!("{task}.pixel_values")));
+            // Embeddings, three layers and the norm behind them.
+            let found = states(&compute, &root.join("base"), &pictures, 5, 3);
+            let worst = largest_difference(&found, &golden.get(&format!("{task}.out.base.image_embeds")).1);
+            assert!(worst < FORWARD, "{task}, image: {worst:.1e}");
+            let captions = captions(&golden, task);
+            for (adapter, wanted) in [(None, "base"), (Some(root.join(task)), "own")] {
+                let adapter = adapter.map(|path| folder(&path));
+                let given = answered(pictures.clone(), &captions);
+                let base = folder(&root.join("base"));
+                let (vocabulary, found) =
+                    pollster::block_on(logits(base, adapter, None, &given, &compute)).unwrap();
+                let (shape, all) = golden.get(&format!("{task}.out.{wanted}.logits"));
+                // Without the rows of padding.
+                let rows = all.chunks_exact(shape[1] * vocabulary).zip(&captions);
+                let expected: Vec<f32> = rows
+                    .flat_map(|(rows, caption)| rows[..caption.len() * vocabulary].to_vec())
+                    .collect();
+                let worst = largest_difference(&found, &expected);
+                assert!(worst < FORWARD, "{task}, {wanted}: {worst:.1e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn merges_equal_the_oracle_with_captions_given_or_written() {
+    let Some(root) = fixtures("images/blip", "golden.safetensors") else {
+        return;
+    };
+    let golden = tensors(&root.join("golden.safetensors"));
+    let expected = tensors(&root.join("expected.a-b.safetensors"));
+    for name in ["sweep", "iterate1", "iterate3"] {
+        let sink = merged(&root, &golden, schedule(name), &Compute::cpu());
+        let found = written_deltas(sink.file("adapter_model.safetensors").unwrap());
+        for module in json(&root.join("facts.json"))["modules"].as_array().unwrap() {
+            let module = module.as_str().unwrap();
+            let factor = |side: &str| expected.get(&format!("{name}/{module}.lora_{side}"));
+            let wanted = crate::support::product(&factor("B"), &factor("A"));
+            let error = relative_error(&found(module), &wanted);
+            assert!(error < DELTAS, "{name}, {module}: {error:.1e}");
+        }
+        let report: Value = serde_json::from_slice(sink.file("merge_report.json").unwrap()).unwrap();
+        let answers = |at: usize| report["adapters"][at]["samples"]["answers"].clone();
+        assert_eq!((answers(0), answers(1)), ("own".into(), "given".into()));
+    }
+}
+
+#[test]
+fn captions_are_those_that_transformers_writes() {
+    let Some(root) = fixtures("images/blip", "golden.safetensors") else {
+        return;
+    };
+    let golden = tensors(&root.join("golden.safetensors"));
+    let wanted = captions(&golden, "a");
+    for compute in devices() {
+        let request = GenerateRequest {
+            base: folder(&root.join("base")),
+            variants: ["own", "base"]
+                .into_iter()
+                .zip([Some(folder(&root.join("a"))), None])
+                .map(|(name, folder)| Variant {
+                    name: name.into(),
+                    folder,
+                })
+                .collect(),
+            prompts: Vec::new(),
+            pictures: Some(pictures(&root.join("a.samples"))),
+            sampling: Sampling::greedy(12),
+        };
+        let written = pollster::block_on(write_variants(request, &compute, &Silent)).unwrap();
+        let own: Vec<Vec<u32>> = written.variants[0]
+            .1
+            .iter()
+            .map(|answer| answer.ids.clone())
+            .collect();
+        // The oracle's decoder has not read the twelfth token.
+        let read = |captions: &[Vec<u32>]| -> Vec<Vec<u32>> {
+            captions.iter().map(|ids| ids[..ids.len() - 1].to_vec()).collect()
+        };
+        assert_eq!(read(&own), read(&wanted));
+        assert!(own.iter().all(|ids| ids.len() <= 12));
+        assert_ne!(written.variants[0].1, written.variants[1].1);
+    }
+}
+
+#[test]
+fn a_comparison_tells_what_each_variant_writes_of_the_pictures() {
+    let Some(root) = fixtures("images/blip", "golden.safetensors") else {
+        return;
+    };
+    let golden = tensors(&root.join("golden.safetensors"));
+    let request = CompareRequest {
+        base: folder(&root.join("base")),
+        adapters: adapters(&root, &golden),
+        merged: Vec::new(),
+        max_new_tokens: None,
+    };
+    let (report, _) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
+    for task in &report.tasks {
+        let own = &task.variants[1];
+        assert_eq!((own.variant.as_str(), own.agreement), ("adapter", Some(1.0)));
+        assert_eq!(task.said.len(), 8);
+        let same = |variant: usize| {
+            let same = task
+                .said
+                .iter()
+                .filter(|said| said.variants[variant].ids == said.variants[1].ids);
+            same.count() as f64 / task.said.len() as f64
+        };
+        assert_eq!(task.said[0].variants[0].variant, "base");
+        assert_eq!(
+            Some(same(0)),
+            task.variants[0].agreement,
+            "what is counted is what is shown"
+        );
+        assert!(same(0) < 1.0);
+    }
+    let own: Vec<Vec<u32>> = report.tasks[0]
+        .said
+        .iter()
+        .map(|said| said.variants[1].ids.clone().unwrap())
+        .collect();
+    let wanted = captions(&golden, "a");
+    for (found, wanted) in own.iter().zip(&wanted) {
+        assert_eq!(found[..11], wanted[..11]);
+    }
+}
+
+#[test]
+fn captions_that_do_not_fit_are_refused() {
+    let Some(root) = fixtures("images/blip", "golden.safetensors") else {
+        return;
+    };
+    let golden = tensors(&root.join("golden.safetensors"));
+    let refused = |captions: Vec<Vec<u32>>| {
+        let mut adapters = adapters(&root, &golden);
+        adapters[1].samples = Some(answered(Vec::new(), &captions));
+        let request = MergeRequest {
+            base: Some(folder(&root.join("base"))),
+            base_path: None,
+            device_why: None,
+            adapters,
+            options: MergeOptions::default(),
+        };
+        let mut sink = MemorySink::default();
+        let error = pollster::block_on(merge(request, &Compute::cpu(), &Silent, &mut sink)).unwrap_err();
+        assert_eq!(error.code(), Code::SamplesInvalid);
+        error.to_string()
+    };
+    let long = refused(vec![vec![5; 70]; 8]);
+    assert!(
+        long.contains("adapter \"b\", sample 1") && long.contains("64"),
+        "{long}"
+    );
+    let unknown = refused(vec![vec![5000, END]; 8]);
+    assert!(unknown.contains("5000"), "{unknown}");
+}
