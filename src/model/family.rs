@@ -59,10 +59,10 @@ pub enum Kind {
     EncoderDecoder,
     /// Reads a picture.
     ImageEncoder,
-    /// Reads a picture and writes what is to be seen.
-    ImageToText,
     /// Reads a picture, a text, or both, in one space of embeddings.
     ImageTextEncoder,
+    /// Reads a picture and writes what is to be seen.
+    ImageToText,
     /// Cannot be run here: its tensors alone are known.
     Weights,
 }

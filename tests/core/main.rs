@@ -22,4 +22,5 @@ mod peft_features;
 mod pictures;
 mod read_ahead;
 mod refusals;
+mod towers;
 mod vit;

@@ -5,6 +5,7 @@ import convolutions
 import numpy as np
 import pictures
 import pytest
+import towers
 import vit
 from PIL import Image
 from regenerated import files_in, json_agrees, tensors_agree
@@ -38,6 +39,11 @@ def test_captioners_are_what_the_script_makes(tmp_path):
         assert path.read_text() == (again / path.relative_to(kept)).read_text()
     for path in kept.rglob("*.png"):
         assert np.array_equal(np.array(Image.open(path)), np.array(Image.open(again / path.relative_to(kept))))
+
+
+def test_towers_are_what_the_script_makes(tmp_path):
+    towers.generate(tmp_path / "towers")
+    agree(GOLDENS / "towers", tmp_path / "towers")
 
 
 @pytest.fixture(scope="module")
