@@ -127,7 +127,8 @@ describe.skipIf(!present)("a model that writes captions", () => {
 
     // Each adapter's captions are those that the oracle's model writes.
     const { captions } = JSON.parse(readFileSync(join(fixtures, "blip/facts.json"), "utf8"));
-    const cards = said(page).locator(".said-cards").first().locator(".said-card");
+    await said(page).getByText("2 more pictures").first().click();
+    const cards = said(page).locator(".said-task").first().locator(".said-card");
     expect(await cards.count()).toBe(8);
     expect(await decoded(said(page))).toBe(true);
     let same = 0;
