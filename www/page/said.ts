@@ -112,7 +112,7 @@ function variantView(
   return html`
     <div class=${merged ? "merged" : ""}>
       <dt>
-        ${label}
+        <span class="said-who">${label}</span>
         ${same ? html`<span class="echo">${icons.check} same as the adapter</span>` : nothing}
       </dt>
       <dd>

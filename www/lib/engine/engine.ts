@@ -332,9 +332,9 @@ export class Engine {
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.#placeOf(job);
     const prepared = await preparePrompts(job, await this.inspectBase(job.base));
-    const { base, variants, images, options, workers = "auto" } = job;
+    const { base, variants, images, workers = "auto" } = job;
     checkWorkers(workers);
-    const source = { base, variants, ...prepared.source, options };
+    const source = { base, variants, ...prepared.source };
     const { device, deviceWhy, ...generated } = await this.#shared(
       "generate",
       { source, workers },
@@ -346,6 +346,7 @@ export class Engine {
       prompts: prepared.asked.map(({ sample }) => sample),
       ...(images === undefined ? {} : { images: images.map(({ name }) => name) }),
       ...generated,
+      notes: [...prepared.notes, ...generated.notes],
       variants: readTexts(generated, prepared),
       device: usedOf(choice, { device, deviceWhy }),
     };
