@@ -353,7 +353,12 @@ async fn compare_states(
                     targets,
                 ),
             ],
-            Kind::Encoder | Kind::Decoder | Kind::ImageEncoder | Kind::ImageToText | Kind::Weights => {
+            Kind::Encoder
+            | Kind::Decoder
+            | Kind::ImageEncoder
+            | Kind::ImageTextEncoder
+            | Kind::ImageToText
+            | Kind::Weights => {
                 vec![(true, format!("hidden.{until}"), tokens)]
             }
         };
