@@ -19,7 +19,7 @@ use wasm_bindgen_futures::JsFuture;
 
 use crate::{
     calibrate::{Given, SelfWritten, TaskSamples},
-    compare::CompareReport,
+    compare::{Class, CompareReport},
     compute::{
         Answer, Available, Compute, KernelRates, Limits, Noting, Questions, WEBGPU, Workers, peak_bytes,
         refused_bytes, start_gpu,
@@ -487,7 +487,28 @@ fn compare_request(request: &JsValue) -> Result<CompareRequest> {
         max_new_tokens: get(&get(request, "options"), "maxNewTokens")
             .as_f64()
             .map(|count| usize::try_from(whole(count)).unwrap_or(usize::MAX)),
+        classes: classes(&get(&get(request, "options"), "labels"))?,
     })
+}
+
+/// Classes that are told by texts, each by its name and its token ids.
+fn classes(labels: &JsValue) -> Result<Vec<Class>> {
+    if !labels.is_object() {
+        return Ok(Vec::new());
+    }
+    let names = array(labels, "texts")?;
+    let ids = ragged(labels, "labels", ("ids", "lengths"))?.unwrap_or_default();
+    if ids.len() != names.length() as usize {
+        return Err(Error::new(
+            Code::OptionInvalid,
+            "labels: as many texts are wanted as lists of ids",
+        ));
+    }
+    let class = |(name, ids): (JsValue, Vec<u32>)| Class {
+        name: name.as_string().unwrap_or_default(),
+        ids,
+    };
+    Ok(names.iter().zip(ids).map(class).collect())
 }
 
 fn generate_request(request: &JsValue) -> Result<GenerateRequest> {
@@ -590,20 +611,29 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
     }
     let malformed =
         |what: &str| Error::new(Code::SamplesInvalid, format!("{name}: tokenised samples {what}"));
-    let ids = match ragged(value, name, ("ids", "lengths"))? {
-        Some(ids) => ids,
-        // Pictures come as files, see `adapters`.
-        None if get(value, "pictures").is_array() => Vec::new(),
-        None => return Err(malformed("have no Uint32Array \"ids\"")),
+    let ids = ragged(value, name, ("ids", "lengths"))?;
+    // Pictures come as files, see `adapters`; ids are those of texts beside them.
+    let pictures = get(value, "pictures").dyn_into::<Array>().ok();
+    let (ids, captions, count) = match (ids, pictures) {
+        (ids, Some(pictures)) => (
+            Vec::new(),
+            ids.unwrap_or_default(),
+            usize::try_from(pictures.length()).unwrap_or(usize::MAX),
+        ),
+        (Some(ids), None) => {
+            let count = ids.len();
+            (ids, Vec::new(), count)
+        }
+        (None, None) => return Err(malformed("have no Uint32Array \"ids\"")),
     };
-    let kinds = ragged(value, name, ("typeIds", "lengths"))?;
+    let kinds = ragged(value, name, ("typeIds", "lengths"))?.filter(|_| captions.is_empty());
     let answers = ragged(value, name, ("answers", "answerLengths"))?.unwrap_or_default();
     let label_answers = ragged(value, name, ("labelIds", "labelLengths"))?.unwrap_or_default();
     let prompts = get(value, "prompts")
         .dyn_into::<Uint8Array>()
         .map(|array| array.to_vec())
         .unwrap_or_default();
-    let wrong = |length: usize| length != 0 && length != ids.len();
+    let wrong = |length: usize| length != 0 && length != count;
     if wrong(answers.len()) || wrong(label_answers.len()) || wrong(prompts.len()) {
         return Err(malformed(
             "disagree in number: answers, labels, prompts and the samples themselves",
@@ -621,7 +651,9 @@ fn samples(value: &JsValue, name: &str) -> Result<TaskSamples> {
     };
     let strings = |field: &str| get(value, field).dyn_into::<Array>().ok();
     Ok(TaskSamples {
-        answers: (0..ids.len()).map(answer).collect(),
+        answers: (0..count).map(answer).collect(),
+        captions,
+        names: Vec::new(),
         label_answers,
         truncated: get(value, "truncated")
             .as_f64()

@@ -431,6 +431,18 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter], samples: &[Option<
                 ));
             }
             if is_picture {
+                let text = model.family.text_stream();
+                let ids = text.map_or(&[][..], |text| sample.tokens(text));
+                let too_long = || facts.too_long(ids.len());
+                if let Some(what) = facts.unknown_token(ids).or_else(too_long) {
+                    return Err(Error::new(
+                        Code::SamplesInvalid,
+                        format!(
+                            "adapter \"{name}\", the caption of {}: {what}; set maxLength",
+                            picture(given.as_ref(), index)
+                        ),
+                    ));
+                }
                 continue;
             }
             if ids.is_empty() {
@@ -451,6 +463,62 @@ pub fn check_samples(model: &Model, adapters: &[ReadAdapter], samples: &[Option<
                     format!("adapter \"{name}\", sample {number}: {what}"),
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// What messages call a picture.
+fn picture(given: Option<&TaskSamples>, index: usize) -> String {
+    let name = given.and_then(|given| given.names.get(index));
+    name.map_or_else(|| format!("picture {}", index + 1), Clone::clone)
+}
+
+/// Settles whether a model of pictures and texts reads captions: those of all pictures where an adapter changes the part
+/// that reads texts, and none where nothing depends on them.
+///
+/// # Errors
+/// [`Code::SamplesInvalid`] for a picture without a caption that is needed.
+pub fn settle_captions(
+    model: &Model,
+    adapters: &[ReadAdapter],
+    samples: &mut [Option<TaskSamples>],
+    changed: &BTreeSet<String>,
+) -> Result<()> {
+    let Some(text) = model.family.text_stream() else {
+        return Ok(());
+    };
+    let first = model.family.encoder_blocks();
+    let mut of_texts = model
+        .family
+        .modules()
+        .iter()
+        .filter(|module| module.block >= first);
+    let needed = of_texts.find(|module| changed.contains(&module.name));
+    for (read, given) in adapters.iter().zip(samples) {
+        let Some(given) = given else { continue };
+        let has = |sample: &Sample| !sample.tokens(text).is_empty();
+        match needed {
+            Some(module) => {
+                if let Some(index) = given.samples.iter().position(|sample| !has(sample)) {
+                    return Err(Error::new(
+                        Code::SamplesInvalid,
+                        format!(
+                            "adapter \"{}\": no caption of {}, and the merge changes layers that read captions, such as {}; give one of every picture, in metadata.jsonl or in a text file of its name",
+                            read.adapter.name,
+                            picture(Some(given), index),
+                            module.name
+                        ),
+                    ));
+                }
+            }
+            None if given.samples.iter().any(has) => {
+                given.samples = given.samples.iter().map(Sample::alone).collect();
+                given
+                    .notes
+                    .push("captions are not read: no adapter changes a layer that reads them".to_owned());
+            }
+            None => {}
         }
     }
     Ok(())

@@ -147,11 +147,11 @@ pub fn no_classifier(model: &Model, heads: &Heads) -> String {
 }
 
 /// What every variant makes of every sample.
-struct Classes {
-    names: Vec<String>,
+pub(super) struct Classes {
+    pub(super) names: Vec<String>,
     /// (samples x classes) of each variant.
-    logits: Vec<Vec<f32>>,
-    chances: Chances,
+    pub(super) logits: Vec<Vec<f32>>,
+    pub(super) chances: Chances,
 }
 
 impl Classes {
@@ -174,15 +174,18 @@ impl Scores {
         model: &Model,
         read: &ReadAdapter,
         samples: Option<&TaskSamples>,
-        features: &[Pooled],
+        (features, zero_shot): (&[Pooled], Option<Classes>),
         notes: &mut Vec<String>,
     ) -> Result<Self> {
         let name = &read.adapter.name;
         let head = find_head(model, &read.adapter.heads).await?;
-        if head.is_none() {
+        if head.is_none() && zero_shot.is_none() {
+            let why = match model.family.similarity() {
+                Some(_) => "there are no classes to choose from (labels or captions of the pictures, or labels that you name)".into(),
+                None => no_classifier(model, &read.adapter.heads),
+            };
             notes.push(format!(
-                "{name}: {}, so features are compared and not predictions",
-                no_classifier(model, &read.adapter.heads)
+                "{name}: {why}, so features are compared and not predictions"
             ));
         }
         let given = samples.map_or(&[][..], |s| s.labels.as_slice());
@@ -191,6 +194,7 @@ impl Scores {
             logits: features.iter().map(|features| head.logits(features)).collect(),
             chances: Chances::OneOf,
         });
+        let classes = classes.or(zero_shot);
         let labels: Vec<Option<usize>> = given
             .iter()
             .map(|label| label_index(label.as_deref()?, &classes.as_ref()?.names))

@@ -9,6 +9,7 @@ mod classify;
 mod said;
 mod share;
 mod written;
+mod zero_shot;
 
 use std::{
     cell::RefCell,
@@ -121,8 +122,20 @@ pub struct Contest<'a> {
     pub adapters: &'a [(String, BTreeMap<String, Delta>)],
     /// Merged base models by name.
     pub models: &'a [(String, Model)],
+    /// Classes that a model of pictures and texts chooses from, which has no head for them: each by its name, and by the
+    /// text that the model reads for it.
+    pub classes: &'a [Class],
     /// The most tokens of an answer, for models that write.
     pub max_new_tokens: usize,
+}
+
+/// A class that is told by a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// What the report calls it.
+    pub name: String,
+    /// Its text's token ids.
+    pub ids: Vec<u32>,
 }
 
 impl<'c> Contest<'c> {
@@ -180,8 +193,6 @@ pub async fn compare(
     for (at, task) in contest.tasks.iter().enumerate() {
         let read = task.read;
         let samples = task.samples.map_or(&[][..], |s| s.samples.as_slice());
-        let none = BTreeMap::new();
-        let place = |model: usize| Place { task: at, model };
         let names = ["adapter", "base"].into_iter().map(str::to_owned);
         let names: Vec<String> = names
             .chain(contest.adapters.iter().map(|(name, _)| name.clone()))
@@ -203,14 +214,17 @@ pub async fn compare(
                 written.said,
             )
         } else {
-            let heads = &read.adapter.heads;
-            let lanes = contest.lanes(place(0), &none);
-            let (mut features, residuals) = run.features(place(0), model, samples, heads, &lanes).await?;
-            for (whole, (_, merged)) in contest.models.iter().enumerate() {
-                let place = place(1 + whole);
-                features.extend(run.features(place, merged, samples, heads, &[&none]).await?.0);
-            }
-            let scores = Scores::of(model, read, task.samples, &features, &mut report.notes).await?;
+            let samples = alike(samples);
+            let (features, residuals) = run.of_all(contest, at, &samples).await?;
+            let classes = match zero_shot::wanted(contest, read).await? {
+                Some(texts) => {
+                    let (texts, _) = run.of_all(contest, at, &texts).await?;
+                    Some(zero_shot::classes(contest, &features, &texts).await?)
+                }
+                None => None,
+            };
+            let scores =
+                Scores::of(model, read, task.samples, (&features, classes), &mut report.notes).await?;
             let said = match model.family.facts().picture {
                 Some(_) => scores.said(&names),
                 None => Vec::new(),
@@ -355,6 +369,31 @@ impl Run<'_> {
         model.logits(&pass, hidden).await
     }
 
+    /// Pooled features of a task's variants in the order of their scores, the own adapter first; and the residuals of merged
+    /// adapters.
+    ///
+    /// # Errors
+    /// As [`features`](Self::features).
+    async fn of_all(
+        &self,
+        contest: &Contest<'_>,
+        task: usize,
+        samples: &[Sample],
+    ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
+        let heads = &contest.tasks[task].read.adapter.heads;
+        let none = BTreeMap::new();
+        let place = |model: usize| Place { task, model };
+        let lanes = contest.lanes(place(0), &none);
+        let (mut features, residuals) = self
+            .features(place(0), contest.model, samples, heads, &lanes)
+            .await?;
+        for (whole, (_, merged)) in contest.models.iter().enumerate() {
+            let place = place(1 + whole);
+            features.extend(self.features(place, merged, samples, heads, &[&none]).await?.0);
+        }
+        Ok((features, residuals))
+    }
+
     /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0; where workers are started, they
     /// have some of the samples.
     ///
@@ -389,7 +428,7 @@ impl Run<'_> {
     }
 
     /// Pooled features of every lane, and the residuals of lanes 2 and on against lane 0, of samples that this worker alone
-    /// has.
+    /// has. Of texts without pictures the features are the texts'.
     ///
     /// # Errors
     /// As [`compare`].
@@ -402,8 +441,10 @@ impl Run<'_> {
     ) -> Result<(Vec<Pooled>, BTreeMap<String, ResidualSums>)> {
         let (batches, states, residuals) = self.pass(model, samples, Some(heads), lanes).await?;
         let mut features: Vec<Pooled> = vec![Vec::new(); lanes.len()];
+        let texts = samples.iter().all(|sample| !sample.is_picture());
+        let of_texts = model.family.text_output().filter(|_| texts);
+        let output = of_texts.unwrap_or_else(|| model.family.output());
         for (batch, (state, variants)) in batches.iter().zip(states) {
-            let output = model.family.output();
             let mut rows = state.rows(output)?;
             let sequences = Stack::new(batch, variants).sequences(output);
             if rows.dims()[0] != sequences.len() {
@@ -425,6 +466,15 @@ impl Run<'_> {
         }
         Ok((features, residuals))
     }
+}
+
+/// Samples that all have the same: pictures alone, unless each has a text beside it.
+fn alike(samples: &[Sample]) -> Vec<Sample> {
+    let most = samples.iter().map(|sample| sample.inputs.len()).max();
+    if samples.iter().all(|sample| Some(sample.inputs.len()) == most) {
+        return samples.to_vec();
+    }
+    samples.iter().map(Sample::alone).collect()
 }
 
 fn scatter(batch: &Batch, from: &[f32], width: usize, to: &mut [f32]) {

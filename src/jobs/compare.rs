@@ -6,7 +6,7 @@ use crate::{
     adapter::{Adapter, is_adapter},
     binding::{Base, ReadAdapter, lanes::lane_deltas},
     calibrate::{TaskSamples, check_samples},
-    compare::{self, CompareReport, Contest, ContestTask},
+    compare::{self, Class, CompareReport, Contest, ContestTask},
     compute::{Compute, Errand, MessageReader, Questions, mangled},
     delta::{Delta, on_device},
     error::Result,
@@ -39,6 +39,8 @@ pub struct CompareRequest {
     pub merged: Vec<MergedInput>,
     /// The most tokens of an answer, for models that write; as many as models of its kind write if it is none.
     pub max_new_tokens: Option<usize>,
+    /// See [`Contest::classes`].
+    pub classes: Vec<Class>,
 }
 
 /// The inputs of a comparison, opened.
@@ -51,6 +53,7 @@ struct Opened {
     merged_adapters: Vec<(String, BTreeMap<String, Delta>)>,
     merged_models: Vec<(String, Model)>,
     max_new_tokens: usize,
+    classes: Vec<Class>,
 }
 
 impl Opened {
@@ -92,6 +95,7 @@ impl Opened {
             merged_adapters,
             merged_models,
             max_new_tokens,
+            classes: request.classes,
         })
     }
 
@@ -108,6 +112,7 @@ impl Opened {
                 .collect(),
             adapters: &self.merged_adapters,
             models: &self.merged_models,
+            classes: &self.classes,
             max_new_tokens: self.max_new_tokens,
         })
     }

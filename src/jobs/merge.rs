@@ -81,8 +81,18 @@ pub async fn merge<'a>(
         hashing: Some(&pace),
         pictures: method.needs_samples().then_some(observer),
     };
-    let (adapters, samples) = read_adapters(adapters, &base, reading).await?;
+    let (adapters, mut samples) = read_adapters(adapters, &base, reading).await?;
     let binding = Binding::new(&base, &adapters, &options.layer_weights.patterns(adapters.len())?)?;
+    let mut passing = None;
+    if method.needs_samples() {
+        let model = base.model("this method")?;
+        check_weights(&adapters, &options)?;
+        check_samples(model, &adapters, &samples)?;
+        let tasks = tasks(&binding).await?;
+        let changed = targeted(&tasks);
+        calibrate::settle_captions(model, &adapters, &mut samples, &changed)?;
+        passing = Some((model, tasks, changed));
+    }
     let mut inputs = export::Inputs {
         base_path,
         device_why,
@@ -92,12 +102,7 @@ pub async fn merge<'a>(
     let mut biases = Vec::new();
     let mut passed = Vec::new();
     let compute;
-    if method.needs_samples() {
-        let model = base.model("this method")?;
-        check_weights(&adapters, &options)?;
-        check_samples(model, &adapters, &samples)?;
-        let tasks = tasks(&binding).await?;
-        let changed = targeted(&tasks);
+    if let Some((model, tasks, changed)) = passing {
         let calibration = calibration(model, &changed, tasks.len(), &samples, &options)?;
         let work = ModelWork::of_merge(model, &changed, &options, &calibration);
         let check = |compute: &Compute| model.check_fits(compute, &calibration.load);

@@ -168,7 +168,7 @@ pub trait Family {
     fn modules(&self) -> &[Module];
     /// How many blocks a forward pass has.
     fn blocks(&self) -> usize;
-    /// How many of them, from the first, are an encoder-decoder's encoder.
+    /// How many of them, from the first, read what comes first alone: an encoder-decoder's encoder, a picture's tower.
     fn encoder_blocks(&self) -> usize {
         0
     }

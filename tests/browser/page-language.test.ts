@@ -92,9 +92,9 @@ describe("what was dropped", () => {
     await unfold(page.locator(".options"), "More options");
     expect(await page.getByLabel("Tokens that count").count()).toBe(1);
     expect(await page.getByLabel("The decoder reads").count()).toBe(0);
-    await page.locator(".options").getByLabel("Longest answer, in tokens").fill("0");
+    await page.locator(".options").getByLabel("Longest answer").fill("0");
     expect(await lacking(page)).toEqual([
-      "Longest answer, in tokens: give a whole number above 0, at most 16384.",
+      "Longest answer: give a whole number above 0, at most 16384, or leave it empty for 16, captions 12.",
     ]);
     expect(log.complaints).toEqual([]);
     await page.context().close();
@@ -123,7 +123,7 @@ describe("what was dropped", () => {
     await ready(page);
     rmSync(example.folder, { recursive: true });
     await unfold(page.locator(".options"), "More options");
-    expect(await page.locator(".options").getByLabel("Longest answer, in tokens").count()).toBe(0);
+    expect(await page.locator(".options").getByLabel("Longest answer").count()).toBe(0);
     expect(await panel(page).count()).toBe(0);
     await page.locator('[data-role="samples"]').first().getByRole("button", { name: "Remove" }).click();
     expect(await page.getByRole("button", { name: "Let the adapter write them" }).count()).toBe(0);

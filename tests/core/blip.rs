@@ -207,6 +207,7 @@ fn a_comparison_tells_what_each_variant_writes_of_the_pictures() {
         adapters: adapters(&root, &golden),
         merged: Vec::new(),
         max_new_tokens: None,
+        classes: Vec::new(),
     };
     let (report, _) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
     for task in &report.tasks {

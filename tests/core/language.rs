@@ -335,6 +335,7 @@ fn a_comparison_counts_what_the_variants_write() {
                 folder: written(&sink),
             }],
             max_new_tokens: Some(12),
+            classes: Vec::new(),
         };
         let (report, chosen) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
         assert_eq!((chosen.device, chosen.why), ("cpu", None));

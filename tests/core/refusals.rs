@@ -286,6 +286,7 @@ fn a_classifier_without_its_first_layer_predicts_nothing() {
             ],
             merged: Vec::new(),
             max_new_tokens: None,
+            classes: Vec::new(),
         };
         let (report, _) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
         let [lacking, whole] = report.tasks.as_slice() else {

@@ -315,6 +315,7 @@ fn a_comparison_of_pictures_gives_the_own_adapter_full_agreement() {
         adapters: adapters.into(),
         merged: Vec::new(),
         max_new_tokens: None,
+        classes: Vec::new(),
     };
     let (report, _) = pollster::block_on(compare(request, &Compute::cpu(), &Silent)).unwrap();
     for task in &report.tasks {

@@ -37,8 +37,10 @@ class Task:
     `deltas` maps module names to weight changes (d_out, d_in), as `peft_deltas` gives them. Each of `inputs` is
     one sample: `{"input_ids": [..]}`, for an encoder-decoder also `"decoder_input_ids": [..]`, which are fixed
     beforehand: the start token and the adapter's own greedy answer but its last token (`own_answer`, `shifted`), or a
-    given answer, or the start token alone. `positions` is 0 or 1 by token of each sample's `input_ids`: rows of 0 do
-    not count. It is for models without a decoder side of their own.
+    given answer, or the start token alone. A captioner's sample is `{"pixel_values": (channels, height, width) as lists,
+    "input_ids": [..]}`: what the decoder reads, made like `decoder_input_ids` (`own_caption`, `shifted`). `positions` is
+    0 or 1 by token of each sample's `input_ids`: rows of 0 do not count. It is for models without a decoder side of
+    their own.
     """
 
     name: str
@@ -267,9 +269,39 @@ def own_answer_and_margin(
             output_scores=True,
         )
     answer = out.sequences[0].tolist()[1 if model.config.is_encoder_decoder else len(input_ids) :]
-    margins = []
-    for scores in out.scores:
-        finite = scores[0][scores[0].isfinite()]
+    return answer, least_lead(out.scores)
+
+
+def own_caption(
+    model: PreTrainedModel, deltas: Deltas, pixels: torch.Tensor, max_new_tokens: int, begins: list[int] = ()
+) -> tuple[list[int], float]:
+    """What a captioner (BLIP) with the deltas writes greedily of one picture (channels, height, width), and its least lead.
+
+    New tokens only, the `[SEP]` that ends a caption included. `begins` holds the tokens with which the caption is to
+    begin; before them the decoder reads `text_config.bos_token_id` (`[DEC]`), as transformers' `generate` sees to.
+    """
+    text = model.config.text_config
+    # `generate` itself puts [DEC] in the place of the first token and drops the last one, a tokenizer's [CLS] and [SEP].
+    ids = torch.tensor([[text.bos_token_id, *begins, text.sep_token_id]])
+    with patched(body_of(model), deltas), torch.no_grad(), precision_of(model):
+        out = model.generate(
+            pixel_values=pixels[None],
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+    return out.sequences[0].tolist()[1 + len(begins) :], least_lead(out.scores)
+
+
+def least_lead(scores: tuple[torch.Tensor, ...]) -> float:
+    """By what part of the largest score the closest of the choices was won; infinite where all are forced."""
+    leads = []
+    for step in scores:
+        finite = step[0][step[0].isfinite()]
         best = finite.topk(2).values if len(finite) > 1 else None
-        margins.append(float((best[0] - best[1]) / finite.abs().max()) if best is not None else float("inf"))
-    return answer, min(margins)
+        leads.append(float((best[0] - best[1]) / finite.abs().max()) if best is not None else float("inf"))
+    return min(leads)

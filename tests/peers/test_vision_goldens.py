@@ -1,5 +1,6 @@
 """The goldens of images are what their scripts make."""
 
+import blip
 import convolutions
 import numpy as np
 import pictures
@@ -28,6 +29,16 @@ def test_convolutions_are_what_the_script_makes(tmp_path):
 def test_vision_transformers_are_what_the_script_makes(tmp_path):
     vit.generate(tmp_path / "vit")
     agree(GOLDENS / "vit", tmp_path / "vit")
+
+
+def test_captioners_are_what_the_script_makes(tmp_path):
+    kept, again = GOLDENS / "blip", tmp_path / "blip"
+    blip.generate(again)
+    agree(kept, again)
+    for path in kept.rglob("*.jsonl"):
+        assert path.read_text() == (again / path.relative_to(kept)).read_text()
+    for path in kept.rglob("*.png"):
+        assert np.array_equal(np.array(Image.open(path)), np.array(Image.open(again / path.relative_to(kept))))
 
 
 def test_towers_are_what_the_script_makes(tmp_path):

@@ -175,6 +175,12 @@ describe("the command line of a merge", () => {
     const line = "--adapter a --compare a.jsonl --method linear --max-new-tokens 4";
     expect(merge(line).options).toEqual({ method: "linear", maxNewTokens: 4 });
   });
+
+  it("may name classes only for a comparison", () => {
+    const line = "--adapter a --method linear --label cat --label dog";
+    expect(merge(`${line} --compare a.test`).labels).toEqual(["cat", "dog"]);
+    expect(() => merge(line)).toThrowError(refused("--label does nothing without --compare"));
+  });
 });
 
 describe("the command line of a generation", () => {
@@ -191,6 +197,7 @@ describe("the command line of a generation", () => {
         { name: "one", folder: "b" },
       ],
       prompts: ["Where is it?"],
+      images: [],
       promptsFile: "p.jsonl",
       chat: false,
       sampling: { maxNewTokens: 8, temperature: 0.7, topP: 0.9, seed: 3 },
@@ -209,8 +216,21 @@ describe("the command line of a generation", () => {
     });
   });
 
+  it("takes pictures, with or without how their captions begin", () => {
+    expect(generate("--image cat.png --image dogs --prompt a")).toMatchObject({
+      images: ["cat.png", "dogs"],
+      prompts: ["a"],
+    });
+    expect(generate("--image cat.png").prompts).toEqual([]);
+  });
+
   it.each([
-    ["", "Give a text with --prompt, or a file of them with --prompts."],
+    [
+      "--image a.png --chat --prompt a",
+      "--chat is for texts; beside --image a --prompt is how captions begin.",
+    ],
+    ["--image a.png --prompts p.txt", "--prompts is for texts; beside --image"],
+    ["", "Give a text with --prompt, a file of them with --prompts, or for a model"],
     ["--prompts p.txt --chat", "--chat is for --prompt"],
     ["--prompt a --seed 1", "--seed does nothing without --temperature above 0"],
     ["--prompt a --temperature 0 --top-p .5", "--top-p does nothing without --temperature above 0"],

@@ -8,6 +8,8 @@ import { readRange } from "../../www/lib/sources/open.ts";
 import type { BaseFacts, DeviceRequest, MergeOptions, MergePlan, MergeReport } from "../../www/lib/types.ts";
 import type {
   AdapterSource,
+  CandidateLabels,
+  CoreSaid,
   GenerateSource,
   IterisWasm,
   MergeSource,
@@ -33,7 +35,12 @@ export interface FakeBehaviour {
   report?: Partial<MergeReport>;
   seen?: Seen[];
   /** What comparisons and generations were given. */
-  compared?: { adapters: AdapterSource[]; options: { maxNewTokens?: number } | undefined }[];
+  compared?: {
+    adapters: AdapterSource[];
+    options: { maxNewTokens?: number; labels?: CandidateLabels } | undefined;
+  }[];
+  /** What comparisons say of the pictures of each task. */
+  said?: CoreSaid[];
   generated?: GenerateSource[];
   /** The variants that comparisons have numbers of. */
   scores?: readonly string[];
@@ -60,6 +67,7 @@ const encoder: Partial<BaseFacts> = {
   architecture: "BertModel",
   kind: "encoder",
   generates: false,
+  answerLength: 4,
   maxLength: 16,
   vocabSize: 100,
 };
@@ -70,8 +78,33 @@ export const decoder: Partial<BaseFacts> = {
   architecture: "LlamaForCausalLM",
   kind: "decoder",
   generates: true,
+  answerLength: 4,
   maxLength: 32,
   vocabSize: 100,
+};
+
+/** Facts of a model that writes captions. */
+export const captioner: Partial<BaseFacts> = {
+  family: "blip",
+  architecture: "BlipForConditionalGeneration",
+  kind: "image-to-text",
+  generates: true,
+  answerLength: 4,
+  maxLength: 16,
+  vocabSize: 100,
+  picture: { channels: 3, height: 32, width: 32 },
+};
+
+/** Facts of a model that encodes pictures and texts. */
+export const pairEncoder: Partial<BaseFacts> = {
+  family: "clip",
+  architecture: "CLIPModel",
+  kind: "image-text-encoder",
+  generates: false,
+  answerLength: 4,
+  maxLength: 5,
+  vocabSize: 100,
+  picture: { channels: 3, height: 32, width: 32 },
 };
 
 /** Two SDXL adapters of rank 32, merged linearly. */
@@ -106,6 +139,7 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     compared,
     endless,
     scores = [],
+    said,
     generated,
     facts = encoder,
   } = behaviour;
@@ -128,7 +162,7 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
     version: () => "0.0.0",
     failedAllocation: () => behaviour.failedAllocation,
     memoryBytes: () => 3 << 20,
-    defaultOptions: () => ({ method: "iteris", maxNewTokens: 4 }) as MergeOptions,
+    defaultOptions: () => ({ method: "iteris", maxNewTokens: null }) as MergeOptions,
     methods: () => METHODS.map(({ name }) => name),
     digests: (files) =>
       Promise.all(
@@ -198,7 +232,10 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       }
       const notes = merged.map(({ name, files }) => `${name}: ${files.map((file) => file.name).join(" ")}`);
       const variants = scores.map((variant) => ({ variant, agreement: 1, accuracy: null, cosine: 1 }));
-      const tasks = adapters.map(({ name }) => ({ task: name, samples: 1, labelled: 0, variants }));
+      const tasks = adapters.map(({ name }) => ({
+        ...{ task: name, samples: 1, labelled: 0, variants },
+        ...(said === undefined ? {} : { said }),
+      }));
       const residuals = adapters.flatMap(({ name: task }) =>
         scores.map((variant) => ({ module: "a", task, variant, residual: 0.5 })),
       );
@@ -224,6 +261,37 @@ export function fakeWasm(behaviour: FakeBehaviour = {}): IterisWasm {
       };
     },
   };
+}
+
+/** A captioner's files: words in lower case between `[CLS]` and `[SEP]`, as BERT's tokenizer has them. */
+export function tinyCaptioner(): { name: string; blob: Blob }[] {
+  const special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[DEC]"];
+  const words = [...special, "a", "cat", "dog", "red", "on", "mat"];
+  const marked = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+  const ids = (id: string) => ({ id, ids: [words.indexOf(id)], tokens: [id] });
+  const tokenizer = {
+    added_tokens: special.map((content, id) => ({ id, content, special: true, normalized: false })),
+    normalizer: null,
+    pre_tokenizer: { type: "WhitespaceSplit" },
+    post_processor: {
+      type: "TemplateProcessing",
+      single: [marked("[CLS]"), { Sequence: { id: "A", type_id: 0 } }, marked("[SEP]")],
+      pair: [],
+      special_tokens: { "[CLS]": ids("[CLS]"), "[SEP]": ids("[SEP]") },
+    },
+    decoder: { type: "WordPiece", prefix: "##", cleanup: true },
+    model: {
+      type: "WordPiece",
+      unk_token: "[UNK]",
+      continuing_subword_prefix: "##",
+      vocab: Object.fromEntries(words.map((word, id) => [word, id])),
+    },
+  };
+  return [
+    { name: "config.json", blob: new Blob(['{"text_config": {"eos_token_id": 2, "sep_token_id": 3}}']) },
+    { name: "tokenizer.json", blob: new Blob([JSON.stringify(tokenizer)]) },
+    { name: "tokenizer_config.json", blob: new Blob(['{"sep_token": "[SEP]", "bos_token": "[DEC]"}']) },
+  ];
 }
 
 /** A base model's files with the smallest tokenizer there is: two words and `<end>`, which ends answers. */

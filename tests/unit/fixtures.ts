@@ -3,10 +3,19 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SourceFile } from "../../www/lib/wasm-interface.ts";
 
-const folder = join(import.meta.dirname, "../../../shared/fixtures/emotion");
+const fixtures = join(import.meta.dirname, "../../../shared/fixtures");
 
-/** Where the emotion fixtures are, or `null` in a checkout that stands alone. */
-export const emotionFolder: string | null = existsSync(folder) ? folder : null;
+/** A folder of fixtures, or `null` in a checkout that stands alone. */
+function folderOf(name: string): string | null {
+  const folder = join(fixtures, name);
+  return existsSync(folder) ? folder : null;
+}
+
+/** Where the emotion fixtures are. */
+export const emotionFolder = folderOf("emotion");
+
+/** Where those of models that read pictures are. */
+export const imagesFolder = folderOf("images");
 
 /** A file of this machine as the library takes one. */
 export function sourceFile(path: string, name: string): SourceFile {

@@ -6,6 +6,7 @@ export const baseFacts: BaseFacts = {
   family: "bert",
   kind: "encoder",
   generates: false,
+  answerLength: 16,
   architecture: "BertModel",
   parameters: 1,
   hiddenSize: 1,

@@ -46,9 +46,12 @@ describe("metadata.jsonl", () => {
       ["two/deep/c.gif", "a dog", "dog"],
     ]);
     expect(set.notes).toEqual(["columns of two/metadata.jsonl that are not read: bbox"]);
-    expect(unreadNotes(set)).toEqual([
+    expect(unreadNotes(set, { readsCaptions: false })).toEqual([
       "columns of two/metadata.jsonl that are not read: bbox",
       "the model reads no captions: those of 2 pictures are not read",
+    ]);
+    expect(unreadNotes(set, { readsCaptions: true })).toEqual([
+      "columns of two/metadata.jsonl that are not read: bbox",
     ]);
   });
 
@@ -147,7 +150,7 @@ describe("a text beside a picture", () => {
       ["x/a.b.png", "a cat", "x"],
       ["y/c.png", null, "y"],
     ]);
-    expect(unreadNotes(set)).toEqual([
+    expect(unreadNotes(set, { readsCaptions: false })).toEqual([
       "files beside the pictures are not read: y/notes.txt",
       "the model reads no captions: those of 1 pictures are not read",
     ]);
@@ -200,6 +203,12 @@ describe(".parquet", () => {
         "train.parquet item 02: picture 1",
         "train.parquet item 03",
       ],
+      pictures: Array.from({ length: 12 }, (_, i) => ({
+        name: `train.parquet item ${String(i + 1).padStart(2, "0")}`,
+        caption: i % 3 === 2 ? null : `picture ${i}`,
+        label: ["cat", "dog", null][i % 3],
+        blob: expect.any(Blob),
+      })),
     });
     expect((await open({ "train.parquet": parquet("train.parquet"), "z.png": "" })).pictures).toHaveLength(
       13,

@@ -86,9 +86,9 @@ export interface MergeOptions {
   decoderInputs: "own" | "start";
   /**
    * Tokens that an adapter writes, at most, where a sample has no answer. A whole number above 0, at most
-   * 16384. By default `16`.
+   * 16384. By default: 16, and 12 of a caption.
    */
-  maxNewTokens: number;
+  maxNewTokens: number | null;
   /**
    * Which positions of a decoder-only model's samples are features: `all`, or those of the completion alone
    * (`completion`). By default `all`.
@@ -192,7 +192,7 @@ export interface ReportOptions {
   adaptive_weights: boolean;
   padding: "exclude" | "include";
   decoder_inputs: "own" | "start";
-  max_new_tokens: number;
+  max_new_tokens: number | null;
   positions: "all" | "completion";
   scale: number;
   non_diagonal: number;
@@ -391,7 +391,8 @@ export const OPTIONS = {
   },
   maxNewTokens: {
     kind: "number",
-    default: 16,
+    default: null,
+    unset: "16, and 12 of a caption",
     range: {
       least: 1,
       most: 16384,
@@ -407,8 +408,9 @@ export const OPTIONS = {
     section: "samples",
     field: {
       place: "writing",
-      label: "Longest answer, in tokens",
+      label: "Longest answer",
       hint: "Where samples have no answers, the adapters write them, here and in the comparison.",
+      empty: "16, captions 12",
     },
   },
   positions: {

@@ -74,6 +74,8 @@ export type { PatternGroup } from "./patterns.ts";
 export { groupByPattern } from "./patterns.ts";
 export type { FoundInputs, Mismatch, Recipe, RecipeAdapter, RecipeInput, RecipeSamples } from "./recipe.ts";
 export { differences, mismatches, readRecipe, recipeMismatch, samplesMismatches } from "./recipe.ts";
+export { pictureParts } from "./samples/picture-files.ts";
+export { saysTheSame } from "./samples/said.ts";
 export type * from "./types.ts";
 
 const client = new WorkerClient(startWorker, startHelper);

@@ -9,6 +9,7 @@ import type { Sampling } from "./sampling.ts";
 import type {
   AdapterFacts,
   BaseFacts,
+  ClassShare,
   CompareReport,
   DeviceKind,
   MergeOptions,
@@ -42,6 +43,22 @@ export interface PictureSamples {
   pictures: SourceFile[];
   /** One per picture, `null` where it has none. */
   labels?: (string | number | null)[];
+  /** For a model that encodes pictures and texts: captions one after another, special tokens among them. */
+  ids?: Uint32Array;
+  /** Tokens per caption, 0 where a picture has none; they sum to `ids.length`. */
+  lengths?: Uint32Array;
+  /** How many captions were cut to the maximum. */
+  truncated?: number;
+  /** For a model that writes captions: one per picture, 1 where the adapter is to write it. */
+  prompts?: Uint8Array;
+  /** Given captions one after another: no token that begins a text, and the one that ends it. */
+  answers?: Uint32Array;
+  /** Tokens per given caption, 0 where there is none; they sum to `answers.length`. */
+  answerLengths?: Uint32Array;
+  /** The right captions, as `answers` are; for comparisons. */
+  labelIds?: Uint32Array;
+  /** Tokens per right caption, 0 where there is none; they sum to `labelIds.length`. */
+  labelLengths?: Uint32Array;
   /** What they came from, for the report. */
   source?: string;
   /** Where that is, from the folder of the report; for the report. */
@@ -114,6 +131,32 @@ export interface MergeSource {
   options: Partial<MergeOptions>;
 }
 
+/** Classes that a model of pictures and texts chooses from, as texts. */
+export interface CandidateLabels {
+  texts: string[];
+  /** One after another, special tokens among them. */
+  ids: Uint32Array;
+  /** Tokens per text; they sum to `ids.length`. */
+  lengths: Uint32Array;
+}
+
+/** What variants say of one picture of a task. */
+export interface CoreSaid {
+  /** Which of the task's pictures. */
+  sample: number;
+  variants: {
+    variant: string;
+    /** Of the caption that it writes. */
+    ids?: Uint32Array | number[] | null | undefined;
+    classes?: ClassShare[] | null | undefined;
+  }[];
+}
+
+/** A report whose captions are still tokens, and whose pictures are numbers. */
+export interface CoreCompareReport extends Omit<CompareReport, "tasks"> {
+  tasks: (Omit<CompareReport["tasks"][number], "said"> & { said?: CoreSaid[] | null | undefined })[];
+}
+
 /** A merged adapter to be compared. */
 export interface MergedSource {
   /** Its name in the comparison, for example `iteris` or `average`. */
@@ -128,6 +171,8 @@ export interface GenerateSource {
   variants: { name: string; files?: SourceFile[] }[];
   /** One after another; `lengths` sum to `ids.length`. */
   prompts: { ids: Uint32Array; lengths: Uint32Array };
+  /** As many as there are prompts, each the beginning of a caption, which may have no tokens. */
+  images?: SourceFile[];
   options: Sampling;
 }
 
@@ -239,10 +284,10 @@ export interface IterisWasm {
       base: SourceFile[];
       adapters: AdapterSource[];
       merged: MergedSource[];
-      options?: { maxNewTokens?: number };
+      options?: { maxNewTokens?: number; labels?: CandidateLabels };
     },
     device: WasmDevice,
     observer: Observer,
-  ): Promise<ChosenDevice & { report: CompareReport }>;
+  ): Promise<ChosenDevice & { report: CoreCompareReport }>;
   generate(request: GenerateSource, device: WasmDevice, observer: Observer): Promise<Generated>;
 }

@@ -9,14 +9,16 @@ import { readdir, stat } from "node:fs/promises";
 import { basename, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { IterisError } from "../lib/errors.ts";
+import { collectImages, someImages } from "../lib/samples/images.ts";
 import { holdsPictures, openSamples } from "../lib/samples/open.ts";
 import { picturesOf } from "../lib/samples/picture-files.ts";
-import type { TaskSet } from "../lib/samples/pictures.ts";
+import { isPicture, type TaskSet } from "../lib/samples/pictures.ts";
 import { parseSamples } from "../lib/samples/read.ts";
 import { collectFiles, collectSamples } from "../lib/sources/collect.ts";
+import { compareNames } from "../lib/sources/names.ts";
 import { openFile, openFiles, readAll } from "../lib/sources/open.ts";
 import type { WireFile } from "../lib/sources/wire.ts";
-import type { FilesInput, SamplesInput } from "../lib/types.ts";
+import type { FilesInput, ImageInput, SamplesInput } from "../lib/types.ts";
 import type { SourceFile } from "../lib/wasm-interface.ts";
 import { depthOfGlob, folderOfGlob, isGlob, matcherOf } from "./glob.ts";
 
@@ -25,6 +27,9 @@ export type NodeFilesInput = string | URL | FilesInput;
 
 /** A file of samples, a folder of pictures, or a pattern of paths, by path or `file:` URL, or what browsers take too. */
 export type NodeSamplesInput = string | URL | SamplesInput;
+
+/** A picture, a folder of them or a pattern of paths, by path or `file:` URL, or what browsers take too. */
+export type NodeImageInput = string | URL | ImageInput;
 
 function isPath(input: unknown): input is string | URL {
   return typeof input === "string" || (input instanceof URL && input.protocol === "file:");
@@ -67,6 +72,11 @@ export function readFully(file: number, bytes: Uint8Array, start: number): void 
   }
 }
 
+/** By name. */
+function inOrder(files: readonly SourceFile[]): SourceFile[] {
+  return files.toSorted((a, b) => compareNames(a.name, b.name));
+}
+
 /** Opens files for one call and closes them after it. */
 export class OpenFiles {
   readonly #opened = new Map<string, number>();
@@ -106,21 +116,46 @@ export class OpenFiles {
     return this.#texts(path);
   }
 
+  /**
+   * Pictures that are asked about, in the order in which they are given; of a folder or pattern by name.
+   *
+   * @throws IterisError `read_failed`; `option_invalid` where there are none
+   */
+  async images(input: NodeImageInput | readonly NodeImageInput[]): Promise<SourceFile[]> {
+    const list: readonly NodeImageInput[] = Array.isArray(input) ? input : [input];
+    const nested = await Promise.all(list.map((one) => this.#imagesOf(one)));
+    return someImages(nested.flat());
+  }
+
+  async #imagesOf(input: NodeImageInput): Promise<SourceFile[]> {
+    if (!isPath(input)) return openFiles(await collectImages(input));
+    const path = pathOf(input);
+    const about = await stat(path).catch(() => null);
+    if (about === null && isGlob(path)) return inOrder(await this.#matches(path));
+    const files = await this.#walk(path, "");
+    return about?.isDirectory() ? inOrder(files.filter(({ name }) => isPicture(name))) : files;
+  }
+
   async #texts(path: string): Promise<TaskSet> {
     const file = await this.#file(path, basename(path));
     return parseSamples(await readAll(file), file.name);
   }
 
   async #matching(pattern: string): Promise<TaskSet> {
-    const folder = folderOfGlob(pattern);
-    const matches = matcherOf(pattern);
-    const files = (await this.#walk(folder, "", depthOfGlob(pattern))).filter(({ name }) => matches(name));
+    const files = await this.#matches(pattern);
     const [first] = files;
-    if (first === undefined) {
-      throw new IterisError("read_failed", `Cannot be read (no file matches the pattern): ${pattern}`);
+    if (first !== undefined && files.length === 1 && !holdsPictures(first.name)) {
+      return this.#texts(join(folderOfGlob(pattern), first.name));
     }
-    if (files.length === 1 && !holdsPictures(first.name)) return this.#texts(join(folder, first.name));
     return picturesOf(files, basename(pattern));
+  }
+
+  async #matches(pattern: string): Promise<SourceFile[]> {
+    const matches = matcherOf(pattern);
+    const files = await this.#walk(folderOfGlob(pattern), "", depthOfGlob(pattern));
+    const matching = files.filter(({ name }) => matches(name));
+    if (matching.length > 0) return matching;
+    throw new IterisError("read_failed", `Cannot be read (no file matches the pattern): ${pattern}`);
   }
 
   close(): void {

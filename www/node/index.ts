@@ -93,8 +93,9 @@ export {
 } from "../lib/recipe.ts";
 export { previewOf } from "../lib/samples/facts.ts";
 export { holdsPictures } from "../lib/samples/open.ts";
+export { saysTheSame } from "../lib/samples/said.ts";
 export type * from "../lib/types.ts";
-export type { NodeFilesInput, NodeSamplesInput } from "./files.ts";
+export type { NodeFilesInput, NodeImageInput, NodeSamplesInput } from "./files.ts";
 export { OutputFolder } from "./output-folder.ts";
 export type {
   CompareMethodsOutcome,
@@ -247,7 +248,7 @@ export function compareMethodsInto(
 /**
  * Lets a base model, and the model with each of several adapters, write after prompts, side by side.
  *
- * @param request - prompts or chats, what writes, and how: greedy by default, or sampled with `temperature`,
+ * @param request - prompts or chats, or pictures for a model that writes captions (`image`), what writes, and how: greedy by default, or sampled with `temperature`,
  * `topP` and `seed`; see {@link GenerateRequest}
  * @returns for each variant the text it wrote after each prompt, and whether it came to its own end
  * @throws IterisError, for example `model_unsupported` for an encoder or `samples_invalid` for a prompt that is

@@ -35,7 +35,13 @@ import type {
   SelfInput,
 } from "../lib/types.ts";
 import { withEngine } from "./engine.ts";
-import { type NodeFilesInput, type NodeSamplesInput, OpenFiles, pathFrom } from "./files.ts";
+import {
+  type NodeFilesInput,
+  type NodeImageInput,
+  type NodeSamplesInput,
+  OpenFiles,
+  pathFrom,
+} from "./files.ts";
 
 /** {@link MergeRequest} with paths. */
 export type NodeMergeRequest = MergeRequest<NodeFilesInput, NodeSamplesInput>;
@@ -46,7 +52,7 @@ export type NodeCompareRequest = CompareRequest<NodeFilesInput, NodeSamplesInput
 /** {@link CompareMethodsRequest} with paths. */
 export type NodeCompareMethodsRequest = CompareMethodsRequest<NodeFilesInput, NodeSamplesInput>;
 /** {@link GenerateRequest} with paths. */
-export type NodeGenerateRequest = GenerateRequest<NodeFilesInput, NodeSamplesInput>;
+export type NodeGenerateRequest = GenerateRequest<NodeFilesInput, NodeSamplesInput, NodeImageInput>;
 
 /** Tells the caller. What a callback throws is its own fault, told as one of an event handler is. */
 function tell<T>(callback: ((value: T) => void) | undefined, value: T): void {
@@ -159,6 +165,7 @@ export function mergeToSink(
       adapters: await Promise.all(adapters.map((adapter) => openAdapter(files, adapter, reportFolder))),
       options: request.options ?? {},
       tasks: request.tasks,
+      labels: request.labels,
       average: request.average,
       device: request.device ?? "auto",
       workers: request.workers,
@@ -210,6 +217,7 @@ export function compareMethodsToSinks(
       merged: await openNamed(files, merged),
       options: request.options ?? {},
       tasks: request.tasks,
+      labels: request.labels,
       failures: request.failures,
       device: request.device ?? "auto",
       workers: request.workers,
@@ -239,6 +247,7 @@ export function compareNow(request: NodeCompareRequest): Promise<CompareResult> 
       merged: await openNamed(files, request.merged),
       maxLength: request.options?.maxLength ?? null,
       maxNewTokens: request.options?.maxNewTokens ?? null,
+      labels: request.labels,
       device: request.device ?? ("auto" as const),
       workers: request.workers,
     };
@@ -261,6 +270,7 @@ export function generateNow(request: NodeGenerateRequest): Promise<GenerateResul
         })),
       ),
       prompts: [...prompts, ...placedOf(textsOf(samples))],
+      images: request.image === undefined ? undefined : await files.images(request.image),
       options,
       device: request.device ?? ("auto" as const),
       workers: request.workers,

@@ -14,7 +14,11 @@ const ANSWERS: Readonly<Record<Samples["answers"], string | undefined>> = {
   mixed: "with their answers, or else the adapter’s own",
 };
 
-export function calibrationView({ adapters }: MergeReport): TemplateResult | typeof nothing {
+/** @param what - the samples of one that has no name: `texts` or `pictures` */
+export function calibrationView(
+  { adapters }: MergeReport,
+  what: "texts" | "pictures",
+): TemplateResult | typeof nothing {
   const tasks = adapters.flatMap(({ name, samples }) => (samples ? [{ name, samples }] : []));
   if (tasks.length === 0) return nothing;
   return html`
@@ -36,7 +40,7 @@ export function calibrationView({ adapters }: MergeReport): TemplateResult | typ
                 <tr>
                   <th scope="row">${name}</th>
                   <td class="words">
-                    ${samples.self ? selfWritten(samples.self) : (samples.source ?? "texts")} ${answersOf(samples)}
+                    ${samples.self ? selfWritten(samples.self) : (samples.source ?? what)} ${answersOf(samples, what)}
                   </td>
                   <td>${count(samples.count)}</td>
                   <td>${count(samples.tokens)}</td>
@@ -65,8 +69,11 @@ function selfWritten(self: NonNullable<Samples["self"]>): TemplateResult {
   `;
 }
 
-function answersOf({ answers, answer_tokens }: Samples): TemplateResult | typeof nothing {
-  const from = ANSWERS[answers];
+function answersOf(
+  { answers, answer_tokens }: Samples,
+  what: "texts" | "pictures",
+): TemplateResult | typeof nothing {
+  const from = what === "pictures" ? ANSWERS[answers]?.replace("answers", "captions") : ANSWERS[answers];
   if (from === undefined) return nothing;
   return html`<span class="hint">${from}${answer_tokens > 0 ? `, ${plural(answer_tokens, "token")}` : ""}</span>`;
 }

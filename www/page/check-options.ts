@@ -1,5 +1,6 @@
 /** What is wrong with the numbers of the form of options, in the words of its fields. */
 import { isInRange, OPTIONS, type OptionName, optionNames } from "../lib/index.ts";
+import { classProblem } from "./class-field.ts";
 import { layerWeightsOf } from "./layer-weights.ts";
 import { doesSomething } from "./option-fields.ts";
 import { askedMethods, baseFacts, type State } from "./state.ts";
@@ -17,7 +18,7 @@ export function optionProblem(state: State): string | undefined {
     const orEmpty = field.empty === undefined ? "" : `, or leave it empty for ${field.empty}`;
     return `${field.label}: give ${range.words}${orEmpty}.`;
   }
-  return layerWeightsOf(state).problem;
+  return layerWeightsOf(state).problem ?? classProblem(state);
 }
 
 function fits(name: OptionName, value: unknown): boolean {

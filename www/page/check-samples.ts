@@ -3,6 +3,7 @@ import { type BaseFacts, isInRange, type SamplesFacts, SELF_OPTIONS } from "../l
 import { type Item, nameList } from "./check-item.ts";
 import { list, plural } from "./format.ts";
 import { recipeOfCard } from "./recipe-match.ts";
+import type { Role } from "./recognise.ts";
 import { needsSamples } from "./settings.ts";
 import { type Adapter, askedMethods, baseFacts, type State, type Text } from "./state.ts";
 
@@ -15,7 +16,7 @@ export function samplesItem(state: State): Item {
     Object.values(adapter.texts).some((text) => text.facts.status === "failed"),
   );
   if (broken.length > 0)
-    return { id, status: "wrong", text: `Replace or remove the texts of ${nameList(broken)}.` };
+    return { id, status: "wrong", text: `Replace or remove the samples of ${nameList(broken)}.` };
   const unfit = facts && unfitTexts(state, facts);
   if (unfit) return { id, status: "wrong", text: unfit };
   const lacking = lackingItem(state);
@@ -30,10 +31,18 @@ export function samplesItem(state: State): Item {
 function lackingItem(state: State): Item | undefined {
   const { adapters, open, several } = state;
   const calibrated = needsSamples(askedMethods(state));
-  if (adapters.length === 0)
-    return { id, status: "missing", text: "Drop a file of sample texts for each adapter." };
+  const facts = baseFacts(state);
+  const pictures = facts?.picture !== undefined;
+  if (adapters.length === 0) {
+    const what = pictures ? "folder of pictures" : "file of sample texts";
+    return { id, status: "missing", text: `Drop a ${what} for each adapter.` };
+  }
   const waiting = open.length > 0 ? " Say whose the waiting files are." : "";
-  const own = baseFacts(state)?.generates ? " Drop a file, or let the adapter write them." : "";
+  const own = pictures
+    ? " Drop a folder of pictures."
+    : facts?.generates
+      ? " Drop a file, or let the adapter write them."
+      : "";
   if (calibrated) {
     const lacking = adapters.filter((adapter) => !adapter.texts.samples && !adapter.self);
     if (lacking.length > 0) {
@@ -48,10 +57,11 @@ function lackingItem(state: State): Item | undefined {
   if (!several) return undefined;
   const untested = adapters.filter(({ texts }) => !texts.heldOut && !texts.samples);
   if (untested.length === 0) return undefined;
+  const what = pictures ? "pictures" : "texts";
   return {
     id,
     status: "missing",
-    text: `Drop texts to compare on for ${nameList(untested)}: held-out texts, or samples.${waiting}`,
+    text: `Drop ${what} to compare on for ${nameList(untested)}: held-out ${what}, or samples.${waiting}`,
   };
 }
 
@@ -61,7 +71,10 @@ function recipeSources({ recipe }: State, lacking: readonly Adapter[]): string {
   return sources.length > 0 ? `: the recipe used ${list([...new Set(sources)])}` : "";
 }
 
-function counted({ adapters, several }: State): string {
+function counted(state: State): string {
+  const { adapters, several } = state;
+  const facts = baseFacts(state);
+  if (facts?.picture) return countedPictures(state, facts);
   let given = 0;
   let own = 0;
   let heldOut = 0;
@@ -76,6 +89,27 @@ function counted({ adapters, several }: State): string {
   return `${plural(given + own, "sample")}, ${written}${aside}`;
 }
 
+/** Pictures, and how many of them lack captions where the model reads those. */
+function countedPictures({ adapters, several }: State, { kind }: BaseFacts): string {
+  const read = (role: Role): SamplesFacts[] =>
+    adapters.flatMap(({ texts }) => {
+      const facts = texts[role]?.facts;
+      return facts?.status === "ready" ? [facts.value] : [];
+    });
+  const sum = (list: readonly SamplesFacts[], of: (facts: SamplesFacts) => number): number =>
+    list.reduce((sum, facts) => sum + of(facts), 0);
+  const samples = read("samples");
+  const bare = sum(samples, ({ count, answers }) => count - answers);
+  const all = sum(samples, ({ count }) => count);
+  const heldOut = sum(read("heldOut"), ({ count }) => count);
+  const which = bare === all ? "all of them" : `${bare} of them`;
+  const aside = several && heldOut > 0 ? `, ${plural(heldOut, "held-out picture")}` : "";
+  const written =
+    kind === "image-to-text" && bare > 0 ? `; ${which} without captions: the adapter writes them` : "";
+  const lacking = kind === "image-text-encoder" && bare > 0 ? `; ${which} without captions` : "";
+  return `${plural(all, "picture")}${aside}${written}${lacking}`;
+}
+
 /** Why texts that can be read are none for this base model, if that is so. */
 function unfitTexts(state: State, facts: BaseFacts): string | undefined {
   const { adapters, base } = state;
@@ -86,6 +120,17 @@ function unfitTexts(state: State, facts: BaseFacts): string | undefined {
   };
   // Nothing is read by a base model that can only be read itself; the list says so at the base model.
   if (facts.kind === "weights") return undefined;
+  const readsPictures = facts.picture !== undefined;
+  const others = holding(({ format }) => (format === "pictures") !== readsPictures);
+  if (others) {
+    return readsPictures
+      ? `This base model reads pictures, and the samples of ${others} are texts. Drop a folder of pictures for each instead.`
+      : `This base model reads texts, and the samples of ${others} are pictures. Drop a file of texts for each instead.`;
+  }
+  if (readsPictures) {
+    const own = adapters.filter(({ texts, self }) => !texts.samples && self);
+    if (own.length > 0) return `${nameList(own)} cannot write pictures. Drop a folder of them.`;
+  }
   if (!facts.generates) {
     const prompted = holding(({ kinds }) => kinds.prompt + kinds.messages > 0);
     if (prompted) {

@@ -64,11 +64,13 @@ function baseItem(state: State): Item {
       text: `${use.why}, and this base model can only be read. Choose a method that needs no samples.`,
     };
   }
-  if (readsTexts(state) && !base.facts.value.hasTokenizer) {
+  const { hasTokenizer, kind, picture } = base.facts.value;
+  if (readsTexts(state) && !hasTokenizer && kind !== "image-encoder") {
+    const what = picture ? "captions" : "the samples";
     return {
       id,
       status: "missing",
-      text: "Add the base model’s tokenizer.json: the samples are read with it.",
+      text: `Add the base model’s tokenizer.json: ${what} are read with it.`,
     };
   }
   return { id, status: "done", text: `Base model: ${base.name}` };

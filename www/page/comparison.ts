@@ -30,6 +30,10 @@ const TEXTS: Record<Comparison["texts"], string> = {
   mixed: "on held-out texts where there are some, on the calibration samples otherwise",
 };
 
+/** The same of pictures, where it runs on those. */
+export const inputWords = (words: string, { pictures }: Pick<Comparison, "pictures">): string =>
+  pictures ? words.replaceAll("texts", "pictures") : words;
+
 export function comparisonView(store: Store, comparison: Comparison): TemplateResult {
   const columns = columnsOf(comparison);
   const tables = tableOf(comparison);
@@ -37,7 +41,7 @@ export function comparisonView(store: Store, comparison: Comparison): TemplateRe
   return html`
     <section class="panel" aria-labelledby="comparison-heading">
       <h3 id="comparison-heading">How well it does each task</h3>
-      <p class="muted">Each task ${TEXTS[comparison.texts]}${total > 0 ? `, ${plural(total, "text")} in all` : ""}.</p>
+      <p class="muted">Each task ${inputWords(TEXTS[comparison.texts], comparison)}${total > 0 ? `, ${plural(total, comparison.pictures ? "picture" : "text")} in all` : ""}.</p>
       ${
         tables.length > 0
           ? html`

@@ -24,14 +24,19 @@ function takePicked(store: Store, target: Target, event: Event): void {
 export function picker(
   store: Store,
   target: Target,
-  { folder, label, of }: { folder: boolean; label: string; of: string },
+  {
+    folder,
+    label,
+    of,
+    multiple = target.zone !== "text",
+  }: { folder: boolean; label: string; of: string; multiple?: boolean },
 ): TemplateResult {
   return html`
     <button class="secondary" type="button" @click=${openNext}>
       ${folder ? icons.folder : icons.document} ${label}<span class="sr-only"> for ${of}</span>
     </button>
     <input
-      type="file" hidden ?multiple=${!folder && target.zone !== "text"} tabindex="-1" aria-hidden="true"
+      type="file" hidden ?multiple=${!folder && multiple} tabindex="-1" aria-hidden="true"
       ?webkitdirectory=${folder}
       @change=${(event: Event) => takePicked(store, target, event)}
     />

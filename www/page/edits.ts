@@ -7,7 +7,7 @@
 import { inspectAdapter, inspectBase, inspectSamples, SELF_OPTIONS } from "../lib/index.ts";
 import { hasChatTemplate } from "./chat.ts";
 import { describe } from "./problem.ts";
-import { type Dropped, namedBlobs, type Role, roleOf } from "./recognise.ts";
+import { type Dropped, namedBlobs, type Role, roleOf, samplesOf } from "./recognise.ts";
 import {
   type Adapter,
   adapterById,
@@ -56,7 +56,7 @@ export function setText(store: Store, id: string, role: Role, dropped: Dropped):
     state.open = state.open.filter((other) => other !== dropped);
     outdate(state);
   });
-  void settle(store, inspectSamples(dropped.file), (facts) => {
+  void settle(store, inspectSamples(samplesOf(dropped)), (facts) => {
     text.facts = facts;
   });
 }

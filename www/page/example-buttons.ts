@@ -15,6 +15,11 @@ const EXAMPLES: readonly { name: ExampleName; title: string; shows: string }[] =
     title: "Example: a text classifier",
     shows: "Three adapters of a BERT that sort texts, each in its own way",
   },
+  {
+    name: "pictures",
+    title: "Example: pictures",
+    shows: "Two adapters that say what is on drawings, each in its own manner",
+  },
 ];
 
 export function exampleButtons(store: Store): TemplateResult {

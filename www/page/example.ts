@@ -4,8 +4,9 @@
  */
 import { outdate, setText } from "./edits.ts";
 import { take } from "./intake.ts";
+import { pictureSet } from "./picture-sets.ts";
 import { describe } from "./problem.ts";
-import type { Dropped } from "./recognise.ts";
+import { type Dropped, folderOf } from "./recognise.ts";
 import { replaceResults } from "./replace-results.ts";
 import { run } from "./run.ts";
 import type { ExampleName, Store } from "./state.ts";
@@ -14,13 +15,15 @@ interface Manifest {
   title: string;
   description: string;
   base: string[];
-  adapters: { name: string; files: string[]; samples: string; heldOut?: string }[];
+  /** `samples` and `heldOut` are a file of texts, or pictures with what is said of them. */
+  adapters: { name: string; files: string[]; samples: string | string[]; heldOut?: string | string[] }[];
 }
 
 /** Where each example lies, beside the page. */
 const FOLDERS: Readonly<Record<ExampleName, string>> = {
   classifiers: "example/",
   writers: "example/generative/",
+  pictures: "example/pictures/",
 };
 
 export async function runExample(store: Store, name: ExampleName): Promise<void> {
@@ -32,14 +35,18 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
   try {
     const manifest = JSON.parse(await (await fetchFile("example.json")).file.text()) as Manifest;
     const load = (paths: readonly string[]) => Promise.all(paths.map(fetchFile));
+    const loadSamples = async (paths: string | string[]) =>
+      typeof paths === "string"
+        ? fetchFile(paths)
+        : pictureSet(await load(paths), folderOf(paths[0] ?? ""))[0];
     const [base, adapters] = await Promise.all([
       load(manifest.base),
       Promise.all(
         manifest.adapters.map(async (adapter) => ({
           name: adapter.name,
           files: await load(adapter.files),
-          samples: await fetchFile(adapter.samples),
-          heldOut: adapter.heldOut ? await fetchFile(adapter.heldOut) : undefined,
+          samples: await loadSamples(adapter.samples),
+          heldOut: adapter.heldOut ? await loadSamples(adapter.heldOut) : undefined,
         })),
       ),
     ]);
@@ -53,7 +60,8 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       state.recipe = undefined;
       state.several = false;
       state.notices = [];
-      Object.assign(state.playground, { prompt: null, chat: null });
+      state.classText = "";
+      Object.assign(state.playground, { prompt: null, chat: null, picture: undefined });
     });
     await take(store, base, { zone: "base" });
     for (const adapter of adapters) {
@@ -61,7 +69,7 @@ export async function runExample(store: Store, name: ExampleName): Promise<void>
       const card = store.state.adapters.at(-1);
       if (!card) continue;
       card.name = adapter.name;
-      setText(store, card.id, "samples", adapter.samples);
+      if (adapter.samples) setText(store, card.id, "samples", adapter.samples);
       if (adapter.heldOut) setText(store, card.id, "heldOut", adapter.heldOut);
     }
     store.change((state) => {

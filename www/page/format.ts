@@ -21,16 +21,19 @@ export const setting = (value: number): string => short.format(value);
 export const plural = (value: number, one: string, many = `${one}s`): string =>
   `${whole.format(value)} ${value === 1 ? one : many}`;
 
-/** `40 prompts · 10 chats · 12 with answers · all labelled`. */
-export function sampleCounts({ count, kinds, pairs, answers, labelled }: SamplesFacts): string {
+/** `40 prompts · 10 chats · 12 with answers · all labelled`, `8 pictures · no captions`. */
+export function sampleCounts({ format, count, kinds, pairs, answers, labelled }: SamplesFacts): string {
+  const pictures = format === "pictures";
   const parts = [
+    ...(pictures ? [plural(count, "picture")] : []),
     ...(kinds.text > 0 ? [plural(kinds.text, "text")] : []),
     ...(kinds.prompt > 0 ? [plural(kinds.prompt, "prompt")] : []),
     ...(kinds.messages > 0 ? [plural(kinds.messages, "chat")] : []),
     ...(pairs > 0 ? [plural(pairs, "pair")] : []),
   ];
   const of = (part: number): string => (part === count ? "all" : String(part));
-  if (answers > 0) parts.push(`${of(answers)} with answers`);
+  if (answers > 0) parts.push(`${of(answers)} with ${pictures ? "captions" : "answers"}`);
+  else if (pictures) parts.push("no captions");
   else if (kinds.prompt + kinds.messages > 0) parts.push("no answers");
   if (labelled > 0) parts.push(`${of(labelled)} labelled`);
   return parts.join(" · ");

@@ -10,7 +10,7 @@ import { bytes, compact, count, list, plural, setting } from "./format.ts";
 import * as icons from "./icons.ts";
 import { notices } from "./notices.ts";
 import { FORMAT_TITLES } from "./output-fields.ts";
-import type { Dropped } from "./recognise.ts";
+import { type Dropped, titleOf } from "./recognise.ts";
 import { needsSamples } from "./settings.ts";
 import {
   type Adapter,
@@ -57,7 +57,7 @@ export function inputs(store: Store): TemplateResult {
       ${zone(store, "adapters", {
         compact: adapters.length > 0,
         title: adapters.length > 0 ? "Drop more adapters or samples" : "Drop two or more adapters here",
-        hint: "PEFT’s folders, or one .safetensors file each from kohya, ComfyUI or diffusers. Their sample texts too: .txt, .jsonl, .json, .csv, .tsv. A folder that holds everything is fine.",
+        hint: "PEFT’s folders, or one .safetensors file each from kohya, ComfyUI or diffusers. Their samples too: texts (.txt, .jsonl, .json, .csv, .tsv), or a folder of pictures each. A folder that holds everything is fine.",
         name: "adapters",
       })}
       ${notices(store, "adapters")}
@@ -121,14 +121,31 @@ function baseFacts(facts: BaseFacts, chat: boolean): TemplateResult {
     ["Parameters", compact(facts.parameters)],
     ["Layers", `${facts.layers} × ${count(facts.hiddenSize)}`],
     ["Heads", count(facts.heads)],
-    ["Reads", plural(facts.maxLength, "token")],
+    ["Reads", readsOf(facts)],
     ["Precision", facts.dtype],
-    ["Tokenizer", facts.hasTokenizer ? (chat ? "yes, with a chat template" : "yes") : "missing"],
+    ...(facts.kind === "image-encoder"
+      ? []
+      : [
+          [
+            "Tokenizer",
+            facts.hasTokenizer ? (chat ? "yes, with a chat template" : "yes") : "missing",
+          ] as const,
+        ]),
   ]);
+}
+
+/** `pictures of 224 × 224 and 77 tokens`. */
+function readsOf({ kind, picture, maxLength }: BaseFacts): string {
+  if (!picture) return plural(maxLength, "token");
+  const pictures = `pictures of ${picture.width} × ${picture.height}`;
+  return kind === "image-text-encoder" ? `${pictures} and ${plural(maxLength, "token")}` : pictures;
 }
 
 /** What the model reads and writes, in words. */
 function kindOf({ kind, generates }: BaseFacts): string {
+  if (kind === "image-encoder") return "image encoder";
+  if (kind === "image-text-encoder") return "encoder of pictures and texts";
+  if (kind === "image-to-text") return "reads pictures, writes captions";
   const name = kind === "decoder" ? "decoder-only" : kind;
   if (kind === "encoder") return name;
   return generates ? `${name}, writes text` : `${name} without a language-modelling head, writes nothing`;
@@ -246,14 +263,14 @@ function openTexts(store: Store, open: readonly Dropped[]): TemplateResult {
   const { adapters } = store.state;
   return html`
     <div class="open-texts">
-      <h3>Whose texts are these?</h3>
+      <h3>Whose ${open.some(({ pictures }) => pictures) ? "samples" : "texts"} are these?</h3>
       <ul>
         ${open.map(
           (dropped) => html`
             <li>
-              <span class="file-name">${dropped.file.name}</span>
+              <span class="file-name">${titleOf(dropped)}</span>
               <label class="field">
-                <span class="sr-only">Adapter that ${dropped.file.name} belongs to</span>
+                <span class="sr-only">Adapter that ${titleOf(dropped)} belongs to</span>
                 <select
                   ?disabled=${adapters.length === 0}
                   @change=${(event: Event) => giveOpen(store, dropped, (event.currentTarget as HTMLSelectElement).value)}
@@ -269,7 +286,7 @@ function openTexts(store: Store, open: readonly Dropped[]): TemplateResult {
                     state.open = state.open.filter((other) => other !== dropped);
                   })}
               >
-                ${icons.cross}<span class="sr-only">Leave ${dropped.file.name} out</span>
+                ${icons.cross}<span class="sr-only">Leave ${titleOf(dropped)} out</span>
               </button>
             </li>
           `,

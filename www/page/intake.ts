@@ -7,6 +7,7 @@
  */
 import { inspectAdapterInto, inspectBaseInto, setText } from "./edits.ts";
 import { list, plural } from "./format.ts";
+import { anyPicture, pictureSet, takePictureSets } from "./picture-sets.ts";
 import { describe } from "./problem.ts";
 import { followRecipe, takeRecipe } from "./recipe-intake.ts";
 import { recipeOfCard } from "./recipe-match.ts";
@@ -18,13 +19,16 @@ import {
   type Receiver,
   type Role,
   recognise,
+  titleOf,
 } from "./recognise.ts";
-import { same, sameContent } from "./same.ts";
+import { same, sameContent, sameSamples } from "./same.ts";
 import { type Adapter, adapterById, type State, type Store, type Tell } from "./state.ts";
 import { weightsKinds } from "./weights-kinds.ts";
 
 /** Where something was dropped: on a zone, on an adapter's slot for texts, or just on the page. */
-export type Target = { zone: "base" | "adapters" } | { zone: "text"; adapter: string; role: Role };
+export type Target =
+  | { zone: "base" | "adapters" | "picture" }
+  | { zone: "text"; adapter: string; role: Role };
 
 let adapterCount = 0;
 
@@ -39,7 +43,7 @@ export function take(
   files: readonly Dropped[] | Promise<readonly Dropped[]>,
   target: Target,
 ): Promise<void> {
-  const place = target.zone === "base" ? "base" : "adapters";
+  const place = target.zone === "base" || target.zone === "picture" ? target.zone : "adapters";
   const tell: Tell = (notice) => store.notify({ place, ...notice });
   turn = Promise.all([files, turn])
     .then(([dropped]) => takeNow(store, dropped, target, tell))
@@ -61,7 +65,17 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
     await takeText(store, files, target, tell);
     return;
   }
-  const found = recognise(files, target.zone, await weightsKinds(files));
+  if (target.zone === "picture") {
+    takePicture(store, files, tell);
+    return;
+  }
+  const kinds = await weightsKinds(files);
+  const named = [
+    ...store.state.adapters.map(({ name }) => name),
+    ...recognise(files, target.zone, kinds).adapters.map(({ label }) => label),
+  ];
+  const { sets, rest } = takePictureSets(files, named);
+  const found = recognise(rest, target.zone, kinds);
   const taken: string[] = [];
   const [recipe] = found.recipes;
   if (recipe) taken.push(...(await takeRecipe(store, recipe, tell)));
@@ -77,7 +91,7 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
   for (const group of found.adapters) taken.push(...(await takeAdapter(store, group, tell)));
   // Whose samples a file is may be the recipe's to say.
   await followRecipe(store);
-  taken.push(...(await takeTexts(store, found.texts, found.ignored, tell)));
+  taken.push(...(await takeTexts(store, [...sets, ...found.texts], found.ignored, tell)));
   const [report] = found.reports;
   if (report && !recipe && !store.state.recipe) offerRecipe(store, report, tell);
 
@@ -97,7 +111,7 @@ async function takeNow(store: Store, files: readonly Dropped[], target: Target, 
       problem: {
         code: "missing",
         message:
-          "A base model has config.json and model.safetensors; an adapter adapter_config.json and adapter_model.safetensors, or is one .safetensors file of kohya, ComfyUI or diffusers; samples are .txt, .jsonl, .json, .csv or .tsv; a recipe is a merge_report.json.",
+          "A base model has config.json and model.safetensors; an adapter adapter_config.json and adapter_model.safetensors, or is one .safetensors file of kohya, ComfyUI or diffusers; samples are .txt, .jsonl, .json, .csv or .tsv, or a folder of pictures; a recipe is a merge_report.json.",
       },
     });
   }
@@ -205,12 +219,12 @@ async function takeTexts(
   for (const text of texts) {
     let twin: Dropped | undefined;
     for (const other of [...known, ...fresh]) {
-      if (await sameContent(text.file, other.file)) twin = other;
+      if (await sameSamples(text, other)) twin = other;
     }
     if (twin) {
       tell({
         tone: "info",
-        text: `${text.file.name} has the same content as ${twin.file.name}, which is here already; it was not added again.`,
+        text: `${titleOf(text)} has the same content as ${titleOf(twin)}, which is here already; it was not added again.`,
       });
     } else {
       fresh.push(text);
@@ -234,15 +248,19 @@ async function takeTexts(
     state.open = open;
   });
   for (const { text, adapter, role } of assigned) setText(store, adapter, role, text);
-  const counted = (role: Role, what: string): string[] => {
-    const number = assigned.filter((assignment) => assignment.role === role).length;
-    return number > 0 ? [plural(number, what)] : [];
+  const counted = (role: Role, what: string, which: (text: Dropped) => boolean): string[] => {
+    const number = assigned.filter((assignment) => assignment.role === role && which(assignment.text)).length;
+    return number > 0 ? [plural(number, what, what.replace(/^folder|file$/, "$&s"))] : [];
   };
   const waiting = fresh.filter((text) => open.includes(text)).length;
   return [
-    ...counted("samples", "samples file"),
-    ...counted("heldOut", "held-out file"),
-    ...(waiting > 0 ? [`${plural(waiting, "text file")} whose adapter is not known yet`] : []),
+    ...counted("samples", "samples file", ({ pictures }) => !pictures),
+    ...counted("samples", "folder of pictures", ({ pictures }) => pictures !== undefined),
+    ...counted("heldOut", "held-out file", ({ pictures }) => !pictures),
+    ...counted("heldOut", "folder of held-out pictures", ({ pictures }) => pictures !== undefined),
+    ...(waiting > 0
+      ? [`${plural(waiting, "file or folder", "files or folders")} of samples whose adapter is not known yet`]
+      : []),
   ];
 }
 
@@ -252,7 +270,8 @@ async function takeText(
   { adapter: id, role }: { adapter: string; role: Role },
   tell: Tell,
 ): Promise<void> {
-  const [text, ...more] = recognise(files, "texts").texts;
+  const { texts } = recognise(files, "texts");
+  const [text, ...more] = anyPicture(texts) ? pictureSet(texts) : texts;
   if (!text) return;
   if (more.length > 0) {
     tell({ tone: "info", text: `One file of texts per adapter: ${text.file.name} was taken.` });
@@ -260,16 +279,30 @@ async function takeText(
   for (const adapter of store.state.adapters) {
     for (const used of Object.values(adapter.texts)) {
       if (used === adapterById(store.state, id)?.texts[role]) continue;
-      if (await sameContent(text.file, used.dropped.file)) {
+      if (await sameSamples(text, used.dropped)) {
         tell({
           tone: "info",
-          text: `${text.file.name} has the same content as ${used.dropped.file.name}, which “${adapter.name}” uses already.`,
+          text: `${titleOf(text)} has the same content as ${titleOf(used.dropped)}, which “${adapter.name}” uses already.`,
         });
         return;
       }
     }
   }
   setText(store, id, role, text);
+}
+
+/** Of a drop where one picture is looked at, the first. */
+function takePicture(store: Store, files: readonly Dropped[], tell: Tell): void {
+  const [picture] = takePictureSets(files, []).sets.flatMap(({ pictures = [] }) =>
+    pictures.filter((dropped) => anyPicture([dropped])),
+  );
+  if (!picture) {
+    tell({ tone: "error", text: "There is no picture (.png, .jpg, .webp, .gif, .bmp) in what you dropped." });
+    return;
+  }
+  store.change(({ playground }) => {
+    playground.picture = { name: picture.file.name, blob: picture.file };
+  });
 }
 
 const usedTexts = (state: State): Dropped[] =>

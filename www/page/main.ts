@@ -71,7 +71,7 @@ function start(): void {
 /** A drop beside the zones is sorted as one on the adapters' zone is: whole folders speak for themselves. */
 function targetOf(zone: HTMLElement | undefined): Target {
   const { zone: name, adapterId, role } = zone?.dataset ?? {};
-  if (name === "base") return { zone: "base" };
+  if (name === "base" || name === "picture") return { zone: name };
   if (name === "text" && adapterId && (role === "samples" || role === "heldOut")) {
     return { zone: "text", adapter: adapterId, role };
   }

@@ -1,5 +1,6 @@
 /** Several methods beside each other: a row each with its numbers and its files, bars, and the numbers by task. */
 import { html, nothing, type TemplateResult } from "lit-html";
+import { inputWords } from "./comparison.ts";
 import { count, hundredths, list, plural } from "./format.ts";
 import * as icons from "./icons.ts";
 import { openEntry } from "./method-comparison.ts";
@@ -14,6 +15,7 @@ import {
 } from "./method-comparison-table.ts";
 import { notices, problemView } from "./notices.ts";
 import { playgroundPanel } from "./playground-panel.ts";
+import { saidView } from "./said.ts";
 import { saveButton } from "./save.ts";
 import type { Entry, MethodComparison, Store } from "./state.ts";
 
@@ -48,17 +50,29 @@ export function methodComparisonView(store: Store, comparison: MethodComparison)
         <h3 id="method-comparison-table-heading">Which method does best</h3>
         ${tableView(store, comparison, table)} ${explanation(table, comparison)} ${ending(comparison)} ${notices(store, "method-comparison")}
       </section>
-      ${comparison.tasks.length > 0 ? html`${methodComparisonChart(table)} ${byTask(comparison, table)}` : nothing}
+      ${comparison.tasks.length > 0 ? html`${methodComparisonChart(table)} ${byTask(comparison, table)} ${saidView(saidOf(comparison))}` : nothing}
       ${comparison.models && !store.state.result && comparison.status !== "running" ? playgroundPanel(store, comparison.models) : nothing}
     </section>
   `;
 }
 
-function subtitle({ tasks, texts }: MethodComparison): string {
-  if (tasks.length === 0) return `On ${TEXTS[texts]}`;
+function subtitle(comparison: MethodComparison): string {
+  const { tasks, texts, pictures } = comparison;
+  const words = inputWords(TEXTS[texts], comparison);
+  if (tasks.length === 0) return `On ${words}`;
   const count = tasks.reduce((sum, { samples }) => sum + samples, 0);
-  return `${list(tasks.map(({ task }) => task))} · on ${TEXTS[texts]}, ${plural(count, "text")} in all`;
+  return `${list(tasks.map(({ task }) => task))} · on ${words}, ${plural(count, pictures ? "picture" : "text")} in all`;
 }
+
+/** What single pictures are called, without the rows of methods that failed. */
+const saidOf = ({ tasks, pictures, entries }: MethodComparison) => ({
+  tasks,
+  pictures,
+  variants: entries
+    .filter(({ status }) => status === "done")
+    .map(({ name }) => name)
+    .reverse(),
+});
 
 function headingOf({ entries, status }: MethodComparison): string {
   if (status === "running") return `Comparing ${plural(entries.length, "method")}`;

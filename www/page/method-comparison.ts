@@ -20,6 +20,7 @@ import {
   addReport,
   inputsOf,
   optionsFor,
+  picturesOf,
   testedOf,
   textsUsed,
   writesTexts,
@@ -42,12 +43,13 @@ export async function runMethodComparison(store: Store): Promise<void> {
     });
     const methods = askedMethods(store.state);
     const inputs = await inputsOf(store.state);
-    const { base, facts, adapters, settings } = inputs;
+    const { base, facts, adapters, settings, labels } = inputs;
     if (!base || !facts) return;
     const tested = testedOf(inputs);
     const comparison: MethodComparison = {
       texts: textsUsed(tested),
       writes: writesTexts(facts, tested),
+      pictures: picturesOf(facts, tested),
       tasks: [],
       residuals: [],
       notes: [],
@@ -76,6 +78,7 @@ export async function runMethodComparison(store: Store): Promise<void> {
       device: settings.device,
       workers: settings.workers,
       tasks: tested.map(({ name }) => name),
+      labels,
       failures: "skip",
       signal,
       onProgress: (progress) => running.show(progress),
@@ -177,12 +180,13 @@ export function openEntry(store: Store, entry: Entry): void {
   store.change((state) => {
     const { methodComparison: shown } = state;
     if (!shown || !entry.report) return;
-    const { texts, writes, tasks, residuals, notes, models, output, stale } = shown;
+    const { texts, writes, pictures, tasks, residuals, notes, models, output, stale } = shown;
     const average = shown.entries.find((other) => other.method === "average" && other.status === "done");
     const variants = [entry.name, ...(average && average !== entry ? [average.name] : [])];
     const comparison: Comparison = {
       texts,
       writes,
+      pictures,
       tasks,
       residuals,
       notes,

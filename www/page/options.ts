@@ -1,6 +1,7 @@
 /** The form of merge options: the method and what is written in view, the rest folded away. */
 import { html, nothing, type TemplateResult } from "lit-html";
 import { deviceChoices, type OptionName } from "../lib/index.ts";
+import { classField } from "./class-field.ts";
 import { choose, select } from "./fields.ts";
 import { layerField } from "./layer-field.ts";
 import { foldedFields } from "./method-fields.ts";
@@ -14,7 +15,7 @@ export function options(store: Store): TemplateResult {
   const methods = askedMethods(store.state);
   return html`
     <form class="options" @submit=${(event: Event) => event.preventDefault()}>
-      ${methodPicker(store)} ${outputFields(store)}
+      ${methodPicker(store)} ${classField(store)} ${outputFields(store)}
       <details class="more">
         <summary>More options</summary>
         <div class="more-fields">

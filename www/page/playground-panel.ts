@@ -6,10 +6,20 @@
 import { html, nothing, type TemplateResult } from "lit-html";
 import { live } from "lit-html/directives/live.js";
 import { GENERATE_OPTIONS, type OptionFacts } from "../lib/index.ts";
+import { filePicker } from "./controls.ts";
 import { count, duration, list, plural } from "./format.ts";
 import * as icons from "./icons.ts";
-import { problemView } from "./notices.ts";
-import { echoes, obstacle, promptOf, type Suggestion, suggestions } from "./playground.ts";
+import { notices, problemView } from "./notices.ts";
+import { thumbnail } from "./pictures.ts";
+import {
+  echoes,
+  obstacle,
+  pictureOf,
+  picturesAtHand,
+  promptOf,
+  type Suggestion,
+  suggestions,
+} from "./playground.ts";
 import { progressView } from "./progress.ts";
 import type { Playground, PlaygroundModels, Store, Written } from "./state.ts";
 import { write } from "./write.ts";
@@ -25,7 +35,11 @@ export function playgroundPanel(store: Store, models: PlaygroundModels): Templat
       <h3 id="playground-heading">Try it</h3>
       <p class="muted">${introduction(models)}</p>
       <form class="playground-form" novalidate @submit=${submit}>
-        ${promptField(store, submit)} ${suggestionList(store, suggestions(store.state))}
+        ${
+          models.ofPictures
+            ? html`${pictureField(store)} ${beginningField(store, submit)}`
+            : html`${promptField(store, submit)} ${suggestionList(store, suggestions(store.state))}`
+        }
         <div class="playground-numbers">
           ${numberField(store, "maxNewTokens", "1")} ${numberField(store, "temperature", "0.1")}
         </div>
@@ -35,7 +49,7 @@ export function playgroundPanel(store: Store, models: PlaygroundModels): Templat
             ${numberField(store, "topP", "0.05")} ${numberField(store, "seed", "1")}
           </div>
         </details>
-        ${writeButton(store)}
+        ${writeButton(store, models)}
       </form>
       ${work?.task === "write" ? progressView(store, work) : nothing}
       ${outputsView(playground.written)}
@@ -43,7 +57,7 @@ export function playgroundPanel(store: Store, models: PlaygroundModels): Templat
   `;
 }
 
-function introduction({ writers }: PlaygroundModels): string {
+function introduction({ writers, ofPictures }: PlaygroundModels): string {
   const adapters = writers.filter(({ role }) => role === "adapter").length;
   const merged = writers.filter(({ role }) => role === "merged").length;
   const who = list([
@@ -51,6 +65,9 @@ function introduction({ writers }: PlaygroundModels): string {
     ...(adapters > 0 ? ["each adapter"] : []),
     ...(merged > 1 ? ["the merged ones"] : merged > 0 ? ["the merged one"] : []),
   ]);
+  if (ofPictures) {
+    return `What ${who} ${adapters > 0 ? "write of the same picture, side by side" : "writes of a picture"}.`;
+  }
   return adapters > 0
     ? `What ${who} write after the same prompt, side by side.`
     : `What ${who} writes after a prompt.`;
@@ -60,6 +77,76 @@ function set(store: Store, change: Partial<Playground>): void {
   store.change(({ playground }) => {
     Object.assign(playground, change);
   });
+}
+
+/** A picture in place of a prompt: dropped here, chosen from disk, or one of those that are at hand. */
+function pictureField(store: Store): TemplateResult {
+  const chosen = pictureOf(store.state);
+  const atHand = picturesAtHand(store.state);
+  return html`
+    <div class="zone compact picture-zone" data-zone="picture">
+      ${
+        chosen
+          ? html`
+            <div class="picture-chosen">
+              ${thumbnail(chosen, `The picture to write of: ${chosen.name}`)}
+              <span class="file-name">${chosen.name}</span>
+            </div>
+          `
+          : html`<p class="zone-title">Drop a picture here</p>`
+      }
+      ${filePicker(
+        store,
+        { zone: "picture" },
+        {
+          label: chosen ? "Choose another" : "Choose a picture",
+          of: "“Try it”",
+          accept: "image/*",
+          quiet: false,
+        },
+      )}
+    </div>
+    ${notices(store, "picture")}
+    ${
+      atHand.length > 0
+        ? html`
+          <ul class="picture-chips" aria-label="Pictures to try">
+            ${atHand.map(
+              (picture) => html`
+                <li>
+                  <button
+                    type="button" aria-pressed=${picture.blob === chosen?.blob ? "true" : "false"}
+                    @click=${() => set(store, { picture })}
+                  >
+                    ${thumbnail(picture, picture.name)}
+                  </button>
+                </li>
+              `,
+            )}
+          </ul>
+        `
+        : nothing
+    }
+  `;
+}
+
+/** How captions are to begin, if that is wanted. */
+function beginningField(store: Store, submit: (event: Event) => void): TemplateResult {
+  const pressed = (event: KeyboardEvent): void => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(event);
+  };
+  return html`
+    <label class="field">
+      <span>The caption begins with</span>
+      <input
+        type="text" name="prompt" autocomplete="off" spellcheck="false" placeholder="nothing"
+        aria-keyshortcuts="Control+Enter"
+        .value=${live(store.state.playground.prompt ?? "")} @keydown=${pressed}
+        @input=${(event: Event) => set(store, { prompt: (event.currentTarget as HTMLInputElement).value })}
+      />
+      <span class="hint">Left empty, each model begins it itself.</span>
+    </label>
+  `;
 }
 
 function promptField(store: Store, submit: (event: Event) => void): TemplateResult {
@@ -136,7 +223,7 @@ function numberField(store: Store, key: keyof typeof GENERATE_OPTIONS, step: str
   `;
 }
 
-function writeButton(store: Store): TemplateResult {
+function writeButton(store: Store, { ofPictures }: PlaygroundModels): TemplateResult {
   const why = obstacle(store.state);
   return html`
     <div class="playground-actions">
@@ -147,7 +234,7 @@ function writeButton(store: Store): TemplateResult {
         ${icons.pen} Write
       </button>
       <p class="hint ${why === undefined ? "keys" : ""}" id="write-obstacle">
-        ${why ?? "Ctrl + Enter in the prompt does the same."}
+        ${why ?? `Ctrl + Enter in the ${ofPictures ? "caption’s beginning" : "prompt"} does the same.`}
       </p>
     </div>
   `;
@@ -164,7 +251,7 @@ function outputsView(written: Written | undefined): TemplateResult {
 }
 
 function summary(written: Written): TemplateResult | typeof nothing {
-  const { status, seconds, tokens, problem, notes } = written;
+  const { status, seconds, tokens, problem, notes, picture } = written;
   if (status === "writing") return nothing;
   if (status === "cancelled") return html`<p class="muted">Stopped; nothing was kept.</p>`;
   if (status === "failed" && problem) {
@@ -172,7 +259,9 @@ function summary(written: Written): TemplateResult | typeof nothing {
   }
   const pace = seconds > 0 ? ` · ${count(Math.round(tokens / seconds))} tokens a second` : "";
   return html`
-    <p class="muted tabular">${plural(tokens, "token")} in ${duration(seconds)}${pace}</p>
+    <p class="muted tabular">
+      ${picture ? html`<span class="file-name">${picture.name}</span> · ` : nothing}${plural(tokens, "token")} in ${duration(seconds)}${pace}
+    </p>
     ${notes.map((note) => html`<p class="hint">${note}</p>`)}
   `;
 }

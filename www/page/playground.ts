@@ -8,6 +8,7 @@ import {
   type Adapter,
   type Base,
   baseFacts,
+  type ChosenPicture,
   type Playground,
   type PlaygroundModels,
   type State,
@@ -21,13 +22,14 @@ export function playgroundModels(
   facts: BaseFacts,
 ): PlaygroundModels | undefined {
   if (!facts.generates) return undefined;
+  const ofPictures = facts.picture !== undefined;
   const writers: Writer[] = [{ name: "Base", role: "base" }];
   for (const adapter of adapters) {
     if (adapter.facts.status !== "ready") continue;
     const taken = writers.map(({ name }) => name);
     writers.push({ name: freeName(adapter.name, taken), role: "adapter", files: namedBlobs(adapter.files) });
   }
-  return { base: namedBlobs(base.files), writers };
+  return { base: namedBlobs(base.files), writers, ofPictures };
 }
 
 /**
@@ -75,14 +77,34 @@ export function suggestions({ adapters, base }: Pick<State, "adapters" | "base">
     const chat = base?.chat === true && texts?.kinds.messages === texts?.count;
     return (texts?.preview ?? []).map((text): Suggestion => ({ task: adapter.name, text, chat }));
   });
-  const longest = Math.max(0, ...perTask.map(({ length }) => length));
-  const rows = Array.from({ length: longest }, (_, row) => perTask.flatMap((task) => task[row] ?? []));
-  return rows.flat().slice(0, MOST_SUGGESTIONS);
+  return inTurns(perTask).slice(0, MOST_SUGGESTIONS);
 }
 
 function readTexts(adapter: Adapter, role: Role) {
   const facts = adapter.texts[role]?.facts;
   return facts?.status === "ready" ? facts.value : undefined;
+}
+
+const MOST_PICTURES = 8;
+
+/** Pictures that are at hand, in the order of {@link suggestions}. */
+export function picturesAtHand({ adapters }: Pick<State, "adapters">): ChosenPicture[] {
+  const perTask = adapters.map((adapter) => {
+    const facts = readTexts(adapter, "heldOut") ?? readTexts(adapter, "samples");
+    return (facts?.pictures ?? []).flatMap(({ name, blob }) => (blob ? [{ name, blob }] : []));
+  });
+  return inTurns(perTask).slice(0, MOST_PICTURES);
+}
+
+/** What captions are written of: what the person chose, else the first picture at hand. */
+export const pictureOf = (state: State): ChosenPicture | undefined =>
+  state.playground.picture ?? picturesAtHand(state)[0];
+
+/** The first of every list, then the second of each. */
+function inTurns<T>(lists: readonly (readonly T[])[]): T[] {
+  const longest = Math.max(0, ...lists.map(({ length }) => length));
+  const rows = Array.from({ length: longest }, (_, row) => lists.flatMap((list) => list.slice(row, row + 1)));
+  return rows.flat();
 }
 
 /** What the form shows: what the person wrote, else the first prompt at hand. */
@@ -103,7 +125,9 @@ export function obstacle(state: State): string | undefined {
     return work.task === "write" ? "The models are writing." : "The models can write when this work is done.";
   }
   if (baseFacts(state)?.hasTokenizer === false) return "Add the base model’s tokenizer.json first.";
-  if (promptOf(state).text.trim() === "") return "Write a prompt first.";
+  if (presentModels(state)?.ofPictures) {
+    if (!pictureOf(state)) return "Choose a picture first.";
+  } else if (promptOf(state).text.trim() === "") return "Write a prompt first.";
   return wrongNumber(playground);
 }
 

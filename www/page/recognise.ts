@@ -14,6 +14,22 @@ export interface Dropped {
   file: File;
   /** Its name inside its model where that is not the file's own: `unet/model.safetensors`. */
   part?: string;
+  /** Of samples in pictures: all their files, of which `file` is the first. `path` is their folder's then. */
+  pictures?: Dropped[];
+}
+
+/** What a person calls it: a file by its name, pictures by their folder's. */
+export const titleOf = ({ path, file, pictures }: Dropped): string => (pictures ? baseName(path) : file.name);
+
+/** In bytes. */
+export const sizeOf = ({ file, pictures }: Dropped): number =>
+  pictures ? pictures.reduce((sum, { file }) => sum + file.size, 0) : file.size;
+
+/** Samples as the library takes them. */
+export function samplesOf(dropped: Dropped): File | { pictures: NamedBlob[]; name: string } {
+  if (!dropped.pictures) return dropped.file;
+  const pictures = dropped.pictures.map(({ path, file }) => ({ name: path, blob: file }));
+  return { pictures, name: titleOf(dropped) };
 }
 
 /**
@@ -48,7 +64,7 @@ export type Role = "samples" | "heldOut";
 const MODEL_WEIGHTS =
   /^(model|pytorch_model|diffusion_pytorch_model)([.-].*)?\.(safetensors|bin|pt)$|^model\.safetensors\.index\.json$/i;
 const ADAPTER_MARK = /^adapter_(config\.json|model\.(safetensors|bin|pt))$/i;
-const TEXT = /\.(txt|jsonl|ndjson|json|csv|tsv)$/i;
+const TEXT = /\.(txt|jsonl|ndjson|json|csv|tsv|parquet)$/i;
 const PICKLE_OF_ADAPTER = /^adapter_model\.(bin|pt)$/i;
 const SAFETENSORS = /\.safetensors$/i;
 const REPORT = /^merge_report.*\.json$/i;
@@ -86,8 +102,12 @@ const TEXT_BY_NAME = /sample|calib|text|held|test|eval|valid|dev/i;
 const TRAINING_FILES =
   /^(trainer_state|all_results|(train|eval|test)_results|requirements|readme|license|notice)\.|\.index\.json$|^model_index\.json$/i;
 
-const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
-const folderOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+export const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+export const folderOf = (path: string): string => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+
+/** What an operating system leaves behind. */
+export const isHidden = ({ path }: Dropped): boolean =>
+  path.split("/").some((part) => part.startsWith(".") || part === "__MACOSX");
 
 /** Whether the file belongs to a model's or an adapter's folder by its name. */
 function isModelFile(name: string): boolean {
@@ -115,7 +135,7 @@ export function recognise(
   const result: Recognised = { bases: [], adapters: [], texts: [], recipes: [], reports: [], ignored: [] };
   const visible: Dropped[] = [];
   for (const dropped of files) {
-    if (dropped.path.split("/").some((part) => part.startsWith(".") || part === "__MACOSX")) {
+    if (isHidden(dropped)) {
       result.ignored.push(dropped.path);
     } else {
       visible.push(dropped);
@@ -249,6 +269,13 @@ const plain = (text: string): string =>
 
 /** Of folders only this name counts: a folder `test` may just as well be somebody's attempts. */
 const HELD_OUT_FOLDER = /^held[^a-z]*out$/i;
+
+/** Whether a name holds one of these as whole words. */
+export const namesOneOf = (name: string, names: readonly string[]): boolean =>
+  names.some((one) => plain(one) !== "" && ` ${plain(name)} `.includes(` ${plain(one)} `));
+
+/** Whether a folder's name says that it holds samples, whoever's. */
+export const namesRole = (name: string): boolean => TEXT_BY_NAME.test(name);
 
 /** A file's role by its name: `emoint.test.jsonl` and `held-out/emoint.jsonl` are held out, `emoint.txt` is for calibration. */
 export function roleOf(path: string): Role {

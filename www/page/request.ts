@@ -7,10 +7,11 @@ import {
   type MergeOptions,
   type MethodName,
 } from "../lib/index.ts";
+import { classesOf } from "./class-field.ts";
 import { layerWeightsOf } from "./layer-weights.ts";
-import { namedBlobs } from "./recognise.ts";
+import { namedBlobs, samplesOf } from "./recognise.ts";
 import { mergeOptions, needsSamples, type Settings } from "./settings.ts";
-import { type Adapter, type Base, baseFacts, type Comparison, type State } from "./state.ts";
+import { type Adapter, type Base, baseFacts, type Comparison, type State, type Text } from "./state.ts";
 
 /** The inputs as they were when the button was pressed. */
 export interface Inputs {
@@ -19,6 +20,8 @@ export interface Inputs {
   facts: BaseFacts | undefined;
   adapters: readonly Adapter[];
   settings: Settings;
+  /** Classes that a model of pictures and texts chooses from, where they were given. */
+  labels: string[] | undefined;
 }
 
 /** What is merged now; an example is merged as soon as it is there, which may be before its card has been filled in. */
@@ -26,8 +29,9 @@ export async function inputsOf(state: State): Promise<Inputs> {
   const { base } = state;
   const settings = { ...state.settings, layerWeights: layerWeightsOf(state).weights };
   const adapters = [...state.adapters];
+  const labels = classesOf(state);
   const facts = base && (baseFacts(state) ?? (await inspectBase(namedBlobs(base.files))));
-  return { base, facts, adapters, settings };
+  return { base, facts, adapters, settings, labels };
 }
 
 /** The cards as a merge by these methods takes them, or a comparison on the texts of `tested`. */
@@ -41,11 +45,15 @@ export function adapterInputs(
     const { name, files, weight, texts, self } = adapter;
     const input = { name, files: namedBlobs(files), weight };
     const compared = tested.includes(adapter);
-    const samples = texts.samples?.dropped.file ?? (calibrated && self ? { self } : undefined);
+    const samples = texts.samples
+      ? samplesOf(texts.samples.dropped)
+      : calibrated && self
+        ? { self }
+        : undefined;
     return {
       ...input,
       ...(calibrated || compared ? { samples } : {}),
-      ...(compared ? { heldOut: texts.heldOut?.dropped.file } : {}),
+      ...(compared ? { heldOut: texts.heldOut && samplesOf(texts.heldOut.dropped) } : {}),
     };
   });
 }
@@ -60,6 +68,20 @@ export const optionsFor = ({ facts, settings }: Inputs, method: MethodName): Mer
  */
 export const testedOf = ({ facts, adapters }: Pick<Inputs, "facts" | "adapters">): Adapter[] =>
   facts && facts.kind !== "weights" ? adapters.filter(({ texts }) => texts.heldOut ?? texts.samples) : [];
+
+/** What each task is compared on, where those are pictures. */
+export function picturesOf(
+  facts: BaseFacts | undefined,
+  tested: readonly Adapter[],
+): ReadonlyMap<string, Text> | undefined {
+  if (facts?.picture === undefined) return undefined;
+  return new Map(
+    tested.flatMap(({ name, texts }) => {
+      const text = texts.heldOut ?? texts.samples;
+      return text ? [[name, text] as const] : [];
+    }),
+  );
+}
 
 /** Which texts adapters are compared on. */
 export function textsUsed(tested: readonly Adapter[]): Comparison["texts"] {

@@ -9,6 +9,7 @@ import * as icons from "./icons.ts";
 import { layersView, timingView } from "./layers.ts";
 import { playgroundPanel } from "./playground-panel.ts";
 import type { Repetition } from "./recipe-match.ts";
+import { saidView } from "./said.ts";
 import { savePanel } from "./save.ts";
 import { methodTitle } from "./settings.ts";
 import { baseFacts, type Result, type State, type Store } from "./state.ts";
@@ -43,6 +44,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
           ? comparisonView(store, comparison)
           : html`<p class="muted">${withoutComparison(store.state)}</p>`
       }
+      ${comparison ? saidView(comparison) : nothing}
       ${result.models ? playgroundPanel(store, result.models) : nothing}
       ${
         comparison
@@ -51,7 +53,7 @@ export function resultView(store: Store, result: Result): TemplateResult {
               report.layers.map(({ module }) => module),
             )
           : nothing
-      } ${calibrationView(report)} ${timingView(report)} ${layersView(store, report)}
+      } ${calibrationView(report, comparison?.pictures || result.models?.ofPictures ? "pictures" : "texts")} ${timingView(report)} ${layersView(store, report)}
     </section>
   `;
 }
@@ -65,7 +67,9 @@ function withoutComparison(state: State): string {
   const facts = baseFacts(state);
   return !facts || facts.kind === "weights"
     ? "How well it does its tasks can be measured where the base model can be run: a language model or an encoder with its configuration."
-    : "Give each adapter samples or held-out texts to see how well the result does its tasks.";
+    : facts.picture
+      ? "Give each adapter samples or held-out pictures to see how well the result does its tasks."
+      : "Give each adapter samples or held-out texts to see how well the result does its tasks.";
 }
 
 const tile = (name: string, value: string, note?: string): TemplateResult => html`

@@ -18,6 +18,7 @@ import {
   type Inputs,
   inputsOf,
   optionsFor,
+  picturesOf,
   testedOf,
   textsUsed,
   writesTexts,
@@ -38,7 +39,7 @@ export async function run(store: Store): Promise<void> {
       state.notices = state.notices.filter(({ place }) => place === "top");
     });
     const inputs = await inputsOf(store.state);
-    const { base, facts, settings } = inputs;
+    const { base, facts, settings, labels } = inputs;
     const tested = testedOf(inputs);
     await merge({
       base: base && namedBlobs(base.files),
@@ -47,6 +48,7 @@ export async function run(store: Store): Promise<void> {
       device: settings.device,
       workers: settings.workers,
       tasks: tested.map(({ name }) => name),
+      labels,
       // A model that writes is tried with the average too, if there is nothing to compare on.
       average: tested.length > 0 || (facts !== undefined && facts.kind !== "weights" && facts.generates),
       signal,
@@ -111,6 +113,7 @@ class ShownMerge {
     this.#comparison = {
       texts: textsUsed(tested),
       writes: facts !== undefined && writesTexts(facts, tested),
+      pictures: picturesOf(facts, tested),
       tasks: [],
       residuals: [],
       notes: [],
@@ -184,7 +187,11 @@ function withTitles({ tasks, residuals, ...rest }: CompareReport): CompareReport
   });
   return {
     ...rest,
-    tasks: tasks.map((task) => ({ ...task, variants: task.variants.map(titled) })),
+    tasks: tasks.map(({ said, ...task }) => ({
+      ...task,
+      variants: task.variants.map(titled),
+      ...(said ? { said: said.map((one) => ({ ...one, variants: one.variants.map(titled) })) } : {}),
+    })),
     residuals: residuals.map(titled),
   };
 }

@@ -65,7 +65,7 @@ export interface Adapter {
 }
 
 /** Where on the page a message stands: beside what the person just did. */
-export type Place = "top" | "base" | "adapters" | "merge" | "save" | "method-comparison";
+export type Place = "top" | "base" | "adapters" | "merge" | "save" | "method-comparison" | "picture";
 
 /** Something the person should know; stays until dismissed or until the next drop. */
 export interface Notice {
@@ -84,6 +84,8 @@ export interface Comparison {
   texts: "held-out" | "calibration" | "mixed";
   /** Whether the models write: an answer is a text then, and not a class. */
   writes: boolean;
+  /** Of a comparison on pictures: what each task was compared on; what is dropped later are others. */
+  pictures?: ReadonlyMap<string, Text> | undefined;
   tasks: CompareReport["tasks"];
   residuals: CompareReport["residuals"];
   notes: string[];
@@ -106,6 +108,14 @@ export interface Writer {
 export interface PlaygroundModels {
   base: NamedBlob[];
   writers: Writer[];
+  /** Whether they write of pictures. */
+  ofPictures: boolean;
+}
+
+/** A picture that captions are asked for. */
+export interface ChosenPicture {
+  name: string;
+  blob: Blob;
 }
 
 export interface Result {
@@ -137,7 +147,7 @@ export interface Entry {
 
 /** Several methods on the same adapters and the same texts. */
 export interface MethodComparison
-  extends Pick<Comparison, "texts" | "writes" | "tasks" | "residuals" | "notes"> {
+  extends Pick<Comparison, "texts" | "writes" | "pictures" | "tasks" | "residuals" | "notes"> {
   entries: Entry[];
   status: "running" | "done" | "cancelled" | "failed";
   /** Why the comparison stopped; what a method failed of is in its entry. */
@@ -155,6 +165,8 @@ export interface Written {
   seconds: number;
   tokens: number;
   notes: string[];
+  /** What it was written of, where that was a picture. */
+  picture?: ChosenPicture | undefined;
   problem?: Problem;
 }
 
@@ -164,6 +176,8 @@ export interface Playground {
   prompt: string | null;
   /** Whether the prompt is a message of a chat; `null` as above. */
   chat: boolean | null;
+  /** What captions are written of; `undefined` until one is chosen: the first at hand until then. */
+  picture?: ChosenPicture | undefined;
   maxNewTokens: number;
   temperature: number;
   topP: number;
@@ -171,8 +185,8 @@ export interface Playground {
   written?: Written;
 }
 
-/** The built-in examples: adapters that classify, and adapters that write. */
-export type ExampleName = "classifiers" | "writers";
+/** The built-in examples: adapters that classify, that write, and that say what is on pictures. */
+export type ExampleName = "classifiers" | "writers" | "pictures";
 
 export interface Work {
   task: "merge" | "compare" | "method-comparison" | "write";
@@ -198,6 +212,8 @@ export interface State {
   settings: Settings;
   /** Per-layer weights as they were typed; `settings` has them once they are read. */
   layerText: string;
+  /** Classes that a model of pictures and texts chooses from, one a line; empty for those of the pictures. */
+  classText: string;
   /** Whether several methods are to be compared, and which. */
   several: boolean;
   ticked: MethodName[];
@@ -224,6 +240,7 @@ export class Store {
     open: [],
     settings: { ...DEFAULTS },
     layerText: "",
+    classText: "",
     several: false,
     ticked: ["iteris", "regmean", "average", "task_arithmetic", "ties"],
     recipe: undefined,

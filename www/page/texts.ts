@@ -5,26 +5,35 @@ import { loadable, picker } from "./controls.ts";
 import { removeText, setSelf } from "./edits.ts";
 import { bytes, sampleCounts } from "./format.ts";
 import * as icons from "./icons.ts";
-import type { Role } from "./recognise.ts";
+import { pictureList } from "./pictures.ts";
+import { type Role, sizeOf, titleOf } from "./recognise.ts";
 import { selfView } from "./self-samples.ts";
 import { needsSamples } from "./settings.ts";
 import { type Adapter, askedMethods, baseFacts, type Store, type Text } from "./state.ts";
 
-const TITLES: Record<Role, string> = { samples: "Samples", heldOut: "Held-out texts" };
+/** What a slot is called: of pictures where the base reads those, or where pictures are in it. */
+const titleOfSlot = (role: Role, pictures: boolean): string =>
+  role === "samples" ? "Samples" : pictures ? "Held-out pictures" : "Held-out texts";
 
 const SAMPLES_HINTS: Record<ModelKind, string> = {
-  "image-encoder":
-    "Its samples are pictures: merge with them by command line or npm package, or choose a method without samples",
+  "image-encoder": "A folder of about 50 pictures of its task, no labels needed",
+  "image-text-encoder":
+    "A folder of about 50 pictures of its task, with captions (metadata.jsonl, or .txt beside them)",
+  "image-to-text": "A folder of about 50 pictures of its task; what has no caption gets one from the adapter",
   encoder: "About 50 texts of its task, no labels needed",
   decoder: "About 50 prompts, chats or texts of its task, no answers needed",
   "encoder-decoder": "About 50 texts of its task, no answers needed",
   weights: "Of no use: this base model cannot be run here",
 };
 
+const readsPictures = (store: Store): boolean => baseFacts(store.state)?.picture !== undefined;
+
 function hint(role: Role, kind: ModelKind): string {
-  if (role === "samples" || kind === "weights" || kind === "image-encoder") return SAMPLES_HINTS[kind];
-  const other = kind === "decoder" ? "other prompts" : "other texts";
-  return `Optional: ${other} to compare on, with labels if you have them`;
+  if (role === "samples" || kind === "weights") return SAMPLES_HINTS[kind];
+  if (kind === "image-to-text")
+    return "Optional: other pictures to compare on, with captions if you have them";
+  const other = kind === "decoder" ? "prompts" : kind.startsWith("image") ? "pictures" : "texts";
+  return `Optional: other ${other} to compare on, with labels if you have them`;
 }
 
 export function textSlot(store: Store, adapter: Adapter, role: Role): TemplateResult {
@@ -36,7 +45,7 @@ export function textSlot(store: Store, adapter: Adapter, role: Role): TemplateRe
       class="slot ${wanted ? "wanted" : ""}"
       data-zone="text" data-adapter-id=${adapter.id} data-role=${role}
     >
-      <h4>${TITLES[role]}</h4>
+      <h4>${titleOfSlot(role, text ? text.dropped.pictures !== undefined : readsPictures(store))}</h4>
       ${
         text
           ? textView(store, adapter, role, text)
@@ -51,10 +60,10 @@ export function textSlot(store: Store, adapter: Adapter, role: Role): TemplateRe
 function textView(store: Store, adapter: Adapter, role: Role, text: Text): TemplateResult {
   return html`
     <div class="slot-file">
-      <span class="file-name">${text.dropped.file.name}</span>
-      <span class="muted">${bytes(text.dropped.file.size)}</span>
+      <span class="file-name">${titleOf(text.dropped)}</span>
+      <span class="muted">${bytes(sizeOf(text.dropped))}</span>
       <button class="quiet icon-only" type="button" @click=${() => removeText(store, adapter.id, role)}>
-        ${icons.cross}<span class="sr-only">Remove ${text.dropped.file.name} from ${adapter.name}</span>
+        ${icons.cross}<span class="sr-only">Remove ${titleOf(text.dropped)} from ${adapter.name}</span>
       </button>
     </div>
     ${loadable(text.facts, sampleFacts)}
@@ -63,19 +72,15 @@ function textView(store: Store, adapter: Adapter, role: Role, text: Text): Templ
 
 function emptySlot(store: Store, adapter: Adapter, role: Role): TemplateResult {
   const facts = baseFacts(store.state);
-  const writesOwn = role === "samples" && facts?.generates === true;
+  const pictures = readsPictures(store);
+  const writesOwn = role === "samples" && facts?.generates === true && !pictures;
+  const target = { zone: "text", adapter: adapter.id, role } as const;
+  const of = `the ${titleOfSlot(role, pictures).toLowerCase()} of ${adapter.name}`;
   return html`
     <p class="hint">${hint(role, facts?.kind ?? "encoder")}</p>
     <div class="slot-buttons">
-      ${picker(
-        store,
-        { zone: "text", adapter: adapter.id, role },
-        {
-          folder: false,
-          label: "Choose file",
-          of: `the ${TITLES[role].toLowerCase()} of ${adapter.name}`,
-        },
-      )}
+      ${pictures ? picker(store, target, { folder: true, label: "Choose folder", of }) : nothing}
+      ${picker(store, target, { folder: false, label: pictures ? "Choose pictures" : "Choose file", of, multiple: pictures })}
       ${
         writesOwn
           ? html`
@@ -92,8 +97,9 @@ function emptySlot(store: Store, adapter: Adapter, role: Role): TemplateResult {
 function sampleFacts(facts: SamplesFacts): TemplateResult {
   return html`
     <p class="slot-facts">${sampleCounts(facts)}</p>
+    ${pictureList(facts)}
     ${
-      facts.preview.length > 0
+      facts.preview.length > 0 && facts.format !== "pictures"
         ? html`
           <details class="preview">
             <summary>First ones</summary>

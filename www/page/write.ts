@@ -1,13 +1,13 @@
 /** Lets the models write after the prompt of “Try it”. Resolves when they have; never rejects. */
 import { generate } from "../lib/index.ts";
-import { obstacle, presentModels, promptOf } from "./playground.ts";
+import { obstacle, pictureOf, presentModels, promptOf } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
-import type { Store, Written } from "./state.ts";
+import type { ChosenPicture, State, Store, Written } from "./state.ts";
 import { begin, show } from "./work.ts";
 
 /** What to do where the prompt or a number of the form is at fault. */
 const REMEDIES: Readonly<Record<string, string>> = {
-  samples_invalid: "Change the prompt or ask for fewer tokens, then write again.",
+  samples_invalid: "Change the prompt or the picture, or ask for fewer tokens, then write again.",
   option_invalid: "Change the number that is named, then write again.",
   missing: "Add the file that is named to the base model, then write again.",
 };
@@ -16,7 +16,7 @@ export async function write(store: Store): Promise<void> {
   const { state } = store;
   const models = presentModels(state);
   if (!models || obstacle(state) !== undefined) return;
-  const { text, chat } = promptOf(state);
+  const picture = models.ofPictures ? pictureOf(state) : undefined;
   const { maxNewTokens, temperature, topP, seed } = state.playground;
   const written: Written = {
     status: "writing",
@@ -24,6 +24,7 @@ export async function write(store: Store): Promise<void> {
     seconds: 0,
     tokens: 0,
     notes: [],
+    picture,
   };
   const edit = (change: Partial<Written>): void => {
     store.change(() => {
@@ -38,7 +39,7 @@ export async function write(store: Store): Promise<void> {
     const result = await generate({
       base: models.base,
       variants: models.writers.map(({ name, files }) => ({ name, files })),
-      ...(chat ? { messages: [{ role: "user", content: text }] } : { prompts: text }),
+      ...asked(state, picture),
       maxNewTokens,
       temperature,
       topP,
@@ -61,6 +62,13 @@ export async function write(store: Store): Promise<void> {
       state.work = undefined;
     });
   }
+}
+
+/** What is written of: a picture, and how its caption begins; or a prompt, which may be a message of a chat. */
+function asked(state: State, picture: ChosenPicture | undefined) {
+  if (picture) return { image: picture, prompts: state.playground.prompt ?? "" };
+  const { text, chat } = promptOf(state);
+  return chat ? { messages: [{ role: "user", content: text }] } : { prompts: text };
 }
 
 function withRemedy(problem: Problem): Problem {

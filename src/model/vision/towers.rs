@@ -360,6 +360,10 @@ impl Family for Towers {
             + texts.map_or(0, |language| language.tower.sizes.layers + 1)
     }
 
+    fn encoder_blocks(&self) -> usize {
+        self.picture_end().map_or(0, |end| end + 1)
+    }
+
     fn pad_id(&self) -> u32 {
         let texts = self.settings.language.as_ref();
         texts.map_or(0, |language| language.texts.pad_id)

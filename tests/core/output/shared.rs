@@ -633,6 +633,7 @@ fn shared_out_samples_are_compared_alike() {
                     .collect(),
                 adapters,
                 max_new_tokens: Some(6),
+                classes: Vec::new(),
             }
         };
         let compared = |workers| {

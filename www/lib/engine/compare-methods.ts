@@ -39,6 +39,8 @@ export interface CompareMergedJob extends Omit<MergeJob, "options"> {
   options: Pick<Partial<MergeOptions>, "maxLength" | "maxNewTokens">;
   /** The tasks to compare on; all where it is left out. */
   tasks?: readonly string[] | undefined;
+  /** Classes that a model of pictures and texts chooses from. */
+  labels?: readonly string[] | undefined;
 }
 
 /** Several merges, all inputs opened and parsed. */
@@ -196,6 +198,7 @@ export async function compareMerged(
       merged: [...job.merged],
       maxLength,
       maxNewTokens,
+      labels: job.labels,
       device: job.device,
       workers: job.workers,
       gaveUp: job.gaveUp,

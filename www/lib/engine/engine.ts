@@ -35,6 +35,7 @@ import type {
   SourceFile,
   WasmDevice,
 } from "../wasm-interface.ts";
+import { classesFor, readReport } from "./compare-pictures.ts";
 import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
@@ -92,6 +93,8 @@ export interface CompareJob extends JobPlace {
   maxLength: number | null;
   /** `null` takes the default. */
   maxNewTokens: number | null;
+  /** Classes that a model of pictures and texts chooses from; left out, those of the pictures. */
+  labels?: readonly string[] | undefined;
 }
 
 /**
@@ -251,7 +254,7 @@ export class Engine {
         ...job,
         use: method.samples ? "calibrate" : "none",
         maxLength: job.options.maxLength ?? null,
-        maxNewTokens: await this.#maxNewTokens(job.options.maxNewTokens),
+        maxNewTokens: job.options.maxNewTokens ?? null,
       },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
@@ -282,19 +285,31 @@ export class Engine {
     context: RunContext,
   ): Promise<{ report: CompareReport; device: DeviceChoice }> {
     const choice = await this.#placeOf(job);
-    const maxNewTokens = await this.#maxNewTokens(job.maxNewTokens);
-    const { adapters } = await prepareAdapters(
-      { ...job, use: "compare", maxNewTokens },
+    const { maxNewTokens } = job;
+    const { adapters, reading } = await prepareAdapters(
+      { ...job, use: "compare" },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
     );
     const { base, merged, workers = "auto" } = job;
     checkWorkers(workers);
-    const compareOn = (adapters: AdapterSource[], context: RunContext) => {
-      const source = { base, adapters, merged, options: { maxNewTokens } };
-      return this.#shared("compare", { source, workers }, context, new BlobSink(), async (wasm, observer) =>
-        wasm.compare(source, await this.#device(wasm, choice), observer),
+    const classes = await classesFor(job, reading);
+    const options = {
+      ...(maxNewTokens === null ? {} : { maxNewTokens }),
+      ...(classes === null ? {} : { labels: classes.labels }),
+    };
+    const samples = new Map(job.adapters.map(({ name, samples }) => [name, samples]));
+    const compareOn = async (adapters: AdapterSource[], context: RunContext) => {
+      const source = { base, adapters, merged, options };
+      const { report, ...chosen } = await this.#shared(
+        "compare",
+        { source, workers },
+        context,
+        new BlobSink(),
+        async (wasm, observer) => wasm.compare(source, await this.#device(wasm, choice), observer),
       );
+      const read = await readReport(report, samples, reading);
+      return { ...chosen, report: { ...read, notes: [...(classes?.notes ?? []), ...read.notes] } };
     };
     const { onTask } = context;
     if (onTask === undefined) {
@@ -316,10 +331,10 @@ export class Engine {
   /** Lets each variant write after each prompt. */
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.#placeOf(job);
-    const { codec, prompts } = await preparePrompts(job, await this.inspectBase(job.base));
-    const { base, variants, options, workers = "auto" } = job;
+    const prepared = await preparePrompts(job, await this.inspectBase(job.base));
+    const { base, variants, images, options, workers = "auto" } = job;
     checkWorkers(workers);
-    const source = { base, variants, prompts, options };
+    const source = { base, variants, ...prepared.source, options };
     const { device, deviceWhy, ...generated } = await this.#shared(
       "generate",
       { source, workers },
@@ -328,9 +343,10 @@ export class Engine {
       async (wasm, observer) => wasm.generate(source, await this.#device(wasm, choice), observer),
     );
     return {
-      prompts: job.prompts.map(({ sample }) => sample),
+      prompts: prepared.asked.map(({ sample }) => sample),
+      ...(images === undefined ? {} : { images: images.map(({ name }) => name) }),
       ...generated,
-      variants: readTexts(generated, codec),
+      variants: readTexts(generated, prepared),
       device: usedOf(choice, { device, deviceWhy }),
     };
   }
@@ -358,10 +374,6 @@ export class Engine {
     } finally {
       pool?.close();
     }
-  }
-
-  async #maxNewTokens(asked: number | null | undefined): Promise<number> {
-    return asked ?? (await this.defaultOptions()).maxNewTokens;
   }
 
   /** Lets messages in, and stops if one of them cancelled the call. */

@@ -36,8 +36,16 @@ export function readPrompts({
   prompts,
   messages,
   samples,
-}: Pick<GenerateRequest<unknown, unknown>, "prompts" | "messages" | "samples">): Placed[] {
-  if (prompts === undefined && messages === undefined && samples !== undefined) return [];
+  image,
+}: Pick<GenerateRequest<unknown, unknown, unknown>, "prompts" | "messages" | "samples" | "image">): Placed[] {
+  if (image !== undefined && (messages !== undefined || samples !== undefined)) {
+    throw new IterisError(
+      "option_invalid",
+      "Beside image there are prompts, how captions begin, and neither messages nor samples.",
+    );
+  }
+  const elsewhere = samples !== undefined || image !== undefined;
+  if (prompts === undefined && messages === undefined && elsewhere) return [];
   if ((prompts === undefined) === (messages === undefined)) {
     throw new IterisError("option_invalid", "Give either prompts or messages.");
   }

@@ -20,6 +20,8 @@ export interface MergeAndCompareJob extends MergeJob {
   adapters: ComparedAdapter[];
   /** The tasks to compare on; left out, those of all adapters if they have held-out samples. */
   tasks?: readonly string[] | undefined;
+  /** Classes that a model of pictures and texts chooses from. */
+  labels?: readonly string[] | undefined;
   /** Whether a linear average is made; left out, if there is a comparison. */
   average?: boolean | undefined;
 }

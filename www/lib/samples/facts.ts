@@ -3,6 +3,9 @@ import type { Sample, SamplesFacts } from "../types.ts";
 import { answerOf, askedOf } from "./answer.ts";
 import { arePictures, type TaskSet } from "./pictures.ts";
 
+/** As many as a comparison tells of one by one. */
+const MOST_PICTURES = 16;
+
 /** The texts of a sample that a model reads, without its answer. */
 function textsOf(sample: Sample): string[] {
   if ("text" in sample) return [sample.text, ...(sample.text_pair === undefined ? [] : [sample.text_pair])];
@@ -45,6 +48,10 @@ export function factsOf(set: TaskSet): SamplesFacts {
       preview: set.pictures
         .slice(0, 3)
         .map(({ file, caption }) => (caption === null ? file.name : `${file.name}: ${caption}`)),
+      pictures: set.pictures.slice(0, MOST_PICTURES).map(({ file: { name, blob }, caption, label }) => ({
+        ...{ name, caption, label },
+        ...(blob === undefined ? {} : { blob }),
+      })),
     };
   }
   const { name, format, samples } = set;

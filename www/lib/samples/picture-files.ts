@@ -3,6 +3,7 @@
  * metadata, in texts beside them and in the names of folders.
  */
 import { IterisError } from "../errors.ts";
+import { compareNames } from "../sources/names.ts";
 import { readAll } from "../sources/open.ts";
 import type { SourceFile } from "../wasm-interface.ts";
 import { malformed, type Place } from "./malformed.ts";
@@ -38,19 +39,35 @@ export async function picturesOf(files: readonly SourceFile[], name: string | nu
     !captioned.read.has(file.name);
   return {
     name,
-    pictures: pictures.sort((a, b) => inOrder(a.file.name, b.file.name)),
+    pictures: pictures.sort((a, b) => compareNames(a.file.name, b.file.name)),
     others: files.filter(unread).map((file) => file.name),
     notes: [...described.notes, ...tables.flatMap((table) => table.notes)],
   };
 }
 
-/** Names by their characters, as the core sorts them: JavaScript's own order is another one beyond U+FFFF. */
-function inOrder(a: string, b: string): number {
-  const [left, right] = [[...a], [...b]];
-  const at = left.findIndex((character, i) => character !== right[i]);
-  if (at === -1) return left.length - right.length;
-  return (left[at]?.codePointAt(0) ?? 0) - (right[at]?.codePointAt(0) ?? -1);
+/**
+ * Of names of files, those that a folder of pictures is made of: pictures, files of metadata, and texts beside pictures,
+ * which are their captions.
+ *
+ * @example
+ * ```ts
+ * const { pictures } = pictureParts(["cats/1.png", "cats/1.txt", "cats/notes.md"]);
+ * console.log([...pictures]); // ["cats/1.png"]
+ * ```
+ */
+export function pictureParts(
+  names: readonly string[],
+): Record<"pictures" | "metadata" | "captions", Set<string>> {
+  const pictures = new Set(names.filter(isPicture));
+  const stems = new Set([...pictures].map(stemOf));
+  return {
+    pictures,
+    metadata: new Set(names.filter(isMetadata)),
+    captions: new Set(names.filter((name) => isCaption(name) && stems.has(stemOf(name)))),
+  };
 }
+
+const isCaption = (name: string): boolean => /\.txt$/i.test(name);
 
 /** With captions and labels from files of metadata; without such a file, with the folders' names as labels. */
 async function describe(
@@ -95,9 +112,7 @@ async function caption(
   pictures: readonly Picture[],
   files: readonly SourceFile[],
 ): Promise<{ pictures: Picture[]; read: Set<string> }> {
-  const texts = new Map(
-    files.filter(({ name }) => /\.txt$/i.test(name)).map((file) => [stemOf(file.name), file]),
-  );
+  const texts = new Map(files.filter(({ name }) => isCaption(name)).map((file) => [stemOf(file.name), file]));
   const read = new Set<string>();
   const captioned = pictures.map(async (picture) => {
     const text = texts.get(stemOf(picture.file.name));

@@ -51,7 +51,10 @@ export function isPicture(name: string): boolean {
 export function textsOf(set: TaskSet | null): SampleSet | null {
   if (set === null || !arePictures(set)) return set;
   const where = set.name ?? set.pictures[0]?.file.name ?? "";
-  throw new IterisError("samples_invalid", `Prompts are texts, and these are pictures: ${where}`);
+  throw new IterisError(
+    "samples_invalid",
+    `Prompts are texts, and these are pictures; give them as "image": ${where}`,
+  );
 }
 
 /** The first few of many names. */
@@ -60,9 +63,12 @@ export function someOf(names: readonly string[]): string {
   return names.slice(0, 5).join(", ") + more;
 }
 
-/** What a report is to tell of what was given and is not read by a model that reads no captions. */
-export function unreadNotes({ pictures, others, notes }: PictureSet): string[] {
-  const captions = pictures.filter(({ caption }) => caption !== null).length;
+/** What a report is to tell of what was given and is not read. */
+export function unreadNotes(
+  { pictures, others, notes }: PictureSet,
+  { readsCaptions }: { readsCaptions: boolean },
+): string[] {
+  const captions = readsCaptions ? 0 : pictures.filter(({ caption }) => caption !== null).length;
   return [
     ...(others.length === 0 ? [] : [`files beside the pictures are not read: ${someOf(others)}`]),
     ...notes,

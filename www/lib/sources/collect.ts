@@ -85,7 +85,7 @@ export async function collectSamples(input: SamplesInput): Promise<WireSamples> 
   if (Array.isArray(input)) return { list: input };
   if (typeof input === "object" && input !== null) {
     const one = input as Exclude<SamplesInput, readonly unknown[]>;
-    if ("pictures" in one) return { pictures: await collectFiles(one.pictures), name: null };
+    if ("pictures" in one) return { pictures: await collectFiles(one.pictures), name: one.name ?? null };
     if (isHandle(one) && one.kind === "directory") {
       return { pictures: await collectFiles(one), name: one.name };
     }

@@ -38,3 +38,11 @@ export function ofNames<T extends { name: string }>(
 ): T[] {
   return names === undefined ? [...files] : files.filter(({ name }) => names.includes(name));
 }
+
+/** Names by their characters, as the core sorts them: JavaScript's own order is another one beyond U+FFFF. */
+export function compareNames(a: string, b: string): number {
+  const [left, right] = [[...a], [...b]];
+  const at = left.findIndex((character, i) => character !== right[i]);
+  if (at === -1) return left.length - right.length;
+  return (left[at]?.codePointAt(0) ?? 0) - (right[at]?.codePointAt(0) ?? -1);
+}

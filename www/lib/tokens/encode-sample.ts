@@ -34,6 +34,8 @@ function encodeForKind(sample: Sample, codec: Codec, lengths: Lengths, place: Pl
     case "weights":
       throw malformed(place, "the base model cannot be run here, so that it reads no samples.");
     case "image-encoder":
+    case "image-text-encoder":
+    case "image-to-text":
       throw malformed(place, "the base model reads pictures; give a folder of them.");
     case "encoder":
       if (!("text" in sample)) {

@@ -28,11 +28,13 @@ export function resolveMaxLength(asked: number | null | undefined, { tokenizer, 
   return asked;
 }
 
-function flat(lists: readonly (readonly number[])[]): Uint32Array {
+/** Lists one after another. */
+export function flat(lists: readonly (readonly number[])[]): Uint32Array {
   return Uint32Array.from(lists.flat());
 }
 
-function lengthsOf(lists: readonly (readonly number[])[]): Uint32Array {
+/** How long each is. */
+export function lengthsOf(lists: readonly (readonly number[])[]): Uint32Array {
   return Uint32Array.from(lists, ({ length }) => length);
 }
 

@@ -2,10 +2,18 @@
 import type { AdapterFormat } from "./options.ts";
 
 /**
- * `image-encoder` (ViT), `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), `encoder-decoder` (T5, BART), or `weights`:
- * a checkpoint whose model cannot be run here, for methods that need no samples.
+ * `image-encoder` (ViT, DINOv2), `image-text-encoder` (CLIP, SigLIP: a picture with its text), `image-to-text` (BLIP: reads a
+ * picture and writes its caption), `encoder` (BERT and its kin), `decoder` (Llama, GPT-2, …: decoder-only), `encoder-decoder`
+ * (T5, BART), or `weights`: a checkpoint whose model cannot be run here, for methods that need no samples.
  */
-export type ModelKind = "image-encoder" | "encoder" | "decoder" | "encoder-decoder" | "weights";
+export type ModelKind =
+  | "image-encoder"
+  | "image-text-encoder"
+  | "image-to-text"
+  | "encoder"
+  | "decoder"
+  | "encoder-decoder"
+  | "weights";
 
 /** What a base model's files say about it. */
 export interface BaseFacts {
@@ -15,6 +23,8 @@ export interface BaseFacts {
   kind: ModelKind;
   /** Whether it can write text: it has a language-modelling head. */
   generates: boolean;
+  /** Tokens of an answer that an adapter writes, at most, where nobody asks for another number. */
+  answerLength: number;
   /** The class of the checkpoint, for example `BertModel`. */
   architecture: string;
   parameters: number;
@@ -96,6 +106,18 @@ export interface SamplesFacts {
   longestCharacters: number;
   /** The first three texts; of pictures their names, and their captions behind them. */
   preview: string[];
+  /** The first sixteen where they are pictures: as many as a comparison tells of one by one. */
+  pictures?: PictureFacts[];
+}
+
+/** A picture of the samples, and what is said of it. */
+export interface PictureFacts {
+  /** The file's name inside its folder. */
+  name: string;
+  caption: string | null;
+  label: string | number | null;
+  /** Its bytes, where they are at hand: not of a file of Node's or at an address. */
+  blob?: Blob;
 }
 
 /** How samples are written down. */

@@ -68,7 +68,12 @@ export type Sample = TextSample | PromptSample | ChatSample;
  */
 export interface PicturesInput {
   pictures: FilesInput;
+  /** What they are called, for the report. */
+  name?: string | undefined;
 }
+
+/** A picture; of a directory's handle those in it. */
+export type ImageInput = Blob | FileInput;
 
 /**
  * Samples of one task: a file (`.txt` with one text a line, `.jsonl`, `.json`, `.csv`, `.tsv`), or the samples

@@ -96,6 +96,31 @@ export interface MergeReport {
   output: ReportFile[];
 }
 
+/** A class and how likely it is. */
+export interface ClassShare {
+  label: string;
+  /** 0 to 1, of all classes that there are to choose from. */
+  share: number;
+}
+
+/** What base, adapter and merged adapters say of one picture. */
+export interface SaidOfPicture {
+  /** The file's name, as the samples have it. */
+  picture: string;
+  /** The class that is right, where the samples tell it. */
+  label?: string | number;
+  /** The caption that came with it. */
+  caption?: string;
+  variants: {
+    /** `base`, `adapter`, or the name of a merged adapter. */
+    variant: string;
+    /** The caption that it writes, without special tokens. */
+    text?: string;
+    /** Its likeliest classes, five at most, the likeliest first. */
+    classes?: ClassShare[];
+  }[];
+}
+
 /** How base, adapters and merged adapters do on the same samples. */
 export interface CompareReport {
   tasks: {
@@ -113,6 +138,8 @@ export interface CompareReport {
       /** Mean cosine of its pooled features with those of the task's own adapter. */
       cosine: number;
     }[];
+    /** Of models that read pictures: what each variant says of the first sixteen. */
+    said?: SaidOfPicture[];
   }[];
   /** `||X_i D_i^T - Xt_i D*^T||² / ||X_i D_i^T||²` per targeted module. */
   residuals: { module: string; task: string; variant: string; residual: number }[];

@@ -1,7 +1,7 @@
 /** What the calls take, what they tell on the way, and what they resolve to. */
 import type { ErrorCode } from "../errors.ts";
 import type { DeviceChoice, DeviceRequest } from "./device.ts";
-import type { AdapterInput, ChatMessage, FilesInput, Sample, SamplesInput } from "./inputs.ts";
+import type { AdapterInput, ChatMessage, FilesInput, ImageInput, Sample, SamplesInput } from "./inputs.ts";
 import type { MergeOptions, MethodName } from "./options.ts";
 import type { CompareReport, MergeReport } from "./reports.ts";
 
@@ -64,11 +64,20 @@ export interface DigestControl extends Pick<RunControl, "onProgress" | "signal">
   names?: readonly string[] | undefined;
 }
 
+/** What calls that compare take for models of pictures and texts (CLIP, SigLIP). */
+export interface ClassesControl {
+  /**
+   * The classes that such a model chooses from for each picture, two or more. By default the labels of the pictures that are
+   * compared on; where there are none, their captions, at most 100.
+   */
+  labels?: readonly string[] | undefined;
+}
+
 /**
  * What calls that merge and then compare take beside their inputs: which tasks they compare on, and who is told what
  * is there before the whole is.
  */
-export interface ComparisonControl {
+export interface ComparisonControl extends ClassesControl {
   /**
    * The tasks to compare on, by their adapters' names, each on its held-out samples or else on those of its
    * calibration; none of them compares nothing. By default all adapters.
@@ -123,7 +132,9 @@ export interface MergeResult {
 }
 
 /** What `compare` takes. `samples` of an adapter are the ones compared on. */
-export interface CompareRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
+export interface CompareRequest<Files = FilesInput, Samples = SamplesInput>
+  extends RunControl,
+    ClassesControl {
   base: Files;
   adapters: readonly (Omit<AdapterInput<Files, Samples>, "heldOut" | "samples"> & {
     samples?: Samples | undefined;
@@ -214,13 +225,19 @@ export interface VariantInput<Files = FilesInput> {
 }
 
 /** What `generate` takes. Names are those of transformers' generation options, in camelCase. */
-export interface GenerateRequest<Files = FilesInput, Samples = SamplesInput> extends RunControl {
+export interface GenerateRequest<Files = FilesInput, Samples = SamplesInput, Image = ImageInput>
+  extends RunControl {
   /** `config.json`, `generation_config.json`, the safetensors files and the tokenizer's files. */
   base: Files;
   /** What writes, in order. With neither `variants` nor `adapters` the base alone. */
   variants?: readonly VariantInput<Files>[] | undefined;
   /** In place of `variants`: the base, then the base with each of these adapters. */
   adapters?: readonly { name: string; files: Files }[] | undefined;
+  /**
+   * One or several pictures, for a model that writes captions (BLIP). Prompts beside them, one for all or one for each, are
+   * how captions begin.
+   */
+  image?: Image | readonly Image[] | undefined;
   /** One or several; for an encoder-decoder, what the encoder reads. */
   prompts?: string | readonly string[] | undefined;
   /** In place of `prompts`: one chat or several, which go through the tokenizer's chat template. */
@@ -241,6 +258,8 @@ export interface GenerateRequest<Files = FilesInput, Samples = SamplesInput> ext
 export interface GenerateResult {
   /** What was asked, in the order of each variant's texts. */
   prompts: Sample[];
+  /** The names of the pictures that were written of, where there were any. */
+  images?: string[];
   variants: {
     name: string;
     /** What it wrote after each prompt, without the prompt and without special tokens. */

@@ -9,6 +9,7 @@ import { readPrompts, readVariants } from "../engine/generate-request.ts";
 import { readMethods } from "../engine/methods-request.ts";
 import { onCpuInstead } from "../engine/place.ts";
 import { cancelled, IterisError, toIterisError } from "../errors.ts";
+import { collectImages } from "../samples/images.ts";
 import { isSelf, readSelf } from "../samples/self.ts";
 import { readSampling } from "../sampling.ts";
 import { collectFiles, collectSamples } from "../sources/collect.ts";
@@ -99,8 +100,8 @@ function wireNamed(list: readonly { name: string; files: FilesInput }[]) {
   return Promise.all(list.map(async ({ name, files }) => ({ name, files: await collectFiles(files) })));
 }
 
-function wireComparison({ tasks, onTask }: ComparisonControl): WireComparison {
-  return { tasks, taskByTask: onTask !== undefined };
+function wireComparison({ tasks, labels, onTask }: ComparisonControl): WireComparison {
+  return { tasks, labels, taskByTask: onTask !== undefined };
 }
 
 /** Where the work is done. */
@@ -172,8 +173,9 @@ export class WorkerClient {
       Promise.all(request.adapters.map(wireAdapter)),
       wireNamed(request.merged),
     ]);
+    const { labels } = request;
     const { maxLength = null, maxNewTokens = null } = request.options ?? {};
-    const ask = { base, adapters, merged, maxLength, maxNewTokens, ...wirePlace(request) };
+    const ask = { base, adapters, merged, maxLength, maxNewTokens, labels, ...wirePlace(request) };
     return this.#call("compare", ask, request);
   }
 
@@ -194,9 +196,10 @@ export class WorkerClient {
   async generate(request: GenerateRequest): Promise<GenerateResult> {
     const prompts = readPrompts(request);
     const options = readSampling(request);
-    const [base, samples, variants] = await Promise.all([
+    const [base, samples, images, variants] = await Promise.all([
       collectFiles(request.base),
       wireSamples(request.samples),
+      request.image === undefined ? null : collectImages(request.image),
       Promise.all(
         readVariants(request).map(async ({ name, files }) => ({
           name,
@@ -204,7 +207,7 @@ export class WorkerClient {
         })),
       ),
     ]);
-    const ask = { base, variants, prompts, samples, options, ...wirePlace(request) };
+    const ask = { base, variants, prompts, samples, images, options, ...wirePlace(request) };
     return this.#call("generate", ask, request);
   }
 

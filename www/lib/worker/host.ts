@@ -121,9 +121,10 @@ async function answer(engine: Engine, call: Call, running: Running): Promise<Cal
       );
     }
     case "generate": {
-      const { base, variants, prompts, samples, ...rest } = call.ask;
+      const { base, variants, prompts, samples, images, ...rest } = call.ask;
       const job = {
         ...rest,
+        ...(images === null ? {} : { images: await openFiles(images) }),
         prompts: [...prompts, ...placedOf(textsOf(await readIfGiven(samples)))],
         base: await openFiles(base),
         variants: await Promise.all(

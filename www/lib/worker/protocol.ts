@@ -42,6 +42,7 @@ export interface WireAdapter {
 /** How calls that merge and compare go about the comparison. */
 export interface WireComparison {
   tasks: readonly string[] | undefined;
+  labels: readonly string[] | undefined;
   /** Whether somebody listens to tasks as they come, so that they are compared one by one. */
   taskByTask: boolean;
 }
@@ -100,6 +101,7 @@ export interface Calls {
       merged: { name: string; files: WireFile[] }[];
       maxLength: number | null;
       maxNewTokens: number | null;
+      labels: readonly string[] | undefined;
     };
     answer: CompareResult;
   };
@@ -123,6 +125,8 @@ export interface Calls {
       prompts: Placed[];
       /** Asked after these. */
       samples: WireSamples | null;
+      /** Pictures to write captions of, `null` where none were given. */
+      images: WireFile[] | null;
       options: Sampling;
     };
     answer: GenerateResult;

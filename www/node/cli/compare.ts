@@ -14,6 +14,7 @@ import { adapterInput, inputsOf, refuseInputsInside } from "./merge.ts";
 import { methodsChart, methodsTable, type Row } from "./methods-table.ts";
 import type { CompareCommand } from "./parse-compare.ts";
 import { progressView } from "./progress.ts";
+import { saidTable } from "./said.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** What `--json` prints. */
@@ -42,6 +43,7 @@ export async function runCompare(command: CompareCommand, terminal: Terminal): P
     methods: command.methods,
     merged: merged.map((one) => ({ name: one.name, files: one.folder })),
     options: command.options,
+    labels: command.labels,
     device: command.device,
     workers: command.workers,
     onProgress: (progress: Progress) => view.show(progress),
@@ -79,11 +81,17 @@ function describe({ variants, merged, report, device }: CompareOutcome, out: str
   const charts = (["agreement", "accuracy"] as const)
     .map((measure) => methodsChart(report, rows, measure))
     .filter((chart) => chart !== "");
+  const said = saidTable(report).trimStart();
   const samples = report.tasks.map(({ task, samples }) => `${task} ${samples}`).join(", ");
   const lines = [
-    `Texts: ${samples}. ${device.why}`,
+    `${said === "" ? "Texts" : "Pictures"}: ${samples}. ${device.why}`,
     ...(out === undefined ? [] : [`Each result is in a folder of its method's name in ${out}`]),
     ...report.notes.map((note) => `Note: ${note}`),
   ];
-  return [methodsTable(report, rows), ...charts, `${lines.join("\n")}\n`].join("\n");
+  return [
+    methodsTable(report, rows),
+    ...charts,
+    ...(said === "" ? [] : [said]),
+    `${lines.join("\n")}\n`,
+  ].join("\n");
 }

@@ -5,8 +5,12 @@ import type { GenerateCommand } from "./parse-generate.ts";
 import { progressView } from "./progress.ts";
 import type { Terminal } from "./terminal.ts";
 
-/** What is asked: the texts of the command line, as messages of a chat if that is wanted, then those of the file. */
-function asked({ prompts, chat, promptsFile: samples }: GenerateCommand) {
+/**
+ * What is asked: pictures, with how their captions begin; or the texts of the command line, as messages of a chat if that is
+ * wanted, then those of the file.
+ */
+function asked({ images, prompts, chat, promptsFile: samples }: GenerateCommand) {
+  if (images.length > 0) return { image: images, ...(prompts.length === 0 ? {} : { prompts }) };
   if (prompts.length === 0) return { samples };
   if (!chat) return { prompts, samples };
   return { messages: prompts.map((content) => [{ role: "user", content }]), samples };

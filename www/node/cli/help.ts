@@ -89,12 +89,13 @@ Usage
   iteris-web merge --recipe merge_report.json
   iteris-web compare --base DIR --adapter DIR --samples FILE … --methods iteris,average,ties
   iteris-web generate --base DIR --adapter DIR … --prompt TEXT
+  iteris-web generate --base DIR --adapter DIR … --image FILE
   iteris-web inspect PATH …
 
 Commands
   merge      merge two or more adapters of one base model
   compare    merge by several methods and compare what comes of each
-  generate   let the base and each adapter write after prompts, side by side
+  generate   let the base and each adapter write after prompts, or of pictures, side by side
   inspect    tell what a base model, an adapter or a file of samples holds
 
   iteris-web merge --help      every option of merge; so too for compare, generate and inspect
@@ -109,13 +110,20 @@ const inputs = `  --base DIR           folder of the base model: config.json, *.
                        with "prompt" (and "completion"), or, not in tables, with "messages"
   --samples DIR        for a model that reads pictures: a folder of PNG, JPEG, WebP,
                        GIF or BMP files (with metadata.jsonl, or a folder a class), or
-                       a pattern such as 'cats/*.jpg', or a .parquet file
+                       a pattern such as 'cats/*.jpg', or a .parquet file; a captioner (BLIP)
+                       writes the captions that lack itself
   --samples self       the adapter of a language model writes its samples itself
   --self-prompt TEXT   what self-written samples begin with (default: the model's first token)
   --weight W           the adapter's weight in the merge (default 1); where no samples are read
                        it may be negative, which takes the adapter's change away
   --name NAME          the task's name in the report (default: the folder's name)
 `;
+
+const labels = wrap(
+  "  --label TEXT",
+  "a class that CLIP or SigLIP chooses from when it is compared, two or more (default: the labels of the pictures that it is compared on, else their captions)",
+  23,
+);
 
 const options = `Options of methods
 ${section("method")}
@@ -152,6 +160,7 @@ Examples
 Inputs
 ${inputs}  --compare FILE       texts that were not used as samples, with "label" (or an answer) if accuracy
                        is wanted; prints how well base, adapter, linear average and merged do
+${labels}
     These but --base belong to adapters: one for each adapter in order, or beside the adapter they
     are for. --base may be left out where neither the method nor an adapter needs the base model.
 
@@ -190,6 +199,7 @@ Example
 Inputs
 ${inputs}  --compare FILE       texts that were not used as samples, with "label" (or an answer) if accuracy
                        is wanted; without it methods are compared on --samples
+${labels}
     These but --base belong to adapters: one for each adapter in order, or beside the adapter they
     are for. Without --samples only methods that need none are compared.
   --methods LIST       names with commas between them, or all (default iteris,average,ties)
@@ -198,7 +208,7 @@ ${inputs}  --compare FILE       texts that were not used as samples, with "label
 Output
   Prints a row for each method: the share of texts on which it answers as the task's own adapter does,
   the share it gets right where texts have labels, the mean residual of the layers and the seconds
-  of the merge; then bars of the means.
+  of the merge; then bars of the means. Of pictures it prints too what each says of the first ones.
   --out DIR            keep every method's result in DIR/METHOD
   --force              replace DIR if it holds something
 ${written}
@@ -216,9 +226,11 @@ const helpGenerate = `iteris-web generate: let the base model, and the model wit
 
 Usage
   iteris-web generate --base DIR --adapter DIR … --prompt TEXT
+  iteris-web generate --base DIR --adapter DIR … --image FILE
 
-Example
+Examples
   iteris-web generate --base smollm2 --adapter merged --chat --prompt "Where is the station?"
+  iteris-web generate --base blip --adapter merged --image cat.png --prompt "a photo of"
 
 Inputs
   --base DIR           folder of the base model: config.json, *.safetensors, tokenizer.json
@@ -227,6 +239,9 @@ Inputs
   --prompt TEXT        what to write after; any number
   --prompts FILE       more of them: .txt (one a line), .jsonl, .json, .csv or .tsv with "prompt" or
                        "text", or, not in tables, "messages"; answers in it are left out
+  --image PATH         for a model that writes captions (BLIP): a picture, a folder of them, or a pattern
+                       such as 'cats/*.jpg'; any number. A --prompt is how captions begin: one for
+                       all, or one for each
   --chat               each --prompt is what a user says: it goes through the chat template
 
 How it writes

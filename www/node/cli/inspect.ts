@@ -94,7 +94,8 @@ export async function runInspect(command: InspectCommand, terminal: Terminal): P
     const rows = Object.entries(shown).filter(([, value]) => value !== null && show(value) !== "");
     terminal.stdout.write(`${path}: ${kind}\n`);
     for (const [name, value] of rows) {
-      if (name !== "groups") terminal.stdout.write(`  ${name}: ${show(value)}\n`);
+      // The first of them are in the preview.
+      if (name !== "groups" && name !== "pictures") terminal.stdout.write(`  ${name}: ${show(value)}\n`);
     }
     if (kind === "adapter") terminal.stdout.write(`  layers:\n${showGroups(facts.groups)}`);
   }

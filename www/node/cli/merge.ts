@@ -13,6 +13,7 @@ import type { AdapterArgument } from "./adapters.ts";
 import { checkFiles, checkSamples, outcomeOf } from "./check-recipe.ts";
 import type { MergeCommand } from "./parse-merge.ts";
 import { progressView } from "./progress.ts";
+import { saidTable } from "./said.ts";
 import { comparisonTable } from "./table.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -68,6 +69,7 @@ export async function runMerge(command: MergeCommand, terminal: Terminal): Promi
       base,
       adapters: adapters.map(adapterInput),
       options: command.options,
+      labels: command.labels,
       device: command.device,
       workers: command.workers,
       ...watch,
@@ -104,7 +106,7 @@ function describe({ out, files, device, report, comparison, recipe }: MergeOutco
     ...files.map(({ name, bytes }) => `  ${name}  ${bytes} bytes`),
   ];
   const notes = comparison?.notes.map((note) => `Note: ${note}\n`).join("") ?? "";
-  return `${lines.join("\n")}\n${comparison === null ? "" : `\n${comparisonTable(comparison)}${notes}`}`;
+  return `${lines.join("\n")}\n${comparison === null ? "" : `\n${comparisonTable(comparison)}${saidTable(comparison)}${notes}`}`;
 }
 
 function repeated({ path, identical, different }: NonNullable<MergeOutcome["recipe"]>): string {

@@ -24,6 +24,8 @@ export interface CompareCommand {
   out: string | undefined;
   force: boolean;
   options: Omit<Partial<MergeOptions>, "method">;
+  /** Classes that a model of pictures and texts chooses from. */
+  labels: string[] | undefined;
   device: DeviceRequest;
   workers: WorkersRequest;
   json: boolean;
@@ -39,6 +41,7 @@ const table = {
   out: text,
   force: flag,
   ...methodOptions,
+  label: list,
   device: text,
   workers: text,
   json: flag,
@@ -75,6 +78,7 @@ export function parseCompare(args: string[]): CompareCommand | { command: "help"
     out: values.out,
     force: values.force ?? false,
     options,
+    labels: values.label,
     device: usage.device(values.device),
     workers: usage.workers(values.workers),
     json: values.json ?? false,

@@ -9,6 +9,8 @@ export interface GenerateCommand {
   base: string;
   adapters: { name: string; folder: string }[];
   prompts: string[];
+  /** Pictures, folders of them or patterns, of which captions are written. */
+  images: string[];
   /** A file with more of them. */
   promptsFile: string | undefined;
   /** Whether the prompts of `--prompt` are turns of a user in a chat. */
@@ -25,6 +27,7 @@ const table = {
   base: text,
   adapter: list,
   name: list,
+  image: list,
   prompt: list,
   prompts: text,
   chat: flag,
@@ -45,8 +48,15 @@ export function parseGenerate(args: string[]): GenerateCommand | { command: "hel
   const { values, given } = readWords(args, table, usage);
   if (values.help) return { command: "help", of: "generate" };
   if (values.base === undefined) throw usage.error("--base is missing: the folder of the base model.");
-  if (values.prompt === undefined && values.prompts === undefined) {
-    throw usage.error("Give a text with --prompt, or a file of them with --prompts.");
+  const images = values.image ?? [];
+  if (images.length > 0 && (values.chat || values.prompts !== undefined)) {
+    const word = values.chat ? "chat" : "prompts";
+    throw usage.error(`--${word} is for texts; beside --image a --prompt is how captions begin.`);
+  }
+  if (values.prompt === undefined && values.prompts === undefined && images.length === 0) {
+    throw usage.error(
+      "Give a text with --prompt, a file of them with --prompts, or for a model that writes captions a picture with --image.",
+    );
   }
   if (values.chat && values.prompt === undefined) {
     throw usage.error('--chat is for --prompt; in a file a chat is written as "messages".');
@@ -59,6 +69,7 @@ export function parseGenerate(args: string[]): GenerateCommand | { command: "hel
     // Resolved first, so that `.` and `a/..` have a name too.
     adapters: folders.map((folder, i) => ({ name: names[i] ?? basename(resolve(folder)), folder })),
     prompts: values.prompt ?? [],
+    images,
     promptsFile: values.prompts,
     chat: values.chat ?? false,
     sampling: readSampling(values),

@@ -12,7 +12,7 @@ import {
 import { type AdapterArgument, adapterOptions, readAdapters } from "./adapters.ts";
 import { methodOptions, readMethod, readMethodOptions, refuseUseless, writeOut } from "./method-options.ts";
 import { adaptersOf, baseOf, type RecipeFile, readRecipeFile } from "./recipe-file.ts";
-import { flag, help, optional, readWords, text, Usage } from "./values.ts";
+import { flag, help, list, optional, readWords, text, Usage } from "./values.ts";
 
 /** What `iteris-web merge` is asked for. */
 export interface MergeCommand {
@@ -23,6 +23,8 @@ export interface MergeCommand {
   out: string;
   force: boolean;
   options: Partial<MergeOptions>;
+  /** Classes that a model of pictures and texts chooses from. */
+  labels: string[] | undefined;
   device: DeviceRequest;
   workers: WorkersRequest;
   /** What the inputs are held against. */
@@ -40,6 +42,7 @@ const table = {
   force: flag,
   method: text,
   ...methodOptions,
+  label: list,
   device: text,
   workers: text,
   json: flag,
@@ -76,6 +79,11 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
     { methods: [method], named: `--method ${method.name}`, options, writes, compares },
     usage,
   );
+  if (values.label !== undefined && !compares) {
+    throw usage.error(
+      "--label does nothing without --compare: classes are chosen from when results are compared.",
+    );
+  }
   const base = values.base ?? optional(recipe, baseOf);
   if (base === undefined) refuseWithoutBase({ samples: method.samples, compares, options, recipe });
   return {
@@ -85,6 +93,7 @@ export function parseMerge(args: string[]): MergeCommand | { command: "help"; of
     out,
     force: (values.force ?? false) || (values.out === undefined && holdsOnly(recipe)),
     options,
+    labels: values.label,
     // What another device computes differs in its last bits.
     device: values.device === undefined && recipe ? recipe.recipe.device : usage.device(values.device),
     // Nor do others add up in the same order.

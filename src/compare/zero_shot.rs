@@ -1,0 +1,124 @@
+//! Classes without a head: a model of pictures and texts says which of some texts a picture is most like.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    binding::ReadAdapter,
+    compare::{
+        Contest, Pooled,
+        classify::{Classes, find_head},
+        said::Chances,
+    },
+    compute::narrow,
+    error::{Code, Error, Result},
+    model::{
+        Model,
+        batch::{Input, Sample},
+    },
+};
+
+/// The texts that a task's pictures are held against, as samples; none where the task has a head, or the model no texts.
+///
+/// # Errors
+/// [`Code::OptionInvalid`] for a text that the model cannot read.
+pub(super) async fn wanted(contest: &Contest<'_>, read: &ReadAdapter) -> Result<Option<Vec<Sample>>> {
+    let model = contest.model;
+    let heads = &read.adapter.heads;
+    if contest.classes.is_empty()
+        || model.family.similarity().is_none()
+        || find_head(model, heads).await?.is_some()
+    {
+        return Ok(None);
+    }
+    let facts = model.family.facts();
+    let text = |class: &super::Class| {
+        let wrong = facts
+            .unknown_token(&class.ids)
+            .or_else(|| facts.too_long(class.ids.len()));
+        match wrong {
+            Some(what) => Err(Error::new(
+                Code::OptionInvalid,
+                format!(
+                    "the class \"{}\" cannot be read: {what}; give a shorter text",
+                    class.name
+                ),
+            )),
+            None => Ok(Sample::of(Input::absent()).and_tokens(class.ids.clone())),
+        }
+    };
+    contest.classes.iter().map(text).collect::<Result<_>>().map(Some)
+}
+
+/// What every variant says of every picture, by embeddings of pictures and of texts.
+///
+/// # Errors
+/// Whatever reading the models' scales reports.
+pub(super) async fn classes(contest: &Contest<'_>, pictures: &[Pooled], texts: &[Pooled]) -> Result<Classes> {
+    let width = contest.model.family.features_width(&BTreeMap::new());
+    let lanes = 2 + contest.adapters.len();
+    let base = Likeness::of(contest.model).await?;
+    let mut logits = Vec::with_capacity(pictures.len());
+    for (variant, (pictures, texts)) in pictures.iter().zip(texts).enumerate() {
+        let own = match variant
+            .checked_sub(lanes)
+            .and_then(|whole| contest.models.get(whole))
+        {
+            Some((_, model)) => Likeness::of(model).await?,
+            None => base,
+        };
+        logits.push(own.logits(pictures, texts, width));
+    }
+    Ok(Classes {
+        names: contest.classes.iter().map(|class| class.name.clone()).collect(),
+        logits,
+        chances: match base.bias {
+            Some(_) => Chances::Each,
+            None => Chances::OneOf,
+        },
+    })
+}
+
+/// exp(scale) cos(picture, text) + bias.
+#[derive(Clone, Copy)]
+struct Likeness {
+    factor: f64,
+    bias: Option<f64>,
+}
+
+impl Likeness {
+    async fn of(model: &Model) -> Result<Self> {
+        let Some(keys) = model.family.similarity() else {
+            return Err(Error::new(
+                Code::Internal,
+                "a model without texts was asked how alike they are to pictures",
+            ));
+        };
+        let first = async |key: &str| -> Result<f64> {
+            let numbers = model.checkpoint.f32(key).await?;
+            Ok(numbers.first().copied().map_or(0.0, f64::from))
+        };
+        Ok(Self {
+            factor: first(&keys.scale).await?.exp(),
+            bias: match &keys.bias {
+                Some(key) => Some(first(key).await?),
+                None => None,
+            },
+        })
+    }
+
+    /// (pictures x texts)
+    fn logits(self, pictures: &[f32], texts: &[f32], width: usize) -> Vec<f32> {
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+            products.sum()
+        };
+        let (bias, factor) = (self.bias.unwrap_or(0.0), self.factor);
+        let row = |picture| {
+            texts.chunks_exact(width).map(move |text| {
+                let norms = (dot(picture, picture) * dot(text, text)).sqrt();
+                narrow(factor * dot(picture, text) / norms.max(f64::MIN_POSITIVE) + bias)
+            })
+        };
+        pictures.chunks_exact(width).flat_map(row).collect()
+    }
+}
