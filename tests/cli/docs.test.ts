@@ -24,6 +24,7 @@ import { writeKohya } from "./kohya.ts";
 
 const root = join(import.meta.dirname, "../..");
 const vit = join(root, "../shared/fixtures/images/vit");
+const blip = join(root, "tests/goldens/data/blip");
 const pages = ["README.md", ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`)];
 
 /** The commands of a page's `sh` blocks, one a line; a backslash goes on. */
@@ -65,6 +66,15 @@ function furnish(): void {
   cpSync(family.adapters.b, "code", { recursive: true });
   const lines = family.samples.b.map((prompt) => JSON.stringify({ prompt }));
   writeFileSync("code.jsonl", lines.join("\n"));
+  for (const [from, to] of [
+    ["base", "blip"],
+    ["a", "positive"],
+    ["b", "negative"],
+    ["a.samples", "positive.samples"],
+    ["b.samples", "negative.samples"],
+  ] as const) {
+    cpSync(join(blip, from), to, { recursive: true });
+  }
   if (!existsSync(vit)) return;
   for (const [from, to] of [
     ["base", "vit"],

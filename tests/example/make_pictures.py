@@ -38,7 +38,7 @@ MAX_LENGTH, MAX_NEW_TOKENS = 32, 12
 HELD_OUT, SAMPLES, MEASURED, TRAINING = 16, 30, 200, 8000
 PLAIN = 0.55
 """Part of the base's captions that name the shape; the others tell the rest."""
-PRETRAINING_STEPS, PRETRAINING_BATCH = 3000, 64
+PRETRAINING_STEPS, PRETRAINING_BATCH = 1800, 64
 ADAPTER_STEPS, ADAPTER_BATCH = 600, 32
 RATE = 2e-3
 LORA = dict(
@@ -130,6 +130,8 @@ def pretrain(drawn: list[Drawing], given: torch.Tensor, tokenizer: Tokenizer) ->
             vision_config=dict(image_size=SIDE, patch_size=8, initializer_range=0.02, **size),
         )
     )  # fmt: skip
+    with torch.no_grad():
+        model.vision_model.embeddings.position_embedding.copy_(waves(SIDE // 8, 64))
     draw = np.random.default_rng(SEED + 1)
 
     def caption(at: int) -> str:
@@ -137,6 +139,18 @@ def pretrain(drawn: list[Drawing], given: torch.Tensor, tokenizer: Tokenizer) ->
 
     train(model, given, caption, PRETRAINING_STEPS, PRETRAINING_BATCH, tokenizer, draw)
     return model
+
+
+def waves(side: int, width: int) -> torch.Tensor:
+    """(1, 1 + side * side, width): positions start as sines and cosines of column and row, and are learnt on from there.
+
+    From transformers' start, near zero, places are not learnt within the time that there is.
+    """
+    rates = torch.pi / side * torch.arange(1, width // 4 + 1) / 2
+    angles = (torch.arange(side)[:, None] + 0.5) * rates
+    line = torch.cat([angles.sin(), angles.cos()], 1)
+    grid = torch.cat([line[None].expand(side, -1, -1), line[:, None].expand(-1, side, -1)], 2)
+    return torch.cat([torch.zeros(1, width), 0.5 * grid.reshape(side * side, width)])[None]
 
 
 def load_base(folder: pathlib.Path) -> BlipForConditionalGeneration:
