@@ -45,27 +45,12 @@ const DELTAS: f64 = 2e-4;
 /// Of what a forward pass gives: f32 against f64.
 const FORWARD: f64 = 6e-5;
 
-/// Streams of a model of pictures and texts.
-const BOTH: Streams = Streams {
-    rows: [3, 1],
-    embeds: [4, 6],
-};
-/// Of pictures alone.
-const PICTURES: Streams = Streams {
-    rows: [2, 0],
-    embeds: [3, 0],
-};
+/// Streams of a model of pictures and texts: the text's rows, then both embeddings.
+const BOTH: [usize; 3] = [1, 4, 6];
+/// Of pictures alone: rows, then the embedding.
+const PICTURES: [usize; 2] = [2, 3];
 /// Of texts alone.
-const TEXTS: Streams = Streams {
-    rows: [0, 0],
-    embeds: [1, 1],
-};
-
-/// Picture first.
-struct Streams {
-    rows: [usize; 2],
-    embeds: [usize; 2],
-}
+const TEXTS: [usize; 2] = [0, 1];
 
 /// Preprocessed pictures (samples x channels x height x width).
 fn pictures((shape, data): &(Vec<usize>, Vec<f32>)) -> Vec<Input> {
@@ -233,10 +218,9 @@ fn both_towers_give_transformers_embeddings_with_and_without_adapters() {
         for compute in devices() {
             for tag in ["a", "b"] {
                 for (variant, own) in [("base", None), ("own", Some(root.join(tag)))] {
-                    let streams = [BOTH.rows, BOTH.embeds].concat();
                     let samples = samples(&file, tag);
-                    let found = states(&compute, &root.join("base"), own.as_deref(), &samples, &streams);
-                    for (found, what) in found.iter().zip(["image", "text", "image_embeds", "text_embeds"]) {
+                    let found = states(&compute, &root.join("base"), own.as_deref(), &samples, &BOTH);
+                    for (found, what) in found.iter().zip(["text", "image_embeds", "text_embeds"]) {
                         assert_near(found.as_ref(), &file, &format!("{tag}.{variant}.{what}"), name);
                     }
                 }
@@ -255,7 +239,7 @@ fn the_similarity_that_a_family_tells_is_transformers() {
             &root.join("base"),
             None,
             &samples(&file, "a"),
-            &BOTH.embeds,
+            &BOTH[1..],
         );
         let rows = |at: usize, width: usize| -> Vec<Vec<f32>> {
             let normal = |row: &[f32]| {
@@ -279,8 +263,8 @@ fn the_similarity_that_a_family_tells_is_transformers() {
             };
             assert_eq!(similarity.bias.is_some(), name == "siglip");
             let width = model.family.features_width(&BTreeMap::new());
-            assert_eq!(model.family.output(), StreamId::new(BOTH.embeds[0]));
-            assert_eq!(model.family.text_output(), Some(StreamId::new(BOTH.embeds[1])));
+            assert_eq!(model.family.output(), StreamId::new(BOTH[1]));
+            assert_eq!(model.family.text_output(), Some(StreamId::new(BOTH[2])));
             assert_eq!(model.family.text_stream(), Some(StreamId::new(1)));
             let (images, texts) = (rows(0, width), rows(1, width));
             let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
@@ -304,14 +288,14 @@ fn either_tower_goes_without_the_other() {
         for compute in devices() {
             let alone = pictures(&file.get("pixels.b")).into_iter().map(Sample::of);
             let alone: Vec<Sample> = alone.collect();
-            let found = states(&compute, &root.join("base"), Some(&own), &alone, &BOTH.embeds);
+            let found = states(&compute, &root.join("base"), Some(&own), &alone, &BOTH[1..]);
             assert_near(found[0].as_ref(), &file, "b.own.image_embeds", name);
             assert_eq!(found[1], None);
             let alone = texts(&file, "b").into_iter();
             let alone: Vec<Sample> = alone
                 .map(|ids| Sample::of(Input::absent()).and_tokens(ids))
                 .collect();
-            let found = states(&compute, &root.join("base"), Some(&own), &alone, &BOTH.embeds);
+            let found = states(&compute, &root.join("base"), Some(&own), &alone, &BOTH[1..]);
             assert_eq!(found[0], None);
             assert_near(found[1].as_ref(), &file, "b.own.text_embeds", name);
         }
@@ -362,9 +346,8 @@ fn towers_by_themselves_equal_transformers_in_both_spellings() {
                 ] {
                     let variant = if own.is_some() { "own" } else { "base" };
                     let own = own.map(|own| root.join(own));
-                    let wanted = [streams.rows[0], streams.embeds[0]];
                     let samples = samples(&file, tag);
-                    let found = states(&compute, &root.join(base), own.as_deref(), &samples, &wanted);
+                    let found = states(&compute, &root.join(base), own.as_deref(), &samples, &streams);
                     for (found, what) in found.iter().zip(["rows", "pooled"]) {
                         assert_near(found.as_ref(), &file, &format!("{tag}.{variant}.{what}"), name);
                     }
@@ -372,13 +355,7 @@ fn towers_by_themselves_equal_transformers_in_both_spellings() {
             }
             let projected = root.join("projected");
             if projected.is_dir() {
-                let found = states(
-                    &compute,
-                    &projected,
-                    None,
-                    &samples(&file, "b"),
-                    &streams.embeds[..1],
-                );
+                let found = states(&compute, &projected, None, &samples(&file, "b"), &streams[1..]);
                 assert_near(found[0].as_ref(), &file, "projected", name);
             }
         }
@@ -500,13 +477,7 @@ fn the_fixtures_of_clip_are_computed_and_merged_as_the_oracle_does() {
         for task in ["a", "b"] {
             for (variant, own) in [("base", None), ("own", Some(root.join(task)))] {
                 let samples = of_fixture(&golden, task);
-                let found = states(
-                    &compute,
-                    &root.join("base"),
-                    own.as_deref(),
-                    &samples,
-                    &BOTH.embeds,
-                );
+                let found = states(&compute, &root.join("base"), own.as_deref(), &samples, &BOTH[1..]);
                 for (found, side) in found.iter().zip(["image", "text"]) {
                     let found = found.as_deref().map(normal);
                     assert_near(

@@ -223,7 +223,6 @@ def two_towers(out: pathlib.Path, family: str) -> None:
         wanted = {
             "image_embeds": "vision_model_output.pooler_output",
             "text_embeds": "text_model_output.pooler_output",
-            "image": "vision_model_output.last_hidden_state",
             "text": "text_model_output.last_hidden_state",
         }
         for variant, model in {"base": opened().double(), "own": adapted}.items():

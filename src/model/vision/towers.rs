@@ -251,6 +251,7 @@ impl Towers {
             tokens: pictures.tokens(),
             norm: tower.norm(loader, "post_layernorm").await?,
             norms_all: matches!(end, PictureEnd::Attention { .. }),
+            keeps_rows: self.settings.language.is_none(),
             head,
             projection: load_projected(loader, projection.as_ref(), tower).await?,
         }))
@@ -461,6 +462,8 @@ struct End {
     norm: LayerNorm,
     /// Whether all rows go through the norm, not the first alone.
     norms_all: bool,
+    /// Whether the rows stay when their one row is made: behind them a text's tower would only hold on to them.
+    keeps_rows: bool,
     head: Option<PoolingHead>,
     projection: Option<Projection>,
 }
@@ -488,8 +491,10 @@ impl Block for End {
         if let Some(projection) = &self.projection {
             embeds = lanes.linear(stack, self.embeds, projection, embeds).await?;
         }
-        let state = state.with(self.image, image).with(self.mean, mean);
-        Ok(state.with(self.embeds, embeds))
+        if self.keeps_rows {
+            state = state.with(self.image, image);
+        }
+        Ok(state.with(self.mean, mean).with(self.embeds, embeds))
     }
 
     fn linears(&self) -> Vec<&Projection> {
