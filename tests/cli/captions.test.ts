@@ -186,6 +186,9 @@ describe.skipIf(!present)("a model of pictures and texts", () => {
     const own = await compared({});
     expect(own.notes[0]).toMatch(/^classes to choose from: \d+ captions of the pictures$/);
     expect(own.tasks[0]?.said?.[0]?.variants[0]?.classes).toHaveLength(5);
+    // A picture's own caption is what is right of it.
+    expect(own.tasks.map(({ labelled }) => labelled)).toEqual([12, 12]);
+    expect(named.tasks.map(({ labelled }) => labelled)).toEqual([0, 0]);
   });
 
   test("says of each picture what the oracle's logits say", async () => {

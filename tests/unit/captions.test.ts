@@ -174,6 +174,9 @@ describe("the classes that a comparison chooses from", () => {
       pictures({ text: "a cat" }, { text: "a dog", label: 1 }, { text: "a cat" }),
     );
     expect(second.labels?.texts).toEqual(["a cat", "a dog"]);
+    // What is right is a picture's own caption then.
+    expect(second.samples.labels).toEqual(["a cat", "a dog", "a cat"]);
+    expect(first.samples.labels).toEqual(["cat", "dog", "cat"]);
     expect((await compared(pictures({ text: "a cat" }, {}))).labels).toBeUndefined();
   });
 
