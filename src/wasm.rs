@@ -33,7 +33,7 @@ use crate::{
         compare::{self, CompareRequest, MergedInput},
         generate::{self, GenerateRequest, Variant, Written},
         inspect,
-        logits::logits as compute_logits,
+        logits::{logits as compute_logits, logits_of_pictures},
         merge::{self, MergeRequest},
         plan, share,
     },
@@ -425,7 +425,7 @@ pub async fn generate(
 }
 
 /// The logits of the base model, or of the base with an adapter, under a classifier or a language model's
-/// head: `{ shape, data }`, a row a sample or a row a token that the head reads.
+/// head: `{ shape, data }`, a row a sample or a row a token that the head reads. Samples may be pictures, as a merge's.
 #[wasm_bindgen]
 pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<JsValue, JsValue> {
     #[derive(Serialize)]
@@ -441,10 +441,17 @@ pub async fn logits(request: JsValue, device: &Device) -> std::result::Result<Js
                 .map(|files| folder(name, files))
                 .transpose()
         };
-        let samples = samples(&get(&request, "samples"), "samples")?;
+        let given = get(&request, "samples");
+        let samples = samples(&given, "samples")?;
         let base = folder("base model", &array(&request, "base")?)?;
         let (adapter, head) = (optional("adapter")?, optional("head")?);
-        compute_logits(base, adapter, head, &samples, &compute).await
+        match get(&given, "pictures").dyn_ref::<Array>() {
+            None => compute_logits(base, adapter, head, &samples, &compute).await,
+            Some(files) => {
+                let files = folder("pictures", files)?;
+                logits_of_pictures(base, adapter, head, samples, &files, &compute).await
+            }
+        }
     };
     let (labels, data) = found.await.map_err(throw)?;
     let value = to_js(&Logits {

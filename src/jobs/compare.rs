@@ -149,7 +149,7 @@ fn work(contest: &Contest<'_>) -> ModelWork {
         .tasks
         .iter()
         .flat_map(|task| task.samples.map_or(&[][..], |given| &given.samples))
-        .map(|sample| sample.size() + written)
+        .map(|sample| contest.model.rows(sample) + written)
         .collect();
     let lanes = 2 + contest.adapters.len() + contest.models.len();
     let rows = lanes * samples.iter().sum::<usize>();

@@ -137,7 +137,7 @@ pub async fn write_variants<'a>(
     };
     let rows: usize = prompts
         .iter()
-        .map(|prompt| prompt.size() + sampling.max_new_tokens)
+        .map(|prompt| models[BASE].rows(prompt) + sampling.max_new_tokens)
         .sum();
     let pieces = prompts.len() * opened.variants.len();
     let rows = rows * opened.variants.len();

@@ -12,9 +12,28 @@ use crate::{
     error::{Code, Error, Result},
     generate::{self, GenerateContext},
     io::Folder,
+    jobs::pictures,
     model::Steps,
     progress::Silent,
 };
+
+/// [`logits`] of pictures that are still files: they are read as the base's files say, and joined with what `given` has
+/// for each (captions, answers).
+///
+/// # Errors
+/// As [`logits`]; [`Code::SamplesInvalid`] for a base that reads no pictures, and whatever is wrong with a picture.
+pub async fn logits_of_pictures(
+    base: Folder,
+    adapter: Option<Folder>,
+    head: Option<Folder>,
+    mut given: TaskSamples,
+    files: &Folder,
+    compute: &Compute,
+) -> Result<(usize, Vec<f32>)> {
+    let opened = Base::open(Some(base.clone())).await?;
+    pictures::read_into(&mut given, &opened, files, &Silent).await?;
+    logits(base, adapter, head, &given, compute).await
+}
 
 /// The logits of one model, the base or the base with an adapter: (samples x labels) under a classifier,
 /// or (rows x vocabulary) of a model that writes, a row a token that its head reads.

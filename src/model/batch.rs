@@ -206,40 +206,9 @@ pub fn micro_batches(
             if !is_whole(streams, sample) {
                 return Err(refuse("no tokens, or token types of another length"));
             }
-            let mut rows: Vec<SampleRows> = Vec::with_capacity(streams.len());
-            for (at, stream) in streams.iter().enumerate() {
-                rows.push(match stream.rows {
-                    StreamRows::Input => {
-                        let own = sample.rows(at);
-                        let longest = padded.and_then(|lengths| lengths.get(task)?.get(at));
-                        let padded = longest.filter(|_| own.grid.is_none());
-                        SampleRows {
-                            length: padded.map_or(own.length, |&longest| longest.max(own.length)),
-                            ..own
-                        }
-                    }
-                    StreamRows::Filled(least) => {
-                        let length = sample.rows(at).length;
-                        SampleRows::all(if length == 0 { 0 } else { length.max(least) })
-                    }
-                    StreamRows::One => SampleRows::all(1),
-                    StreamRows::Windows(of, _) | StreamRows::Behind(_, of)
-                        if rows[of.index()].length == 0 =>
-                    {
-                        SampleRows::all(0)
-                    }
-                    StreamRows::Windows(of, windows) => {
-                        let grid = rows[of.index()].grid.and_then(|grid| windows.over(grid));
-                        let grid =
-                            grid.ok_or_else(|| refuse("the picture is smaller than one patch of the model"))?;
-                        SampleRows {
-                            grid: Some(grid),
-                            ..SampleRows::all(grid.places())
-                        }
-                    }
-                    StreamRows::Behind(more, of) => SampleRows::all(more + rows[of.index()].length),
-                });
-            }
+            let longest = padded.and_then(|lengths| lengths.get(task));
+            let rows = stream_rows(streams, sample, longest.map(Vec::as_slice))
+                .ok_or_else(|| refuse("the picture is smaller than one patch of the model"))?;
             all.push(Entry { task, index, rows });
         }
     }
@@ -269,6 +238,50 @@ pub fn micro_batches(
     }
     batches.push(Batch::new(streams, tasks, current, pad_id));
     Ok(batches)
+}
+
+/// The rows of a sample in every stream; a text is as long as `longest` says of its stream, if that is longer. None for a
+/// picture that is smaller than a window.
+fn stream_rows(streams: &[Stream], sample: &Sample, longest: Option<&[usize]>) -> Option<Vec<SampleRows>> {
+    let mut rows: Vec<SampleRows> = Vec::with_capacity(streams.len());
+    for (at, stream) in streams.iter().enumerate() {
+        rows.push(match stream.rows {
+            StreamRows::Input => {
+                let own = sample.rows(at);
+                let padded = longest.and_then(|lengths| lengths.get(at));
+                let padded = padded.filter(|_| own.grid.is_none());
+                SampleRows {
+                    length: padded.map_or(own.length, |&longest| longest.max(own.length)),
+                    ..own
+                }
+            }
+            StreamRows::Filled(least) => {
+                let length = sample.rows(at).length;
+                SampleRows::all(if length == 0 { 0 } else { length.max(least) })
+            }
+            StreamRows::One => SampleRows::all(1),
+            StreamRows::Windows(of, _) | StreamRows::Behind(_, of) if rows[of.index()].length == 0 => {
+                SampleRows::all(0)
+            }
+            StreamRows::Windows(of, windows) => {
+                let grid = rows[of.index()].grid.and_then(|grid| windows.over(grid))?;
+                SampleRows {
+                    grid: Some(grid),
+                    ..SampleRows::all(grid.places())
+                }
+            }
+            StreamRows::Behind(more, of) => SampleRows::all(more + rows[of.index()].length),
+        });
+    }
+    Some(rows)
+}
+
+/// The rows that a model's blocks work on for a sample: those of all streams, where the places of a picture are none
+/// but what is made of them.
+pub(super) fn working_rows(streams: &[Stream], sample: &Sample) -> usize {
+    let rows = stream_rows(streams, sample, None).unwrap_or_default();
+    let wide = rows.iter().filter(|rows| rows.grid.is_none());
+    wide.map(|rows| rows.length).sum()
 }
 
 /// Whether a sample has rows where it must, and every token a type.

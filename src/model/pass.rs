@@ -23,7 +23,7 @@ use crate::{
     error::{Code, Error, Result},
     io::{Checkpoint, Folder},
     model::{
-        batch::{Batch, Lengths, Padding, Sample, Stack, longest, micro_batches},
+        batch::{Batch, Lengths, Padding, Sample, Stack, longest, micro_batches, working_rows},
         family::{Block, Family, Heads, ModelFacts, Module},
         generation::GenerationConfig,
         lanes::{Hook, Lanes, bias_of},
@@ -144,6 +144,11 @@ impl Model {
     ) -> Result<Vec<Batch>> {
         let family = &self.family;
         micro_batches(family.streams(), tasks, padded, family.pad_id(), most_rows)
+    }
+
+    /// The rows that its blocks work on for a sample, which of a picture are not its pixels.
+    pub fn rows(&self, sample: &Sample) -> usize {
+        working_rows(self.family.streams(), sample)
     }
 
     /// The module of that name in the family's naming.

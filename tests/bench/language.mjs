@@ -1,5 +1,5 @@
-// A language model of a published shape with random weights: our sweep, the same core compiled natively, and the
-// published algorithm in PyTorch, on the same files and token ids.
+// A model of a published shape with random weights: our sweep, the same core compiled natively, and the
+// published algorithm in PyTorch, on the same files and samples.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
@@ -20,23 +20,30 @@ const phases = ["load", "generate", "forward", "gram", "wait", "solve", "write",
  */
 
 /**
- * @param {{ name: string, targets: string, rank: number, passes: number, only: Set<string>, workers: number[],
- *   machine: string }} options `passes`: of the peer; `workers`: how many, one measurement each
+ * @param {{ name: string, targets: string, rank?: number | undefined, passes: number, only: Set<string>,
+ *   workers: number[], machine: string }} options `rank`: if not the shape's own; `passes`: of the peer; `workers`: how
+ *   many, one measurement each
  */
-export async function benchShape({ name, targets, rank, passes, only, workers, machine }) {
+export async function benchShape({ name, targets, rank: asked, passes, only, workers, machine }) {
   const shape = shapes[name];
   if (!shape) throw new Error(`--shape ${name}: one of ${Object.keys(shapes).join(", ")}`);
   const work = mkdtempSync(join(tmpdir(), "iteris-bench-"));
   try {
     const { tasks, samples, tokens, answer } = shape.calibration;
+    const rank = asked ?? shape.rank ?? 8;
+    const each = shape.picture
+      ? `pictures each, which are ${tokens} tokens`
+      : `samples each of ${tokens} tokens`;
     console.log(
-      `${shape.title}, random weights; ${tasks} adapters (${targets}, rank ${rank}), ${samples} samples each of ${tokens} tokens${answer ? ` and an answer of ${answer}` : ""}\n${machine}\n`,
+      `${shape.title}, random weights; ${tasks} adapters (${targets}, rank ${rank}), ${samples} ${each}${answer ? ` and an answer of ${answer}` : ""}\n${machine}\n`,
     );
     checkAgreement(work);
     const folder = join(work, name);
     writeRandomModel(shape, folder, { targets, rank });
     // Every row that is computed for a sample once: its tokens, and what the decoder reads.
     const rows = tasks * samples * (tokens + answer);
+    // Neither reads pictures.
+    if (shape.picture) for (const part of ["native", "generate"]) only.delete(part);
     if (["sweep", "webgpu", "native", "published"].some((part) => only.has(part))) {
       await benchMerges({ folder, work, rows, passes, only, workers, blocks: shape.blocks });
     }
@@ -97,7 +104,7 @@ async function benchMerges({ folder, work, rows, passes, only, workers, blocks }
   }
   printTable(table);
   console.log(
-    `\ntokens/s: the samples' ${rows} tokens (answers among them) in the total time; rows/s forward: rows of every lane or pass in the forward time; machine load: the mean of the minute at the end of the row\n`,
+    `\ntokens/s: the samples' ${rows} tokens (answers among them, and those of pictures) in the total time; rows/s forward: rows of every lane or pass in the forward time; machine load: the mean of the minute at the end of the row\n`,
   );
   if (blocks) for (const { count, measured } of byBlock) printBlocks(count, measured, blocks);
 }
@@ -154,7 +161,7 @@ function benchGeneration({ folder, prompts, tokens, workers }) {
 
 /** Both sides must compute the same thing: on tiny shapes, one pass of each. @param {string} work */
 function checkAgreement(work) {
-  for (const name of ["tiny", "tiny-llama"]) {
+  for (const name of ["tiny", "tiny-llama", "tiny-vit", "tiny-blip"]) {
     const [shape, folder, out] = [
       shapes[name],
       join(work, `check-${name}`),

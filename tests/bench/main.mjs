@@ -5,7 +5,7 @@
 //     npm run bench -- --methods all | iteris,ties,…         every method's accuracy on the emotion fixtures
 //     npm run bench -- --adapters all | sdxl-r32,flux-r16,…  merges without samples of adapters of the size that people have
 //     npm run bench -- --kernels                             GFLOP/s of the CPU's kernels by width of a layer
-//     npm run bench -- --shape t5-base | smollm2-135m | llama-7b-2-blocks | tiny | tiny-llama
+//     npm run bench -- --shape t5-base | smollm2-135m | llama-7b-2-blocks | vit-b32 | blip-base | tiny | tiny-llama | …
 //
 // --fixtures DIR, --rounds N for the first; --texts N a task, --density, --scale for the methods; --targets paper | all-linear, --rank N, --passes N (of the peer) for the
 // shapes, --workers 1,2 (one, and as many as there are cores), --only sweep,webgpu,native,published,generate to run a part of
@@ -36,7 +36,7 @@ const { values } = parseArgs({
     kernels: { type: "boolean", default: false },
     shape: { type: "string" },
     targets: { type: "string", default: "paper" },
-    rank: { type: "string", default: "8" },
+    rank: { type: "string" },
     passes: { type: "string", default: "10" },
     workers: { type: "string" },
     only: { type: "string", default: "sweep,native,published,generate" },
@@ -65,7 +65,7 @@ if (values.methods !== undefined) {
   await benchShape({
     name: values.shape,
     targets: values.targets,
-    rank: Number(values.rank),
+    rank: values.rank === undefined ? undefined : Number(values.rank),
     passes: Number(values.passes),
     only: new Set(values.only.split(",")),
     workers: values.workers?.split(",").map(Number) ?? workerCounts(),

@@ -26,8 +26,17 @@ import time
 from collections.abc import Iterator
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BlipForConditionalGeneration,
+    PreTrainedModel,
+)
 
 ALPHA = 1e-5
 """alpha_1 and alpha_2: the package's defaults."""
@@ -57,10 +66,13 @@ class Model:
     """The model without its head, with deltas added to its weights."""
 
     def __init__(self, folder: pathlib.Path, meter: Meter):
-        self.body = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        kind = AutoConfig.from_pretrained(folder).model_type
+        # `AutoModel` of BLIP is another model, without the decoder that writes captions.
+        loads = BlipForConditionalGeneration if kind == "blip" else AutoModel
+        self.body = loads.from_pretrained(folder, dtype=torch.float32).eval()
         self.meter = meter
         # What the head's class has before the names of the layers.
-        self.prefix = "" if self.body.config.is_encoder_decoder else "model."
+        self.prefix = {"t5": "", "blip": "", "vit": "vit."}.get(kind, "model.")
         # W0 (d_out, d_in) of the targeted layers.
         self.base: dict[str, torch.Tensor] = {}
         for module in self.body.modules():
@@ -100,22 +112,41 @@ class Model:
             module = self.body.get_submodule(name)
             module.weight.data = weight + deltas[name] if name in deltas else weight
             hooks.append(module.register_forward_pre_hook(keep(name)))
-        self.body(**batch, use_cache=False)
+        self._run(**batch)
         for hook in hooks:
             hook.remove()
         return inputs
+
+    def _run(self, pixel_values: torch.Tensor | None = None, **tokens: torch.Tensor) -> None:
+        if pixel_values is None:
+            self.body(**tokens, use_cache=False)
+        elif tokens:
+            image = self.body.vision_model(pixel_values).last_hidden_state
+            decoder = self.body.text_decoder
+            states = decoder.bert(**tokens, encoder_hidden_states=image, is_decoder=True, use_cache=False)
+            # The head but for its product with the vocabulary.
+            decoder.cls.predictions.transform(states.last_hidden_state)
+        else:
+            self.body(pixel_values)
 
 
 def read_tasks(folder: pathlib.Path, config) -> dict[str, dict[str, torch.Tensor]]:
     """Each task's samples as the arguments of the model."""
     batches = {}
     for task in json.loads((folder / "samples.json").read_text())["tasks"]:
-        batches[task["name"]] = {"input_ids": torch.tensor(task["ids"])}
+        batch = {} if task["ids"] is None else {"input_ids": torch.tensor(task["ids"])}
+        if task["ids"] is None:
+            processor = AutoImageProcessor.from_pretrained(folder / "base", backend="pil")
+            pictures = [Image.open(path) for path in sorted((folder / f"{task['name']}.samples").glob("*.png"))]
+            batch["pixel_values"] = processor(pictures, return_tensors="pt")["pixel_values"]
         if task["answers"]:
-            # transformers' shift_right: the start token, then the answer but its last token.
-            starts = torch.full((len(task["answers"]), 1), config.decoder_start_token_id)
+            # transformers' shift_right: the start token, then the answer but its last token; of BLIP as `generate` does.
+            writes = task["ids"] is None
+            start = config.text_config.bos_token_id if writes else config.decoder_start_token_id
+            starts = torch.full((len(task["answers"]), 1), start)
             answers = torch.tensor(task["answers"])[:, :-1]
-            batches[task["name"]]["decoder_input_ids"] = torch.cat([starts, answers], dim=1)
+            batch["input_ids" if writes else "decoder_input_ids"] = torch.cat([starts, answers], dim=1)
+        batches[task["name"]] = batch
     return batches
 
 

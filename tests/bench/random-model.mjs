@@ -1,14 +1,18 @@
-// A model of a shape with random weights, two PEFT adapters for it and token samples, written to a folder: `base/`, `a/`,
-// `b/`, `samples.json`. The same shape gives the same bytes. Tensors are written one after another, so that a model
+// A model of a shape with random weights, two PEFT adapters for it and samples, written to a folder: `base/`, `a/`, `b/`,
+// `samples.json` with token ids and, where samples are pictures, `a.samples/`, `b.samples/`. The same shape gives the same bytes. Tensors are written one after another, so that a model
 // larger than the memory could be made.
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { crc32, deflateSync } from "node:zlib";
 import { generator } from "./draw.mjs";
 
 /** @typedef {import("./draw.mjs").Draw} Draw */
 
 /** Numbers written at once. */
 const CHUNK = 1 << 20;
+/** Pixels of one colour, across and down, in a picture. */
+const TILE = 8;
+
 /**
  * @param {import("./shapes.mjs").Shape} shape
  * @param {string} folder made if it is not there
@@ -18,6 +22,7 @@ export function writeRandomModel(shape, folder, { targets, rank }) {
   const base = join(folder, "base");
   mkdirSync(base, { recursive: true });
   writeJson(join(base, "config.json"), shape.config);
+  if (shape.preprocessor) writeJson(join(base, "preprocessor_config.json"), shape.preprocessor);
   const stops = Object.entries(shape.config).filter(([key]) => key.endsWith("_token_id"));
   writeJson(join(base, "generation_config.json"), Object.fromEntries(stops));
   const draw = generator(1);
@@ -30,6 +35,14 @@ export function writeRandomModel(shape, folder, { targets, rank }) {
   writeJson(join(folder, "samples.json"), {
     tasks: names.map((name) => ({ name, ...samples(shape, draw) })),
   });
+  if (!shape.picture) return;
+  for (const name of names) {
+    const pictures = join(folder, `${name}.samples`);
+    mkdirSync(pictures);
+    for (let index = 0; index < shape.calibration.samples; index += 1) {
+      writeFileSync(join(pictures, `${String(index).padStart(3, "0")}.png`), png(shape.picture.side, draw));
+    }
+  }
 }
 
 /**
@@ -57,7 +70,9 @@ function writeAdapter(shape, folder, modules, rank, draw) {
   });
   const tensors = shape.tensors.flatMap(({ name, shape: [out = 0, into = 0], deviation }) => {
     const module = name.replace(/\.weight$/, "");
-    if (!modules.includes(module.split(".").at(-1) ?? "")) return [];
+    // As PEFT reads `target_modules`; a norm and a table of embeddings are no linear layers.
+    if (!name.endsWith(".weight") || deviation === 0) return [];
+    if (!modules.some((target) => module.endsWith(`.${target}`))) return [];
     const at = `base_model.model.${module}`;
     const a = (3 * into) ** -0.5;
     return [
@@ -73,19 +88,54 @@ function writeAdapter(shape, folder, modules, rank, draw) {
 }
 
 /**
- * Token ids of one task: texts of one length, and for an encoder-decoder the answers, each with the token that ends it.
+ * Token ids of one task: texts of one length, and for an encoder-decoder or a captioner the answers, each with the token
+ * that ends it.
  * @param {import("./shapes.mjs").Shape} shape
  * @param {Draw} draw
  */
-function samples({ vocabulary, calibration: { samples, tokens, answer } }, draw) {
+function samples({ vocabulary, picture, calibration: { samples, tokens, answer } }, draw) {
   // The first few tokens of a vocabulary are special.
   const ids = (/** @type {number} */ count) =>
     Array.from({ length: count }, () => 3 + (draw.integer() % (vocabulary - 3)));
   const rows = (/** @type {() => number[]} */ row) => Array.from({ length: samples }, row);
   return {
-    ids: rows(() => ids(tokens)),
-    answers: answer > 0 ? rows(() => [...ids(answer - 1), 1]) : null,
+    ids: picture ? null : rows(() => ids(tokens)),
+    answers: answer > 0 ? rows(() => [...ids(answer - 1), picture?.ends ?? 1]) : null,
   };
+}
+
+/**
+ * A PNG of random tiles.
+ * @param {number} side pixels
+ * @param {Draw} draw
+ */
+function png(side, draw) {
+  const across = Math.ceil(side / TILE);
+  const colours = Array.from({ length: across * across }, () => draw.integer());
+  const rows = Buffer.alloc(side * (1 + 3 * side));
+  for (let y = 0; y < side; y += 1) {
+    for (let x = 0; x < side; x += 1) {
+      const colour = colours[Math.floor(y / TILE) * across + Math.floor(x / TILE)] ?? 0;
+      rows.writeUIntBE(colour & 0xffffff, y * (1 + 3 * side) + 1 + 3 * x, 3);
+    }
+  }
+  const chunk = (/** @type {string} */ type, /** @type {Buffer} */ data) => {
+    const named = Buffer.concat([Buffer.from(type), data]);
+    const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
+    length.writeUInt32BE(data.length);
+    sum.writeUInt32BE(crc32(named));
+    return Buffer.concat([length, named, sum]);
+  };
+  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0]);
+  header.writeUInt32BE(side, 0);
+  header.writeUInt32BE(side, 4);
+  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+  return Buffer.concat([
+    signature,
+    chunk("IHDR", header),
+    chunk("IDAT", deflateSync(rows)),
+    chunk("IEND", Buffer.alloc(0)),
+  ]);
 }
 
 /**

@@ -1,4 +1,4 @@
-// Shapes of language models with their tensors, their adapters and how many samples they are given. Numbers are those of the
+// Shapes of models with their tensors, their adapters and how many samples they are given. Numbers are those of the
 // published checkpoints' config.json; standard deviations are those that transformers starts the family's weights with.
 
 /**
@@ -6,12 +6,16 @@
  * @typedef {object} Shape
  * @property {string} title
  * @property {Record<string, unknown>} config config.json
+ * @property {Record<string, unknown>} [preprocessor] preprocessor_config.json
  * @property {Tensor[]} tensors
- * @property {string} taskType PEFT's
+ * @property {string | null} taskType PEFT's
  * @property {Record<string, string[]>} targets the modules of the adapters, by the name of a choice
  * @property {number} vocabulary
- * @property {{ tasks: number, samples: number, tokens: number, answer: number }} calibration `answer`: tokens given as a
- *   target, 0 for a text alone
+ * @property {number} [rank] of the adapters, 8 if nobody says
+ * @property {{ tasks: number, samples: number, tokens: number, answer: number }} calibration `tokens`: of a text, or of a
+ *   picture; `answer`: tokens given as a target, 0 for a text or a picture alone
+ * @property {{ side: number, ends?: number }} [picture] samples are pictures, this many pixels high and wide; `ends`: the
+ *   token that ends an answer
  * @property {{ measured: number, whole: number }} [blocks] of a part of a model: how many it has, and how many the model
  */
 
@@ -152,6 +156,216 @@ function llama(title, size, calibration) {
   };
 }
 
+const pixels = {
+  do_resize: true,
+  do_rescale: true,
+  do_normalize: true,
+  resample: 3,
+  rescale_factor: 1 / 255,
+};
+
+/**
+ * Weight and bias of a linear layer, or of a norm.
+ * @param {string} at @param {number} out @param {number} into
+ */
+const linear = (at, out, into) => [
+  tensor(`${at}.weight`, [out, into], into ** -0.5),
+  tensor(`${at}.bias`, [out], 0.02),
+];
+const norm = (/** @type {string} */ at, /** @type {number} */ width) => [
+  tensor(`${at}.weight`, [width], 0),
+  tensor(`${at}.bias`, [width], 0.02),
+];
+
+/**
+ * A vision transformer under transformers 5's names.
+ * @param {string} title
+ * @param {{ model: number, feedForward: number, heads: number, layers: number, side: number, patch: number }} size
+ * @param {number} samples a task
+ * @returns {Shape}
+ */
+function vit(title, { model, feedForward, heads, layers, side, patch }, samples) {
+  const tokens = Math.floor(side / patch) ** 2 + 1;
+  const tensors = [
+    tensor("vit.embeddings.cls_token", [1, 1, model], 0.5),
+    tensor("vit.embeddings.position_embeddings", [1, tokens, model], 0.5),
+    tensor(
+      "vit.embeddings.patch_embeddings.projection.weight",
+      [model, 3, patch, patch],
+      1 / (patch * 3 ** 0.5),
+    ),
+    tensor("vit.embeddings.patch_embeddings.projection.bias", [model], 0.02),
+  ];
+  for (let index = 0; index < layers; index += 1) {
+    const layer = `vit.layers.${index}`;
+    for (const name of ["q_proj", "k_proj", "v_proj", "o_proj"]) {
+      tensors.push(...linear(`${layer}.attention.${name}`, model, model));
+    }
+    tensors.push(
+      ...linear(`${layer}.mlp.fc1`, feedForward, model),
+      ...linear(`${layer}.mlp.fc2`, model, feedForward),
+      ...norm(`${layer}.layernorm_before`, model),
+      ...norm(`${layer}.layernorm_after`, model),
+    );
+  }
+  tensors.push(...norm("vit.layernorm", model), ...linear("classifier", 2, model));
+  return {
+    title,
+    config: {
+      architectures: ["ViTForImageClassification"],
+      model_type: "vit",
+      hidden_size: model,
+      intermediate_size: feedForward,
+      num_hidden_layers: layers,
+      num_attention_heads: heads,
+      image_size: side,
+      patch_size: patch,
+      num_channels: 3,
+      qkv_bias: true,
+      hidden_act: "gelu",
+      layer_norm_eps: 1e-12,
+      id2label: { 0: "no", 1: "yes" },
+      label2id: { no: 0, yes: 1 },
+      torch_dtype: "bfloat16",
+    },
+    preprocessor: {
+      image_processor_type: "ViTImageProcessor",
+      size: { height: side, width: side },
+      image_mean: [0.5, 0.5, 0.5],
+      image_std: [0.5, 0.5, 0.5],
+      ...pixels,
+    },
+    tensors,
+    taskType: null,
+    targets: {
+      paper: ["q_proj", "v_proj"],
+      "all-linear": ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"],
+    },
+    rank: 16,
+    vocabulary: 0,
+    calibration: { tasks: 2, samples, tokens, answer: 0 },
+    picture: { side },
+  };
+}
+
+/**
+ * BLIP that writes captions.
+ * @param {string} title
+ * @param {{ model: number, feedForward: number, heads: number, layers: number, side: number, patch: number,
+ *   vocabulary: number }} size of both sides
+ * @param {{ samples: number, answer: number }} calibration
+ * @returns {Shape}
+ */
+function blip(title, size, { samples, answer }) {
+  const { model, feedForward, heads, layers, side, patch, vocabulary } = size;
+  const tokens = Math.floor(side / patch) ** 2 + 1;
+  const tensors = [
+    tensor("vision_model.embeddings.class_embedding", [1, 1, model], 0.5),
+    tensor("vision_model.embeddings.position_embedding", [1, tokens, model], 0.5),
+    tensor(
+      "vision_model.embeddings.patch_embedding.weight",
+      [model, 3, patch, patch],
+      1 / (patch * 3 ** 0.5),
+    ),
+    tensor("vision_model.embeddings.patch_embedding.bias", [model], 0.02),
+  ];
+  for (let index = 0; index < layers; index += 1) {
+    const layer = `vision_model.encoder.layers.${index}`;
+    tensors.push(
+      ...linear(`${layer}.self_attn.qkv`, 3 * model, model),
+      ...linear(`${layer}.self_attn.projection`, model, model),
+      ...norm(`${layer}.layer_norm1`, model),
+      ...linear(`${layer}.mlp.fc1`, feedForward, model),
+      ...linear(`${layer}.mlp.fc2`, model, feedForward),
+      ...norm(`${layer}.layer_norm2`, model),
+    );
+  }
+  const text = "text_decoder.bert";
+  tensors.push(
+    ...norm("vision_model.post_layernorm", model),
+    tensor(`${text}.embeddings.word_embeddings.weight`, [vocabulary, model], 0.5),
+    tensor(`${text}.embeddings.position_embeddings.weight`, [512, model], 0.5),
+    ...norm(`${text}.embeddings.LayerNorm`, model),
+  );
+  for (let index = 0; index < layers; index += 1) {
+    const layer = `${text}.encoder.layer.${index}`;
+    for (const attention of ["attention", "crossattention"]) {
+      for (const name of ["query", "key", "value"]) {
+        tensors.push(...linear(`${layer}.${attention}.self.${name}`, model, model));
+      }
+      tensors.push(
+        ...linear(`${layer}.${attention}.output.dense`, model, model),
+        ...norm(`${layer}.${attention}.output.LayerNorm`, model),
+      );
+    }
+    tensors.push(
+      ...linear(`${layer}.intermediate.dense`, feedForward, model),
+      ...linear(`${layer}.output.dense`, model, feedForward),
+      ...norm(`${layer}.output.LayerNorm`, model),
+    );
+  }
+  const head = "text_decoder.cls.predictions";
+  tensors.push(
+    ...linear(`${head}.transform.dense`, model, model),
+    ...norm(`${head}.transform.LayerNorm`, model),
+    tensor(`${head}.bias`, [vocabulary], 0.02),
+  );
+  const both = {
+    hidden_size: model,
+    intermediate_size: feedForward,
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    hidden_act: "gelu",
+  };
+  const [begins, ends] = [vocabulary - 2, 2];
+  return {
+    title,
+    config: {
+      architectures: ["BlipForConditionalGeneration"],
+      model_type: "blip",
+      text_config: {
+        ...both,
+        model_type: "blip_text_model",
+        encoder_hidden_size: model,
+        vocab_size: vocabulary,
+        max_position_embeddings: 512,
+        layer_norm_eps: 1e-12,
+        is_decoder: true,
+        bos_token_id: begins,
+        eos_token_id: ends,
+        sep_token_id: ends,
+        pad_token_id: 0,
+      },
+      vision_config: {
+        ...both,
+        model_type: "blip_vision_model",
+        image_size: side,
+        patch_size: patch,
+        layer_norm_eps: 1e-5,
+      },
+      tie_word_embeddings: true,
+      torch_dtype: "bfloat16",
+    },
+    preprocessor: {
+      image_processor_type: "BlipImageProcessor",
+      size: { height: side, width: side },
+      image_mean: [0.48145466, 0.4578275, 0.40821073],
+      image_std: [0.26862954, 0.26130258, 0.27577711],
+      ...pixels,
+    },
+    tensors,
+    taskType: null,
+    targets: {
+      paper: ["attention.self.query", "attention.self.key", "attention.self.value"],
+      "all-linear": ["qkv", "projection", "fc1", "fc2", "query", "key", "value", "dense"],
+    },
+    rank: 32,
+    vocabulary: begins,
+    calibration: { tasks: 2, samples, tokens, answer },
+    picture: { side, ends },
+  };
+}
+
 /** @type {Record<string, Shape>} */
 export const shapes = {
   "t5-base": t5(
@@ -181,5 +395,25 @@ export const shapes = {
     "a tiny Llama, which only shows that the benchmark runs",
     { model: 64, feedForward: 128, heads: 4, keyHeads: 2, layers: 3, vocabulary: 512 },
     { tasks: 2, samples: 8, tokens: 24, answer: 0 },
+  ),
+  "vit-b32": vit(
+    "ViT-B/32 (87 million parameters, pictures of 224 x 224)",
+    { model: 768, feedForward: 3072, heads: 12, layers: 12, side: 224, patch: 32 },
+    50,
+  ),
+  "blip-base": blip(
+    "BLIP-base that writes captions (224 million parameters, pictures of 384 x 384)",
+    { model: 768, feedForward: 3072, heads: 12, layers: 12, side: 384, patch: 16, vocabulary: 30524 },
+    { samples: 50, answer: 12 },
+  ),
+  "tiny-vit": vit(
+    "a tiny ViT, which only shows that the benchmark runs",
+    { model: 64, feedForward: 128, heads: 4, layers: 3, side: 32, patch: 8 },
+    8,
+  ),
+  "tiny-blip": blip(
+    "a tiny BLIP, which only shows that the benchmark runs",
+    { model: 64, feedForward: 128, heads: 4, layers: 2, side: 32, patch: 8, vocabulary: 512 },
+    { samples: 8, answer: 6 },
   ),
 };

@@ -1,4 +1,4 @@
-// The wasm module on the token ids of `random-model.mjs`, in a process of its own; models with random weights have no
+// The wasm module on the samples of `random-model.mjs`, in a process of its own; models with random weights have no
 // tokenizer. Prints JSON.
 //
 //     node token-ids.mjs merge FOLDER OUT OPTIONS        OUT: where the merged adapter goes; OPTIONS: as JSON
@@ -46,7 +46,12 @@ function mergeRequest() {
   const adapters = tasks.map((/** @type {any} */ { name, ids, answers }) => ({
     name,
     files: filesOf(join(folder, name)),
-    samples: { ...ragged(ids), truncated: 0, ...(answers && answersOf(answers)) },
+    samples: {
+      ...(ids === null
+        ? { pictures: filesOf(join(folder, `${name}.samples`)) }
+        : { ...ragged(ids), truncated: 0 }),
+      ...(answers && answersOf(answers)),
+    },
   }));
   return { base: filesOf(join(folder, "base")), adapters, options: JSON.parse(options) };
 }

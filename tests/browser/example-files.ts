@@ -6,13 +6,15 @@ import { root } from "../../xtask/paths.mjs";
 
 interface Manifest {
   base: string[];
-  adapters: { name: string; files: string[]; samples: string; heldOut?: string }[];
+  /** `samples` and `heldOut` are a file of texts, or pictures with what is said of them. */
+  adapters: { name: string; files: string[]; samples: string | string[]; heldOut?: string | string[] }[];
 }
 
 /** Where each example lies. */
 const sources = {
   classifiers: join(root, "www/example"),
   writers: join(root, "www/example/generative"),
+  pictures: join(root, "www/example/pictures"),
 };
 
 /** One of the built-in examples. */
@@ -29,7 +31,7 @@ export interface ExampleFolder {
   adapters: { name: string; folder: string; samples: string; heldOut: string | undefined }[];
 }
 
-/** Copies the example to a temporary folder: `base/`, a folder an adapter, and their texts beside them. */
+/** Copies the example to a temporary folder: `base/`, a folder an adapter, and their samples beside them. */
 export function layOutExample(name: ExampleName = "classifiers"): ExampleFolder {
   const manifest = readManifest(name);
   const folder = mkdtempSync(join(tmpdir(), "iteris-page-"));
@@ -44,11 +46,17 @@ export function layOutExample(name: ExampleName = "classifiers"): ExampleFolder 
     const own = join(folder, name);
     mkdirSync(own);
     for (const file of files) copy(file, join(own, basename(file)));
+    const put = (files: string | string[], as: string): string => {
+      if (typeof files === "string") return copy(files, join(folder, `${as}${extname(files)}`));
+      mkdirSync(join(folder, as));
+      for (const file of files) copy(file, join(folder, as, basename(file)));
+      return join(folder, as);
+    };
     return {
       name,
       folder: own,
-      samples: copy(samples, join(folder, `${name}.samples${extname(samples)}`)),
-      heldOut: heldOut && copy(heldOut, join(folder, `${name}.test${extname(heldOut)}`)),
+      samples: put(samples, `${name}.samples`),
+      heldOut: heldOut && put(heldOut, `${name}.test`),
     };
   });
   return { folder, base, adapters };

@@ -117,6 +117,39 @@ test("lets base, adapters, linear average and merged adapter write side by side,
   await page.context().close();
 });
 
+test("says what is on drawings in each adapter's manner, and the merged one in both", async () => {
+  const { page, log } = await openPage(browser, served.url);
+  const { adapters } = readManifest("pictures");
+  await page.getByRole("button", { name: "Example: pictures" }).click();
+  await compared(page);
+  const agreement = await page
+    .locator(".comparison tbody", { hasText: "exactly what" })
+    .locator(".mean")
+    .textContent();
+  const [linear, iteris] = (agreement?.match(/\d+\.\d/g) ?? []).map(Number).slice(-2);
+  expect(iteris).toBeGreaterThan((linear ?? Number.NaN) + 2);
+
+  const said = page.getByRole("region", { name: "What they say of the pictures" });
+  const tasks = await said.locator(".said-task").all();
+  expect(tasks).toHaveLength(adapters.length);
+  const own = await Promise.all(
+    tasks.map((task) =>
+      task.locator(".said-card dl > div", { hasText: "Own adapter" }).locator("dd").allTextContents(),
+    ),
+  );
+  // Another manner each: no caption of one is one of the other's.
+  const [first = [], second = []] = own.map((captions) => captions.map((text) => text.trim()));
+  expect(first.length).toBeGreaterThan(0);
+  expect(first.filter((text) => second.includes(text))).toEqual([]);
+  expect(await said.locator(".merged .echo").count()).toBeGreaterThan(0);
+  expect(await violations(page)).toEqual([]);
+  expect(log.complaints).toEqual([]);
+  expect(network(log).every((request) => request.startsWith(`GET ${served.url}`))).toBe(true);
+  await said.scrollIntoViewIfNeeded();
+  await picture(page, "pictures.png", ".said-task", ".said-task");
+  await page.context().close();
+});
+
 /** `ITERIS_SCREENSHOT=.github` makes the pictures of the read-me anew: from the top of one element to the end of another's panel. */
 async function picture(page: Page, name: string, from: string, to: string): Promise<void> {
   const folder = process.env.ITERIS_SCREENSHOT;

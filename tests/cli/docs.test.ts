@@ -24,6 +24,7 @@ import { writeKohya } from "./kohya.ts";
 
 const root = join(import.meta.dirname, "../..");
 const vit = join(root, "../shared/fixtures/images/vit");
+const blip = join(root, "tests/goldens/data/blip");
 const pages = ["README.md", ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`)];
 
 /** The commands of a page's `sh` blocks, one a line; a backslash goes on. */
@@ -45,6 +46,15 @@ const wordsOf = (command: string): string[] =>
 let folder: string;
 let before: string;
 
+/** A base model and two adapters with their pictures, under the names that the pages have for them. */
+function copyModel(from: string, [base, a, b]: [string, string, string]): void {
+  const parts = { base, a, b, "a.samples": `${a}.samples`, "b.samples": `${b}.samples` };
+  for (const [part, name] of Object.entries(parts)) {
+    mkdirSync(name);
+    for (const file of readdirSync(join(from, part))) copyFileSync(join(from, part, file), join(name, file));
+  }
+}
+
 /** The models, adapters and samples that the pages speak of, tiny. */
 function furnish(): void {
   const { base, adapters } = writeTiny(folder);
@@ -65,17 +75,8 @@ function furnish(): void {
   cpSync(family.adapters.b, "code", { recursive: true });
   const lines = family.samples.b.map((prompt) => JSON.stringify({ prompt }));
   writeFileSync("code.jsonl", lines.join("\n"));
-  if (!existsSync(vit)) return;
-  for (const [from, to] of [
-    ["base", "vit"],
-    ["a", "cats"],
-    ["b", "dogs"],
-    ["a.samples", "cats.samples"],
-    ["b.samples", "dogs.samples"],
-  ] as const) {
-    mkdirSync(to);
-    for (const name of readdirSync(join(vit, from))) copyFileSync(join(vit, from, name), join(to, name));
-  }
+  copyModel(blip, ["blip", "positive", "negative"]);
+  if (existsSync(vit)) copyModel(vit, ["vit", "cats", "dogs"]);
 }
 
 beforeAll(() => {

@@ -24,3 +24,4 @@ mod read_ahead;
 mod refusals;
 mod towers;
 mod vit;
+mod zero_shot;

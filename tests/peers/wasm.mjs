@@ -6,9 +6,10 @@
 //     { command: "generate", base, variants: [{ name, folder }], prompts, options }     folder null: the base itself
 //
 // `samples` are { ids, type_ids, answers, prompts }: token ids a sample, the last three optional; `prompts` has a 1
-// where the adapter is to write the answer itself. A refusal is an answer too: { error: { code, message } }.
+// where the adapter is to write the answer itself. Or they are { pictures, answers, prompts }: paths of files, sorted by
+// name, and of a captioner the captions. A refusal is an answer too: { error: { code, message } }.
 import { appendFile, mkdir, open, readdir, readFile, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import init, { Device, generate, logits, merge } from "../../www/wasm/iteris_web.js";
 
@@ -24,18 +25,22 @@ async function piece(path, start, end) {
   }
 }
 
+/** @param {string} path */
+async function fileAt(path) {
+  const { size } = await stat(path);
+  return {
+    name: basename(path),
+    size,
+    read: (/** @type {number} */ start, /** @type {number} */ end) => piece(path, start, end),
+  };
+}
+
 /** @param {string} folder */
 async function filesOf(folder) {
   const files = [];
   for (const name of (await readdir(folder)).sort()) {
     const path = join(folder, name);
-    const facts = await stat(path);
-    if (!facts.isFile()) continue;
-    files.push({
-      name,
-      size: facts.size,
-      read: (/** @type {number} */ start, /** @type {number} */ end) => piece(path, start, end),
-    });
+    if ((await stat(path)).isFile()) files.push(await fileAt(path));
   }
   return files;
 }
@@ -46,12 +51,11 @@ const optional = async (folder) => (folder === null ? null : filesOf(folder));
 /** @param {number[][]} lists */
 const lengthsOf = (lists) => Uint32Array.from(lists.map((list) => list.length));
 
-/** @param {{ ids: number[][], type_ids?: number[][] | null, answers?: number[][], prompts?: number[] }} samples */
-const tokenized = ({ ids, type_ids, answers, prompts }) => ({
-  ids: Uint32Array.from(ids.flat()),
+/** @param {{ ids?: number[][], type_ids?: number[][] | null, pictures?: string[], answers?: number[][], prompts?: number[] }} samples */
+const samplesOf = async ({ ids, type_ids, pictures, answers, prompts }) => ({
+  ...(ids && { ids: Uint32Array.from(ids.flat()), lengths: lengthsOf(ids), truncated: 0 }),
   ...(type_ids && { typeIds: Uint32Array.from(type_ids.flat()) }),
-  lengths: lengthsOf(ids),
-  truncated: 0,
+  ...(pictures && { pictures: await Promise.all(pictures.map((path) => fileAt(path))) }),
   ...(answers && { answers: Uint32Array.from(answers.flat()), answerLengths: lengthsOf(answers) }),
   ...(prompts && { prompts: Uint8Array.from(prompts) }),
 });
@@ -69,7 +73,10 @@ async function answer(/** @type {any} */ request) {
   const base = await filesOf(request.base);
   if (request.command === "logits") {
     const [adapter, head] = await Promise.all([optional(request.adapter), optional(request.head)]);
-    const found = await logits({ base, adapter, head, samples: tokenized(request.samples) }, Device.cpu());
+    const found = await logits(
+      { base, adapter, head, samples: await samplesOf(request.samples) },
+      Device.cpu(),
+    );
     return { shape: found.shape, data: Array.from(found.data) };
   }
   if (request.command === "generate") {
@@ -96,7 +103,7 @@ async function answer(/** @type {any} */ request) {
       name: adapter.name,
       weight: adapter.weight,
       files: await filesOf(adapter.folder),
-      ...(adapter.samples && { samples: tokenized(adapter.samples) }),
+      ...(adapter.samples && { samples: await samplesOf(adapter.samples) }),
     })),
   );
   return merge({ base, adapters, options: request.options }, Device.cpu(), {

@@ -174,6 +174,9 @@ describe("the classes that a comparison chooses from", () => {
       pictures({ text: "a cat" }, { text: "a dog", label: 1 }, { text: "a cat" }),
     );
     expect(second.labels?.texts).toEqual(["a cat", "a dog"]);
+    // What is right is a picture's own caption then.
+    expect(second.samples.labels).toEqual(["a cat", "a dog", "a cat"]);
+    expect(first.samples.labels).toEqual(["cat", "dog", "cat"]);
     expect((await compared(pictures({ text: "a cat" }, {}))).labels).toBeUndefined();
   });
 
@@ -314,6 +317,14 @@ describe("pictures that captions are asked for", () => {
     expect(other[0]?.finished).toEqual([false, true]);
   });
 
+  it("get captions as long as the model has positions for, which a note says", async () => {
+    const { notes } = await ask({ image: [blob("x"), blob("y")], prompts: ["a", "a cat"], maxNewTokens: 40 });
+    expect(asked[0]?.options.maxNewTokens).toBe(13);
+    expect(notes).toEqual(["captions have at most 13 tokens: the model reads no more"]);
+    expect((await ask({ image: blob("x"), maxNewTokens: 15 })).notes).toEqual([]);
+    expect(asked[1]?.options.maxNewTokens).toBe(15);
+  });
+
   it("share one beginning, or have none", async () => {
     await ask({ image: [blob("x"), blob("y")], prompts: "a cat" });
     expect(numbers(asked[0]?.prompts.ids)).toEqual([5, 6, 5, 6]);
@@ -337,9 +348,9 @@ describe("pictures that captions are asked for", () => {
     ],
     [
       "a beginning without room",
-      { image: new Blob(), prompts: Array(12).fill("a").join(" ") },
+      { image: new Blob(), prompts: Array(15).fill("a").join(" ") },
       "samples_invalid",
-      "prompts item 1: the beginning of the caption has 12 tokens; the model reads 16",
+      "prompts item 1: the beginning of the caption has 15 tokens, and the model reads 16",
     ],
     ["texts instead", { prompts: "a" }, "samples_invalid", "give the pictures as image (--image)"],
   ])("are refused where there are %s", async (_, more, code, message) => {

@@ -100,6 +100,14 @@ describe("progress", () => {
     expect(layerName("encoder.block.1.layer.0.SelfAttention.q")).toBe("encoder layer 1, SelfAttention.q");
     expect(layerName("decoder.block.1.layer.1.EncDecAttention.q")).toBe("decoder layer 1, EncDecAttention.q");
     expect(layerName("model.decoder.layers.11.fc1")).toBe("decoder layer 11, fc1");
+    expect(layerName("vision_model.encoder.layers.2.self_attn.qkv")).toBe("vision layer 2, self_attn.qkv");
+    expect(layerName("text_decoder.bert.encoder.layer.0.crossattention.self.key")).toBe(
+      "text layer 0, crossattention.self.key",
+    );
+    expect(layerName("text_model.encoder.layers.2.mlp.fc1")).toBe("text layer 2, mlp.fc1");
+    expect(layerName("text_decoder.cls.predictions.transform.dense")).toBe(
+      "text_decoder.cls.predictions.transform.dense",
+    );
   });
 });
 

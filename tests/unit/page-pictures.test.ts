@@ -1,4 +1,5 @@
 /** Pictures on the page: what of a drop they are, whose they are, what is lacking, and what is told of them. */
+import { readFileSync } from "node:fs";
 import { beforeEach, describe, expect, it, vi } from "vitest";
 import type { BaseFacts, CompareReport, SaidOfPicture, SamplesFacts } from "../../www/lib/types.ts";
 import { WorkerClient } from "../../www/lib/worker/client.ts";
@@ -191,6 +192,21 @@ describe("a drop of pictures", () => {
     );
     await take(store, [file("y/1.png", "x/1.png"), file("y/2.png", "x/2.png")], { zone: "adapters" });
     expect(store.state.notices[0]?.text).toContain("y has the same content as x");
+  });
+
+  it("may be a table, whose pictures are shown too", async () => {
+    const table = new URL("pictures/train.parquet", import.meta.url);
+    const store = cards("mood");
+    await take(store, [{ path: "train.parquet", file: new File([readFileSync(table)], "train.parquet") }], {
+      zone: "adapters",
+    });
+    expect(given(store)).toEqual([["train.parquet", undefined]]);
+    expect(await facts(store)).toMatchObject({ format: "pictures", count: 12, labels: ["cat", "dog"] });
+    expect((await facts(store))?.pictures?.[1]).toMatchObject({
+      caption: "picture 1",
+      label: "dog",
+      blob: expect.any(Blob),
+    });
   });
 
   it("on “Try it” chooses the first; what is no picture is refused", async () => {

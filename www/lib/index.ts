@@ -203,7 +203,7 @@ export function compareMethods(request: CompareMethodsRequest): Promise<CompareM
 /**
  * Lets a base model, and the model with each of several adapters, write after prompts, side by side.
  *
- * @param request - prompts or chats, what writes, and how: greedy by default, or sampled with `temperature`,
+ * @param request - prompts or chats, or pictures for a model that writes captions (`image`), what writes, and how: greedy by default, or sampled with `temperature`,
  * `topP` and `seed`; see {@link GenerateRequest}
  * @returns for each variant the text it wrote after each prompt, and whether it came to its own end
  * @throws IterisError, for example `model_unsupported` for an encoder or `samples_invalid` for a prompt that is
@@ -220,6 +220,12 @@ export function compareMethods(request: CompareMethodsRequest): Promise<CompareM
  *   onProgress: ({ done, total }) => console.log(`${done} of ${total} tokens`),
  * });
  * for (const { name, texts } of variants) console.log(name, texts[0]);
+ * ```
+ *
+ * @example
+ * ```ts
+ * const { images, variants } = await generate({ base, adapters, image: [...input.files], prompts: "a photo of" });
+ * for (const { name, texts } of variants) console.log(name, images, texts);
  * ```
  */
 export function generate(request: GenerateRequest): Promise<GenerateResult> {

@@ -264,6 +264,16 @@ export function compareMethodsInto(
  * });
  * for (const { name, texts } of variants) console.log(name, texts);
  * ```
+ *
+ * @example
+ * ```ts
+ * const { images, variants } = await generate({
+ *   base: "models/blip",
+ *   adapters: [{ name: "merged", files: "adapters/merged" }],
+ *   image: "photos/*.jpg",
+ * });
+ * for (const { name, texts } of variants) console.log(name, images, texts);
+ * ```
  */
 export function generate(request: NodeGenerateRequest): Promise<GenerateResult> {
   return generateNow(request);

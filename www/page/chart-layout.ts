@@ -32,7 +32,7 @@ export interface ColumnMark {
 export interface Panel {
   task: string;
   columns: ColumnMark[];
-  /** Layers, each as wide as its columns; `e3` and `d3` where a model has an encoder and a decoder. */
+  /** Layers, each as wide as its columns; `e3` and `d3` where a model has an encoder and a decoder, `v3` and `t3` of towers. */
   bands: { label: string; x: number; width: number }[];
   ticks: { value: number; y: number }[];
   columnWidth: number;

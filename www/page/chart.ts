@@ -36,6 +36,14 @@ function fullestLayer(modules: readonly string[]): string[] {
   return [...layers.values()].reduce((most, layer) => (layer.length > most.length ? layer : most), []);
 }
 
+/** What the bands' labels are of. */
+function axisOf(modules: readonly string[]): string {
+  const sides = new Set(modules.map((module) => layerPlace(module)?.side));
+  if (sides.has("vision") && sides.has("text")) return "layers that read pictures (v) and texts (t)";
+  if (sides.has("encoder") || sides.has("decoder")) return "layers of the encoder (e) and the decoder (d)";
+  return "layer";
+}
+
 /** `order` is that of the model's own pass. */
 export function chartView(comparison: Comparison, order: readonly string[]): TemplateResult | typeof nothing {
   const { residuals, columns } = condensed(comparison.residuals);
@@ -43,12 +51,7 @@ export function chartView(comparison: Comparison, order: readonly string[]): Tem
   if (panels.length === 0) return nothing;
   const modules = (panels[0]?.columns ?? []).map(({ module }) => module);
   const inLayer = fullestLayer(modules).map(placeInLayer);
-  const axis =
-    columns === "kind"
-      ? "kinds of modules"
-      : modules.some((module) => layerPlace(module)?.side)
-        ? "layers of the encoder (e) and the decoder (d)"
-        : "layer";
+  const axis = columns === "kind" ? "kinds of modules" : axisOf(modules);
   return html`
     <section class="panel" aria-labelledby="chart-heading">
       <h3 id="chart-heading">What merging loses, layer by layer</h3>

@@ -96,24 +96,32 @@ export const list = (items: readonly string[]): string =>
 
 /** Where a module stands in its model. */
 export interface LayerPlace {
-  /** Of an encoder-decoder; a model that is all encoder or all decoder has but one side. */
-  side: "encoder" | "decoder" | undefined;
+  /**
+   * Of a model that has more than one stack of layers: which of them. A model that is all encoder or all decoder has but
+   * one.
+   */
+  side: "encoder" | "decoder" | "vision" | "text" | undefined;
   layer: string;
   /** The module's name inside the layer; empty for the layer as a whole. */
   rest: string;
 }
 
-/** T5 numbers the parts of a layer too (`block.0.layer.1.EncDecAttention.q`), and no two share a name. */
+/** Of a model of pictures: `vision_model.encoder.layers.3`, `text_decoder.bert.encoder.layer.3`. */
+const TOWER = /(?:^|\.)(vision|text)_(?:model|tower|encoder|decoder)\.(?:.+\.)?layers?\.(\d+)(?:\.(.+))?$/;
+/**
+ * BERT and its kin say `encoder.layer`, encoder-decoders `encoder.layers` (BART) or `encoder.block` (T5). T5 numbers the
+ * parts of a layer too (`block.0.layer.1.EncDecAttention.q`), and no two share a name.
+ */
+const SIDED = /(?:^|\.)(encoder|decoder)\.(?:layers|block)\.(\d+)(?:\.(?:layer\.\d+\.)?(.+))?$/;
+const LONE = /(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.(.+))?$/;
+
 export function layerPlace(module: string): LayerPlace | undefined {
-  // BERT and its kin say `encoder.layer`, encoder-decoders `encoder.layers` (BART) or `encoder.block` (T5).
-  const sided = /(?:^|\.)(encoder|decoder)\.(?:layers|block)\.(\d+)(?:\.(?:layer\.\d+\.)?(.+))?$/.exec(
-    module,
-  );
+  const sided = TOWER.exec(module) ?? SIDED.exec(module);
   if (sided) {
     const [, side, layer = "", rest = ""] = sided;
-    return { side: side === "decoder" ? "decoder" : "encoder", layer, rest };
+    return { side: side as LayerPlace["side"], layer, rest };
   }
-  const match = /(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.(.+))?$/.exec(module);
+  const match = LONE.exec(module);
   return match ? { side: undefined, layer: match[1] ?? "", rest: match[2] ?? "" } : undefined;
 }
 

@@ -32,7 +32,7 @@ export function pictureList({ pictures = [], count }: SamplesFacts): TemplateRes
         return html`
           <li>
             <figure>
-              ${thumbnail(picture, words ?? picture.name)}
+              ${thumbnail(picture, `Picture ${picture.name}`)}
               ${words === undefined ? nothing : html`<figcaption title=${words}>${words}</figcaption>`}
             </figure>
           </li>

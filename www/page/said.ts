@@ -13,7 +13,7 @@ import { thumbnail } from "./pictures.ts";
 import type { Comparison, Text } from "./state.ts";
 
 /** Cards that are in view; the others are there on request. */
-const IN_VIEW = 8;
+const IN_VIEW = 6;
 /** Classes of one variant. */
 const MOST_CLASSES = 3;
 
@@ -48,6 +48,7 @@ function taskView(
   const card = (one: SaidOfPicture): TemplateResult => cardView(one, columns, pictures.get(one.picture));
   const rest = said.slice(IN_VIEW);
   return html`
+    <div class="said-task">
     <h4>${task}</h4>
     <p class="muted">${agreement(said, columns)}</p>
     <ul class="said-cards">${said.slice(0, IN_VIEW).map(card)}</ul>
@@ -61,6 +62,7 @@ function taskView(
         `
         : nothing
     }
+    </div>
   `;
 }
 
@@ -89,10 +91,10 @@ function cardView(
   return html`
     <li class="said-card">
       <div class="said-head">
-        ${thumbnail(picture ?? { name: said.picture }, known ?? said.picture)}
+        ${thumbnail(picture ?? { name: said.picture }, `Picture ${said.picture}`)}
         <p>
           <span class="file-name">${said.picture}</span>
-          ${known === undefined ? nothing : html`<span class="hint">${said.caption === undefined ? "is" : "came with"}: ${known}</span>`}
+          ${known === undefined ? nothing : html`<span class="hint">${said.caption === undefined ? "Label" : "Caption"}: ${known}</span>`}
         </p>
       </div>
       <dl>${columns.map((column) => variantView(said, column))}</dl>
@@ -110,7 +112,7 @@ function variantView(
   return html`
     <div class=${merged ? "merged" : ""}>
       <dt>
-        ${label}
+        <span class="said-who">${label}</span>
         ${same ? html`<span class="echo">${icons.check} same as the adapter</span>` : nothing}
       </dt>
       <dd>

@@ -2,14 +2,19 @@
 import { generate } from "../lib/index.ts";
 import { obstacle, pictureOf, presentModels, promptOf } from "./playground.ts";
 import { describe, type Problem } from "./problem.ts";
-import type { ChosenPicture, State, Store, Written } from "./state.ts";
+import type { ChosenPicture, PlaygroundModels, State, Store, Written } from "./state.ts";
 import { begin, show } from "./work.ts";
 
 /** What to do where the prompt or a number of the form is at fault. */
 const REMEDIES: Readonly<Record<string, string>> = {
-  samples_invalid: "Change the prompt or the picture, or ask for fewer tokens, then write again.",
+  samples_invalid: "Change the prompt or ask for fewer tokens, then write again.",
   option_invalid: "Change the number that is named, then write again.",
   missing: "Add the file that is named to the base model, then write again.",
+};
+/** The same where a picture takes the prompt's place. */
+const PICTURE_REMEDIES: typeof REMEDIES = {
+  ...REMEDIES,
+  samples_invalid: "Choose another picture, or a shorter beginning, then write again.",
 };
 
 export async function write(store: Store): Promise<void> {
@@ -56,7 +61,10 @@ export async function write(store: Store): Promise<void> {
     edit({ status: "done", outputs, seconds, tokens, notes });
   } catch (thrown) {
     const problem = describe(thrown);
-    edit({ status: problem.code === "cancelled" ? "cancelled" : "failed", problem: withRemedy(problem) });
+    edit({
+      status: problem.code === "cancelled" ? "cancelled" : "failed",
+      problem: withRemedy(problem, models),
+    });
   } finally {
     store.change((state) => {
       state.work = undefined;
@@ -71,7 +79,7 @@ function asked(state: State, picture: ChosenPicture | undefined) {
   return chat ? { messages: [{ role: "user", content: text }] } : { prompts: text };
 }
 
-function withRemedy(problem: Problem): Problem {
-  const remedy = REMEDIES[problem.code];
+function withRemedy(problem: Problem, { ofPictures }: PlaygroundModels): Problem {
+  const remedy = (ofPictures ? PICTURE_REMEDIES : REMEDIES)[problem.code];
   return remedy === undefined ? problem : { ...problem, remedy };
 }

@@ -8,7 +8,7 @@ import { arePictures } from "../samples/pictures.ts";
 import { encodeLabels } from "../tokens/captions.ts";
 import { resolveMaxLength } from "../tokens/tokenise.ts";
 import type { CompareReport, SaidOfPicture } from "../types.ts";
-import type { CandidateLabels, CoreCompareReport, CoreSaid } from "../wasm-interface.ts";
+import type { AdapterSource, CandidateLabels, CoreCompareReport, CoreSaid } from "../wasm-interface.ts";
 import type { JobAdapter, Reading } from "./prepare.ts";
 
 /** What is compared, as far as classes depend on it. */
@@ -17,6 +17,14 @@ export interface Choosing {
   maxLength: number | null;
   /** What the caller names. */
   labels?: readonly string[] | undefined;
+}
+
+/** Classes to choose from. */
+export interface Chosen {
+  labels: CandidateLabels;
+  areCaptions: boolean;
+  /** For the report. */
+  notes: string[];
 }
 
 /**
@@ -28,7 +36,7 @@ export interface Choosing {
 export async function classesFor(
   { adapters, labels, maxLength }: Choosing,
   reading: Reading | null,
-): Promise<{ labels: CandidateLabels; notes: string[] } | null> {
+): Promise<Chosen | null> {
   if (reading === null) return null;
   const { facts } = reading;
   if (facts.kind !== "image-text-encoder") {
@@ -43,7 +51,21 @@ export async function classesFor(
   if (classes === null) return null;
   const codec = await reading.codec();
   const encoded = encodeLabels(classes.texts, codec, resolveMaxLength(maxLength, codec));
-  return { labels: encoded, notes: classes.note === undefined ? [] : [classes.note] };
+  const { areCaptions, note } = classes;
+  return { labels: encoded, areCaptions, notes: note === undefined ? [] : [note] };
+}
+
+/** Samples with the captions of pictures as their labels. */
+export function labelledByCaptions(
+  adapters: readonly AdapterSource[],
+  given: readonly Pick<JobAdapter, "samples">[],
+): AdapterSource[] {
+  return adapters.map((adapter, i) => {
+    const set = given[i]?.samples;
+    const { samples } = adapter;
+    if (!set || !("pictures" in set) || !samples || !("pictures" in samples)) return adapter;
+    return { ...adapter, samples: { ...samples, labels: set.pictures.map(({ caption }) => caption) } };
+  });
 }
 
 /**

@@ -35,7 +35,7 @@ import type {
   SourceFile,
   WasmDevice,
 } from "../wasm-interface.ts";
-import { classesFor, readReport } from "./compare-pictures.ts";
+import { classesFor, labelledByCaptions, readReport } from "./compare-pictures.ts";
 import { explain } from "./explain.ts";
 import type { Faults } from "./faults.ts";
 import { type GenerateJob, preparePrompts, readTexts } from "./generate.ts";
@@ -286,7 +286,7 @@ export class Engine {
   ): Promise<{ report: CompareReport; device: DeviceChoice }> {
     const choice = await this.#placeOf(job);
     const { maxNewTokens } = job;
-    const { adapters, reading } = await prepareAdapters(
+    const { adapters: prepared, reading } = await prepareAdapters(
       { ...job, use: "compare" },
       () => this.inspectBase(job.base),
       () => this.#breathe(context),
@@ -294,6 +294,7 @@ export class Engine {
     const { base, merged, workers = "auto" } = job;
     checkWorkers(workers);
     const classes = await classesFor(job, reading);
+    const adapters = classes?.areCaptions ? labelledByCaptions(prepared, job.adapters) : prepared;
     const options = {
       ...(maxNewTokens === null ? {} : { maxNewTokens }),
       ...(classes === null ? {} : { labels: classes.labels }),
@@ -332,9 +333,9 @@ export class Engine {
   async generate(job: GenerateJob, context: RunContext): Promise<GenerateResult> {
     const choice = await this.#placeOf(job);
     const prepared = await preparePrompts(job, await this.inspectBase(job.base));
-    const { base, variants, images, options, workers = "auto" } = job;
+    const { base, variants, images, workers = "auto" } = job;
     checkWorkers(workers);
-    const source = { base, variants, ...prepared.source, options };
+    const source = { base, variants, ...prepared.source };
     const { device, deviceWhy, ...generated } = await this.#shared(
       "generate",
       { source, workers },
@@ -346,6 +347,7 @@ export class Engine {
       prompts: prepared.asked.map(({ sample }) => sample),
       ...(images === undefined ? {} : { images: images.map(({ name }) => name) }),
       ...generated,
+      notes: [...prepared.notes, ...generated.notes],
       variants: readTexts(generated, prepared),
       device: usedOf(choice, { device, deviceWhy }),
     };

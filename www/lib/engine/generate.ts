@@ -4,7 +4,7 @@ import { malformed } from "../samples/malformed.ts";
 import type { Placed } from "../samples/record.ts";
 import type { Sampling } from "../sampling.ts";
 import { compareNames } from "../sources/names.ts";
-import { encodeBeginning } from "../tokens/captions.ts";
+import { encodeBeginning, roomBehind } from "../tokens/captions.ts";
 import { type Codec, loadCodec } from "../tokens/codec.ts";
 import { encodePrompt } from "../tokens/prompts.ts";
 import type { BaseFacts, GenerateResult } from "../types.ts";
@@ -29,7 +29,8 @@ export interface Prepared {
   asked: Placed[];
   /** For each prompt of `source` which of `asked` it is. */
   order: number[];
-  source: Pick<GenerateSource, "prompts" | "images">;
+  source: Pick<GenerateSource, "prompts" | "images" | "options">;
+  notes: string[];
 }
 
 /**
@@ -53,19 +54,24 @@ export async function preparePrompts(job: GenerateJob, facts: BaseFacts): Promis
   const asked = askedOf(job, facts);
   const codec = await loadCodec(job.base, facts);
   const { maxNewTokens } = job.options;
-  const ids = asked.map(({ sample, place }) =>
-    job.images === undefined
-      ? encodePrompt(sample, codec, maxNewTokens, place)
-      : encodeBeginning("prompt" in sample ? sample.prompt : "", codec, maxNewTokens, place),
-  );
   const pictures = job.images && byName(job.images);
+  const ids = asked.map(({ sample, place }) =>
+    pictures === undefined
+      ? encodePrompt(sample, codec, maxNewTokens, place)
+      : encodeBeginning("prompt" in sample ? sample.prompt : "", codec, place),
+  );
+  // Captions end where the model's positions do, which of small models is before what is asked for by default.
+  const room = pictures === undefined ? [] : ids.map((beginning) => roomBehind(beginning, codec));
+  const most = Math.min(maxNewTokens, ...room);
   const order = pictures?.order ?? ids.map((_, i) => i);
   const sorted = order.map((i) => ids[i] ?? []);
   return {
     codec,
     asked,
     order,
+    notes: most < maxNewTokens ? [`captions have at most ${most} tokens: the model reads no more`] : [],
     source: {
+      options: { ...job.options, maxNewTokens: most },
       prompts: {
         ids: Uint32Array.from(sorted.flat()),
         lengths: Uint32Array.from(sorted, ({ length }) => length),

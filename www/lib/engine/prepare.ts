@@ -135,9 +135,10 @@ async function tokeniseFor(
   }
   if (arePictures(samples) !== (facts.picture !== undefined)) {
     const [reads, given] = facts.picture === undefined ? ["texts", "pictures"] : ["pictures", "texts"];
+    const where = samples.name === null ? "" : ` (${samples.name})`;
     throw new IterisError(
       "samples_invalid",
-      `The base model reads ${reads} (${facts.architecture}), and the samples are ${given}; give ${reads} for: ${name}`,
+      `The base model reads ${reads} (${facts.architecture}), and the samples are ${given}${where}; give ${reads} for: ${name}`,
     );
   }
   if (arePictures(samples)) {

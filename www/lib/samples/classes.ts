@@ -8,6 +8,8 @@ const MOST_CAPTIONS = 100;
 /** Classes, and where they are from where nobody named them. */
 export interface Classes {
   texts: string[];
+  /** Where they are captions, that of a picture is its right class. */
+  areCaptions: boolean;
   note?: string;
 }
 
@@ -16,18 +18,19 @@ export interface Classes {
  * there are not two of them.
  */
 export function classesOf(asked: readonly string[] | undefined, sets: readonly PictureSet[]): Classes | null {
-  if (asked !== undefined) return { texts: checkLabels(asked) };
+  if (asked !== undefined) return { texts: checkLabels(asked), areCaptions: false };
   const pictures = sets.flatMap((set) => set.pictures);
   const labels = distinct(pictures.map(({ label }) => label));
   if (labels.length > 1) {
-    return { texts: labels, note: `classes to choose from: the ${labels.length} labels of the pictures` };
+    const note = `classes to choose from: the ${labels.length} labels of the pictures`;
+    return { texts: labels, areCaptions: false, note };
   }
   const captions = distinct(pictures.map(({ caption }) => caption));
   if (captions.length < 2) return null;
   const texts = captions.slice(0, MOST_CAPTIONS);
   const of =
     texts.length < captions.length ? `the first ${texts.length} of ${captions.length}` : texts.length;
-  return { texts, note: `classes to choose from: ${of} captions of the pictures` };
+  return { texts, areCaptions: true, note: `classes to choose from: ${of} captions of the pictures` };
 }
 
 function distinct(values: readonly (string | number | null)[]): string[] {

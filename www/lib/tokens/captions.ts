@@ -79,21 +79,24 @@ export function encodeLabels(texts: readonly string[], codec: Codec, maxLength: 
 /**
  * The beginning of a caption, which may be nothing.
  *
- * @throws IterisError `samples_invalid` if it leaves no room for what is to be written
+ * @throws IterisError `samples_invalid` if it leaves no room for a token behind it
  */
-export function encodeBeginning(text: string, codec: Codec, maxNewTokens: number, place: Place): number[] {
+export function encodeBeginning(text: string, codec: Codec, place: Place): number[] {
   const ids = codec.tokenizer.content(text);
-  // The model's own first token stands before them.
-  const read = ids.length + 1;
-  if (read + maxNewTokens > codec.facts.maxLength) {
+  if (roomBehind(ids, codec) < 1) {
     throw malformed(
       place,
-      `the beginning of the caption has ${ids.length} tokens; the model reads ${codec.facts.maxLength} with its first one and ` +
-        `the ${maxNewTokens} that are to be written. Shorten it, or write fewer.`,
+      `the beginning of the caption has ${ids.length} tokens, and the model reads ${codec.facts.maxLength} with the one that it ` +
+        "puts before them. Shorten it.",
     );
   }
   checkVocabulary(ids, codec, place);
   return ids;
+}
+
+/** Tokens that can be written behind the beginning of a caption. The model's own first token stands before it. */
+export function roomBehind(beginning: readonly number[], { facts }: Codec): number {
+  return facts.maxLength - 1 - beginning.length;
 }
 
 function encodeWhole(text: string, codec: Codec, maxLength: number, file: string, item?: number) {
