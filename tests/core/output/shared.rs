@@ -420,7 +420,7 @@ fn shared_out_samples_give_the_same_layers() {
         alpha2: 1e-3,
         ..iteris()
     };
-    let models: [(&str, Inputs); 4] = [
+    let models: [(&str, Inputs); 5] = [
         ("encoder", encoder),
         ("decoder", decoder),
         ("encoder-decoder", encoder_decoder),
