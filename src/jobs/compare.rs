@@ -174,11 +174,18 @@ pub async fn compare_share(
         let answer = match Errand::of(&mut question)? {
             Errand::Compare => compare::compare_share(&contest, compute, &mut question).await?,
             Errand::Write => {
+                // As they are counted where captions are asked for: each task's adapter, the base, what is merged.
+                let base = BTreeMap::new();
+                let merged = opened.merged_adapters.iter().map(|(_, deltas)| deltas);
                 let speakers = speakers.get_or_insert_with(|| Speakers {
-                    models: vec![contest.model],
+                    models: std::iter::once(contest.model)
+                        .chain(opened.merged_models.iter().map(|(_, model)| model))
+                        .collect(),
                     adapters: opened
                         .deltas
                         .iter()
+                        .chain(std::iter::once(&base))
+                        .chain(merged)
                         .map(|deltas| on_device(deltas, compute))
                         .collect(),
                 });
