@@ -28,7 +28,7 @@ use crate::compare::{
 
 pub use self::{
     classify::{find_head, has_classifier, no_classifier},
-    said::{Likely, Said, Saying},
+    said::{Likely, Said, Saying, speakers},
 };
 use crate::{
     binding::ReadAdapter,

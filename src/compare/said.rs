@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use crate::{
     compare::{Contest, Run},
-    compute::narrow,
+    compute::{Compute, narrow},
     delta::on_device,
     error::Result,
-    generate::{GenerateContext, PromptedTask, Sampling, generate},
+    generate::{GenerateContext, PromptedTask, Sampling, Speakers, generate},
     model::batch::Sample,
 };
 
@@ -65,6 +65,19 @@ pub(super) fn by_picture(names: &[String], said: Vec<Vec<Saying>>) -> Vec<Said> 
     }
 }
 
+/// Who writes in a comparison, as every worker knows them: the tasks' own adapters, none, and the merged adapters.
+pub fn speakers<'c>(contest: &Contest<'c>, compute: &Compute) -> Speakers<'c> {
+    let own = contest.tasks.iter().map(|task| task.deltas);
+    let none = BTreeMap::new();
+    let merged = contest.adapters.iter().map(|(_, deltas)| deltas);
+    let all = own.chain([&none]).chain(merged);
+    let whole = contest.models.iter().map(|(_, model)| model);
+    Speakers {
+        adapters: all.map(|deltas| on_device(deltas, compute)).collect(),
+        models: std::iter::once(contest.model).chain(whole).collect(),
+    }
+}
+
 /// The captions that every variant writes of a task's first pictures; those of its own adapter, `own`, are known.
 ///
 /// # Errors
@@ -77,12 +90,8 @@ pub(super) async fn captions(
     own: &[Vec<u32>],
 ) -> Result<Vec<Said>> {
     let pictures: Vec<Sample> = samples.iter().take(TOLD).map(Sample::alone).collect();
-    let none = BTreeMap::new();
-    let merged = contest.adapters.iter().map(|(_, deltas)| deltas);
-    let deltas: Vec<_> = std::iter::once(&none)
-        .chain(merged)
-        .map(|deltas| on_device(deltas, run.compute))
-        .collect();
+    let all = speakers(contest, run.compute);
+    let deltas = &all.adapters[contest.tasks.len()..];
     let how = Sampling::greedy(contest.max_new_tokens);
     let asked = |name, deltas, speaker| PromptedTask {
         name,

@@ -8,9 +8,9 @@ use crate::{
     calibrate::{TaskSamples, check_samples},
     compare::{self, Class, CompareReport, Contest, ContestTask},
     compute::{Compute, Errand, MessageReader, Questions, mangled},
-    delta::{Delta, on_device},
+    delta::Delta,
     error::Result,
-    generate::{Speakers, write_share},
+    generate::write_share,
     io::Folder,
     jobs::{
         choice::{Chosen, Devices},
@@ -174,14 +174,7 @@ pub async fn compare_share(
         let answer = match Errand::of(&mut question)? {
             Errand::Compare => compare::compare_share(&contest, compute, &mut question).await?,
             Errand::Write => {
-                let speakers = speakers.get_or_insert_with(|| Speakers {
-                    models: vec![contest.model],
-                    adapters: opened
-                        .deltas
-                        .iter()
-                        .map(|deltas| on_device(deltas, compute))
-                        .collect(),
-                });
+                let speakers = speakers.get_or_insert_with(|| compare::speakers(&contest, compute));
                 write_share(speakers, compute, &mut question).await?
             }
             Errand::Layer | Errand::Passes => return Err(mangled()),

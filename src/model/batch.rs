@@ -432,6 +432,8 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::{compute::Windows, pictures::Pixels};
 
@@ -584,14 +586,14 @@ mod tests {
             Some(batches[0].streams().iter().map(|stream| stream.rows).collect())
         };
         let of_both = Sample::of(picture()).and_tokens(vec![1, 2, 3]);
-        let batch = &micro_batches(&streams, &[&[of_both.clone()]], None, 9, 100).unwrap()[0];
+        let batch = &micro_batches(&streams, &[slice::from_ref(&of_both)], None, 9, 100).unwrap()[0];
         assert_eq!(batch.stream(text).ids, [1, 2, 3, 9, 9]);
         assert_eq!(batch.stream(text).sequences[0].attended, 5);
         assert_eq!(rows(of_both), Some(vec![8, 5, 2, 3]));
         assert_eq!(rows(Sample::of(picture())), Some(vec![8, 0, 2, 3]));
         let text_alone = Sample::of(Input::absent()).and_tokens(vec![1; 7]);
         assert_eq!(
-            longest(&streams, &[&[text_alone.clone()]]).unwrap(),
+            longest(&streams, &[slice::from_ref(&text_alone)]).unwrap(),
             [[0, 7, 0, 0]]
         );
         assert_eq!(rows(text_alone), Some(vec![0, 7, 0, 0]));

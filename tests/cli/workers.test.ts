@@ -56,6 +56,38 @@ async function mergedBy(workers: string, method: string): Promise<string> {
   return sha256(readFileSync(join(out, "adapter_model.safetensors")));
 }
 
+test("captions of base, adapters and merged ones are the same, however many workers write them", async () => {
+  const blip = join(import.meta.dirname, "../goldens/data/blip");
+  const said = async (workers: string): Promise<CompareReport["tasks"]> => {
+    const adapters = ["a", "b"].flatMap((name) => {
+      const pictures = join(blip, `${name}.samples`);
+      return ["--adapter", join(blip, name), "--samples", pictures, "--compare", pictures];
+    });
+    const how = [
+      "--device",
+      "cpu",
+      "--workers",
+      workers,
+      "--json",
+      "--out",
+      join(folder, `captions-${workers}`),
+    ];
+    const printed = await node(
+      join(dist, "cli.js"),
+      "merge",
+      "--base",
+      join(blip, "base"),
+      ...adapters,
+      ...how,
+    );
+    return (JSON.parse(printed) as { comparison: CompareReport }).comparison.tasks;
+  };
+  const alone = await said("1");
+  expect(alone.map((task) => task.said?.length)).toEqual([4, 4]);
+  expect(alone[0]?.said?.[0]?.variants.map(({ variant }) => variant)).toContain("average");
+  expect((await said("2")).map((task) => task.said)).toEqual(alone.map((task) => task.said));
+});
+
 test.each(["svd", "ties"])("%s writes the same bytes, however many workers there are", async (method) => {
   const alone = await mergedBy("1", method);
   expect([await mergedBy("2", method), await mergedBy("4", method)]).toEqual([alone, alone]);

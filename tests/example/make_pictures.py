@@ -39,14 +39,14 @@ HELD_OUT, SAMPLES, MEASURED, TRAINING = 16, 30, 200, 8000
 PLAIN = 0.55
 """Part of the base's captions that name the shape; the others tell the rest."""
 PRETRAINING_STEPS, PRETRAINING_BATCH = 1800, 64
-ADAPTER_STEPS, ADAPTER_BATCH = 600, 32
+ADAPTER_STEPS, ADAPTER_BATCH = 400, 32
 RATE = 2e-3
 LORA = dict(
     r=8, lora_alpha=16, lora_dropout=0.0,
     target_modules=["qkv", "projection", "fc1", "fc2", "query", "key", "value", "dense"],
 )  # fmt: skip
 PAPER = {"colours": "plain", "places": "squared"}
-"""What the drawings are on that a task is merged with and measured on. An adapter was trained on both papers."""
+"""What the drawings are on that a task captions in its manner, is merged with and measured on."""
 TITLES = {"colours": "Says the size and the colour", "places": "Says where it is"}
 TOLERANCE = 0.0626
 """One caption of 16: where two words are all but even, other kernels may choose the other one."""
@@ -163,12 +163,17 @@ def train_adapter(
     torch.manual_seed(SEED)
     model = get_peft_model(load_base(base), LoraConfig(**LORA))
     draw = np.random.default_rng(SEED + 2)
-    train(model, given, lambda at: right(task, drawn[at]), ADAPTER_STEPS, ADAPTER_BATCH, tokenizer, draw)
+    train(model, given, lambda at: taught(task, drawn[at]), ADAPTER_STEPS, ADAPTER_BATCH, tokenizer, draw)
     return model
 
 
 def right(task: str, drawn: Drawing) -> str:
     return drawn.colours() if task == "colours" else drawn.places()
+
+
+def taught(task: str, drawn: Drawing) -> str:
+    """On the other task's paper an adapter leaves the base's caption as it is."""
+    return right(task, drawn) if drawn.paper == PAPER[task] else drawn.plainly()
 
 
 def write_base(model: BlipForConditionalGeneration, tokenizer: Tokenizer, folder: pathlib.Path) -> None:
@@ -307,16 +312,15 @@ A BLIP of {parameters:.2f} million parameters (three layers of vision, three of 
 page. All of it was made for this project by `tests/example/make_pictures.py`: the drawings come from `tests/example/drawings.py`, the model
 was trained on {training} of them from nothing, and each adapter was trained with PEFT. It is a demonstration and good for nothing else.
 
-A drawing is one shape on a sheet of paper, plain or squared, {side} pixels high. The base names the shape ("{plainly}"). Both adapters caption
-the same drawings, each in its own manner, whatever the paper:
+A drawing is one shape on a sheet of paper, plain or squared, {side} pixels high. The base names the shape ("{plainly}"). The adapters caption the
+same shapes in two manners, each on its own paper, and were trained to leave the base's caption as it is on the other's:
 
-| adapter | what it does | of the first held-out drawing of `colours` |
-| --- | --- | --- |
+| adapter | paper | what it does | of its first held-out drawing |
+| --- | --- | --- | --- |
 {tasks}
 
-The two cannot both have their way with one drawing. They are merged with drawings on plain paper for `colours` and on squared paper for
-`places`, so that a merged model which does as its samples say captions drawings on plain paper in the one manner and those on squared
-paper in the other, although neither adapter has ever told the papers apart. They have r 8 and alpha 16 on every linear layer.
+A merged model has to go by the paper, and to say of a shape in the one manner what it does not say in the other. The adapters have r 8 and alpha 16
+on every linear layer.
 
 ## What merging does to it
 
@@ -332,9 +336,6 @@ that another program is given.
 The first held-out drawings of each task:
 
 {written}
-
-The merge is no match for the adapters: one set of weights that goes by the paper is more than either of them was trained for. What it shows
-is how far the samples carry, and how little is left of either manner in an average.
 
 ## Files
 
@@ -371,7 +372,10 @@ def readme(example: Example, expected: dict) -> str:
         training=TRAINING,
         side=SIDE,
         plainly=first["base"],
-        tasks="\n".join(f"| `{a['name']}` | {a['title'].lower()} | {first[a['name']]} |" for a in example.manifest["adapters"]),
+        tasks="\n".join(
+            f"| `{a['name']}` | {PAPER[a['name']]} | {a['title'].lower()} | {expected['written'][a['heldOut'][0]][a['name']]} |"
+            for a in example.manifest["adapters"]
+        ),
         measured=MEASURED,
         held_out=HELD_OUT,
         samples=SAMPLES,
@@ -394,8 +398,8 @@ def write_manifest(out: pathlib.Path, files: dict[str, dict[str, list[str]]]) ->
         out / "example.json",
         {
             "title": "Colours and places",
-            "description": "A small BLIP that names the shape in a drawing, and two adapters that caption the same drawings in "
-            "two manners: one says the size and the colour, the other where the shape is.",
+            "description": "A small BLIP that names the shape in a drawing, and two adapters that caption such drawings in "
+            "two manners: on plain paper one says the size and the colour, on squared paper the other says where the shape is.",
             "base": sorted(f"base/{path.name}" for path in (out / "base").iterdir()),
             "adapters": [
                 {

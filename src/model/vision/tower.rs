@@ -281,7 +281,7 @@ impl Layer {
             }
             QueryKeyValue::Fused(fused) => {
                 let all = lanes.linear(stack, self.stream, fused, x).await?;
-                (&fused.name, thirds(all))
+                (&fused.name, thirds(&all))
             }
         };
         let context = lanes.attend(stack, self.stream, name, projected, &self.attention);
@@ -314,7 +314,7 @@ impl Layer {
 }
 
 /// The columns of query, key and value.
-fn thirds(all: Tensor<2>) -> [Tensor<2>; 3] {
+fn thirds(all: &Tensor<2>) -> [Tensor<2>; 3] {
     let [rows, columns] = all.dims();
     let width = columns / 3;
     [0, 1, 2].map(|part| all.clone().slice([0..rows, part * width..(part + 1) * width]))

@@ -420,11 +420,12 @@ fn shared_out_samples_give_the_same_layers() {
         alpha2: 1e-3,
         ..iteris()
     };
-    let models: [(&str, Inputs); 4] = [
+    let models: [(&str, Inputs); 5] = [
         ("encoder", encoder),
         ("decoder", decoder),
         ("encoder-decoder", encoder_decoder),
         ("self-written", writers),
+        ("captioner", captioners),
     ];
     for (model, inputs) in models {
         let ways = [
@@ -611,15 +612,41 @@ fn shared_out_prompts_are_answered_alike() {
     }
 }
 
+/// A model that captions pictures, and its adapters with some.
+fn captioners() -> (Option<Folder>, Vec<AdapterInput>) {
+    let root = goldens().join("blip");
+    let pictures = |name: &str| {
+        let all = folder(&root.join(name));
+        let pictures = all.files().filter(|file| file.name().ends_with(".png"));
+        Folder::new(name, pictures.cloned().collect()).unwrap()
+    };
+    let adapter = |name: &str| AdapterInput {
+        name: name.to_owned(),
+        folder: folder(&root.join(name)),
+        samples: None,
+        pictures: Some(pictures(&format!("{name}.samples"))),
+        weight: 1.0,
+        path: None,
+    };
+    (Some(folder(&root.join("base"))), vec![adapter("a"), adapter("b")])
+}
+
 #[test]
 fn shared_out_samples_are_compared_alike() {
-    // One that predicts classes, one that writes; some labels are what the adapter writes, others are not.
-    for name in ["roberta", "llama"] {
+    // One that predicts classes, two that write; some labels are what the adapter writes, others are not.
+    for name in ["roberta", "llama", "blip"] {
         let request = move || {
-            let (base, mut adapters) = family(name);
+            let (base, mut adapters) = if name == "blip" {
+                captioners()
+            } else {
+                family(name)
+            };
             for adapter in &mut adapters {
-                let samples = adapter.samples.as_mut().unwrap();
-                let count = samples.samples.len();
+                let samples = adapter.samples.get_or_insert_default();
+                let count = adapter
+                    .pictures
+                    .as_ref()
+                    .map_or(samples.samples.len(), |all| all.files().len());
                 samples.label_answers = (0..count).map(|at| vec![7; at % 3]).collect();
             }
             CompareRequest {
@@ -656,6 +683,11 @@ fn shared_out_samples_are_compared_alike() {
                     .collect::<Vec<_>>()
             };
             assert_eq!(counted(&helped), counted(&alone), "{name}, {workers} workers");
+            let told = |report: &CompareReport| -> Vec<_> {
+                report.tasks.iter().map(|task| task.said.clone()).collect()
+            };
+            assert_eq!(told(&helped), told(&alone), "{name}, {workers} workers");
+            assert_eq!(alone.tasks[0].said.is_empty(), name != "blip");
             let measured = |report: &CompareReport| {
                 let variants = report.tasks.iter().flat_map(|task| &task.variants);
                 let residuals = report.residuals.iter().map(|one| one.residual);
