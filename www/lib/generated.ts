@@ -86,7 +86,7 @@ export interface MergeOptions {
   decoderInputs: "own" | "start";
   /**
    * Tokens that an adapter writes, at most, where a sample has no answer. A whole number above 0, at most
-   * 16384. By default: 16, and 12 of a caption.
+   * 16384. By default `null`: 16, and 12 of a caption.
    */
   maxNewTokens: number | null;
   /**
@@ -408,7 +408,7 @@ export const OPTIONS = {
     section: "samples",
     field: {
       place: "writing",
-      label: "Longest answer",
+      label: "Longest answer, in tokens",
       hint: "Where samples have no answers, the adapters write them, here and in the comparison.",
       empty: "16, captions 12",
     },
