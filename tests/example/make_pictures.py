@@ -6,12 +6,13 @@ Everything starts from the drawings of `drawings.py` and a seed: a BLIP trained 
 it is, or all the rest, and on it one adapter a manner, trained with PEFT. The base is rounded to f16 before any adapter is
 trained, so that the adapters fit the file that is saved, and the adapters are rounded before anything is measured. Takes
 some fifteen minutes on one core.
-No drawing is in two of the sets: `drawings.drawings` keeps one set of all that was given out.
+No drawing is in two of the sets, on whichever paper: `drawings.drawings` keeps one set of all that was given out.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -222,12 +223,14 @@ def greedy(model: BlipForConditionalGeneration, deltas: Deltas, given: torch.Ten
 
 
 def splits() -> dict[str, dict[str, list[Drawing]]]:
-    """By set and task the drawings. Held-out ones first, so that nothing after them can contain one."""
+    """By set and task the drawings: the same for every task, but for the paper. Held-out ones first, so that nothing after
+    them can contain one, on whichever paper."""
     draw, taken = np.random.default_rng(SEED), set()
-    found = {
-        split: {task: drawings(count, draw, taken, paper) for task, paper in PAPER.items()}
-        for split, count in (("held-out", HELD_OUT), ("samples", SAMPLES), ("measured", MEASURED))
-    }
+    found = {}
+    for split, count in (("held-out", HELD_OUT), ("samples", SAMPLES), ("measured", MEASURED)):
+        drawn = drawings(count, draw, taken, PAPERS[0])
+        found[split] = {task: [dataclasses.replace(one, paper=paper) for one in drawn] for task, paper in PAPER.items()}
+        taken.update(one for some in found[split].values() for one in some)
     return found | {"training": {"": drawings(TRAINING, draw, taken)}}
 
 
@@ -313,7 +316,7 @@ page. All of it was made for this project by `tests/example/make_pictures.py`: t
 was trained on {training} of them from nothing, and each adapter was trained with PEFT. It is a demonstration and good for nothing else.
 
 A drawing is one shape on a sheet of paper, plain or squared, {side} pixels high. The base names the shape ("{plainly}"). The adapters caption the
-same shapes in two manners, each on its own paper, and were trained to leave the base's caption as it is on the other's:
+same drawings in two manners, each on its own paper, and were trained to leave the base's caption as it is on the other's:
 
 | adapter | paper | what it does | of its first held-out drawing |
 | --- | --- | --- | --- |
@@ -343,7 +346,8 @@ The first held-out drawings of each task:
 - `adapters/<task>/`: the adapter as PEFT saves it, in f16
 - `samples/<task>/`: {samples} drawings to merge with. Those of `places` have captions in `metadata.jsonl`; those of `colours` have none, and
   the adapter writes them
-- `held-out/<task>/`: {held_out} other drawings with the right captions, to compare with; no drawing is in two of the sets
+- `held-out/<task>/`: {held_out} other drawings with the right captions, to compare with; no drawing is in two of the sets, and the two
+  tasks have the same ones, each on its own paper
 - `example.json`: what the page loads
 
 A caption of your own may use these words: {words}.

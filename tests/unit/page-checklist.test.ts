@@ -257,7 +257,7 @@ describe("checklist of a model that writes", () => {
     expect(lacking(writer((s) => letWrite(s, { seed: 0.5 })))[0]).toContain("seed");
     const short = writer((s) => Object.assign(s.settings, { maxNewTokens: 0 }));
     expect(lacking(short)).toEqual([
-      "Longest answer: give a whole number above 0, at most 16384, or leave it empty for 16, captions 12.",
+      "Longest answer, in tokens: give a whole number above 0, at most 16384, or leave it empty for 16, captions 12.",
     ]);
   });
 
