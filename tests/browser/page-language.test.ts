@@ -94,7 +94,7 @@ describe("what was dropped", () => {
     expect(await page.getByLabel("The decoder reads").count()).toBe(0);
     await page.locator(".options").getByLabel("Longest answer").fill("0");
     expect(await lacking(page)).toEqual([
-      "Longest answer: give a whole number above 0, at most 16384, or leave it empty for 16, captions 12.",
+      "Longest answer, in tokens: give a whole number above 0, at most 16384, or leave it empty for 16, captions 12.",
     ]);
     expect(log.complaints).toEqual([]);
     await page.context().close();
