@@ -109,7 +109,7 @@ describe("merge", () => {
     const family = writeFamily("llama", folder);
     const { files, report } = await merge(requestFor(family, family.samples));
     expect(report.adapters.map(({ samples }) => samples?.answers)).toEqual(["none", "none"]);
-    expect(report.options).toMatchObject({ positions: "all", decoder_inputs: "own", max_new_tokens: 16 });
+    expect(report.options).toMatchObject({ positions: "all", decoder_inputs: "own", max_new_tokens: null });
     await expectSweep(family, files);
   });
 
