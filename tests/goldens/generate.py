@@ -25,7 +25,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
 
 HERE = pathlib.Path(__file__).resolve().parent
-OTHERS = ("blip", "convolutions", "families", "features", "images", "methods", "pictures", "vit")
+OTHERS = ("blip", "convolutions", "families", "features", "images", "methods", "pictures", "towers", "vit")
 """Folders of the other scripts, beside what this one makes."""
 
 VOCAB, MAX_POSITIONS, PAD = 97, 64, 0
