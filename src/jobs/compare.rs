@@ -71,8 +71,7 @@ impl Opened {
         };
         let (adapters, samples) = read_adapters(request.adapters, &base, reading).await?;
         check(model, &adapters, &samples)?;
-        let most = || model.family.facts().kind.answer_length();
-        let max_new_tokens = request.max_new_tokens.unwrap_or_else(most);
+        let max_new_tokens = model.family.facts().kind.answer_length(request.max_new_tokens);
         let mut merged_adapters = Vec::new();
         let mut merged_models = Vec::new();
         for merged in request.merged {

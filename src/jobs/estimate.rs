@@ -132,10 +132,7 @@ impl ModelWork {
         let blocks = number(model.family.blocks());
         let steps = match written {
             0.0 => 0.0,
-            _ => {
-                let most = || model.family.facts().kind.answer_length();
-                number(options.max_new_tokens.unwrap_or_else(most))
-            }
+            _ => number(model.family.facts().kind.answer_length(options.max_new_tokens)),
         };
         Self {
             forward: operations_a_row(model) * (copies * passes * rows + written),

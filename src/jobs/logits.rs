@@ -75,7 +75,7 @@ pub async fn logits(
         let how = Completing {
             decoder_inputs: DecoderInputs::Own,
             positions: Positions::All,
-            max_new_tokens: model.family.facts().kind.answer_length(),
+            max_new_tokens: model.family.facts().kind.answer_length(None),
         };
         let tasks = [task];
         let complete = calibrate::complete(&generation, &tasks, &how).await?;

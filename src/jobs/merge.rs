@@ -230,10 +230,9 @@ async fn complete_samples(
 
 /// How samples are made complete.
 fn completing(model: &Model, options: &MergeOptions) -> Completing {
-    let most = || model.family.facts().kind.answer_length();
     Completing {
         decoder_inputs: options.decoder_inputs,
         positions: options.positions,
-        max_new_tokens: options.max_new_tokens.unwrap_or_else(most),
+        max_new_tokens: model.family.facts().kind.answer_length(options.max_new_tokens),
     }
 }

@@ -73,13 +73,13 @@ impl Kind {
         matches!(self, Self::EncoderDecoder | Self::ImageToText)
     }
 
-    /// Tokens of an answer that an adapter writes, at most, unless more are asked for.
-    pub const fn answer_length(self) -> usize {
-        match self {
+    /// Tokens of an answer that an adapter writes, at most: so many as are asked for, or as models of this kind write.
+    pub fn answer_length(self, asked: Option<usize>) -> usize {
+        asked.unwrap_or(match self {
             // As the paper's captions.
             Self::ImageToText => 12,
             _ => 16,
-        }
+        })
     }
 }
 

@@ -104,7 +104,7 @@ impl Model {
             dtype,
             bytes: self.checkpoint.file_bytes(),
             has_tokenizer: self.folder.find("tokenizer.json").is_some(),
-            answer_length: facts.kind.answer_length(),
+            answer_length: facts.kind.answer_length(None),
             ..facts
         }
     }
