@@ -155,6 +155,15 @@ pub(super) struct Classes {
 }
 
 impl Classes {
+    /// What variants say by a head.
+    pub(super) fn by_head(head: &Head, model: &Model, read: &ReadAdapter, features: &[Pooled]) -> Self {
+        Self {
+            names: head.names(model, read),
+            logits: features.iter().map(|features| head.logits(features)).collect(),
+            chances: Chances::OneOf,
+        }
+    }
+
     /// The class of every sample that a variant finds likeliest.
     fn predictions(&self, variant: usize) -> Vec<usize> {
         let rows = self.logits[variant].chunks_exact(self.names.len());
@@ -170,16 +179,15 @@ pub(super) struct Scores {
 }
 
 impl Scores {
-    pub(super) async fn of(
+    pub(super) fn of(
         model: &Model,
         read: &ReadAdapter,
         samples: Option<&TaskSamples>,
-        (features, zero_shot): (&[Pooled], Option<Classes>),
+        (features, classes): (&[Pooled], Option<Classes>),
         notes: &mut Vec<String>,
-    ) -> Result<Self> {
+    ) -> Self {
         let name = &read.adapter.name;
-        let head = find_head(model, &read.adapter.heads).await?;
-        if head.is_none() && zero_shot.is_none() {
+        if classes.is_none() {
             let why = match model.family.similarity() {
                 Some(_) => "there are no classes to choose from (labels or captions of the pictures, or labels that you name)".into(),
                 None => no_classifier(model, &read.adapter.heads),
@@ -189,12 +197,6 @@ impl Scores {
             ));
         }
         let given = samples.map_or(&[][..], |s| s.labels.as_slice());
-        let classes = head.map(|head| Classes {
-            names: head.names(model, read),
-            logits: features.iter().map(|features| head.logits(features)).collect(),
-            chances: Chances::OneOf,
-        });
-        let classes = classes.or(zero_shot);
         let labels: Vec<Option<usize>> = given
             .iter()
             .map(|label| label_index(label.as_deref()?, &classes.as_ref()?.names))
@@ -210,14 +212,14 @@ impl Scores {
             ));
         }
         let width = model.family.features_width(&read.adapter.heads);
-        Ok(Self {
+        Self {
             classes,
             labels,
             cosines: features
                 .iter()
                 .map(|variant| mean_cosine(variant, &features[0], width))
                 .collect(),
-        })
+        }
     }
 
     /// What the variants say of the first samples.
@@ -268,18 +270,22 @@ fn label_index(label: &str, names: &[String]) -> Option<usize> {
     named.or_else(|| label.parse().ok().filter(|&index| index < names.len()))
 }
 
-pub(super) fn mean_cosine(a: &[f32], b: &[f32], width: usize) -> f64 {
+/// The cosine of two rows; 0 if one is nothing but zeros.
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| {
         x.iter()
             .zip(y)
             .map(|(x, y)| f64::from(*x) * f64::from(*y))
             .sum::<f64>()
     };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(f64::MIN_POSITIVE)
+}
+
+pub(super) fn mean_cosine(a: &[f32], b: &[f32], width: usize) -> f64 {
     let rows = a.len() / width;
-    let cosine = |(x, y): (&[f32], &[f32])| dot(x, y) / (dot(x, x) * dot(y, y)).sqrt().max(f64::MIN_POSITIVE);
     a.chunks_exact(width)
         .zip(b.chunks_exact(width))
-        .map(cosine)
+        .map(|(x, y)| cosine(x, y))
         .sum::<f64>()
         / rows as f64
 }

@@ -22,7 +22,7 @@ use burn::tensor::Tensor;
 use serde::Serialize;
 
 use crate::compare::{
-    classify::Scores,
+    classify::{Classes, Scores},
     share::{Place, Question, Split, add_residuals, question, read_features, say_residuals},
 };
 
@@ -216,15 +216,17 @@ pub async fn compare(
         } else {
             let samples = alike(samples);
             let (features, residuals) = run.of_all(contest, at, &samples).await?;
-            let classes = match zero_shot::wanted(contest, read).await? {
-                Some(texts) => {
-                    let (texts, _) = run.of_all(contest, at, &texts).await?;
-                    Some(zero_shot::classes(contest, &features, &texts).await?)
-                }
-                None => None,
+            let classes = match find_head(model, &read.adapter.heads).await? {
+                Some(head) => Some(Classes::by_head(&head, model, read, &features)),
+                None => match zero_shot::texts(contest)? {
+                    Some(texts) => {
+                        let (texts, _) = run.of_all(contest, at, &texts).await?;
+                        Some(zero_shot::classes(contest, &features, &texts).await?)
+                    }
+                    None => None,
+                },
             };
-            let scores =
-                Scores::of(model, read, task.samples, (&features, classes), &mut report.notes).await?;
+            let scores = Scores::of(model, read, task.samples, (&features, classes), &mut report.notes);
             let said = match model.family.facts().picture {
                 Some(_) => scores.said(&names),
                 None => Vec::new(),

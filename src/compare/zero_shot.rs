@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    binding::ReadAdapter,
     compare::{
         Contest, Pooled,
-        classify::{Classes, find_head},
+        classify::{Classes, cosine},
         said::Chances,
     },
     compute::narrow,
@@ -17,17 +16,13 @@ use crate::{
     },
 };
 
-/// The texts that a task's pictures are held against, as samples; none where the task has a head, or the model no texts.
+/// The texts that pictures are held against, as samples; none where there are no classes, or the model reads no texts.
 ///
 /// # Errors
 /// [`Code::OptionInvalid`] for a text that the model cannot read.
-pub(super) async fn wanted(contest: &Contest<'_>, read: &ReadAdapter) -> Result<Option<Vec<Sample>>> {
+pub(super) fn texts(contest: &Contest<'_>) -> Result<Option<Vec<Sample>>> {
     let model = contest.model;
-    let heads = &read.adapter.heads;
-    if contest.classes.is_empty()
-        || model.family.similarity().is_none()
-        || find_head(model, heads).await?.is_some()
-    {
+    if contest.classes.is_empty() || model.family.similarity().is_none() {
         return Ok(None);
     }
     let facts = model.family.facts();
@@ -108,16 +103,10 @@ impl Likeness {
 
     /// (pictures x texts)
     fn logits(self, pictures: &[f32], texts: &[f32], width: usize) -> Vec<f32> {
-        let dot = |a: &[f32], b: &[f32]| -> f64 {
-            let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-            products.sum()
-        };
         let (bias, factor) = (self.bias.unwrap_or(0.0), self.factor);
         let row = |picture| {
-            texts.chunks_exact(width).map(move |text| {
-                let norms = (dot(picture, picture) * dot(text, text)).sqrt();
-                narrow(factor * dot(picture, text) / norms.max(f64::MIN_POSITIVE) + bias)
-            })
+            let texts = texts.chunks_exact(width);
+            texts.map(move |text| narrow(factor * cosine(picture, text) + bias))
         };
         pictures.chunks_exact(width).flat_map(row).collect()
     }

@@ -30,9 +30,9 @@ pub async fn logits_of_pictures(
     files: &Folder,
     compute: &Compute,
 ) -> Result<(usize, Vec<f32>)> {
-    let opened = Base::open(Some(base.clone())).await?;
-    pictures::read_into(&mut given, &opened, files, &Silent).await?;
-    logits(base, adapter, head, &given, compute).await
+    let base = Base::open(Some(base)).await?;
+    pictures::read_into(&mut given, &base, files, &Silent).await?;
+    of_base(&base, adapter, head, &given, compute).await
 }
 
 /// The logits of one model, the base or the base with an adapter: (samples x labels) under a classifier,
@@ -48,13 +48,23 @@ pub async fn logits(
     compute: &Compute,
 ) -> Result<(usize, Vec<f32>)> {
     let base = Base::open(Some(base)).await?;
+    of_base(&base, adapter, head, given, compute).await
+}
+
+async fn of_base(
+    base: &Base,
+    adapter: Option<Folder>,
+    head: Option<Folder>,
+    given: &TaskSamples,
+    compute: &Compute,
+) -> Result<(usize, Vec<f32>)> {
     let model = base.model("computing logits")?;
     let read = match &adapter {
         Some(folder) => Some(ReadAdapter::alone(Adapter::read("adapter", folder).await?)),
         None => None,
     };
     let own = match &read {
-        Some(read) => lane_deltas(&base, read).await?,
+        Some(read) => lane_deltas(base, read).await?,
         None => BTreeMap::new(),
     };
     let observer = &Silent;
