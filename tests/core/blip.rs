@@ -31,8 +31,8 @@ use serde_json::Value;
 
 use crate::{
     support::{
-        Tensors, devices, fixtures, folder, goldens, json, largest_difference, relative_error, tensors,
-        written_deltas,
+        Tensors, devices, fixtures, folder, goldens, json, largest_difference, pictures, relative_error,
+        tensors, unpadded, written_deltas,
     },
     vit::{samples, schedule, states},
 };
@@ -46,16 +46,13 @@ const END: u32 = 3;
 
 /// The captions that an oracle's decoder has read, with the token that ends each.
 fn captions(golden: &Tensors, task: &str) -> Vec<Vec<u32>> {
-    let (shape, ids) = golden.get(&format!("{task}.decoder_input_ids"));
-    let (_, mask) = golden.get(&format!("{task}.attention_mask"));
-    let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
-    rows.map(|(ids, mask)| {
-        let real = ids.iter().zip(mask).filter(|(_, real)| **real > 0.0);
-        let read: Vec<u32> = real.map(|(id, _)| *id as u32).collect();
-        // [DEC] is not the caption's, and its last token is not read.
-        [&read[1..], &[END]].concat()
-    })
-    .collect()
+    let read = unpadded(
+        golden,
+        &format!("{task}.decoder_input_ids"),
+        &format!("{task}.attention_mask"),
+    );
+    // [DEC] is not the caption's, and its last token is not read.
+    read.iter().map(|ids| [&ids[1..], &[END]].concat()).collect()
 }
 
 fn answered(samples: Vec<Sample>, captions: &[Vec<u32>]) -> TaskSamples {
@@ -64,16 +61,6 @@ fn answered(samples: Vec<Sample>, captions: &[Vec<u32>]) -> TaskSamples {
         answers: captions.iter().cloned().map(Given::Tokens).collect(),
         ..TaskSamples::default()
     }
-}
-
-/// The pictures of a folder, without the file that describes them.
-fn pictures(path: &Path) -> Folder {
-    let files = folder(path)
-        .files()
-        .filter(|file| file.name().ends_with(".png"))
-        .cloned()
-        .collect();
-    Folder::new("pictures", files).unwrap()
 }
 
 /// Task a writes its captions itself, those of b are given.

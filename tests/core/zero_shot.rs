@@ -3,9 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a test stops at what it did not expect; ids are small and whole, whatever type a file has them in"
+    reason = "a test stops at what it did not expect"
 )]
 
 use std::path::Path;
@@ -26,20 +24,17 @@ use iteris_web::{
 };
 
 use crate::{
-    support::{Tensors, fixtures, folder, tensors},
+    support::{Tensors, fixtures, folder, tensors, unpadded},
     vit::samples,
 };
 
 /// The texts of the oracle, as ids without padding.
 fn texts(golden: &Tensors, task: &str) -> Vec<Vec<u32>> {
-    let (shape, ids) = golden.get(&format!("{task}.input_ids"));
-    let (_, mask) = golden.get(&format!("{task}.attention_mask"));
-    let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
-    rows.map(|(ids, mask)| {
-        let real = ids.iter().zip(mask).filter(|(_, real)| **real > 0.0);
-        real.map(|(id, _)| *id as u32).collect()
-    })
-    .collect()
+    unpadded(
+        golden,
+        &format!("{task}.input_ids"),
+        &format!("{task}.attention_mask"),
+    )
 }
 
 fn adapter(root: &Path, golden: &Tensors, task: &str) -> AdapterInput {

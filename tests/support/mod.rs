@@ -151,6 +151,25 @@ pub fn folder(path: &Path) -> Folder {
     Folder::new(&path.file_name().unwrap().to_string_lossy(), files).unwrap()
 }
 
+/// The PNG files of a directory, without what describes them.
+pub fn pictures(path: &Path) -> Folder {
+    let all = folder(path);
+    let pictures = all.files().filter(|file| file.name().ends_with(".png"));
+    Folder::new("pictures", pictures.cloned().collect()).unwrap()
+}
+
+/// Rows of token ids without their padding, from tensors of ids and of what is none.
+pub fn unpadded(file: &Tensors, ids: &str, mask: &str) -> Vec<Vec<u32>> {
+    let (shape, ids) = file.get(ids);
+    let (_, mask) = file.get(mask);
+    let rows = ids.chunks_exact(shape[1]).zip(mask.chunks_exact(shape[1]));
+    rows.map(|(ids, mask)| {
+        let real = ids.iter().zip(mask).filter(|(_, real)| **real > 0.0);
+        real.map(|(id, _)| *id as u32).collect()
+    })
+    .collect()
+}
+
 /// One safetensors file.
 pub fn tensors(path: &Path) -> Tensors {
     let source = FileSource::open(path, path.file_name().unwrap().to_string_lossy()).unwrap();

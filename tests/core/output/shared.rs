@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use crate::support::{folder, goldens, json, relative_error, written_deltas};
+use crate::support::{folder, goldens, json, pictures, relative_error, written_deltas};
 use async_trait::async_trait;
 use iteris_web::{
     calibrate::{SelfWritten, TaskSamples},
@@ -615,16 +615,11 @@ fn shared_out_prompts_are_answered_alike() {
 /// A model that captions pictures, and its adapters with some.
 fn captioners() -> (Option<Folder>, Vec<AdapterInput>) {
     let root = goldens().join("blip");
-    let pictures = |name: &str| {
-        let all = folder(&root.join(name));
-        let pictures = all.files().filter(|file| file.name().ends_with(".png"));
-        Folder::new(name, pictures.cloned().collect()).unwrap()
-    };
     let adapter = |name: &str| AdapterInput {
         name: name.to_owned(),
         folder: folder(&root.join(name)),
         samples: None,
-        pictures: Some(pictures(&format!("{name}.samples"))),
+        pictures: Some(pictures(&root.join(format!("{name}.samples")))),
         weight: 1.0,
         path: None,
     };
