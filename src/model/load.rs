@@ -7,6 +7,8 @@ use std::{
     rc::Rc,
 };
 
+use burn::tensor::Tensor;
+
 use crate::{
     compute::{Compute, LayerNorm, RawWeight, RmsNorm, Windows},
     error::{Code, Error, Result},
@@ -294,6 +296,25 @@ impl Loader<'_> {
             rest = &rest[count..];
         }
         Ok(out)
+    }
+
+    /// For every token the sum of its rows in several tables (size x width), which it has by ids of its own in each: of
+    /// words, of positions. (tokens x width)
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub async fn embedded(&self, tables: &[(String, usize, &[u32])], width: usize) -> Result<Tensor<2>> {
+        let mut sum: Vec<f32> = Vec::new();
+        for (key, size, ids) in tables {
+            let rows = self.rows(key, *size, width, ids).await?;
+            if sum.is_empty() {
+                sum = rows;
+            } else {
+                sum.iter_mut().zip(rows).for_each(|(sum, x)| *sum += x);
+            }
+        }
+        let tokens = sum.len() / width;
+        Ok(self.compute.tensor(sum, tokens, width))
     }
 
     /// A root-mean-square normalisation; `offset` is added to its weight (1 for Gemma, whose checkpoints

@@ -228,27 +228,26 @@ impl Family for Encoder {
 
     async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let sizes = &self.settings.sizes;
-        let table = async |name: &str, size, ids: &[u32]| {
-            let key = format!("{}embeddings.{name}.weight", self.prefix);
-            loader.rows(&key, size, sizes.hidden, ids).await
-        };
-        let ids = &batch.stream(stream).ids;
-        let mut sum = table("word_embeddings", sizes.vocabulary, ids).await?;
-        let mut add = |rows: Vec<f32>| sum.iter_mut().zip(rows).for_each(|(sum, x)| *sum += x);
-        add(table("position_embeddings", sizes.positions, &self.positions(batch)).await?);
+        let text = batch.stream(stream);
+        let positions = self.positions(batch);
+        let key = |name: &str| format!("{}embeddings.{name}.weight", self.prefix);
+        let mut tables = vec![
+            (key("word_embeddings"), sizes.vocabulary, text.ids.as_slice()),
+            (key("position_embeddings"), sizes.positions, positions.as_slice()),
+        ];
         if sizes.token_types > 0 {
-            add(table(
-                "token_type_embeddings",
+            let types = (
+                key("token_type_embeddings"),
                 sizes.token_types,
-                &batch.stream(stream).type_ids,
-            )
-            .await?);
+                text.type_ids.as_slice(),
+            );
+            tables.push(types);
         }
+        let embedded = loader.embedded(&tables, sizes.hidden).await?;
         let key = format!("{}embeddings.LayerNorm", self.prefix);
         let norm = loader
             .layer_norm(&key, sizes.hidden, self.settings.epsilon)
             .await?;
-        let embedded = loader.compute.tensor(sum, ids.len(), sizes.hidden);
         Ok(loader.compute.layer_norm(embedded, &norm))
     }
 

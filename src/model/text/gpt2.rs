@@ -225,16 +225,12 @@ impl Family for Gpt2 {
     async fn embed(&self, loader: &Loader<'_>, batch: &Batch, stream: StreamId) -> Result<Tensor<2>> {
         let config = &self.config;
         let (ids, positions) = (&batch.stream(stream).ids, &batch.stream(stream).positions);
-        let table = async |name: &str, size, rows| {
-            let key = format!("{}{name}.weight", self.prefix);
-            loader.rows(&key, size, config.n_embd, rows).await
-        };
-        let mut sum = table("wte", config.vocab_size, ids).await?;
-        let positions = table("wpe", config.n_positions, positions).await?;
-        sum.iter_mut()
-            .zip(positions)
-            .for_each(|(x, position)| *x += position);
-        Ok(loader.compute.tensor(sum, ids.len(), config.n_embd))
+        let key = |name: &str| format!("{}{name}.weight", self.prefix);
+        let tables = [
+            (key("wte"), config.vocab_size, ids.as_slice()),
+            (key("wpe"), config.n_positions, positions.as_slice()),
+        ];
+        loader.embedded(&tables, config.n_embd).await
     }
 
     async fn load(&self, loader: &Loader<'_>, block: usize, _heads: Option<&Heads>) -> Result<Rc<dyn Block>> {

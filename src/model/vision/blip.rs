@@ -392,19 +392,15 @@ impl Family for Blip {
             return self.pictures.embed(loader, batch);
         }
         let (text, side) = (&self.text, batch.stream(stream));
-        let width = text.hidden_size;
-        let mut sum = loader.rows(WORDS, text.vocab_size, width, &side.ids).await?;
-        let table = "text_decoder.bert.embeddings.position_embeddings.weight";
-        let positions = loader
-            .rows(table, text.max_position_embeddings, width, &side.positions)
-            .await?;
-        sum.iter_mut()
-            .zip(positions)
-            .for_each(|(x, position)| *x += position);
+        let positions = "text_decoder.bert.embeddings.position_embeddings.weight".to_owned();
+        let tables = [
+            (WORDS.to_owned(), text.vocab_size, side.ids.as_slice()),
+            (positions, text.max_position_embeddings, side.positions.as_slice()),
+        ];
+        let embedded = loader.embedded(&tables, text.hidden_size).await?;
         let norm = self
             .norm(loader, "text_decoder.bert.embeddings.LayerNorm")
             .await?;
-        let embedded = loader.compute.tensor(sum, side.ids.len(), width);
         Ok(loader.compute.layer_norm(embedded, &norm))
     }
 

@@ -76,16 +76,17 @@ impl Texts {
     /// # Errors
     /// As [`Loader::rows`].
     pub(super) async fn embed(&self, loader: &Loader<'_>, tower: &Tower, batch: &Batch) -> Result<Tensor<2>> {
-        let hidden = tower.sizes.hidden;
         let text = batch.stream(tower.stream);
-        let table = async |name: &str, size, ids: &[u32]| {
-            let key = tower.key(&format!("embeddings.{name}.weight"));
-            loader.rows(&key, size, hidden, ids).await
-        };
-        let mut sum = table("token_embedding", self.vocabulary, &text.ids).await?;
-        let positions = table("position_embedding", self.positions, &text.positions).await?;
-        sum.iter_mut().zip(positions).for_each(|(sum, x)| *sum += x);
-        Ok(loader.compute.tensor(sum, text.rows, hidden))
+        let key = |name: &str| tower.key(&format!("embeddings.{name}.weight"));
+        let tables = [
+            (key("token_embedding"), self.vocabulary, text.ids.as_slice()),
+            (
+                key("position_embedding"),
+                self.positions,
+                text.positions.as_slice(),
+            ),
+        ];
+        loader.embedded(&tables, tower.sizes.hidden).await
     }
 }
 
